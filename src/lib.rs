@@ -1,0 +1,4 @@
+//! Resilience middleware for Tower.
+#![allow(dead_code)]
+
+mod state;

@@ -1,0 +1,13 @@
+//! The lock-free state core.
+//!
+//! Every structure here is a small state machine over one or a few atomic words. It takes the time as an argument
+//! (a lazily called `now`, so that a path that needs no clock reads none), allocates nothing after construction, takes
+//! no lock, and knows neither tokio nor Tower nor the rest of this crate. Decisions are pure step functions,
+//! `word in -> (word, decision) out`; the only thing around them is the compare-and-swap loop of [`drive`].
+//!
+//! The atomics come through [`sync`]: the standard library's in a build, counting ones in this crate's unit tests
+//! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`.
+
+pub(crate) mod drive;
+pub(crate) mod sync;
+pub(crate) mod time;

@@ -1,0 +1,125 @@
+//! The one door through which the state core gets its atomics.
+
+#[cfg(rampart_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(not(any(test, rampart_loom)))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(all(test, not(rampart_loom)))]
+pub(crate) use counting::{AtomicU32, AtomicU64, Ops, Ordering, count};
+
+/// A value alone on its cache lines, so that writing its neighbours does not invalidate it.
+///
+/// 128 bytes, because the adjacent-line prefetcher of x86-64 and the line of some AArch64 cores make 64 too few.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+#[cfg(all(test, not(rampart_loom)))]
+mod counting {
+    //! Atomics that count what is done to them, per thread: the cost contract as assertions.
+
+    use std::cell::Cell;
+    pub(crate) use std::sync::atomic::Ordering;
+
+    /// Shared-memory operations of one thread.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub(crate) struct Ops {
+        pub(crate) loads: u32,
+        pub(crate) stores: u32,
+        /// Read-modify-writes, failed compare-and-swaps included.
+        pub(crate) rmws: u32,
+    }
+
+    thread_local! {
+        static OPS: Cell<Ops> = const { Cell::new(Ops { loads: 0, stores: 0, rmws: 0 }) };
+    }
+
+    fn note(change: impl FnOnce(&mut Ops)) {
+        OPS.with(|cell| {
+            let mut ops = cell.get();
+            change(&mut ops);
+            cell.set(ops);
+        });
+    }
+
+    /// Runs `work` and returns what this thread did to shared words meanwhile.
+    pub(crate) fn count<R>(work: impl FnOnce() -> R) -> (R, Ops) {
+        let before = OPS.replace(Ops::default());
+        let out = work();
+        (out, OPS.replace(before))
+    }
+
+    macro_rules! counting_atomic {
+        ($name:ident, $int:ty) => {
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(std::sync::atomic::$name);
+
+            #[allow(dead_code)] // the facade offers the same operations whoever uses them
+            impl $name {
+                pub(crate) fn new(value: $int) -> Self {
+                    Self(std::sync::atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $int {
+                    note(|ops| ops.loads += 1);
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $int, order: Ordering) {
+                    note(|ops| ops.stores += 1);
+                    self.0.store(value, order);
+                }
+
+                pub(crate) fn swap(&self, value: $int, order: Ordering) -> $int {
+                    note(|ops| ops.rmws += 1);
+                    self.0.swap(value, order)
+                }
+
+                pub(crate) fn fetch_add(&self, value: $int, order: Ordering) -> $int {
+                    note(|ops| ops.rmws += 1);
+                    self.0.fetch_add(value, order)
+                }
+
+                pub(crate) fn fetch_sub(&self, value: $int, order: Ordering) -> $int {
+                    note(|ops| ops.rmws += 1);
+                    self.0.fetch_sub(value, order)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    note(|ops| ops.rmws += 1);
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+
+                // Never fails spuriously here, so that the counts are exact on every architecture.
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    current: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    self.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    counting_atomic!(AtomicU32, u32);
+    counting_atomic!(AtomicU64, u64);
+}
