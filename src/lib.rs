@@ -1,4 +1,19 @@
 //! Resilience middleware for Tower.
-#![allow(dead_code)]
+#![allow(dead_code)] // until the patterns are in
 
+mod classify;
+pub mod clock;
+pub mod deadline;
+pub mod error;
+pub mod event;
+mod hold;
+mod name;
+mod random;
+pub mod readiness;
 mod state;
+mod wake;
+
+pub use classify::{Classify, DefaultClassifier, ResultClassifier, Verdict};
+pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
+pub use event::{Event, EventKind, Observer};
+pub use name::Name;

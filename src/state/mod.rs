@@ -11,3 +11,4 @@
 pub(crate) mod drive;
 pub(crate) mod sync;
 pub(crate) mod time;
+pub(crate) mod transition;

@@ -1,0 +1,120 @@
+//! How a result counts: [`Verdict`] and the [`Classify`] trait that gives it.
+//!
+//! A breaker counts verdicts and a retry repeats by them. Both ask a classifier, and both come with
+//! [`DefaultClassifier`], which knows `Ok` from `Err` and a refusal by a layer from a failure of the service. Anything
+//! that knows more is a closure away:
+//!
+//! ```
+//! use tower_rampart::{Classify, Verdict};
+//!
+//! // `Ok` with a status can be a failure too. (Types are given for the closure's sake.)
+//! let by_status = |result: Result<&u16, &std::io::Error>| match result {
+//!     Ok(429) => Verdict::Throttled,
+//!     Ok(500..) => Verdict::Failure,
+//!     Ok(_) => Verdict::Success,
+//!     Err(_) => Verdict::Failure,
+//! };
+//! assert_eq!(by_status.classify(Ok(&503)), Verdict::Failure);
+//! ```
+
+use std::{fmt, time::Duration};
+
+use crate::error::{AsRejection, Rejection};
+
+/// How a result counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The service did its work. Resets a run of failures, refills a retry budget.
+    Success,
+    /// The service failed, and another try may go better.
+    Failure,
+    /// The service is alive but pushes back (429, `RESOURCE_EXHAUSTED`). Degrades a breaker's rates and fails its
+    /// probes, but neither extends nor resets its run of consecutive failures. Repeated like a failure, after the
+    /// service's hint if it gave one.
+    Throttled,
+    /// Says nothing about the service's health: the caller's own mistake, or a refusal by a layer on the way. Not
+    /// counted, not repeated.
+    Ignored,
+}
+
+impl Verdict {
+    /// A short, stable label for logs and metrics, such as `"success"`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Throttled => "throttled",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Judges results.
+///
+/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The two hints have defaults that know nothing, so that a
+/// closure asks nothing of the error type.
+pub trait Classify<T, E> {
+    /// How this result counts.
+    fn classify(&self, result: Result<&T, &E>) -> Verdict;
+
+    /// The rejection in this error, if the classifier can tell.
+    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
+        let _ = error;
+        None
+    }
+
+    /// How long the service itself asked to be left alone, if this result says so.
+    fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
+        let _ = result;
+        None
+    }
+}
+
+impl<F, T, E> Classify<T, E> for F
+where
+    F: Fn(Result<&T, &E>) -> Verdict,
+{
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        self(result)
+    }
+}
+
+/// The classifier of a layer that was given none: `Ok` is a success and `Err` a failure, but a [`Rejection`] by a
+/// layer below is ignored, unless it is a timeout, which is a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct DefaultClassifier;
+
+impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        match result.map_err(AsRejection::as_rejection) {
+            Ok(_) => Verdict::Success,
+            Err(None | Some(Rejection::TimedOut { .. })) => Verdict::Failure,
+            Err(Some(_)) => Verdict::Ignored,
+        }
+    }
+
+    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
+        error.as_rejection()
+    }
+}
+
+/// `Ok` is a success, `Err` a failure, of whatever type.
+///
+/// What patterns that do not judge (bulkhead, rate limiter, timeout) report in their events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct ResultClassifier;
+
+impl<T, E> Classify<T, E> for ResultClassifier {
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+    }
+}

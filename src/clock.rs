@@ -1,0 +1,125 @@
+//! The time source: where the state core's `now` comes from.
+//!
+//! The default is the standard library's monotonic clock, read through tokio, so that tests with a paused clock drive
+//! every decision. It is read only where a decision needs it. Cycle counters are not used: they differ between cores on
+//! some machines, and that has made limiters refuse calls wrongly. Another clock can be given to a handle's builder; it
+//! then makes that handle's decisions, while waiting (backoff, pacing, timeouts) stays with tokio's timers.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+pub use crate::state::time::Nanos;
+use crate::state::time::nanos_of;
+
+/// A monotonic clock.
+///
+/// It should not go backwards; if it does, nothing breaks, and decisions err on the strict side.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Nanos;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Nanos {
+        (**self).now()
+    }
+}
+
+/// A clock that stands still until it is told to move. Clones show the same time.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_rampart::clock::{Clock, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let before = clock.now();
+/// clock.advance(Duration::from_millis(5));
+/// assert_eq!(clock.now().saturating_since(before), Duration::from_millis(5));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock(Arc<AtomicU64>);
+
+impl ManualClock {
+    /// A clock at its origin.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the time forward by `duration`, at most to [`Nanos::MAX`].
+    pub fn advance(&self, duration: Duration) {
+        let forward = |now: u64| Some(now.saturating_add(nanos_of(duration)));
+        // Never `None`, so never an error.
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
+    }
+
+    /// Sets the time, also backwards, as a broken clock would.
+    pub fn set(&self, now: Nanos) {
+        self.0.store(now.get(), Ordering::Release);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Nanos {
+        Nanos::new(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// The clock of a handle.
+#[derive(Clone, Default)]
+pub(crate) enum TimeSource {
+    /// tokio's monotonic clock: the standard library's, or the paused one of a test.
+    #[default]
+    Tokio,
+    Custom(Arc<dyn Clock>),
+}
+
+impl TimeSource {
+    pub(crate) fn custom(clock: impl Clock) -> Self {
+        Self::Custom(Arc::new(clock))
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        match self {
+            Self::Tokio => on_time_line(instant()),
+            Self::Custom(clock) => clock.now(),
+        }
+    }
+}
+
+impl fmt::Debug for TimeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tokio => "Tokio",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}
+
+/// tokio's `Instant::now()`, for what waits on tokio's timers.
+#[allow(clippy::disallowed_methods)] // this is the one place that reads the clock
+pub(crate) fn instant() -> Instant {
+    Instant::now()
+}
+
+/// All handles share one time-line, so that a reading can be shared between them.
+fn on_time_line(instant: Instant) -> Nanos {
+    // The runtime of a test may have been paused before the first reading here: its instants lie a little before the
+    // base, and must still tell time. Hence a time-line that begins well before its base.
+    const BASE: u64 = 1 << 50; // 13 days
+    #[allow(clippy::disallowed_methods)]
+    static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+    let (base, instant) = (*BASE_INSTANT, instant.into_std());
+    match instant.checked_duration_since(base) {
+        Some(after) => Nanos::new(BASE).saturating_add(after),
+        None => Nanos::new(BASE).saturating_sub(base.saturating_duration_since(instant)),
+    }
+}

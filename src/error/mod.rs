@@ -1,0 +1,74 @@
+//! One error taxonomy for every layer.
+//!
+//! A layer never wraps the error of the service below it: `type Error = S::Error`. When it must refuse a call itself
+//! it makes a [`Rejection`] and asks only that the service's error can absorb one (`S::Error: From<Rejection>`). So a
+//! stack of five layers, in any order, has one flat error type. There are three ways to have such a type.
+//!
+//! **1. `BoxError`, `std::io::Error`, `anyhow::Error`**: nothing to do.
+//!
+//! ```
+//! use tower_rampart::{AsRejection, Rejection};
+//!
+//! type BoxError = Box<dyn std::error::Error + Send + Sync>;
+//!
+//! let error: BoxError = Rejection::bulkhead_full("db", 16).into();
+//! assert_eq!(error.as_rejection().unwrap().name(), "db");
+//! ```
+//!
+//! **2. An error type of your own**: one `#[from]` and a three-line trait.
+//!
+//! ```
+//! use tower_rampart::{AsRejection, Rejection};
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! enum PaymentError {
+//!     #[error("card declined")]
+//!     Declined,
+//!     // Not `#[error(transparent)]`: that would hide the rejection from a walk of the source chain.
+//!     #[error("payment service is protected")]
+//!     Rejected(#[from] Rejection),
+//! }
+//!
+//! impl AsRejection for PaymentError {
+//!     fn as_rejection(&self) -> Option<&Rejection> {
+//!         if let Self::Rejected(rejection) = self { Some(rejection) } else { None }
+//!     }
+//! }
+//! ```
+//!
+//! **3. A foreign error** (reqwest's, hyper-util's, tonic's): [`AdaptErrorLayer`] as the innermost layer turns `E` into
+//! [`Error<E>`], and the caller matches [`Error::Service`] with the foreign error, typed and unchanged, or
+//! [`Error::Rejected`]. For a single future there is [`adapt`].
+//!
+//! For servers that must not fail (axum wants `Infallible`), [`RespondLayer`] wraps a whole stack: it adapts on the
+//! inside and turns rejections into responses on the outside.
+//!
+//! # What a rejection means
+//!
+//! | rejection | was the request sent | safe to repeat | a breaker outside counts it as | HTTP, gRPC |
+//! |---|---|---|---|---|
+//! | [`CircuitOpen`](Rejection::CircuitOpen) | no | yes, but elsewhere | ignored | 503, `UNAVAILABLE` |
+//! | [`BulkheadFull`](Rejection::BulkheadFull), [`QueueTimeout`](Rejection::QueueTimeout) | no | yes, but elsewhere | ignored | 503, `RESOURCE_EXHAUSTED` |
+//! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |
+//! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
+//!
+//! Retries or a retry budget that are used up are not a rejection: the caller gets the last result itself, unchanged.
+
+mod adapt;
+mod as_rejection;
+mod config;
+mod rejection;
+mod respond;
+mod unified;
+
+pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
+pub use as_rejection::{AsRejection, find_rejection};
+pub use config::ConfigError;
+pub use rejection::Rejection;
+pub use respond::{Respond, RespondLayer};
+pub use unified::Error;
+
+/// Futures of the services in this module.
+pub mod future {
+    pub use super::{adapt::AdaptFuture, respond::RespondFuture};
+}

@@ -1,0 +1,157 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{AdaptError, Error, Rejection};
+
+/// Wraps a whole stack of layers around a server: rejections become responses, and the error type stays the server's.
+///
+/// A server such as axum must not fail (`Error = Infallible`), and hyper closes the connection of a service that does.
+/// So the stack is built over an [`AdaptError`] of the server, which can absorb a rejection, and what comes out
+/// is turned back: `respond` makes a response of a [`Rejection`], and the server's own errors pass unchanged.
+///
+/// ```
+/// use tower_layer::Identity;
+/// use tower_rampart::{Rejection, RespondLayer};
+///
+/// let stack = Identity::new(); // any layers of this crate
+/// let layer = RespondLayer::new(stack, |rejection: Rejection| format!("503 {rejection}"));
+/// # let _ = layer;
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RespondLayer<L, F> {
+    layers: L,
+    respond: F,
+}
+
+impl<L, F> RespondLayer<L, F> {
+    /// Wraps `layers`; `respond` is called once for every rejection that comes out of them.
+    pub const fn new(layers: L, respond: F) -> Self {
+        Self { layers, respond }
+    }
+}
+
+impl<S, L, F> Layer<S> for RespondLayer<L, F>
+where
+    L: Layer<AdaptError<S>>,
+    F: Clone,
+{
+    type Service = Respond<L::Service, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Respond { inner: self.layers.layer(AdaptError::new(inner)), respond: self.respond.clone(), refused: None }
+    }
+}
+
+/// Service made by [`RespondLayer`].
+#[derive(Debug)]
+pub struct Respond<S, F> {
+    inner: S,
+    respond: F,
+    /// A rejection out of `poll_ready`, answered by the next `call`. No layer of this crate makes one there, but a
+    /// foreign one may.
+    refused: Option<Rejection>,
+}
+
+impl<S: Clone, F: Clone> Clone for Respond<S, F> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), respond: self.respond.clone(), refused: None }
+    }
+}
+
+impl<S, F> Respond<S, F> {
+    /// The wrapped stack.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped stack, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the wrapped stack out again.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, F, E, Req> Service<Req> for Respond<S, F>
+where
+    S: Service<Req, Error = Error<E>>,
+    F: Fn(Rejection) -> S::Response + Clone,
+{
+    type Response = S::Response;
+    type Error = E;
+    type Future = RespondFuture<S::Future, F>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        match ready!(self.inner.poll_ready(cx)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Error::Rejected(rejection)) => {
+                self.refused = Some(rejection);
+                Poll::Ready(Ok(()))
+            }
+            Err(Error::Service(error)) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let state = match self.refused.take() {
+            None => State::Calling { inner: self.inner.call(request) },
+            Some(rejection) => State::Refused { rejection: Some(rejection) },
+        };
+        RespondFuture { state, respond: self.respond.clone() }
+    }
+}
+
+pin_project! {
+    /// Future of [`Respond`].
+    pub struct RespondFuture<Fut, F> {
+        #[pin]
+        state: State<Fut>,
+        respond: F,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<Fut> {
+        Calling { #[pin] inner: Fut },
+        Refused { rejection: Option<Rejection> },
+    }
+}
+
+impl<Fut, F> fmt::Debug for RespondFuture<Fut, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RespondFuture").finish_non_exhaustive()
+    }
+}
+
+impl<Fut, F, T, E> Future for RespondFuture<Fut, F>
+where
+    Fut: Future<Output = Result<T, Error<E>>>,
+    F: Fn(Rejection) -> T,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.state.project() {
+            StateProj::Calling { inner } => ready!(inner.poll(cx)),
+            StateProj::Refused { rejection } => Err(Error::Rejected(rejection.take().expect("polled after it ended"))),
+        };
+        Poll::Ready(match result {
+            Ok(response) => Ok(response),
+            Err(Error::Rejected(rejection)) => Ok((this.respond)(rejection)),
+            Err(Error::Service(error)) => Err(error),
+        })
+    }
+}

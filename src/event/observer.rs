@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use super::Event;
+
+/// Receives the events of the handles it is given to.
+///
+/// Implemented for `Arc<O>`, for pairs `(A, B)` (both are told, in that order) and for every
+/// `Fn(&Event<'_>) + Send + Sync`.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened. Called on the path of the call: be quick, do not block.
+    fn on_event(&self, event: &Event<'_>);
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn on_event(&self, event: &Event<'_>) {
+        (**self).on_event(event);
+    }
+}
+
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.on_event(event);
+        self.1.on_event(event);
+    }
+}
+
+impl<F> Observer for F
+where
+    F: Fn(&Event<'_>) + Send + Sync + 'static,
+{
+    fn on_event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}

@@ -1,0 +1,49 @@
+use std::{fmt, sync::Arc};
+
+use super::{Event, EventKind, Observer, Pattern};
+use crate::{error::Rejection, name::Name};
+
+/// How a handle tells its observer: who it is, and to whom it speaks.
+#[derive(Clone)]
+pub(crate) struct Tell {
+    pattern: Pattern,
+    name: Name,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Tell {
+    pub(crate) fn new(pattern: Pattern, name: Name, observer: Option<Arc<dyn Observer>>) -> Self {
+        Self { pattern, name, observer }
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Whether anybody listens: the one branch a call without an observer pays.
+    pub(crate) fn is_on(&self) -> bool {
+        self.observer.is_some()
+    }
+
+    /// Emits what `kind` makes, if anybody listens.
+    pub(crate) fn event<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
+        if let Some(observer) = &self.observer {
+            observer.on_event(&Event { pattern: self.pattern, name: &self.name, kind: kind() });
+        }
+    }
+
+    /// Emits [`EventKind::Rejected`] and hands the rejection back.
+    pub(crate) fn reject(&self, rejection: Rejection) -> Rejection {
+        if let Some(observer) = &self.observer {
+            let kind = EventKind::Rejected { rejection: &rejection };
+            observer.on_event(&Event { pattern: self.pattern, name: &self.name, kind });
+        }
+        rejection
+    }
+}
+
+impl fmt::Debug for Tell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tell").field("name", &self.name).field("observed", &self.is_on()).finish_non_exhaustive()
+    }
+}

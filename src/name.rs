@@ -1,0 +1,95 @@
+//! The name of an instance.
+
+use std::{fmt, sync::Arc};
+
+/// The name of one instance of a pattern, as it appears in rejections, events, logs and metrics.
+///
+/// Made from a `&'static str` it costs nothing to clone; made from a `String` (a host, a tenant) it is reference
+/// counted, so that forgotten instances take their names with them.
+///
+/// ```
+/// use tower_rampart::Name;
+///
+/// assert_eq!(Name::from("payments").as_str(), "payments");
+/// assert_eq!(Name::from(format!("host-{}", 7)).to_string(), "host-7");
+/// ```
+#[derive(Clone)]
+pub struct Name(Repr);
+
+// Two words: the thin `Arc<String>` hides beside the null niche of the `&'static str`, which keeps `Rejection` small.
+#[derive(Clone)]
+enum Repr {
+    Static(&'static str),
+    Counted(Arc<String>),
+}
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Repr::Static(name) => name,
+            Repr::Counted(name) => name,
+        }
+    }
+
+    /// Whether cloning is free of any shared counter.
+    pub(crate) fn is_static(&self) -> bool {
+        matches!(self.0, Repr::Static(_))
+    }
+}
+
+impl From<&'static str> for Name {
+    fn from(name: &'static str) -> Self {
+        Self(Repr::Static(name))
+    }
+}
+
+impl From<String> for Name {
+    fn from(name: String) -> Self {
+        Self(Repr::Counted(Arc::new(name)))
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl std::hash::Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
