@@ -1,0 +1,203 @@
+//! A service that checks how it is used, and does as it is told.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use tower_service::Service;
+
+use super::BoxError;
+
+/// What the probe does with a call.
+pub enum Reply {
+    Ok(&'static str),
+    Err(BoxError),
+    /// Pending until [`Script::answer`] (first come, first served).
+    Later,
+    PanicInCall,
+    PanicInPoll,
+}
+
+/// What the probe's `poll_ready` says.
+pub enum Ready {
+    Yes,
+    No,
+    Err(&'static str),
+}
+
+/// The far end of all clones of a [`Probe`].
+#[derive(Clone, Default)]
+pub struct Script(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    pub ready_polls: AtomicUsize,
+    pub calls: AtomicUsize,
+    pub clones: AtomicUsize,
+    pub live: AtomicUsize,
+    pub finished: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    not_ready: Option<Ready>,
+    ready_wakers: Vec<Waker>,
+    replies: VecDeque<Reply>,
+    requests: Vec<&'static str>,
+    answers: VecDeque<Result<&'static str, BoxError>>,
+    answer_wakers: Vec<Waker>,
+}
+
+impl Script {
+    /// A new probe and its script. Without replies it answers `Ok("ok")` at once.
+    pub fn new() -> (Self, Probe) {
+        let script = Self::default();
+        let probe = Probe { script: script.clone(), ready: false };
+        (script, probe)
+    }
+
+    /// Queues what the next calls do.
+    pub fn reply(&self, reply: Reply) -> &Self {
+        self.0.state.lock().unwrap().replies.push_back(reply);
+        self
+    }
+
+    /// Completes one call that replies `Later`.
+    pub fn answer(&self, answer: Result<&'static str, BoxError>) {
+        let mut state = self.0.state.lock().unwrap();
+        state.answers.push_back(answer);
+        for waker in state.answer_wakers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Sets what `poll_ready` says from now on, and wakes who waits for it.
+    pub fn set_ready(&self, ready: Ready) {
+        let mut state = self.0.state.lock().unwrap();
+        state.not_ready = if let Ready::Yes = ready { None } else { Some(ready) };
+        for waker in state.ready_wakers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// Requests that arrived, and forgets them.
+    pub fn requests(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.0.state.lock().unwrap().requests)
+    }
+
+    pub fn calls(&self) -> usize {
+        self.0.calls.load(SeqCst)
+    }
+
+    pub fn ready_polls(&self) -> usize {
+        self.0.ready_polls.load(SeqCst)
+    }
+
+    pub fn clones(&self) -> usize {
+        self.0.clones.load(SeqCst)
+    }
+
+    /// Response futures alive.
+    pub fn live(&self) -> usize {
+        self.0.live.load(SeqCst)
+    }
+
+    /// Response futures that ran to their end.
+    pub fn finished(&self) -> usize {
+        self.0.finished.load(SeqCst)
+    }
+}
+
+/// The service. Readiness belongs to the instance: `call` panics on one that was not polled ready, and a clone starts
+/// unready.
+pub struct Probe {
+    script: Script,
+    ready: bool,
+}
+
+impl Clone for Probe {
+    fn clone(&self) -> Self {
+        self.script.0.clones.fetch_add(1, SeqCst);
+        Self { script: self.script.clone(), ready: false }
+    }
+}
+
+impl Service<&'static str> for Probe {
+    type Response = &'static str;
+    type Error = BoxError;
+    type Future = ProbeFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.script.0.ready_polls.fetch_add(1, SeqCst);
+        let mut state = self.script.0.state.lock().unwrap();
+        match state.not_ready {
+            None | Some(Ready::Yes) => {
+                self.ready = true;
+                Poll::Ready(Ok(()))
+            }
+            Some(Ready::No) => {
+                state.ready_wakers.push(cx.waker().clone());
+                self.ready = false;
+                Poll::Pending
+            }
+            Some(Ready::Err(error)) => Poll::Ready(Err(error.into())),
+        }
+    }
+
+    fn call(&mut self, request: &'static str) -> ProbeFuture {
+        assert!(std::mem::take(&mut self.ready), "called an instance that was not polled ready");
+        self.script.0.calls.fetch_add(1, SeqCst);
+        let mut state = self.script.0.state.lock().unwrap();
+        state.requests.push(request);
+        let reply = state.replies.pop_front().unwrap_or(Reply::Ok("ok"));
+        drop(state);
+        assert!(!matches!(reply, Reply::PanicInCall), "told to panic in call");
+        self.script.0.live.fetch_add(1, SeqCst);
+        ProbeFuture { script: self.script.clone(), reply: Some(reply) }
+    }
+}
+
+pub struct ProbeFuture {
+    script: Script,
+    reply: Option<Reply>,
+}
+
+impl Future for ProbeFuture {
+    type Output = Result<&'static str, BoxError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = match self.reply.take().expect("polled after it ended") {
+            Reply::Ok(response) => Ok(response),
+            Reply::Err(error) => Err(error),
+            Reply::PanicInCall | Reply::PanicInPoll => panic!("told to panic in poll"),
+            Reply::Later => {
+                let mut state = self.script.0.state.lock().unwrap();
+                match state.answers.pop_front() {
+                    Some(answer) => answer,
+                    None => {
+                        state.answer_wakers.push(cx.waker().clone());
+                        drop(state);
+                        self.reply = Some(Reply::Later);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        };
+        self.script.0.finished.fetch_add(1, SeqCst);
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for ProbeFuture {
+    fn drop(&mut self) {
+        self.script.0.live.fetch_sub(1, SeqCst);
+    }
+}

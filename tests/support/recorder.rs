@@ -1,0 +1,45 @@
+//! An observer that writes down what it is told.
+
+use std::sync::{Arc, Mutex};
+
+use tower_rampart::event::{Event, EventKind, Observer};
+
+/// Clones share one record.
+#[derive(Clone, Default)]
+pub struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Recorder {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The events so far, each as one short line (`admitted`, `rejected circuit_open`, `completed success`, ...), and
+    /// forgets them.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// How many of the events so far begin with `prefix`.
+    pub fn count(&self, prefix: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|line| line.starts_with(prefix)).count()
+    }
+}
+
+impl Observer for Recorder {
+    fn on_event(&self, event: &Event<'_>) {
+        let line = match &event.kind {
+            EventKind::Admitted => "admitted".to_owned(),
+            EventKind::Rejected { rejection } => format!("rejected {}", rejection.reason()),
+            EventKind::Completed { verdict, .. } => format!("completed {verdict}"),
+            EventKind::Cancelled { .. } => "cancelled".to_owned(),
+            EventKind::StateChanged { from, to, cause, .. } => format!("state {from} -> {to}: {cause}"),
+            EventKind::RetryScheduled { attempt, delay } => format!("retry {attempt} in {delay:?}"),
+            EventKind::RetriesExhausted { attempts } => format!("retries exhausted after {attempts}"),
+            EventKind::BudgetExhausted { attempts } => format!("budget exhausted after {attempts}"),
+            EventKind::PermitAwaited { waited } => format!("waited {waited:?}"),
+            EventKind::FellBack { served } => format!("fell back to {}", served.as_str()),
+            other => format!("{other:?}"),
+        };
+        self.0.lock().unwrap().push(line);
+    }
+}
