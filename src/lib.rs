@@ -1,6 +1,7 @@
 //! Resilience middleware for Tower.
 #![allow(dead_code)] // until the patterns are in
 
+pub mod bulkhead;
 mod classify;
 pub mod clock;
 pub mod deadline;
@@ -17,3 +18,6 @@ pub use classify::{Classify, DefaultClassifier, ResultClassifier, Verdict};
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;
+
+/// The boxed error of Tower's own middleware. It can absorb a [`Rejection`], and one can be found in it again.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -9,6 +9,7 @@
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`.
 
 pub(crate) mod drive;
+pub(crate) mod permits;
 pub(crate) mod sync;
 pub(crate) mod time;
 pub(crate) mod transition;

@@ -1,0 +1,170 @@
+//! Those who wait for a permit, first come first served.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    ops::Deref,
+    pin::Pin,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use super::inner::Inner;
+use crate::state::permits::{Full, Permits};
+
+/// Permits, and a queue for them.
+///
+/// The lock is taken by those who wait, by a permit that comes home while somebody does, and by a change of the limit.
+/// A bulkhead that is not full never takes it (tokio's `Semaphore` takes its lock at every release, which is why it is
+/// not used here).
+///
+/// No wake-up is lost. A caller looks for a permit and joins the queue in one step of the permit word, and the number of
+/// those who wait changes only under the lock. So a release either finds nobody waiting, and whoever comes later sees
+/// the free permit; or it finds somebody, takes the lock, and by then the waiter's entry is in the queue.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    permits: Permits,
+    waiters: Mutex<Waiters>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    next: u64,
+    /// In order of arrival. As many as the permit word says are waiting.
+    queue: VecDeque<Entry>,
+    /// Waiters that were handed a permit and have not been polled since.
+    granted: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u64,
+    waker: Waker,
+}
+
+impl Queue {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { permits: Permits::new(limit), waiters: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
+        // Nothing panics while it is held.
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn permits(&self) -> &Permits {
+        &self.permits
+    }
+
+    pub(crate) fn try_acquire(&self) -> bool {
+        self.permits.try_acquire()
+    }
+
+    /// Gives a permit back, or hands it to the first who waits.
+    pub(crate) fn release(&self) {
+        if self.permits.release().is_ok() {
+            return;
+        }
+        let waker = {
+            let mut waiters = self.lock();
+            if self.permits.hand_over() { waiters.grant_first() } else { None }
+        };
+        // Outside the lock: a waker may run the task, or drop it.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Changes the limit; a higher one lets in those who wait, a lower one revokes nothing.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        let mut wakers = Vec::new();
+        {
+            let mut waiters = self.lock();
+            self.permits.set_limit(limit);
+            while self.permits.admit_waiter() {
+                wakers.extend(waiters.grant_first());
+            }
+        }
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// A waiter leaves. If a permit was handed to it in the same moment, the next one gets it.
+    fn leave(&self, id: u64) {
+        let mut waiters = self.lock();
+        if let Some(at) = waiters.queue.iter().position(|entry| entry.id == id) {
+            waiters.queue.remove(at);
+            self.permits.leave();
+        } else if waiters.take_grant(id) {
+            drop(waiters);
+            self.release();
+        }
+    }
+}
+
+impl Waiters {
+    fn grant_first(&mut self) -> Option<Waker> {
+        let Entry { id, waker } = self.queue.pop_front()?;
+        self.granted.push(id);
+        Some(waker)
+    }
+
+    fn take_grant(&mut self, id: u64) -> bool {
+        let at = self.granted.iter().position(|granted| *granted == id);
+        at.map(|at| self.granted.swap_remove(at)).is_some()
+    }
+}
+
+/// A place in the queue. `H` is how it holds on to the bulkhead. Dropping it leaves the queue.
+#[derive(Debug)]
+pub(crate) struct Waiting<H: Deref<Target = Inner>> {
+    holder: H,
+    max_waiting: u32,
+    /// Nobody yet, until the first poll.
+    id: Option<u64>,
+}
+
+impl<H: Deref<Target = Inner>> Waiting<H> {
+    /// Joins the queue at the first poll, if fewer than `max_waiting` are in it then.
+    pub(crate) fn new(holder: H, max_waiting: u32) -> Self {
+        Self { holder, max_waiting, id: None }
+    }
+}
+
+impl<H: Deref<Target = Inner> + Unpin> Future for Waiting<H> {
+    /// A permit, which is the caller's to release.
+    type Output = Result<(), Full>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let queue = &this.holder.queue;
+        let mut waiters = queue.lock();
+        let Some(id) = this.id else {
+            if queue.permits.acquire_or_join(this.max_waiting)? {
+                return Poll::Ready(Ok(()));
+            }
+            let id = waiters.next;
+            waiters.next += 1;
+            waiters.queue.push_back(Entry { id, waker: cx.waker().clone() });
+            this.id = Some(id);
+            return Poll::Pending;
+        };
+        if waiters.take_grant(id) {
+            this.id = None;
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(entry) = waiters.queue.iter_mut().find(|entry| entry.id == id) {
+            entry.waker.clone_from(cx.waker());
+        }
+        Poll::Pending
+    }
+}
+
+impl<H: Deref<Target = Inner>> Drop for Waiting<H> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.holder.queue.leave(id);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The permit counter of the bulkhead.
+
+use super::{
+    drive::{Step, drive},
+    sync::{AtomicU32, AtomicU64, Ordering, Padded},
+};
+
+/// Counts permits out and callers waiting, in one word, against a limit that may change.
+///
+/// ```text
+/// word: [waiting: 32 | in flight: 32]
+/// ```
+///
+/// Invariants:
+/// - B1 `in flight` is the number of permits that exist.
+/// - B2 a permit was taken when, at its swap, `in flight < limit` and nobody was waiting, or it was handed over.
+/// - B3 a refusal has seen `in flight >= limit`, or somebody waiting: newcomers do not overtake.
+/// - B4 a permit is never handed over while `in flight > limit`: a lowered limit takes effect as permits come home.
+///
+/// `waiting` is changed only by the owner of the queue, under its lock; [`release`](Self::release) leaves that case to
+/// it. Cost: acquire 2 loads and 1 RMW, refusal 2 loads, release 1 load and 1 RMW; no clock.
+#[derive(Debug)]
+pub(crate) struct Permits {
+    word: Padded<AtomicU64>,
+    // Read by every call and written by nearly none: on a line of its own, it stays shared between all cores.
+    limit: Padded<AtomicU32>,
+}
+
+/// Somebody waits, so a permit that comes home must be offered to the queue.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SomebodyWaits;
+
+#[derive(Clone, Copy)]
+struct Word {
+    in_flight: u32,
+    waiting: u32,
+}
+
+impl Word {
+    fn unpack(word: u64) -> Self {
+        Self { in_flight: word as u32, waiting: (word >> 32) as u32 }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.waiting) << 32 | u64::from(self.in_flight)
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(limit: u32) -> Self {
+        Self { word: Padded(AtomicU64::new(0)), limit: Padded(AtomicU32::new(limit)) }
+    }
+
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    /// Sets the limit. Whoever raises it must then let waiting callers in.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Ordering::Release);
+    }
+
+    /// Permits out and callers waiting, at one moment.
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        let Word { in_flight, waiting } = Word::unpack(self.word.load(Ordering::Acquire));
+        (in_flight, waiting)
+    }
+
+    /// Takes a permit, unless all are out or somebody waits already.
+    pub(crate) fn try_acquire(&self) -> bool {
+        let limit = self.limit();
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            if word.waiting == 0 && word.in_flight < limit {
+                Step::Write(Word { in_flight: word.in_flight + 1, ..word }.pack(), true)
+            } else {
+                Step::Keep(false)
+            }
+        })
+    }
+
+    /// Gives a permit back. When somebody waits nothing is done but to say so: the queue decides, under its lock.
+    pub(crate) fn release(&self) -> Result<(), SomebodyWaits> {
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            if word.waiting > 0 {
+                return Step::Keep(Err(SomebodyWaits));
+            }
+            debug_assert!(word.in_flight > 0, "a permit came home twice");
+            Step::Write(Word { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
+        })
+    }
+
+    /// For the queue, under its lock: takes a permit, or joins those who wait. `true` when it is a permit.
+    ///
+    /// Looking and joining is one step, so a permit that comes home in between is either seen here or sees the waiter.
+    pub(crate) fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
+        let limit = self.limit();
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            if word.waiting == 0 && word.in_flight < limit {
+                Step::Write(Word { in_flight: word.in_flight + 1, ..word }.pack(), Ok(true))
+            } else if word.waiting < max_waiting {
+                Step::Write(Word { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
+            } else {
+                Step::Keep(Err(Full))
+            }
+        })
+    }
+
+    /// For the queue, under its lock: a waiter leaves without a permit.
+    pub(crate) fn leave(&self) {
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            Step::Write(Word { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
+        });
+    }
+
+    /// For the queue, under its lock, with a permit in hand: hands it to the first waiter (`true`), or gives it back
+    /// because nobody waits or the limit was lowered.
+    pub(crate) fn hand_over(&self) -> bool {
+        let limit = self.limit();
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            if word.waiting > 0 && word.in_flight <= limit {
+                Step::Write(Word { waiting: word.waiting - 1, ..word }.pack(), true)
+            } else {
+                Step::Write(Word { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), false)
+            }
+        })
+    }
+
+    /// For the queue, under its lock: lets the first waiter in if there is room, after the limit was raised.
+    pub(crate) fn admit_waiter(&self) -> bool {
+        let limit = self.limit();
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            if word.waiting > 0 && word.in_flight < limit {
+                Step::Write(Word { waiting: word.waiting - 1, in_flight: word.in_flight + 1 }.pack(), true)
+            } else {
+                Step::Keep(false)
+            }
+        })
+    }
+}
+
+/// All permits are out and all places in the queue taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Full;
+
+#[cfg(all(test, not(rampart_loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::sync::{Ops, count};
+
+    #[test]
+    fn the_cost_contract_holds() {
+        let permits = Permits::new(1);
+        assert_eq!(count(|| permits.try_acquire()), (true, Ops { loads: 2, stores: 0, rmws: 1 }));
+        assert_eq!(count(|| permits.try_acquire()), (false, Ops { loads: 2, stores: 0, rmws: 0 }));
+        assert_eq!(count(|| permits.release()), (Ok(()), Ops { loads: 1, stores: 0, rmws: 1 }));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Try,
+        Wait,
+        Release,
+        CancelWaiter(usize),
+        Resize(u32),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => Just(Op::Try),
+            3 => Just(Op::Wait),
+            4 => Just(Op::Release),
+            1 => any::<usize>().prop_map(Op::CancelWaiter),
+            1 => (1_u32..6).prop_map(Op::Resize),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_word_agrees_with_a_list_of_permits_and_waiters(ops in prop::collection::vec(op(), 0..200)) {
+            const MAX_WAITING: u32 = 3;
+            let permits = Permits::new(2);
+            let (mut out, mut queue, mut limit, mut next) = (0_u32, VecDeque::new(), 2_u32, 0);
+            for op in ops {
+                match op {
+                    Op::Try => {
+                        let expected = queue.is_empty() && out < limit;
+                        prop_assert_eq!(permits.try_acquire(), expected);
+                        out += u32::from(expected);
+                    }
+                    Op::Wait => {
+                        let expected = if queue.is_empty() && out < limit {
+                            out += 1;
+                            Ok(true)
+                        } else if (queue.len() as u32) < MAX_WAITING {
+                            queue.push_back(next);
+                            next += 1;
+                            Ok(false)
+                        } else {
+                            Err(Full)
+                        };
+                        prop_assert_eq!(permits.acquire_or_join(MAX_WAITING), expected);
+                    }
+                    Op::Release if out > 0 => {
+                        if queue.is_empty() {
+                            prop_assert_eq!(permits.release(), Ok(()));
+                            out -= 1;
+                        } else {
+                            prop_assert_eq!(permits.release(), Err(SomebodyWaits));
+                            let handed = out <= limit;
+                            prop_assert_eq!(permits.hand_over(), handed);
+                            if handed { queue.pop_front(); } else { out -= 1; }
+                        }
+                    }
+                    Op::Release => {}
+                    Op::CancelWaiter(which) if !queue.is_empty() => {
+                        queue.remove(which % queue.len());
+                        permits.leave();
+                    }
+                    Op::CancelWaiter(_) => {}
+                    Op::Resize(to) => {
+                        limit = to;
+                        permits.set_limit(to);
+                        while out < limit && queue.pop_front().is_some() {
+                            out += 1;
+                            prop_assert!(permits.admit_waiter());
+                        }
+                        prop_assert!(!permits.admit_waiter());
+                    }
+                }
+                prop_assert_eq!(permits.counts(), (out, queue.len() as u32));
+            }
+        }
+    }
+}
