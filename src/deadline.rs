@@ -214,3 +214,26 @@ impl Drop for Restore {
         AMBIENT.set(self.0);
     }
 }
+
+pin_project! {
+    /// Future of an attempt, with whether a retry inside gave up as it returned.
+    pub(crate) struct Watched<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F> Watched<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self { future }
+    }
+}
+
+impl<F: Future> Future for Watched<F> {
+    type Output = (F::Output, bool);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (polled, exhausted) = watch_exhausted(|| self.project().future.poll(cx));
+        polled.map(|output| (output, exhausted))
+    }
+}

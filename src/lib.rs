@@ -11,6 +11,7 @@ mod hold;
 mod name;
 mod random;
 pub mod readiness;
+pub mod retry;
 mod state;
 mod wake;
 

@@ -8,6 +8,7 @@
 //! The atomics come through [`sync`]: the standard library's in a build, counting ones in this crate's unit tests
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`.
 
+pub(crate) mod budget;
 pub(crate) mod drive;
 pub(crate) mod permits;
 pub(crate) mod sync;

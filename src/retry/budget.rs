@@ -1,0 +1,155 @@
+use std::{fmt, sync::Arc};
+
+use crate::{
+    clock::{Clock, TimeSource},
+    error::ConfigError,
+    state::budget::{Budget, TOKEN},
+};
+
+/// Bounds the load that retries add.
+///
+/// A bucket of tokens: each retry takes one, each success puts a share of one back. While the service is well the
+/// bucket is full and every failure may be retried; when most calls fail, retries are limited to that share of the
+/// successes. So an outage is met with little more than the ordinary load, not with a multiple of it.
+///
+/// A handle: clones share one bucket. Several [`Retry`](super::Retry)s that call the same dependency should share one.
+///
+/// The bucket is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's budgets let deposits expire
+/// after ten seconds, which takes a clock read on every success; here the capacity bounds what old successes can buy.
+#[derive(Clone)]
+pub struct RetryBudget(Arc<Inner>);
+
+struct Inner {
+    budget: Budget,
+    time: TimeSource,
+}
+
+impl Default for RetryBudget {
+    /// The defaults of [`RetryBudgetBuilder`].
+    fn default() -> Self {
+        Self::builder().make()
+    }
+}
+
+impl RetryBudget {
+    /// A budget with the defaults of [`RetryBudgetBuilder`], to be changed.
+    pub fn builder() -> RetryBudgetBuilder {
+        RetryBudgetBuilder { ratio: 0.1, capacity: 20, min_per_second: 1, time: TimeSource::default() }
+    }
+
+    /// Pays in for a success. One load when the bucket is full.
+    pub fn deposit(&self) {
+        self.0.budget.deposit();
+    }
+
+    /// Takes a token for a retry; `false` when there is none.
+    pub fn try_withdraw(&self) -> bool {
+        self.0.budget.withdraw(|| self.0.time.now())
+    }
+
+    /// Returns a token whose retry was not sent.
+    pub fn give_back(&self) {
+        self.0.budget.give_back();
+    }
+
+    /// How it stands.
+    pub fn snapshot(&self) -> RetryBudgetSnapshot {
+        let tokens = |thousandths: u32| f64::from(thousandths) / f64::from(TOKEN);
+        let budget = &self.0.budget;
+        RetryBudgetSnapshot {
+            balance: tokens(budget.balance(|| self.0.time.now())),
+            capacity: tokens(budget.capacity()),
+            ratio: tokens(budget.deposit_per_success()),
+            min_per_second: tokens(budget.refill_per_second()),
+        }
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RetryBudget").field(&self.snapshot()).finish()
+    }
+}
+
+/// How a [`RetryBudget`] stands at one moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RetryBudgetSnapshot {
+    /// Tokens in the bucket.
+    pub balance: f64,
+    /// Tokens it can hold.
+    pub capacity: f64,
+    /// Tokens a success pays.
+    pub ratio: f64,
+    /// Tokens that time adds in a second.
+    pub min_per_second: f64,
+}
+
+/// Configures a [`RetryBudget`].
+///
+/// # Defaults
+///
+/// | field | default | reason |
+/// |---|---|---|
+/// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower say 20%, gRPC's example 10% |
+/// | `capacity` | 20 | what a short hiccup may cost at once; the bucket begins full |
+/// | `min_per_second` | 1 | a client with little traffic can still retry |
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct RetryBudgetBuilder {
+    ratio: f64,
+    capacity: u32,
+    min_per_second: u32,
+    time: TimeSource,
+}
+
+impl RetryBudgetBuilder {
+    /// Retries per success, from 0 to 1000; counted in thousandths, exactly.
+    pub fn ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
+        self
+    }
+
+    /// Tokens the bucket holds, from 1 to 1,000,000.
+    pub fn capacity(mut self, tokens: u32) -> Self {
+        self.capacity = tokens;
+        self
+    }
+
+    /// Tokens that time adds per second, up to 1,000,000; 0 for none. Reads the clock when a token is taken, never on a
+    /// success.
+    pub fn min_per_second(mut self, tokens: u32) -> Self {
+        self.min_per_second = tokens;
+        self
+    }
+
+    /// Another clock than tokio's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.time = TimeSource::custom(clock);
+        self
+    }
+
+    /// The budget.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when a field is out of its range.
+    pub fn build(self) -> Result<RetryBudget, ConfigError> {
+        if !(0.0..=1000.0).contains(&self.ratio) {
+            return Err(ConfigError::new("ratio", "must be a number from 0 to 1000"));
+        }
+        if !(1..=1_000_000).contains(&self.capacity) {
+            return Err(ConfigError::new("capacity", "must be from 1 to 1,000,000 tokens"));
+        }
+        if self.min_per_second > 1_000_000 {
+            return Err(ConfigError::new("min_per_second", "must be at most 1,000,000 tokens"));
+        }
+        Ok(self.make())
+    }
+
+    fn make(self) -> RetryBudget {
+        let deposit = (self.ratio * f64::from(TOKEN)).round() as u32;
+        let budget = Budget::new(self.capacity * TOKEN, deposit, self.min_per_second * TOKEN, self.time.now());
+        RetryBudget(Arc::new(Inner { budget, time: self.time }))
+    }
+}

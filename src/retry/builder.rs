@@ -1,0 +1,180 @@
+use std::{sync::Arc, time::Duration};
+
+use super::{Backoff, Retry, RetryBudget, inner::Inner};
+use crate::{
+    error::ConfigError,
+    event::{Observer, Pattern, Tell},
+    hold::Shared,
+    name::Name,
+    random::Random,
+};
+
+/// What a retry does when the service is not ready for the next attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenNotReady {
+    /// Waits until it is, within the call's deadlines.
+    #[default]
+    Wait,
+    /// Gives up and answers with the error of the last attempt, if that was an error; a response that was judged a
+    /// failure was dropped before the delay, so then it waits all the same.
+    GiveUp,
+}
+
+/// Configures a [`Retry`].
+///
+/// # Defaults
+///
+/// | field | default | reason |
+/// |---|---|---|
+/// | `max_attempts` | 3 | what the AWS SDKs do; a third try rarely succeeds where two failed, a fourth hardly ever |
+/// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms is longer than a connection's hiccup |
+/// | `deadline` | none | a total timeout outside is seen and respected anyway |
+/// | `budget` | [`RetryBudget::default`]: a tenth of the successes | without one, retries multiply an outage |
+/// | `max_retry_after` | 5 s | longer is for the caller to decide |
+/// | `idempotent` | `false` | a call that timed out may have been done |
+/// | `retry_elsewhere` | `false` | a refusal by a layer below means: not now, not here |
+/// | `when_not_ready` | [`WhenNotReady::Wait`] | |
+#[must_use]
+pub struct RetryBuilder {
+    name: Name,
+    max_attempts: u32,
+    backoff: Backoff,
+    deadline: Option<Duration>,
+    budget: Option<RetryBudget>,
+    max_retry_after: Duration,
+    idempotent: bool,
+    elsewhere: bool,
+    when_not_ready: WhenNotReady,
+    random: Random,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl RetryBuilder {
+    pub(super) fn new(name: Name) -> Self {
+        Self {
+            name,
+            max_attempts: 3,
+            backoff: Backoff::default(),
+            deadline: None,
+            budget: Some(RetryBudget::default()),
+            max_retry_after: Duration::from_secs(5),
+            idempotent: false,
+            elsewhere: false,
+            when_not_ready: WhenNotReady::default(),
+            random: Random::from_entropy(),
+            observer: None,
+        }
+    }
+
+    /// Attempts in all, the first one included; at least 1.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// The delays between attempts.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is begun that would end after
+    /// it. The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
+    /// the same way without this.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = Some(limit);
+        self
+    }
+
+    /// The budget, to be shared with others who call the same dependency.
+    pub fn budget(mut self, budget: &RetryBudget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// No budget. In an outage, calls are multiplied by `max_attempts`.
+    pub fn no_budget(mut self) -> Self {
+        self.budget = None;
+        self
+    }
+
+    /// The longest wait that a rejection or a response may ask for; beyond it there is no retry. A shorter one is
+    /// waited for, if it is longer than the backoff.
+    pub fn max_retry_after(mut self, limit: Duration) -> Self {
+        self.max_retry_after = limit;
+        self
+    }
+
+    /// Whether calls may be repeated that timed out and so may have been done. A request can decide for itself:
+    /// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    /// Whether to retry what an open circuit or a full bulkhead below refused. Right where the next attempt may go to
+    /// another instance (a balancer below), wrong anywhere else.
+    pub fn retry_elsewhere(mut self, elsewhere: bool) -> Self {
+        self.elsewhere = elsewhere;
+        self
+    }
+
+    /// What to do when the service is not ready for the next attempt.
+    pub fn when_not_ready(mut self, then: WhenNotReady) -> Self {
+        self.when_not_ready = then;
+        self
+    }
+
+    /// Makes the jitter repeatable.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.random = Random::seeded(seed);
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The retry.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a number,
+    /// or its base above its maximum.
+    pub fn build(self) -> Result<Retry, ConfigError> {
+        if self.max_attempts == 0 {
+            return Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made"));
+        }
+        if self.deadline.is_some_and(|limit| limit.is_zero()) {
+            return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
+        }
+        self.backoff.check()?;
+        Ok(Retry(Shared::new(Inner {
+            max_attempts: self.max_attempts,
+            backoff: self.backoff,
+            deadline: self.deadline,
+            max_retry_after: self.max_retry_after,
+            budget: self.budget,
+            idempotent: self.idempotent,
+            elsewhere: self.elsewhere,
+            when_not_ready: self.when_not_ready,
+            random: self.random,
+            tell: Tell::new(Pattern::Retry, self.name, self.observer),
+        })))
+    }
+}
+
+impl std::fmt::Debug for RetryBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RetryBuilder")
+            .field("name", &self.name)
+            .field("max_attempts", &self.max_attempts)
+            .field("backoff", &self.backoff)
+            .field("deadline", &self.deadline)
+            .field("budget", &self.budget)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,146 @@
+use std::{fmt, future::Future, time::Duration};
+
+use super::{
+    Backoff, RetryBudget, RetryBuilder, RetryLayer,
+    inner::{Call, Inner, Next},
+};
+use crate::{
+    classify::{Classify, DefaultClassifier},
+    deadline::Watched,
+    error::{AsRejection, ConfigError},
+    hold::Shared,
+    name::Name,
+};
+
+/// Repeats what failed. See the [module docs](super).
+///
+/// A handle: cheap to clone, and all clones share the budget.
+#[derive(Clone)]
+pub struct Retry(pub(super) Shared<Inner>);
+
+impl Retry {
+    /// A retry with the defaults of [`RetryBuilder`], to be changed.
+    pub fn builder(name: impl Into<Name>) -> RetryBuilder {
+        RetryBuilder::new(name.into())
+    }
+
+    /// All defaults but the number of attempts.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it is zero.
+    pub fn attempts(name: impl Into<Name>, max_attempts: u32) -> Result<Self, ConfigError> {
+        Self::builder(name).max_attempts(max_attempts).build()
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> &Name {
+        self.0.tell.name()
+    }
+
+    /// The budget, if there is one.
+    pub fn budget(&self) -> Option<&RetryBudget> {
+        self.0.budget.as_ref()
+    }
+
+    /// The layer that repeats a service's failed calls.
+    pub fn layer(&self) -> RetryLayer {
+        RetryLayer::new(self)
+    }
+
+    /// Runs what `attempt` makes, until it succeeds or should not be repeated. `attempt` is given the attempt's number,
+    /// beginning with 1.
+    ///
+    /// ```
+    /// use tower_rampart::retry::Retry;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let retry = Retry::attempts("config", 3)?;
+    /// let text = retry.run(|_attempt| async { std::fs::read_to_string("Cargo.toml") }).await?;
+    /// # assert!(!text.is_empty());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Cancel-safe: dropping it cancels the attempt, or sends no further one.
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's own.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside of a tokio runtime with time enabled.
+    pub async fn run<F, Fut, T, E>(&self, attempt: F) -> Result<T, E>
+    where
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        E: AsRejection,
+    {
+        self.run_with(DefaultClassifier, attempt).await
+    }
+
+    /// As [`run`](Self::run), with a classifier of your own, which may also find an `Ok` to be a failure.
+    ///
+    /// # Errors
+    ///
+    /// The last attempt's own.
+    pub async fn run_with<C, F, Fut, T, E>(&self, classify: C, mut attempt: F) -> Result<T, E>
+    where
+        C: Classify<T, E>,
+        F: FnMut(u32) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let inner = &*self.0;
+        let mut call = Call::begin(inner);
+        let mut number = 1;
+        loop {
+            let (result, exhausted) = Watched::new(attempt(number)).await;
+            let idempotent = || inner.idempotent;
+            match inner.judge(&mut call.course, &classify, result.as_ref(), true, idempotent, exhausted) {
+                Next::Answer(verdict) => {
+                    call.finish(verdict);
+                    return result;
+                }
+                Next::Retry(delay) => {
+                    drop(result);
+                    tokio::time::sleep(delay).await;
+                    number = inner.sent(&mut call.course);
+                }
+            }
+        }
+    }
+
+    /// How it is set, and how its budget stands.
+    pub fn snapshot(&self) -> RetrySnapshot {
+        RetrySnapshot {
+            max_attempts: self.0.max_attempts,
+            backoff: self.0.backoff,
+            deadline: self.0.deadline,
+            max_retry_after: self.0.max_retry_after,
+            budget: self.0.budget.as_ref().map(RetryBudget::snapshot),
+        }
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry").field("name", self.name()).field("snapshot", &self.snapshot()).finish()
+    }
+}
+
+/// How a [`Retry`] is set, and how its budget stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RetrySnapshot {
+    /// Attempts in all.
+    pub max_attempts: u32,
+    /// The delays between them.
+    pub backoff: Backoff,
+    /// Time for the whole call.
+    pub deadline: Option<Duration>,
+    /// The longest wait that a hint may ask for.
+    pub max_retry_after: Duration,
+    /// The budget, if there is one.
+    pub budget: Option<super::RetryBudgetSnapshot>,
+}

@@ -1,0 +1,208 @@
+//! What all handles and futures of one retry share, and the course of one call.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
+use crate::{
+    classify::{Classify, Verdict},
+    clock, deadline,
+    error::Rejection,
+    event::{EventKind, Tell},
+    random::Random,
+};
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) max_attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) max_retry_after: Duration,
+    pub(crate) budget: Option<RetryBudget>,
+    pub(crate) idempotent: bool,
+    pub(crate) elsewhere: bool,
+    pub(crate) when_not_ready: WhenNotReady,
+    pub(crate) random: Random,
+    pub(crate) tell: Tell,
+}
+
+/// The course of one call: attempts made, and what they may still cost.
+#[derive(Debug)]
+pub(crate) struct Course {
+    made: u32,
+    progress: Progress,
+    deadline: Option<Instant>,
+    /// A token was taken for a retry that has not been sent.
+    owed: bool,
+}
+
+/// What to do with a result.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// It is the answer.
+    Answer(Verdict),
+    /// Try again after this delay.
+    Retry(Duration),
+}
+
+impl Inner {
+    /// The call begins. Reads the clock only when there is a deadline of its own.
+    pub(crate) fn begin(&self) -> Course {
+        self.tell.event(|| EventKind::Admitted);
+        let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
+        Course { made: 1, progress: Progress::default(), deadline, owed: false }
+    }
+
+    /// Judges the result of an attempt.
+    ///
+    /// `repeatable` is whether the request is there for another attempt, `idempotent` whether it was declared so, and
+    /// `exhausted` whether the result comes from a retry within that has given up.
+    pub(crate) fn judge<T, E, C: Classify<T, E>>(
+        &self,
+        course: &mut Course,
+        classify: &C,
+        result: Result<&T, &E>,
+        repeatable: bool,
+        idempotent: impl FnOnce() -> bool,
+        exhausted: bool,
+    ) -> Next {
+        let verdict = classify.classify(result);
+        if verdict == Verdict::Success {
+            if let Some(budget) = &self.budget {
+                budget.deposit();
+            }
+            return Next::Answer(verdict);
+        }
+        let rejection = result.err().and_then(|error| classify.rejection(error));
+        if !repeatable || !self.deserves(verdict, rejection, idempotent) {
+            return Next::Answer(verdict);
+        }
+        let hint = match rejection {
+            Some(rejection) => rejection.retry_after(),
+            None => classify.retry_after(result),
+        };
+        match self.schedule(course, hint, exhausted) {
+            Some(delay) => Next::Retry(delay),
+            None => {
+                // A retry outside should not multiply what was given up here.
+                deadline::mark_exhausted();
+                Next::Answer(verdict)
+            }
+        }
+    }
+
+    fn deserves(&self, verdict: Verdict, rejection: Option<&Rejection>, idempotent: impl FnOnce() -> bool) -> bool {
+        let failed = matches!(verdict, Verdict::Failure | Verdict::Throttled);
+        match rejection {
+            None => failed,
+            Some(Rejection::TimedOut { attempted, .. }) => *attempted && failed && idempotent(),
+            Some(Rejection::RateLimited { retry_after, .. }) => retry_after.is_some(),
+            Some(_) => self.elsewhere,
+        }
+    }
+
+    /// The delay before the next attempt, if there may be one: attempts, time and budget permitting.
+    fn schedule(&self, course: &mut Course, hint: Option<Duration>, exhausted: bool) -> Option<Duration> {
+        let attempts = course.made;
+        let give_up = || {
+            self.tell.event(|| EventKind::RetriesExhausted { attempts });
+            None
+        };
+        if exhausted || attempts >= self.max_attempts || hint.is_some_and(|hint| hint > self.max_retry_after) {
+            return give_up();
+        }
+        let backoff = course.progress.next(&self.backoff, &self.random);
+        let delay = hint.map_or(backoff, |hint| hint.max(backoff));
+        if let Some(deadline) = course.deadline.into_iter().chain(deadline::current()).min() {
+            // An attempt that begins at the deadline would be killed as it begins.
+            if clock::instant().checked_add(delay).is_none_or(|at| at >= deadline) {
+                return give_up();
+            }
+        }
+        if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
+            self.tell.event(|| EventKind::BudgetExhausted { attempts });
+            return None;
+        }
+        course.owed = self.budget.is_some();
+        let attempt = attempts + 1;
+        self.tell.event(|| EventKind::RetryScheduled { attempt, delay });
+        Some(delay)
+    }
+
+    /// The next attempt is being sent; its number.
+    pub(crate) fn sent(&self, course: &mut Course) -> u32 {
+        course.owed = false;
+        course.made += 1;
+        course.made
+    }
+
+    /// Whether the time of the call is over.
+    pub(crate) fn is_late(&self, course: &Course) -> bool {
+        course.deadline.is_some_and(|deadline| clock::instant() >= deadline)
+    }
+
+    /// Whether more attempts may follow the one that is being sent.
+    pub(crate) fn may_repeat(&self, course: &Course) -> bool {
+        course.made < self.max_attempts
+    }
+
+    fn settle(&self, course: &mut Course) {
+        if std::mem::take(&mut course.owed)
+            && let Some(budget) = &self.budget
+        {
+            budget.give_back();
+        }
+    }
+
+    /// The call ended. A token for a retry that was not sent goes back.
+    pub(crate) fn finish(&self, course: &mut Course, verdict: Verdict) {
+        self.settle(course);
+        self.tell.event(|| EventKind::Completed { verdict, elapsed: None });
+    }
+
+    /// The call was dropped.
+    pub(crate) fn cancel(&self, course: &mut Course) {
+        self.settle(course);
+        self.tell.event(|| EventKind::Cancelled { elapsed: None });
+    }
+}
+
+/// Access to the [`Inner`] for what holds it in one way or another.
+pub(crate) trait Retrying {
+    fn retry(&self) -> &Inner;
+}
+
+impl Retrying for &Inner {
+    fn retry(&self) -> &Inner {
+        self
+    }
+}
+
+/// One call. Dropping it before it ended is its cancellation.
+#[derive(Debug)]
+pub(crate) struct Call<H: Retrying> {
+    pub(crate) holder: H,
+    pub(crate) course: Course,
+    ended: bool,
+}
+
+impl<H: Retrying> Call<H> {
+    pub(crate) fn begin(holder: H) -> Self {
+        let course = holder.retry().begin();
+        Self { holder, course, ended: false }
+    }
+
+    pub(crate) fn finish(&mut self, verdict: Verdict) {
+        self.ended = true;
+        self.holder.retry().finish(&mut self.course, verdict);
+    }
+}
+
+impl<H: Retrying> Drop for Call<H> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.holder.retry().cancel(&mut self.course);
+        }
+    }
+}

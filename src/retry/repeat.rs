@@ -1,0 +1,119 @@
+use std::fmt;
+
+/// How a request is repeated.
+///
+/// [`Cloned`] is the default, for requests that are `Clone`. [`RetryLayer`](super::RetryLayer) has methods that make
+/// others of closures.
+pub trait Repeat<Req> {
+    /// A second copy of the request, made before it is sent; `None` when it can be sent only once, which then happens,
+    /// without retries.
+    fn duplicate(&self, request: &Req) -> Option<Req>;
+
+    /// Whether sending the request twice does what sending it once does; `None` when the request does not tell, and the
+    /// retry's own setting decides.
+    fn is_idempotent(&self, request: &Req) -> Option<bool> {
+        let _ = request;
+        None
+    }
+
+    /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for
+    /// the first retry.
+    fn prepare(&self, attempt: u32, request: &mut Req) {
+        let _ = (attempt, request);
+    }
+}
+
+/// Clones the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Cloned;
+
+impl<Req: Clone> Repeat<Req> for Cloned {
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+/// [`Repeat`] with a clone that may fail. Made by [`RetryLayer::clone_with`](super::RetryLayer::clone_with).
+#[derive(Clone, Copy)]
+pub struct CloneWith<F>(pub(super) F);
+
+impl<F, Req> Repeat<Req> for CloneWith<F>
+where
+    F: Fn(&Req) -> Option<Req>,
+{
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        (self.0)(request)
+    }
+}
+
+/// [`Repeat`] that asks the request whether it is idempotent. Made by
+/// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
+#[derive(Clone, Copy)]
+pub struct IdempotentIf<Q, F> {
+    pub(super) repeat: Q,
+    pub(super) idempotent: F,
+}
+
+impl<Q, F, Req> Repeat<Req> for IdempotentIf<Q, F>
+where
+    Q: Repeat<Req>,
+    F: Fn(&Req) -> bool,
+{
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        self.repeat.duplicate(request)
+    }
+
+    fn is_idempotent(&self, request: &Req) -> Option<bool> {
+        Some((self.idempotent)(request))
+    }
+
+    fn prepare(&self, attempt: u32, request: &mut Req) {
+        self.repeat.prepare(attempt, request);
+    }
+}
+
+/// [`Repeat`] that changes the request for each further attempt. Made by
+/// [`RetryLayer::prepare_with`](super::RetryLayer::prepare_with).
+#[derive(Clone, Copy)]
+pub struct PrepareWith<Q, F> {
+    pub(super) repeat: Q,
+    pub(super) prepare: F,
+}
+
+impl<Q, F, Req> Repeat<Req> for PrepareWith<Q, F>
+where
+    Q: Repeat<Req>,
+    F: Fn(u32, &mut Req),
+{
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        self.repeat.duplicate(request)
+    }
+
+    fn is_idempotent(&self, request: &Req) -> Option<bool> {
+        self.repeat.is_idempotent(request)
+    }
+
+    fn prepare(&self, attempt: u32, request: &mut Req) {
+        self.repeat.prepare(attempt, request);
+        (self.prepare)(attempt, request);
+    }
+}
+
+impl<F> fmt::Debug for CloneWith<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CloneWith").finish_non_exhaustive()
+    }
+}
+
+impl<Q: fmt::Debug, F> fmt::Debug for IdempotentIf<Q, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotentIf").field("repeat", &self.repeat).finish_non_exhaustive()
+    }
+}
+
+impl<Q: fmt::Debug, F> fmt::Debug for PrepareWith<Q, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PrepareWith").field("repeat", &self.repeat).finish_non_exhaustive()
+    }
+}
