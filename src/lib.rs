@@ -13,6 +13,7 @@ mod random;
 pub mod readiness;
 pub mod retry;
 mod state;
+pub mod timeout;
 mod wake;
 
 pub use classify::{Classify, DefaultClassifier, ResultClassifier, Verdict};

@@ -32,9 +32,12 @@ impl Name {
         }
     }
 
-    /// Whether cloning is free of any shared counter.
-    pub(crate) fn is_static(&self) -> bool {
-        matches!(self.0, Repr::Static(_))
+    /// The name, if it is free of any shared counter.
+    pub(crate) fn as_static(&self) -> Option<&'static str> {
+        match self.0 {
+            Repr::Static(name) => Some(name),
+            Repr::Counted(_) => None,
+        }
     }
 }
 

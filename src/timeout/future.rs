@@ -1,0 +1,169 @@
+//! Future of [`TimeoutService`](super::TimeoutService).
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Instant, Sleep},
+};
+
+use super::{Timeout, handle::Inner};
+use crate::{
+    classify::{Classify, ResultClassifier, Verdict},
+    clock,
+    deadline::{self, Limit},
+    error::Rejection,
+    event::EventKind,
+    hold::Hold,
+};
+
+pin_project! {
+    /// A call with a limit of time.
+    ///
+    /// When the limit is reached the inner future is dropped first, and the error is returned then.
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        Calling {
+            #[pin]
+            future: F,
+            // Registered when the inner future is pending for the first time. Not subject to tokio's cooperative
+            // budget: an inner future that uses it up at each poll would starve the timer.
+            #[pin]
+            sleep: Option<Unconstrained<Sleep>>,
+            limit: Limit,
+            after: Duration,
+            call: Call,
+        },
+        Late {
+            rejection: Option<Rejection>,
+        },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn begin(timeout: &Timeout, after: Duration, start: impl FnOnce() -> F) -> Self {
+        let mut call = Call::begin(timeout);
+        let (mut limit, mut after) = (Limit::Within(after), after);
+        // A deadline from outside that nobody but us will enforce.
+        if let Some(at) = deadline::advised() {
+            let now = clock::instant();
+            let left = at.saturating_duration_since(now);
+            if left.is_zero() {
+                return Self { state: State::Late { rejection: Some(call.give_up(after, false)) } };
+            }
+            if left < after {
+                (limit, after) = (Limit::Until(Some(at)), left);
+            }
+        }
+        call.admit();
+        let future = limit.enter(start);
+        Self { state: State::Calling { future, sleep: None, limit, after, call } }
+    }
+}
+
+impl<F, T, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let rejection = match state.as_mut().project() {
+            StateProj::Late { rejection } => rejection.take().expect("polled after it ended"),
+            StateProj::Calling { future, mut sleep, limit, after, call } => {
+                // A response that is there wins over the timer.
+                if let Poll::Ready(result) = limit.enter(|| future.poll(cx)) {
+                    call.finish(ResultClassifier.classify(result.as_ref()));
+                    return Poll::Ready(result);
+                }
+                if !after.is_zero() {
+                    if sleep.is_none() {
+                        let Some(deadline) = limit.deadline() else { return Poll::Pending };
+                        sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+                    }
+                    if let Some(sleep) = sleep.as_pin_mut() {
+                        ready!(sleep.poll(cx));
+                    }
+                }
+                call.give_up(*after, true)
+            }
+        };
+        // Drops the inner future before the caller hears of it.
+        state.set(State::Late { rejection: None });
+        Poll::Ready(Err(rejection.into()))
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// One call. Dropping it before it ended is its cancellation.
+struct Call(Option<Voice>);
+
+/// What a call needs of its timeout: a name that is free to copy, unless somebody listens.
+enum Voice {
+    Quiet(&'static str),
+    Held { inner: Hold<Inner>, started: Option<Instant> },
+}
+
+impl Call {
+    fn begin(timeout: &Timeout) -> Self {
+        let tell = &timeout.0.tell;
+        Self(Some(match tell.name().as_static() {
+            Some(name) if !tell.is_on() => Voice::Quiet(name),
+            _ => Voice::Held { inner: timeout.0.hold(), started: tell.is_on().then(clock::instant) },
+        }))
+    }
+
+    fn admit(&self) {
+        if let Some(Voice::Held { inner, .. }) = &self.0 {
+            inner.tell.event(|| EventKind::Admitted);
+        }
+    }
+
+    fn finish(&mut self, verdict: Verdict) {
+        if let Some(Voice::Held { inner, started }) = self.0.take() {
+            inner.tell.event(|| EventKind::Completed { verdict, elapsed: elapsed(started) });
+        }
+    }
+
+    fn give_up(&mut self, after: Duration, attempted: bool) -> Rejection {
+        match self.0.take().expect("polled after it ended") {
+            Voice::Quiet(name) => Rejection::timed_out(name, after, attempted),
+            Voice::Held { inner, .. } => {
+                inner.tell.reject(Rejection::timed_out(inner.tell.name().clone(), after, attempted))
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(Voice::Held { inner, started }) = &self.0 {
+            inner.tell.event(|| EventKind::Cancelled { elapsed: elapsed(*started) });
+        }
+    }
+}
+
+fn elapsed(started: Option<Instant>) -> Option<Duration> {
+    started.map(|started| clock::instant().saturating_duration_since(started))
+}
