@@ -7,6 +7,7 @@ pub mod clock;
 pub mod deadline;
 pub mod error;
 pub mod event;
+mod guarded;
 mod hold;
 mod name;
 mod random;

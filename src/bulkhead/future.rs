@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -12,8 +12,8 @@ use tower_service::Service;
 
 use super::inner::{Acquire, Call, Inner};
 use crate::{
-    classify::{Classify, ResultClassifier},
     error::Rejection,
+    guarded::{Deferred, Guarded},
     hold::Hold,
 };
 
@@ -23,31 +23,13 @@ pin_project! {
     /// The permit comes home when the call ends or when the future is dropped, whichever is first.
     pub struct ResponseFuture<F> {
         #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        Calling {
-            #[pin]
-            future: F,
-            call: Call<Hold<Inner>>,
-        },
-        Rejected {
-            rejection: Option<Rejection>,
-        },
+        inner: Guarded<F, Call<Hold<Inner>>>,
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn calling(future: F, call: Call<Hold<Inner>>) -> Self {
-        Self { state: State::Calling { future, call } }
-    }
-
-    pub(super) fn rejected(rejection: Rejection) -> Self {
-        Self { state: State::Rejected { rejection: Some(rejection) } }
+    pub(super) fn new(inner: Guarded<F, Call<Hold<Inner>>>) -> Self {
+        Self { inner }
     }
 }
 
@@ -59,16 +41,7 @@ where
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProj::Calling { future, call } => {
-                let result = ready!(future.poll(cx));
-                call.finish(ResultClassifier.classify(result.as_ref()));
-                Poll::Ready(result)
-            }
-            StateProj::Rejected { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("polled after it ended").into()))
-            }
-        }
+        self.project().inner.poll(cx)
     }
 }
 
@@ -77,6 +50,8 @@ impl<F> fmt::Debug for ResponseFuture<F> {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
+
+type DeferredCall<S, Req, F> = Deferred<S, Req, F, Acquire<Hold<Inner>>, Call<Hold<Inner>>>;
 
 pin_project! {
     /// A call that waits for its permit first, if it has to.
@@ -87,37 +62,17 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: WaitState<S, Req, S::Future>,
-    }
-}
-
-pin_project! {
-    #[project = WaitStateProj]
-    enum WaitState<S, Req, F> {
-        Waiting {
-            #[pin]
-            acquire: Acquire<Hold<Inner>>,
-            service: S,
-            request: Option<Req>,
-        },
-        Responding {
-            #[pin]
-            response: ResponseFuture<F>,
-        },
+        inner: DeferredCall<S, Req, S::Future>,
     }
 }
 
 impl<S: Service<Req>, Req> WaitFuture<S, Req> {
-    pub(super) fn calling(future: S::Future, call: Call<Hold<Inner>>) -> Self {
-        Self { state: WaitState::Responding { response: ResponseFuture::calling(future, call) } }
-    }
-
-    pub(super) fn rejected(rejection: Rejection) -> Self {
-        Self { state: WaitState::Responding { response: ResponseFuture::rejected(rejection) } }
+    pub(super) fn responding(response: Guarded<S::Future, Call<Hold<Inner>>>) -> Self {
+        Self { inner: Deferred::Responding { response } }
     }
 
     pub(super) fn waiting(service: S, request: Req, acquire: Acquire<Hold<Inner>>) -> Self {
-        Self { state: WaitState::Waiting { acquire, service, request: Some(request) } }
+        Self { inner: Deferred::Waiting { acquire, service, request: Some(request) } }
     }
 }
 
@@ -129,20 +84,7 @@ where
     type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let response = match this.state.as_mut().project() {
-                WaitStateProj::Responding { response } => return response.poll(cx),
-                WaitStateProj::Waiting { acquire, service, request } => match ready!(acquire.poll(cx)) {
-                    Ok(call) => {
-                        let request = request.take().expect("polled after it ended");
-                        ResponseFuture::calling(service.call(request), call)
-                    }
-                    Err(rejection) => ResponseFuture::rejected(rejection),
-                },
-            };
-            this.state.set(WaitState::Responding { response });
-        }
+        self.project().inner.poll(cx)
     }
 }
 

@@ -6,8 +6,9 @@ use super::{
     inner::{Acquire, Call, Inner, Slot},
 };
 use crate::{
-    classify::{Classify, ResultClassifier, Verdict},
+    classify::Verdict,
     error::{ConfigError, Rejection},
+    guarded::Guard,
     hold::{Hold, Shared},
     name::Name,
 };
@@ -121,7 +122,7 @@ impl Bulkhead {
     {
         let mut call = self.admit().await?;
         let result = future.await;
-        call.finish(ResultClassifier.classify(result.as_ref()));
+        call.end(result.as_ref());
         result
     }
 

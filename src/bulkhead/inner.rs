@@ -13,10 +13,11 @@ use tokio::time::Sleep;
 
 use super::queue::{Queue, Waiting};
 use crate::{
-    classify::Verdict,
+    classify::{Classify, ResultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventKind, Tell},
+    guarded::Guard,
 };
 
 #[derive(Debug)]
@@ -86,6 +87,12 @@ impl<H: Deref<Target = Inner>> Call<H> {
             holder.queue.release();
             holder.tell.event(|| EventKind::Completed { verdict, elapsed: None });
         }
+    }
+}
+
+impl<H: Deref<Target = Inner>, T, E> Guard<T, E> for Call<H> {
+    fn end(&mut self, result: Result<&T, &E>) {
+        self.finish(ResultClassifier.classify(result));
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     error::Rejection,
+    guarded::Guarded,
     hold::Hold,
     readiness::{Backpressure, Reject, Wait},
 };
@@ -100,10 +101,10 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match Slot::try_take(self.bulkhead.0.hold()) {
             Ok(slot) => {
-                let call = slot.admit();
-                ResponseFuture::calling(self.inner.call(request), call)
+                let guard = slot.admit();
+                ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
             }
-            Err(inner) => ResponseFuture::rejected(inner.full()),
+            Err(inner) => ResponseFuture::new(Guarded::refused(inner.full())),
         }
     }
 }
@@ -130,8 +131,8 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match mem::replace(&mut self.reserved, Reserved::Nothing) {
             Reserved::Permit(slot) => {
-                let call = slot.admit();
-                ResponseFuture::calling(self.inner.call(request), call)
+                let guard = slot.admit();
+                ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
             }
             Reserved::Nothing | Reserved::Place(_) => panic!("`call` without a `poll_ready` that was ready"),
         }
@@ -174,15 +175,15 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match Slot::try_take(self.bulkhead.0.hold()) {
             Ok(slot) => {
-                let call = slot.admit();
-                WaitFuture::calling(self.inner.call(request), call)
+                let guard = slot.admit();
+                WaitFuture::responding(Guarded::Calling { future: self.inner.call(request), guard })
             }
             Err(inner) if inner.may_wait() => {
                 // The instance that was polled ready makes the call; its clone takes its place.
                 let clone = self.inner.clone();
                 WaitFuture::waiting(mem::replace(&mut self.inner, clone), request, Acquire::new(inner))
             }
-            Err(inner) => WaitFuture::rejected(inner.full()),
+            Err(inner) => WaitFuture::responding(Guarded::refused(inner.full())),
         }
     }
 }
