@@ -10,6 +10,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod drive;
+pub(crate) mod gcra;
 pub(crate) mod permits;
 pub(crate) mod sync;
 pub(crate) mod time;

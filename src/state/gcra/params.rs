@@ -1,0 +1,64 @@
+use std::time::Duration;
+
+use super::UNITS_PER_NANO;
+
+/// Rate and burst of a limiter, in one word, so that they are read together.
+///
+/// ```text
+/// [burst: 26 | exponent: 6 | mantissa: 32]     period = mantissa << exponent, in eighths of a nanosecond
+/// ```
+///
+/// The period is exact below half a second, and rounded up by less than one part in two billion above: the rate is
+/// never higher than asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Params {
+    pub(super) period: u64,
+    pub(super) burst: u32,
+}
+
+const MANTISSA_BITS: u32 = 32;
+const EXPONENT_BITS: u32 = 6;
+
+/// `burst * period` must leave room in the word, a quarter of the horizon.
+const MAX_TOLERANCE: u64 = 1 << 59;
+
+impl Params {
+    pub(crate) const MAX_BURST: u32 = (1 << (64 - MANTISSA_BITS - EXPONENT_BITS)) - 1;
+
+    /// `count` tokens in `per`, `burst` at once. `None` when a number is zero, or too large to count with: more than
+    /// eight tokens a nanosecond, `MAX_BURST` at once, or a burst that takes more than two years to refill.
+    pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
+        let period = (per.as_nanos().checked_mul(UNITS_PER_NANO.into())?).div_ceil(u128::from(count.max(1)));
+        let period = u64::try_from(period).ok()?;
+        if count == 0 || period == 0 || burst == 0 || burst > Self::MAX_BURST {
+            return None;
+        }
+        let params = Self::unpack(Self { period, burst }.pack());
+        (params.period.checked_mul(burst.into())? <= MAX_TOLERANCE).then_some(params)
+    }
+
+    pub(crate) fn burst(self) -> u32 {
+        self.burst
+    }
+
+    pub(super) fn tolerance(self) -> u64 {
+        self.period.saturating_mul(self.burst.into())
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        let mut exponent = (u64::BITS - self.period.leading_zeros()).saturating_sub(MANTISSA_BITS);
+        let mut mantissa = self.period.div_ceil(1 << exponent);
+        if mantissa >> MANTISSA_BITS != 0 {
+            // Rounding up has carried over.
+            exponent += 1;
+            mantissa = self.period.div_ceil(1 << exponent);
+        }
+        u64::from(self.burst) << (MANTISSA_BITS + EXPONENT_BITS) | u64::from(exponent) << MANTISSA_BITS | mantissa
+    }
+
+    pub(super) fn unpack(word: u64) -> Self {
+        let mantissa = word & ((1 << MANTISSA_BITS) - 1);
+        let exponent = (word >> MANTISSA_BITS) & ((1 << EXPONENT_BITS) - 1);
+        Self { period: mantissa << exponent, burst: (word >> (MANTISSA_BITS + EXPONENT_BITS)) as u32 }
+    }
+}
