@@ -15,3 +15,4 @@ pub(crate) mod permits;
 pub(crate) mod sync;
 pub(crate) mod time;
 pub(crate) mod transition;
+pub(crate) mod window;

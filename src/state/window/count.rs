@@ -1,0 +1,360 @@
+//! The last N calls, exactly.
+
+use super::{Counts, Rates, Sample};
+use crate::state::sync::{AtomicU64, Ordering, Padded};
+
+/// Outcomes of the last N calls, in blocks.
+///
+/// ```text
+/// current: [generation: 14 | full: 1 | block: 21 | fill: 5 | clean blocks: 7 | outcomes: 16]
+/// ring:    [generation: 14 | 1       | block: 21 |                           | outcomes: 16]
+/// ```
+///
+/// An outcome is one bit (failed), or two (failed, slow). The newest up to sixteen bits are in `current`, the only
+/// linearization point: a call is recorded by one swap of it. A block that is complete is published in the ring by the
+/// next recorder, whoever that is, before the next block begins.
+///
+/// Invariants:
+/// - W1 `current` and the ring together are the last `min(N, all)` outcomes of the generation, in the order of swaps.
+/// - W2 a clean success in a full window without a bad call changes nothing: it is not written.
+/// - W3 the counts that a record returns are those at its swap: they were computed from the word that it replaces.
+/// - W4 outcomes of other generations are never counted.
+/// - W5 lock-free: a swap that fails means that another recorder got on.
+///
+/// When is it to be evaluated? A clean success can only lower the shares, except that it may be the call with which
+/// the minimum is reached. So after every bad call, and after that one.
+///
+/// Cost: clean 1 load; else 1 load and 1 RMW, one more RMW and two loads every block, and for evaluating a load per
+/// block. No clock.
+///
+/// Tags wrap: a thread that sleeps in the middle of a record for exactly `k * 2^21` blocks, or a window that no call of
+/// 8192 generations touched, would be mistaken.
+#[derive(Debug)]
+pub(crate) struct CountWindow {
+    current: Padded<AtomicU64>,
+    ring: Box<[AtomicU64]>,
+    size: u32,
+    /// Outcomes in a block.
+    block: u32,
+    /// Bits of an outcome.
+    width: u32,
+    rates: Rates,
+}
+
+const OUTCOME_BITS: u32 = 16;
+const GENERATION_BITS: u32 = 14;
+const BLOCK_BITS: u32 = 21;
+const CLEAN_MAX: u64 = 127;
+
+/// The longest window: what `clean blocks` can count, with two bits for an outcome.
+pub(crate) const MAX_SIZE: u32 = 1000;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Word {
+    generation: u64,
+    full: bool,
+    block: u64,
+    fill: u32,
+    clean: u64,
+    bits: u64,
+}
+
+impl Word {
+    fn empty(generation: u64) -> Self {
+        Self { generation, full: false, block: 0, fill: 0, clean: 0, bits: 0 }
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            generation: word >> 50,
+            full: word >> 49 & 1 == 1,
+            block: word >> 28 & ((1 << BLOCK_BITS) - 1),
+            fill: (word >> 23 & 31) as u32,
+            clean: word >> 16 & CLEAN_MAX,
+            bits: word & 0xFFFF,
+        }
+    }
+
+    fn pack(self) -> u64 {
+        self.generation << 50
+            | u64::from(self.full) << 49
+            | self.block << 28
+            | u64::from(self.fill) << 23
+            | self.clean << 16
+            | self.bits
+    }
+}
+
+/// A published block.
+fn published(generation: u64, block: u64, bits: u64) -> u64 {
+    Word { generation, full: true, block, fill: 0, clean: 0, bits }.pack()
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recorded {
+    /// The generation is over: not counted.
+    Stale,
+    /// Counted, and no trip can be due by it.
+    Quietly,
+    /// Counted; the window is now so.
+    Evaluated(Counts),
+}
+
+impl CountWindow {
+    pub(crate) fn new(size: u32, slow: bool, rates: Rates) -> Self {
+        let width = if slow { 2 } else { 1 };
+        Self::with_blocks(size, OUTCOME_BITS / width, width, rates)
+    }
+
+    /// Small blocks make small models.
+    pub(crate) fn with_blocks(size: u32, block: u32, width: u32, rates: Rates) -> Self {
+        let blocks = (size.saturating_sub(1)).div_ceil(block) + 1;
+        // The complement of any generation's tag of a fresh window: nothing is published.
+        let nothing = published((1 << GENERATION_BITS) - 1, 0, 0);
+        Self {
+            current: Padded(AtomicU64::new(0)),
+            ring: (0..blocks).map(|_| AtomicU64::new(nothing)).collect(),
+            size,
+            block,
+            width,
+            rates,
+        }
+    }
+
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.rates
+    }
+
+    /// Counts a call of `generation`. The caller has just seen that this is the present one.
+    pub(crate) fn record(&self, generation: u64, sample: Sample) -> Recorded {
+        let generation = generation & ((1 << GENERATION_BITS) - 1);
+        loop {
+            let seen = self.current.load(Ordering::Acquire);
+            let word = Word::unpack(seen);
+            if is_newer(word.generation, generation) {
+                return Recorded::Stale;
+            }
+            // The first recorder of a generation resets the window.
+            let word = if word.generation == generation { word } else { Word::empty(generation) };
+            if sample.is_clean() && self.is_clean(word) {
+                return Recorded::Quietly;
+            }
+            if word.fill == self.block && !self.publish(seen, word) {
+                continue;
+            }
+            let next = self.append(word, sample);
+            let evaluate =
+                !sample.is_clean() || (!word.full && self.raw_calls(next) == u64::from(self.rates.min_calls));
+            let recorded = if evaluate {
+                match self.counts(next) {
+                    Some(counts) => Recorded::Evaluated(counts),
+                    // A block of it was overwritten: the word has moved on.
+                    None => continue,
+                }
+            } else {
+                Recorded::Quietly
+            };
+            if self.current.compare_exchange(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return recorded;
+            }
+        }
+    }
+
+    /// What the window holds now, if it is of this generation.
+    pub(crate) fn snapshot(&self, generation: u64) -> Counts {
+        let generation = generation & ((1 << GENERATION_BITS) - 1);
+        loop {
+            let word = Word::unpack(self.current.load(Ordering::Acquire));
+            if word.generation != generation {
+                return Counts::default();
+            }
+            if let Some(counts) = self.counts(word) {
+                return counts;
+            }
+        }
+    }
+
+    fn is_clean(&self, word: Word) -> bool {
+        word.bits == 0 && word.clean * u64::from(self.block) + u64::from(word.fill) >= u64::from(self.size)
+    }
+
+    /// Sees to it that the complete block of `word` is in the ring. `false` when the word has moved on.
+    fn publish(&self, seen: u64, word: Word) -> bool {
+        let place = &self.ring[(word.block % self.ring.len() as u64) as usize];
+        let wanted = published(word.generation, word.block, word.bits);
+        let there = place.load(Ordering::Acquire);
+        if there == wanted {
+            return true;
+        }
+        // What is there is older, provided that the word is still current: then no later block can have been published.
+        // If one is published after this look, the swap fails.
+        self.current.load(Ordering::Acquire) == seen
+            && place.compare_exchange(there, wanted, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn append(&self, word: Word, sample: Sample) -> Word {
+        let mut next = word;
+        if word.fill == self.block {
+            next.clean = if word.bits == 0 { (word.clean + 1).min(CLEAN_MAX) } else { 0 };
+            next.block = (word.block + 1) & ((1 << BLOCK_BITS) - 1);
+            (next.fill, next.bits) = (0, 0);
+        }
+        let outcome = u64::from(sample.failed) | if self.width == 2 { u64::from(sample.slow) << 1 } else { 0 };
+        next.bits |= outcome << (next.fill * self.width);
+        next.fill += 1;
+        next.full |= self.raw_calls(next) >= u64::from(self.size);
+        next
+    }
+
+    /// Calls of the generation, while the window is not full.
+    fn raw_calls(&self, word: Word) -> u64 {
+        word.block * u64::from(self.block) + u64::from(word.fill)
+    }
+
+    /// Counts the newest calls up to the window's size; `None` when a block of them is not there any more.
+    fn counts(&self, word: Word) -> Option<Counts> {
+        let calls = if word.full { u64::from(self.size) } else { self.raw_calls(word) };
+        let mut counts = Counts { calls, failed: 0, slow: 0 };
+        let newest = u64::from(word.fill).min(calls);
+        self.tally(&mut counts, word.bits, word.fill, newest);
+        let (mut left, mut block) = (calls - newest, word.block);
+        while left > 0 {
+            block = block.wrapping_sub(1) & ((1 << BLOCK_BITS) - 1);
+            let there = Word::unpack(self.ring[(block % self.ring.len() as u64) as usize].load(Ordering::Acquire));
+            if (there.generation, there.block) != (word.generation, block) {
+                return None;
+            }
+            let newest = left.min(self.block.into());
+            self.tally(&mut counts, there.bits, self.block, newest);
+            left -= newest;
+        }
+        Some(counts)
+    }
+
+    /// Adds the `newest` of the `fill` outcomes in `bits`.
+    fn tally(&self, counts: &mut Counts, bits: u64, fill: u32, newest: u64) {
+        let bits = bits >> ((fill - newest as u32) * self.width);
+        let slow = if self.width == 2 { 0xAAAA } else { 0 };
+        counts.failed += u64::from((bits & (0xFFFF & !slow)).count_ones());
+        counts.slow += u64::from((bits & slow).count_ones());
+    }
+}
+
+/// Whether tag `a` is ahead of tag `b`, on the circle of tags.
+fn is_newer(a: u64, b: u64) -> bool {
+    let ahead = a.wrapping_sub(b) & ((1 << GENERATION_BITS) - 1);
+    ahead != 0 && ahead < 1 << (GENERATION_BITS - 1)
+}
+
+#[cfg(all(test, not(rampart_loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::state::sync::{Ops, count};
+
+    const OK: Sample = Sample { failed: false, slow: false };
+    const FAILED: Sample = Sample { failed: true, slow: false };
+
+    fn rates(min_calls: u32) -> Rates {
+        Rates { min_calls, failed: Some(500_000), slow: Some(500_000) }
+    }
+
+    #[test]
+    fn the_cost_contract_holds() {
+        let window = CountWindow::new(100, false, rates(10));
+        for _ in 0..120 {
+            window.record(0, OK);
+        }
+        let (recorded, ops) = count(|| window.record(0, OK));
+        assert_eq!((recorded, ops), (Recorded::Quietly, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
+        for _ in 0..30 {
+            let (_, ops) = count(|| window.record(0, FAILED));
+            assert!(ops.loads <= 10 && ops.rmws <= 2, "a failure: {ops:?}");
+        }
+        let costs: Vec<_> = (0..32).map(|_| count(|| window.record(0, OK)).1).collect();
+        assert_eq!(costs.iter().filter(|ops| ops.rmws == 1 && ops.loads == 1).count(), 30, "dirty: {costs:?}");
+        assert_eq!(costs.iter().filter(|ops| ops.rmws == 2 && ops.loads <= 3).count(), 2, "one more in 16: {costs:?}");
+    }
+
+    #[test]
+    fn tags_of_long_ago_are_not_mistaken_for_new_ones() {
+        let window = CountWindow::with_blocks(3, 1, 1, rates(1));
+        for generation in 0..40_000 {
+            assert_eq!(window.record(generation, FAILED), Recorded::Evaluated(Counts { calls: 1, failed: 1, slow: 0 }));
+            if generation % 7 == 0 {
+                window.record(generation, OK);
+                window.record(generation, FAILED);
+                assert_eq!(window.snapshot(generation), Counts { calls: 3, failed: 2, slow: 0 });
+            }
+        }
+    }
+
+    proptest! {
+        /// W1 to W4, against a list.
+        #[test]
+        fn it_agrees_with_a_list(
+            size in 1_u32..70,
+            slow in any::<bool>(),
+            min_calls in 1_u32..70,
+            bad_of_ten in 0_u32..11,
+            draws in prop::collection::vec((0_u32..10, any::<bool>(), 0_u32..60), 0..400),
+        ) {
+            let min_calls = min_calls.min(size);
+            let window = CountWindow::new(size, slow, rates(min_calls));
+            let (mut list, mut generation) = (VecDeque::new(), 0_u64);
+            for (draw, second, next) in draws {
+                if next == 0 {
+                    generation += 1;
+                    list.clear();
+                }
+                if next == 1 && generation > 0 {
+                    prop_assert_eq!(window.record(generation - 1, FAILED) == Recorded::Stale, !list.is_empty());
+                    if list.is_empty() {
+                        // The old generation is still the window's own: nothing of the new one was recorded.
+                        generation += 1;
+                    }
+                    continue;
+                }
+                let bad = draw < bad_of_ten;
+                let sample = Sample { failed: bad && !(slow && second), slow: slow && bad && second };
+                list.push_back(sample);
+                if list.len() > size as usize { list.pop_front(); }
+                let counts = Counts {
+                    calls: list.len() as u64,
+                    failed: list.iter().filter(|sample| sample.failed).count() as u64,
+                    slow: list.iter().filter(|sample| sample.slow).count() as u64,
+                };
+                let recorded = window.record(generation, sample);
+                prop_assert_eq!(window.snapshot(generation), counts);
+                match recorded {
+                    Recorded::Evaluated(evaluated) => prop_assert_eq!(evaluated, counts),
+                    // What is not evaluated can not have become due by this call.
+                    Recorded::Quietly => prop_assert!(
+                        sample.is_clean() && (counts.calls != u64::from(min_calls) || list.len() == size as usize)
+                    ),
+                    Recorded::Stale => prop_assert!(false, "the present generation is not stale"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_lose_no_outcome_and_count_none_twice() {
+        let window = CountWindow::new(1000, true, rates(1000));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let window = &window;
+                scope.spawn(move || {
+                    for call in 0..250 {
+                        window.record(0, Sample { failed: call % 5 == 0, slow: (call + thread) % 2 == 0 });
+                    }
+                });
+            }
+        });
+        assert_eq!(window.snapshot(0), Counts { calls: 1000, failed: 200, slow: 500 });
+    }
+}

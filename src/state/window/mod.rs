@@ -1,0 +1,108 @@
+//! Windows over the outcomes of calls.
+
+pub(crate) mod count;
+pub(crate) mod time;
+
+use super::transition::Cause;
+
+/// What is counted of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) failed: bool,
+    pub(crate) slow: bool,
+}
+
+impl Sample {
+    /// Nothing that could bring a window nearer to a trip.
+    pub(crate) fn is_clean(self) -> bool {
+        !self.failed && !self.slow
+    }
+}
+
+/// Calls in a window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) calls: u64,
+    pub(crate) failed: u64,
+    pub(crate) slow: u64,
+}
+
+/// Shares of a window's calls are compared in parts per million, as integers: no rounding decides.
+pub(crate) const MILLION: u64 = 1_000_000;
+
+/// When a window is bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rates {
+    /// Fewer calls are no evidence.
+    pub(crate) min_calls: u32,
+    /// The share of failures that trips, in parts per million.
+    pub(crate) failed: Option<u32>,
+    /// The share of slow calls that trips, in parts per million.
+    pub(crate) slow: Option<u32>,
+}
+
+impl Rates {
+    /// The reason to trip, if there is one. Failures go before slowness.
+    pub(crate) fn due(&self, counts: Counts) -> Option<Cause> {
+        let reached = |share: Option<u32>, bad: u64| {
+            share
+                .is_some_and(|share| bad > 0 && u128::from(bad) * u128::from(MILLION) >= threshold(share, counts.calls))
+        };
+        if counts.calls < u64::from(self.min_calls) {
+            None
+        } else if reached(self.failed, counts.failed) {
+            Some(Cause::FailureRate)
+        } else if reached(self.slow, counts.slow) {
+            Some(Cause::SlowRate)
+        } else {
+            None
+        }
+    }
+
+    /// At least so many more bad calls are needed before a trip can be due, whatever else is recorded meanwhile.
+    pub(crate) fn bad_calls_to_trip(&self, counts: Counts) -> u64 {
+        let to_trip = |share: Option<u32>, bad: u64| {
+            let Some(share) = share else { return u64::MAX };
+            let (share, calls) = (u128::from(share), u128::from(counts.calls));
+            let (bad, million) = (u128::from(bad), u128::from(MILLION));
+            // While the calls are fewer than the minimum, the share is of the minimum: others may fill it up.
+            let of_minimum = (share * u128::from(self.min_calls)).div_ceil(million).saturating_sub(bad);
+            // Least d with (bad + d) * million >= share * (calls + d).
+            let lacking = (share * calls).saturating_sub(bad * million);
+            let of_all = if share >= million {
+                if lacking == 0 { 0 } else { u128::MAX }
+            } else {
+                lacking.div_ceil(million - share)
+            };
+            u64::try_from(of_minimum.max(of_all).max(1)).unwrap_or(u64::MAX)
+        };
+        to_trip(self.failed, counts.failed).min(to_trip(self.slow, counts.slow))
+    }
+}
+
+fn threshold(share: u32, calls: u64) -> u128 {
+    u128::from(share) * u128::from(calls)
+}
+
+#[cfg(all(test, not(rampart_loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The bound is never too late, and when nothing else comes it is exact.
+        #[test]
+        fn the_bound_on_bad_calls_is_never_too_late(
+            share in 1_u32..=1_000_000, min_calls in 1_u32..50, calls in 0_u64..100, bad in 0_u64..100, good in 0_u64..50,
+        ) {
+            let rates = Rates { min_calls, failed: Some(share), slow: None };
+            let counts = Counts { calls, failed: bad.min(calls), slow: 0 };
+            let bound = rates.bad_calls_to_trip(counts);
+            for more in 1..bound.min(200) {
+                let counts = Counts { calls: calls + good + more, failed: counts.failed + more, slow: 0 };
+                prop_assert_eq!(rates.due(counts), None, "{} more of {}", more, bound);
+            }
+        }
+    }
+}
