@@ -9,6 +9,7 @@
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`.
 
 pub(crate) mod budget;
+pub(crate) mod circuit;
 pub(crate) mod drive;
 pub(crate) mod gcra;
 pub(crate) mod permits;

@@ -1,0 +1,126 @@
+//! The packed word of a circuit.
+
+use std::time::Duration;
+
+use crate::state::{
+    time::{Nanos, nanos_of},
+    transition::State,
+};
+
+/// A tick of open times and leases is 2^18 ns, a quarter of a millisecond.
+const TICK_BITS: u32 = 18;
+const TICK_MAX: u64 = (1 << 40) - 1;
+
+/// A tick of the recovery's ramp is 2^24 ns, about 17 ms.
+const RAMP_TICK_BITS: u32 = 24;
+const RAMP_MASK: u64 = (1 << 23) - 1;
+
+pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
+pub(super) const PROBES_MAX: u32 = (1 << 13) - 1;
+pub(super) const RUN_MAX: u32 = (1 << 16) - 1;
+const FLAPS_MAX: u32 = 15;
+
+/// ```text
+///  63 62 | 61..58 | 57..40     | 39..0
+///  state | flaps  | generation | payload
+///  Closed:   run of failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
+///  Open:     deadline, in ticks: 40 (9.1 years)
+///  HalfOpen: probes in flight: 13 | probes that succeeded: 13
+///  by hand:  ForcedOpen or Disabled
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// Times it opened again since it was last closed; saturates.
+    pub(super) flaps: u32,
+    /// Counts what ends the life of tickets: transitions, and reclaimed probes.
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Closed { run: u32, recovering: Option<u32> },
+    Open { deadline: u64 },
+    HalfOpen { in_flight: u32, succeeded: u32 },
+    ForcedOpen,
+    Disabled,
+}
+
+impl Phase {
+    pub(super) fn state(self) -> State {
+        match self {
+            Self::Closed { .. } => State::Closed,
+            Self::Open { .. } => State::Open,
+            Self::HalfOpen { .. } => State::HalfOpen,
+            Self::ForcedOpen => State::ForcedOpen,
+            Self::Disabled => State::Disabled,
+        }
+    }
+}
+
+impl Word {
+    pub(super) fn unpack(word: u64) -> Self {
+        let payload = word & TICK_MAX;
+        let phase = match word >> 62 {
+            0 => Phase::Closed {
+                run: payload as u32 & RUN_MAX,
+                recovering: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
+            },
+            1 => Phase::Open { deadline: payload },
+            2 => Phase::HalfOpen {
+                in_flight: payload as u32 & PROBES_MAX,
+                succeeded: (payload >> 13) as u32 & PROBES_MAX,
+            },
+            _ if payload == 0 => Phase::ForcedOpen,
+            _ => Phase::Disabled,
+        };
+        Self { flaps: (word >> 58 & 15) as u32, generation: (word >> 40) as u32 & GENERATION_MASK, phase }
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        let (state, payload) = match self.phase {
+            Phase::Closed { run, recovering } => {
+                let ramp = recovering.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
+                (0, ramp | u64::from(run.min(RUN_MAX)))
+            }
+            Phase::Open { deadline } => (1, deadline),
+            Phase::HalfOpen { in_flight, succeeded } => (2, u64::from(succeeded) << 13 | u64::from(in_flight)),
+            Phase::ForcedOpen => (3, 0),
+            Phase::Disabled => (3, 1),
+        };
+        state << 62 | u64::from(self.flaps) << 58 | u64::from(self.generation) << 40 | payload
+    }
+
+    /// The next generation, in another phase.
+    pub(super) fn next(self, flaps: u32, phase: Phase) -> Self {
+        Self { flaps: flaps.min(FLAPS_MAX), generation: self.generation.wrapping_add(1) & GENERATION_MASK, phase }
+    }
+}
+
+/// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.
+pub(super) fn tick(now: Nanos) -> u64 {
+    (now.get() >> TICK_BITS).min(TICK_MAX)
+}
+
+pub(super) fn deadline(now: Nanos, wait: Duration) -> u64 {
+    tick(now.saturating_add(wait))
+}
+
+/// The point in time at which a deadline is reached.
+pub(super) fn reached_at(deadline: u64) -> Nanos {
+    Nanos::new(deadline << TICK_BITS)
+}
+
+pub(super) fn ramp_tick(now: Nanos) -> u32 {
+    (now.get() >> RAMP_TICK_BITS & RAMP_MASK) as u32
+}
+
+/// The part of the recovery that is over, from 0 to 1. The start lies on a circle of 39 hours.
+pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
+    let elapsed = u64::from(ramp_tick(now).wrapping_sub(start)) & RAMP_MASK;
+    if elapsed > RAMP_MASK / 2 {
+        return 0.0; // backwards
+    }
+    let recovery = nanos_of(recovery).max(1);
+    ((elapsed << RAMP_TICK_BITS) as f64 / recovery as f64).min(1.0)
+}
