@@ -298,14 +298,14 @@ impl Circuit {
                 }
             }
         }
+        let is_current = || self.load().generation == ticket.generation;
         let by_count = self.count.as_ref().and_then(|window| match window.record(ticket.generation.into(), sample) {
             Recorded::Evaluated(counts) => window.rates().due(counts),
             Recorded::Quietly | Recorded::Stale => None,
         });
-        let by_time = self
-            .time
-            .as_ref()
-            .and_then(|window| window.rates().due(window.record(ticket.generation.into(), sample, now(), stripe)?));
+        let by_time = self.time.as_ref().and_then(|window| {
+            window.rates().due(window.record(ticket.generation.into(), sample, now(), stripe, is_current)?)
+        });
         // A share of failures before a share of slow calls.
         let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
         self.trip(ticket.generation, cause, now, open_for)
