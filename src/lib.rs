@@ -2,6 +2,7 @@
 #![allow(dead_code)] // until the patterns are in
 
 pub mod bulkhead;
+pub mod circuit_breaker;
 mod classify;
 pub mod clock;
 pub mod deadline;

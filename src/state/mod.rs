@@ -12,6 +12,7 @@ pub(crate) mod budget;
 pub(crate) mod circuit;
 pub(crate) mod drive;
 pub(crate) mod gcra;
+pub(crate) mod keyed;
 pub(crate) mod permits;
 pub(crate) mod sync;
 pub(crate) mod time;

@@ -1,0 +1,55 @@
+use std::marker::PhantomData;
+
+use tower_layer::Layer;
+
+use super::{CircuitBreaker, CircuitBreakerService};
+use crate::{
+    classify::{Classify, DefaultClassifier, Verdict},
+    readiness::{Backpressure, Reject},
+};
+
+/// Puts a [`CircuitBreaker`] around a service.
+///
+/// `C` judges results; it is cloned for each call. `M` is the [readiness mode](crate::readiness).
+#[derive(Clone, Debug)]
+pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
+    breaker: CircuitBreaker,
+    classify: C,
+    mode: PhantomData<fn() -> M>,
+}
+
+impl CircuitBreakerLayer {
+    /// Refuses while open; judges by [`DefaultClassifier`].
+    pub fn new(breaker: &CircuitBreaker) -> Self {
+        Self { breaker: breaker.clone(), classify: DefaultClassifier, mode: PhantomData }
+    }
+}
+
+impl<C, M> CircuitBreakerLayer<C, M> {
+    /// Judges results by `classify`.
+    pub fn classify<D>(self, classify: D) -> CircuitBreakerLayer<D, M> {
+        CircuitBreakerLayer { breaker: self.breaker, classify, mode: PhantomData }
+    }
+
+    /// Judges results by a closure, which needs no [`AsRejection`](crate::AsRejection) of the error.
+    pub fn classify_with<F, T, E>(self, classify: F) -> CircuitBreakerLayer<F, M>
+    where
+        F: Fn(Result<&T, &E>) -> Verdict,
+        F: Classify<T, E>,
+    {
+        self.classify(classify)
+    }
+
+    /// `poll_ready` is pending while the circuit would refuse; see the [module docs](super#readiness).
+    pub fn backpressure(self) -> CircuitBreakerLayer<C, Backpressure> {
+        CircuitBreakerLayer { breaker: self.breaker, classify: self.classify, mode: PhantomData }
+    }
+}
+
+impl<S, C: Clone, M> Layer<S> for CircuitBreakerLayer<C, M> {
+    type Service = CircuitBreakerService<S, C, M>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        CircuitBreakerService::with(inner, &self.breaker, self.classify.clone())
+    }
+}
