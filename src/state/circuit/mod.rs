@@ -299,10 +299,11 @@ impl Circuit {
             }
         }
         let is_current = || self.load().generation == ticket.generation;
-        let by_count = self.count.as_ref().and_then(|window| match window.record(ticket.generation.into(), sample) {
-            Recorded::Evaluated(counts) => window.rates().due(counts),
-            Recorded::Quietly | Recorded::Stale => None,
-        });
+        let by_count =
+            self.count.as_ref().and_then(|window| match window.record(ticket.generation.into(), sample, is_current) {
+                Recorded::Evaluated(counts) => window.rates().due(counts),
+                Recorded::Quietly | Recorded::Stale => None,
+            });
         let by_time = self.time.as_ref().and_then(|window| {
             window.rates().due(window.record(ticket.generation.into(), sample, now(), stripe, is_current)?)
         });
