@@ -12,6 +12,7 @@ mod guarded;
 mod hold;
 mod name;
 mod random;
+pub mod rate_limit;
 pub mod readiness;
 pub mod retry;
 mod state;
