@@ -8,6 +8,7 @@ pub mod clock;
 pub mod deadline;
 pub mod error;
 pub mod event;
+pub mod fallback;
 mod guarded;
 mod hold;
 mod name;
