@@ -167,7 +167,7 @@ impl<H: AsRef<Tell>> Call<H> {
 impl<H: AsRef<Tell>> Drop for Call<H> {
     fn drop(&mut self) {
         if !self.ended {
-            self.holder.as_ref().event(|| EventKind::Cancelled { elapsed: None });
+            self.holder.as_ref().event(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }

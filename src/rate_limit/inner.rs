@@ -98,7 +98,7 @@ impl<H: Deref<Target = Inner>> Call<H> {
 
     pub(super) fn cancel(&mut self) {
         if let Some(holder) = self.0.take() {
-            holder.tell.event(|| EventKind::Cancelled { elapsed: None });
+            holder.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }
@@ -158,7 +158,7 @@ impl<H: Deref<Target = Inner>> Drop for Waiting<H> {
         let Some(mut tokens) = self.0.take() else { return };
         if let Some((holder, slot)) = tokens.0.take() {
             holder.gcra.cancel(slot);
-            holder.tell.event(|| EventKind::Cancelled { elapsed: None });
+            holder.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
         }
     }
 }

@@ -190,7 +190,7 @@ impl<T, E> Guard<T, E> for Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(inner) = self.0.take() {
-            inner.tell.event(|| EventKind::Cancelled { elapsed: None });
+            inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }
