@@ -1,6 +1,7 @@
 //! Resilience middleware for Tower.
-#![allow(dead_code)] // until the patterns are in
 
+#[cfg(feature = "tower")]
+mod builder;
 pub mod bulkhead;
 pub mod circuit_breaker;
 mod classify;
@@ -8,16 +9,21 @@ pub mod clock;
 pub mod deadline;
 pub mod error;
 pub mod event;
+pub mod fallback;
 mod guarded;
 mod hold;
 mod name;
 mod random;
+pub mod rate_limit;
 pub mod readiness;
 pub mod retry;
+pub mod stack;
 mod state;
 pub mod timeout;
 mod wake;
 
+#[cfg(feature = "tower")]
+pub use builder::ServiceBuilderExt;
 pub use classify::{Classify, DefaultClassifier, ResultClassifier, Verdict};
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};

@@ -100,7 +100,7 @@ impl<H: Deref<Target = Inner>> Drop for Call<H> {
     fn drop(&mut self) {
         if let Some(holder) = self.0.take() {
             holder.queue.release();
-            holder.tell.event(|| EventKind::Cancelled { elapsed: None });
+            holder.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }
@@ -172,7 +172,7 @@ impl<H: Deref<Target = Inner>> Cancelled<H> {
 impl<H: Deref<Target = Inner>> Drop for Cancelled<H> {
     fn drop(&mut self) {
         if let Some(holder) = self.0.take() {
-            holder.tell.event(|| EventKind::Cancelled { elapsed: None });
+            holder.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
         }
     }
 }

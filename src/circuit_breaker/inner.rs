@@ -202,6 +202,6 @@ impl<H: Deref<Target = Inner>, C> Drop for Call<H, C> {
         if slow || self.ticket.is_probe() {
             holder.finish(self.ticket, outcome, slow, ended);
         }
-        holder.tell.event(|| EventKind::Cancelled { elapsed });
+        holder.tell.event(|| EventKind::Cancelled { admitted: true, elapsed });
     }
 }

@@ -27,12 +27,20 @@
 //! # let _: Arc<dyn Observer> = refusals;
 //! ```
 
+#[cfg(feature = "metrics")]
+mod metrics;
 mod observer;
 mod tell;
+#[cfg(feature = "tracing")]
+mod tracing;
 
 use std::{fmt, time::Duration};
 
-pub use observer::Observer;
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsObserver;
+pub use self::observer::Observer;
+#[cfg(feature = "tracing")]
+pub use self::tracing::TracingObserver;
 pub(crate) use tell::Tell;
 
 pub use crate::state::transition::{Cause, State as CircuitState};
@@ -108,6 +116,8 @@ pub enum EventKind<'a> {
     },
     /// The call's future was dropped before it ended, or panicked. Terminal.
     Cancelled {
+        /// Whether it was admitted before; `false` when it was still waiting for a permit or a token.
+        admitted: bool,
         /// Time from admission until then, when it is known anyway.
         elapsed: Option<Duration>,
     },

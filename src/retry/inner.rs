@@ -164,7 +164,7 @@ impl Inner {
     /// The call was dropped.
     pub(crate) fn cancel(&self, course: &mut Course) {
         self.settle(course);
-        self.tell.event(|| EventKind::Cancelled { elapsed: None });
+        self.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
 

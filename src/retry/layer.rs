@@ -46,7 +46,7 @@ impl<C, Q> RetryLayer<C, Q> {
     where
         F: Fn(&Req) -> Option<Req>,
     {
-        self.repeat(CloneWith(clone))
+        self.repeat(CloneWith::new(clone))
     }
 
     /// Asks the request whether it may be repeated after a timeout, when it may have been done already.
@@ -54,11 +54,7 @@ impl<C, Q> RetryLayer<C, Q> {
     where
         F: Fn(&Req) -> bool,
     {
-        RetryLayer {
-            retry: self.retry,
-            classify: self.classify,
-            repeat: IdempotentIf { repeat: self.repeat, idempotent },
-        }
+        RetryLayer { retry: self.retry, classify: self.classify, repeat: IdempotentIf::new(self.repeat, idempotent) }
     }
 
     /// Changes the request for each further attempt. The closure is given the attempt's number, 2 for the first retry.
@@ -66,7 +62,7 @@ impl<C, Q> RetryLayer<C, Q> {
     where
         F: Fn(u32, &mut Req),
     {
-        RetryLayer { retry: self.retry, classify: self.classify, repeat: PrepareWith { repeat: self.repeat, prepare } }
+        RetryLayer { retry: self.retry, classify: self.classify, repeat: PrepareWith::new(self.repeat, prepare) }
     }
 }
 

@@ -36,7 +36,14 @@ impl<Req: Clone> Repeat<Req> for Cloned {
 
 /// [`Repeat`] with a clone that may fail. Made by [`RetryLayer::clone_with`](super::RetryLayer::clone_with).
 #[derive(Clone, Copy)]
-pub struct CloneWith<F>(pub(super) F);
+pub struct CloneWith<F>(F);
+
+impl<F> CloneWith<F> {
+    /// `clone` copies a request, or says that it cannot.
+    pub const fn new(clone: F) -> Self {
+        Self(clone)
+    }
+}
 
 impl<F, Req> Repeat<Req> for CloneWith<F>
 where
@@ -51,8 +58,15 @@ where
 /// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
 #[derive(Clone, Copy)]
 pub struct IdempotentIf<Q, F> {
-    pub(super) repeat: Q,
-    pub(super) idempotent: F,
+    repeat: Q,
+    idempotent: F,
+}
+
+impl<Q, F> IdempotentIf<Q, F> {
+    /// As `repeat`, but `idempotent` tells what may be repeated after a timeout.
+    pub const fn new(repeat: Q, idempotent: F) -> Self {
+        Self { repeat, idempotent }
+    }
 }
 
 impl<Q, F, Req> Repeat<Req> for IdempotentIf<Q, F>
@@ -77,8 +91,15 @@ where
 /// [`RetryLayer::prepare_with`](super::RetryLayer::prepare_with).
 #[derive(Clone, Copy)]
 pub struct PrepareWith<Q, F> {
-    pub(super) repeat: Q,
-    pub(super) prepare: F,
+    repeat: Q,
+    prepare: F,
+}
+
+impl<Q, F> PrepareWith<Q, F> {
+    /// As `repeat`, but `prepare` changes the request for each further attempt.
+    pub const fn new(repeat: Q, prepare: F) -> Self {
+        Self { repeat, prepare }
+    }
 }
 
 impl<Q, F, Req> Repeat<Req> for PrepareWith<Q, F>

@@ -1,6 +1,7 @@
 //! A layer that may be absent.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -61,27 +62,25 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self {
-            Self::Present { service } => PartFuture::Present { future: service.call(request) },
-            Self::Absent { service } => PartFuture::Absent { future: service.call(request) },
+            Self::Present { service } => PartFuture { state: State::Present { future: service.call(request) } },
+            Self::Absent { service } => PartFuture { state: State::Absent { future: service.call(request) } },
         }
     }
 }
 
 pin_project! {
     /// Future of [`PartService`].
-    #[project = PartProj]
-    #[derive(Debug)]
-    pub enum PartFuture<A, B> {
-        /// The layer's future.
-        Present {
-            /// It.
-            #[pin] future: A,
-        },
-        /// The bare service's future.
-        Absent {
-            /// It.
-            #[pin] future: B,
-        },
+    pub struct PartFuture<A, B> {
+        #[pin]
+        state: State<A, B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<A, B> {
+        Present { #[pin] future: A },
+        Absent { #[pin] future: B },
     }
 }
 
@@ -93,9 +92,15 @@ where
     type Output = A::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<A::Output> {
-        match self.project() {
-            PartProj::Present { future } => future.poll(cx),
-            PartProj::Absent { future } => future.poll(cx),
+        match self.project().state.project() {
+            StateProj::Present { future } => future.poll(cx),
+            StateProj::Absent { future } => future.poll(cx),
         }
+    }
+}
+
+impl<A, B> fmt::Debug for PartFuture<A, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartFuture").finish_non_exhaustive()
     }
 }

@@ -159,7 +159,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         if let Some(Voice::Held { inner, started }) = &self.0 {
-            inner.tell.event(|| EventKind::Cancelled { elapsed: elapsed(*started) });
+            inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: elapsed(*started) });
         }
     }
 }

@@ -1,0 +1,72 @@
+use tracing::{Level, debug, event_enabled, info, trace, warn};
+
+use super::{Event, EventKind, Observer};
+
+/// Tells events to `tracing`, at levels that suit production, under the target `tower_rampart`.
+///
+/// | event | level |
+/// |---|---|
+/// | state changed, budget exhausted | warn |
+/// | retries exhausted | info |
+/// | rejected, retry scheduled, fell back | debug |
+/// | admitted, completed, cancelled, permit awaited | trace |
+///
+/// Changes of state and an exhausted budget are rare and somebody should know; rejections are what the layers are for, and
+/// come in masses when they come. A level that is off costs the check that tracing makes for it.
+///
+/// ```
+/// use tower_rampart::{circuit_breaker::CircuitBreaker, event::TracingObserver};
+///
+/// let breaker = CircuitBreaker::builder("payments").observer(TracingObserver::new()).build()?;
+/// # let _ = breaker;
+/// # Ok::<(), tower_rampart::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct TracingObserver {}
+
+impl TracingObserver {
+    /// The observer; it has no settings.
+    pub const fn new() -> Self {
+        Self {}
+    }
+}
+
+const TARGET: &str = "tower_rampart";
+
+impl Observer for TracingObserver {
+    fn on_event(&self, event: &Event<'_>) {
+        let (pattern, name) = (event.pattern.as_str(), event.name.as_str());
+        match &event.kind {
+            EventKind::StateChanged { from, to, generation, cause } => warn!(
+                target: TARGET, pattern, name, from = from.as_str(), to = to.as_str(), generation, cause = cause.as_str(),
+                "circuit changed its state"
+            ),
+            EventKind::BudgetExhausted { attempts } => {
+                warn!(target: TARGET, pattern, name, attempts, "retry budget exhausted");
+            }
+            EventKind::RetriesExhausted { attempts } => {
+                info!(target: TARGET, pattern, name, attempts, "retries exhausted");
+            }
+            EventKind::Rejected { rejection } => {
+                debug!(target: TARGET, pattern, name, reason = rejection.reason(), %rejection, "call rejected");
+            }
+            EventKind::RetryScheduled { attempt, delay } => {
+                debug!(target: TARGET, pattern, name, attempt, ?delay, "retry scheduled");
+            }
+            EventKind::FellBack { served } => {
+                debug!(target: TARGET, pattern, name, served = served.as_str(), "fell back");
+            }
+            // One check for the events of every healthy call.
+            _ if !event_enabled!(target: TARGET, Level::TRACE) => {}
+            EventKind::Admitted => trace!(target: TARGET, pattern, name, "call admitted"),
+            EventKind::Completed { verdict, elapsed } => {
+                trace!(target: TARGET, pattern, name, verdict = verdict.as_str(), ?elapsed, "call completed");
+            }
+            EventKind::Cancelled { admitted, elapsed } => {
+                trace!(target: TARGET, pattern, name, admitted, ?elapsed, "call cancelled");
+            }
+            EventKind::PermitAwaited { waited } => trace!(target: TARGET, pattern, name, ?waited, "permit awaited"),
+        }
+    }
+}

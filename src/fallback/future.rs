@@ -1,0 +1,90 @@
+//! Future of [`FallbackService`](super::FallbackService).
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+
+use super::{
+    Serve, When,
+    layer::{Call, Inner},
+};
+use crate::hold::Hold;
+
+pin_project! {
+    /// A call, and what is served in the place of its result.
+    ///
+    /// Dropping it cancels whichever of the two is running.
+    pub struct ResponseFuture<F, Req, T, E, V, W>
+    where
+        V: Serve<Req, T, E>,
+    {
+        #[pin]
+        state: State<F, V::Future>,
+        kept: Option<V::Kept>,
+        call: Call<Hold<Inner<V, W>>>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, G> {
+        Calling { #[pin] future: F },
+        Serving { #[pin] future: G },
+    }
+}
+
+impl<F, Req, T, E, V, W> ResponseFuture<F, Req, T, E, V, W>
+where
+    V: Serve<Req, T, E>,
+{
+    pub(super) fn new(future: F, kept: V::Kept, call: Call<Hold<Inner<V, W>>>) -> Self {
+        Self { state: State::Calling { future }, kept: Some(kept), call }
+    }
+}
+
+impl<F, Req, T, E, V, W> Future for ResponseFuture<F, Req, T, E, V, W>
+where
+    F: Future<Output = Result<T, E>>,
+    V: Serve<Req, T, E>,
+    W: When<T, E>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let serving = match this.state.as_mut().project() {
+                StateProj::Calling { future } => {
+                    let result = ready!(future.poll(cx));
+                    let inner = this.call.holder();
+                    if !inner.when.applies(result.as_ref()) {
+                        this.call.end(&result);
+                        return Poll::Ready(result);
+                    }
+                    inner.serve.serve(this.kept.take().expect("polled after it ended"), result)
+                }
+                StateProj::Serving { future } => {
+                    let result = ready!(future.poll(cx));
+                    this.call.fell_back(this.call.holder().serve.kind());
+                    this.call.end(&result);
+                    return Poll::Ready(result);
+                }
+            };
+            this.state.set(State::Serving { future: serving });
+        }
+    }
+}
+
+impl<F, Req, T, E, V, W> fmt::Debug for ResponseFuture<F, Req, T, E, V, W>
+where
+    V: Serve<Req, T, E>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+use std::{fmt, future::Future, sync::Arc};
+
+use tower_layer::Layer;
+
+use super::{FallbackService, Rejected, ServeFunction, ServeService, ServeValue, When};
+use crate::{
+    event::{EventKind, Observer, Pattern, Served, Tell},
+    hold::Shared,
+    name::Name,
+};
+
+/// Makes [`FallbackLayer`]s. See the [module docs](super).
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Fallback;
+
+impl Fallback {
+    /// Serves clones of `value`.
+    pub fn value<T>(name: impl Into<Name>, value: T) -> FallbackLayer<ServeValue<T>> {
+        FallbackLayer::serving(name.into(), ServeValue(value))
+    }
+
+    /// Serves what `function` makes of a clone of the request and the result that is replaced.
+    pub fn function<F, Fut, Req, T, E>(name: impl Into<Name>, function: F) -> FallbackLayer<ServeFunction<F>>
+    where
+        F: Fn(Req, Result<T, E>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        FallbackLayer::serving(name.into(), ServeFunction(function))
+    }
+
+    /// Serves the answer of another service to a clone of the request.
+    pub fn service<S>(name: impl Into<Name>, service: S) -> FallbackLayer<ServeService<S>> {
+        FallbackLayer::serving(name.into(), ServeService(service))
+    }
+}
+
+/// Serves something else instead of chosen results of a service.
+///
+/// `V` makes what is served, `W` chooses. Clones and services share both.
+pub struct FallbackLayer<V, W = Rejected> {
+    pub(super) shared: Shared<Inner<V, W>>,
+}
+
+pub(super) struct Inner<V, W> {
+    pub(super) serve: Arc<V>,
+    pub(super) when: W,
+    pub(super) tell: Tell,
+}
+
+impl<V> FallbackLayer<V> {
+    fn serving(name: Name, serve: V) -> Self {
+        let tell = Tell::new(Pattern::Fallback, name, None);
+        Self { shared: Shared::new(Inner { serve: Arc::new(serve), when: Rejected, tell }) }
+    }
+}
+
+impl<V, W> FallbackLayer<V, W> {
+    /// The instance's name.
+    pub fn name(&self) -> &Name {
+        self.shared.tell.name()
+    }
+
+    /// Replaces the results for which `when` holds: other errors than rejections, or responses that are none.
+    pub fn when<F, T, E>(&self, when: F) -> FallbackLayer<V, F>
+    where
+        F: Fn(Result<&T, &E>) -> bool,
+        F: When<T, E>,
+    {
+        let Inner { serve, tell, .. } = &*self.shared;
+        FallbackLayer { shared: Shared::new(Inner { serve: serve.clone(), when, tell: tell.clone() }) }
+    }
+
+    /// Who is told what happens.
+    pub fn observer(&self, observer: impl Observer) -> Self
+    where
+        W: Clone,
+    {
+        let Inner { serve, when, tell } = &*self.shared;
+        let tell = Tell::new(Pattern::Fallback, tell.name().clone(), Some(Arc::new(observer)));
+        Self { shared: Shared::new(Inner { serve: serve.clone(), when: when.clone(), tell }) }
+    }
+
+    /// Runs `future`; when its result is to be replaced, `fallback` makes another of it. For use without Tower.
+    ///
+    /// # Errors
+    ///
+    /// The future's own, or the fallback's.
+    pub async fn run<F, T, E, G, Fut>(&self, future: F, fallback: G) -> Result<T, E>
+    where
+        W: When<T, E>,
+        F: Future<Output = Result<T, E>>,
+        G: FnOnce(Result<T, E>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let mut call = Call::begin(&*self.shared);
+        let result = future.await;
+        if !self.shared.when.applies(result.as_ref()) {
+            call.end(&result);
+            return result;
+        }
+        let result = fallback(result).await;
+        call.fell_back(Served::Function);
+        call.end(&result);
+        result
+    }
+}
+
+impl<S, V, W> Layer<S> for FallbackLayer<V, W> {
+    type Service = FallbackService<S, V, W>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        FallbackService::new(inner, self)
+    }
+}
+
+impl<V, W> Clone for FallbackLayer<V, W> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<V, W> fmt::Debug for FallbackLayer<V, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FallbackLayer").field("name", self.name()).finish_non_exhaustive()
+    }
+}
+
+/// One call. Dropping it before it ended is its cancellation.
+pub(super) struct Call<H: AsRef<Tell>> {
+    holder: H,
+    ended: bool,
+}
+
+impl<V, W> AsRef<Tell> for Inner<V, W> {
+    fn as_ref(&self) -> &Tell {
+        &self.tell
+    }
+}
+
+impl<H: AsRef<Tell>> Call<H> {
+    pub(super) fn begin(holder: H) -> Self {
+        let call = Self { holder, ended: false };
+        call.holder.as_ref().event(|| EventKind::Admitted);
+        call
+    }
+
+    pub(super) fn holder(&self) -> &H {
+        &self.holder
+    }
+
+    /// What was served in the result's place.
+    pub(super) fn fell_back(&self, served: Served) {
+        self.holder.as_ref().event(|| EventKind::FellBack { served });
+    }
+
+    /// The verdict is on what the caller gets.
+    pub(super) fn end<T, E>(&mut self, result: &Result<T, E>) {
+        use crate::classify::{Classify, ResultClassifier};
+
+        self.ended = true;
+        let verdict = ResultClassifier.classify(result.as_ref());
+        self.holder.as_ref().event(|| EventKind::Completed { verdict, elapsed: None });
+    }
+}
+
+impl<H: AsRef<Tell>> Drop for Call<H> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.holder.as_ref().event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+        }
+    }
+}

@@ -1,0 +1,185 @@
+use std::{
+    fmt,
+    future::{Future, Ready, ready},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{error::AsRejection, event::Served};
+
+/// When a result is replaced.
+///
+/// Implemented by every `Fn(Result<&T, &E>) -> bool`.
+pub trait When<T, E> {
+    /// Whether this one is.
+    fn applies(&self, result: Result<&T, &E>) -> bool;
+}
+
+impl<F, T, E> When<T, E> for F
+where
+    F: Fn(Result<&T, &E>) -> bool,
+{
+    fn applies(&self, result: Result<&T, &E>) -> bool {
+        self(result)
+    }
+}
+
+/// The default of [`When`]: errors that are rejections by the layers inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Rejected;
+
+impl<T, E: AsRejection> When<T, E> for Rejected {
+    fn applies(&self, result: Result<&T, &E>) -> bool {
+        result.is_err_and(|error| error.as_rejection().is_some())
+    }
+}
+
+/// What is served instead.
+pub trait Serve<Req, T, E> {
+    /// What is kept of the request while the service has it.
+    type Kept;
+    /// The making of it.
+    type Future: Future<Output = Result<T, E>>;
+
+    /// Keeps what will be needed.
+    fn keep(&self, request: &Req) -> Self::Kept;
+
+    /// Makes it.
+    fn serve(&self, kept: Self::Kept, result: Result<T, E>) -> Self::Future;
+
+    /// Its kind, for the event.
+    fn kind(&self) -> Served;
+}
+
+/// Made by [`Fallback::value`](super::Fallback::value).
+#[derive(Clone)]
+pub struct ServeValue<T>(pub(super) T);
+
+impl<Req, T: Clone, E> Serve<Req, T, E> for ServeValue<T> {
+    type Kept = ();
+    type Future = Ready<Result<T, E>>;
+
+    fn keep(&self, _request: &Req) {}
+
+    fn serve(&self, (): (), _result: Result<T, E>) -> Self::Future {
+        ready(Ok(self.0.clone()))
+    }
+
+    fn kind(&self) -> Served {
+        Served::Value
+    }
+}
+
+/// Made by [`Fallback::function`](super::Fallback::function).
+#[derive(Clone)]
+pub struct ServeFunction<F>(pub(super) F);
+
+impl<F, Fut, Req: Clone, T, E> Serve<Req, T, E> for ServeFunction<F>
+where
+    F: Fn(Req, Result<T, E>) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Kept = Req;
+    type Future = Fut;
+
+    fn keep(&self, request: &Req) -> Req {
+        request.clone()
+    }
+
+    fn serve(&self, kept: Req, result: Result<T, E>) -> Fut {
+        (self.0)(kept, result)
+    }
+
+    fn kind(&self) -> Served {
+        Served::Function
+    }
+}
+
+/// Made by [`Fallback::service`](super::Fallback::service).
+#[derive(Clone)]
+pub struct ServeService<S>(pub(super) S);
+
+impl<S, Req: Clone, T, E> Serve<Req, T, E> for ServeService<S>
+where
+    S: Service<Req, Response = T, Error = E> + Clone,
+{
+    type Kept = Req;
+    type Future = Oneshot<S, Req, S::Future>;
+
+    fn keep(&self, request: &Req) -> Req {
+        request.clone()
+    }
+
+    fn serve(&self, kept: Req, _result: Result<T, E>) -> Self::Future {
+        Oneshot { state: OneshotState::Readying { service: self.0.clone(), request: Some(kept) } }
+    }
+
+    fn kind(&self) -> Served {
+        Served::Service
+    }
+}
+
+pin_project! {
+    /// One call of a service, which is polled ready first.
+    pub struct Oneshot<S, Req, F> {
+        #[pin]
+        state: OneshotState<S, Req, F>,
+    }
+}
+
+pin_project! {
+    #[project = OneshotProj]
+    enum OneshotState<S, Req, F> {
+        Readying { service: S, request: Option<Req> },
+        Calling { #[pin] future: F },
+    }
+}
+
+impl<S, Req> Future for Oneshot<S, Req, S::Future>
+where
+    S: Service<Req>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let future = match state.as_mut().project() {
+                OneshotProj::Calling { future } => return future.poll(cx),
+                OneshotProj::Readying { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    service.call(request.take().expect("called once"))
+                }
+            };
+            state.set(OneshotState::Calling { future });
+        }
+    }
+}
+
+impl<T> fmt::Debug for ServeValue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeValue").finish_non_exhaustive()
+    }
+}
+
+impl<F> fmt::Debug for ServeFunction<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeFunction").finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Debug for ServeService<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeService").finish_non_exhaustive()
+    }
+}
+
+impl<S, Req, F> fmt::Debug for Oneshot<S, Req, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Oneshot").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
+
+use tower_service::Service;
+
+use super::{
+    FallbackLayer, Rejected, Serve, When,
+    future::ResponseFuture,
+    layer::{Call, Inner},
+};
+use crate::{event::Tell, hold::Hold};
+
+/// Service made by [`FallbackLayer`].
+pub struct FallbackService<S, V, W = Rejected> {
+    inner: S,
+    fallback: FallbackLayer<V, W>,
+}
+
+impl<S, V, W> FallbackService<S, V, W> {
+    /// Serves something else instead of chosen results of `inner`.
+    pub fn new(inner: S, fallback: &FallbackLayer<V, W>) -> Self {
+        Self { inner, fallback: fallback.clone() }
+    }
+
+    /// The service within.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service within, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the service out again.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, V, W> Clone for FallbackService<S, V, W> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), fallback: self.fallback.clone() }
+    }
+}
+
+impl<S: fmt::Debug, V, W> fmt::Debug for FallbackService<S, V, W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FallbackService").field("inner", &self.inner).field("fallback", &self.fallback).finish()
+    }
+}
+
+impl<V, W> AsRef<Tell> for Hold<Inner<V, W>> {
+    fn as_ref(&self) -> &Tell {
+        &self.tell
+    }
+}
+
+impl<S, V, W, Req> Service<Req> for FallbackService<S, V, W>
+where
+    S: Service<Req>,
+    V: Serve<Req, S::Response, S::Error>,
+    W: When<S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, Req, S::Response, S::Error, V, W>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    // 2 RMWs on this thread's reference count; no clock, no allocation but what keeping the request takes.
+    fn call(&mut self, request: Req) -> Self::Future {
+        let call = Call::begin(self.fallback.shared.hold());
+        let kept = call.holder().serve.keep(&request);
+        ResponseFuture::new(self.inner.call(request), kept, call)
+    }
+}

@@ -1,0 +1,119 @@
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use super::{Rate, RateLimiter, inner::Inner};
+use crate::{
+    clock::{Clock, TimeSource},
+    error::ConfigError,
+    event::{Observer, Pattern, Tell},
+    hold::Shared,
+    name::Name,
+    state::gcra::{Gcra, Params},
+};
+
+/// Configures a [`RateLimiter`].
+///
+/// # Defaults
+///
+/// | field | default |
+/// |---|---|
+/// | `burst` | the rate's count: a full period's worth at once |
+/// | `max_wait` | zero: refuse at once |
+/// | `observer` | none |
+/// | `clock` | tokio's |
+#[must_use]
+pub struct RateLimiterBuilder {
+    name: Name,
+    rate: Rate,
+    burst: Option<u32>,
+    max_wait: Duration,
+    observer: Option<Arc<dyn Observer>>,
+    time: TimeSource,
+}
+
+impl RateLimiterBuilder {
+    pub(super) fn new(name: Name, rate: Rate) -> Self {
+        Self { name, rate, burst: None, max_wait: Duration::ZERO, observer: None, time: TimeSource::default() }
+    }
+
+    /// Tokens that may be used at one instant, from 1 to 67,108,863. With a burst of 1 calls are spaced evenly.
+    pub fn burst(mut self, tokens: u32) -> Self {
+        self.burst = Some(tokens);
+        self
+    }
+
+    /// How long a call may wait for its tokens; one that would have to wait longer is refused at once.
+    ///
+    /// Applies where waiting is asked for: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
+    /// [`RateLimiter::acquire`] and [`RateLimiter::run`].
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = wait;
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Another clock than tokio's, for the decisions. Waiting stays with tokio's timers.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.time = TimeSource::custom(clock);
+        self
+    }
+
+    /// The limiter, with all its tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when a number of the rate or the burst is zero or too large to count with.
+    pub fn build(self) -> Result<RateLimiter, ConfigError> {
+        let burst = self.burst.unwrap_or(self.rate.count);
+        let params = params(self.rate, burst)?;
+        Ok(RateLimiter(Shared::new(Inner {
+            gcra: Gcra::new(params),
+            rate: Mutex::new(self.rate),
+            max_wait: self.max_wait,
+            tell: Tell::new(Pattern::RateLimiter, self.name, self.observer),
+            time: self.time,
+        })))
+    }
+}
+
+/// What is wrong with the rate itself.
+pub(super) fn check_rate(rate: Rate) -> Result<(), ConfigError> {
+    if rate.count == 0 {
+        return Err(ConfigError::new("rate", "is zero calls: none could ever pass"));
+    }
+    if rate.per.is_zero() {
+        return Err(ConfigError::new("rate", "is per no time at all: use a period above zero"));
+    }
+    Ok(())
+}
+
+pub(super) fn params(rate: Rate, burst: u32) -> Result<Params, ConfigError> {
+    check_rate(rate)?;
+    if burst == 0 {
+        return Err(ConfigError::new("burst", "is zero: no call could ever pass"));
+    }
+    if burst > Params::MAX_BURST {
+        return Err(ConfigError::new("burst", "must be at most 67,108,863"));
+    }
+    Params::new(rate.count, rate.per, burst)
+        .ok_or_else(|| ConfigError::new("burst", "takes more than two years to refill at this rate"))
+}
+
+impl fmt::Debug for RateLimiterBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimiterBuilder")
+            .field("name", &self.name)
+            .field("rate", &self.rate)
+            .field("burst", &self.burst)
+            .field("max_wait", &self.max_wait)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+use std::{fmt, future::Future, sync::PoisonError, time::Duration};
+
+use super::{
+    Rate, RateLimitLayer, RateLimiterBuilder,
+    builder::params,
+    inner::{Call, Inner, Pace},
+};
+use crate::{
+    error::{ConfigError, Rejection},
+    guarded::Guard,
+    hold::Shared,
+    name::Name,
+    state::gcra::Slot,
+};
+
+/// At most so many calls in so much time. See the [module docs](super).
+///
+/// A handle: cheap to clone, and all clones share the tokens.
+#[derive(Clone)]
+pub struct RateLimiter(pub(super) Shared<Inner>);
+
+impl RateLimiter {
+    /// A limiter with the defaults of [`RateLimiterBuilder`], to be changed.
+    pub fn builder(name: impl Into<Name>, rate: Rate) -> RateLimiterBuilder {
+        RateLimiterBuilder::new(name.into(), rate)
+    }
+
+    /// Refuses at once what exceeds the rate, with bursts of up to a full period's worth.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when a number of the rate is zero or too large to count with.
+    pub fn new(name: impl Into<Name>, rate: Rate) -> Result<Self, ConfigError> {
+        Self::builder(name, rate).build()
+    }
+
+    /// Spaces calls evenly, one each `per / count`: for a dependency that minds bursts. Calls wait for up to `max_wait`
+    /// where waiting is asked for.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn smooth(name: impl Into<Name>, rate: Rate, max_wait: Duration) -> Result<Self, ConfigError> {
+        Self::builder(name, rate).burst(1).max_wait(max_wait).build()
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> &Name {
+        self.0.tell.name()
+    }
+
+    /// The layer that limits a service's calls; it refuses the rest.
+    pub fn layer(&self) -> RateLimitLayer {
+        RateLimitLayer::new(self)
+    }
+
+    /// Takes a token.
+    ///
+    /// One read-modify-write and one clock read; a refusal writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::RateLimited`], with the time after which the call would pass if nobody else comes.
+    pub fn check(&self) -> Result<(), Rejection> {
+        self.check_n(1)
+    }
+
+    /// Takes `cost` tokens, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check); without a time when the cost exceeds the burst and so never can pass.
+    pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
+        self.try_acquire(cost).map(drop)
+    }
+
+    /// Takes `cost` tokens, or none, that can be given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_n`](Self::check_n).
+    pub fn try_acquire(&self, cost: u32) -> Result<Token<'_>, Rejection> {
+        let slot = self.0.take(cost)?;
+        Ok(Token { inner: &self.0, slot, call: Call::begin(&self.0, || &*self.0) })
+    }
+
+    /// Whether a call with this cost would pass now. Takes nothing, tells no observer.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_n`](Self::check_n).
+    pub fn peek(&self, cost: u32) -> Result<(), Rejection> {
+        use crate::state::gcra::Refusal;
+
+        let limit = self.0.gcra.params().burst();
+        self.0.gcra.peek(self.0.now(), cost).map_err(|refusal| {
+            let retry_after = match refusal {
+                Refusal::Wait(wait) => Some(wait),
+                Refusal::Never => None,
+            };
+            Rejection::rate_limited(self.name().clone(), retry_after, limit)
+        })
+    }
+
+    /// Takes `cost` tokens; waits until they are due, for up to `max_wait`.
+    ///
+    /// The tokens are reserved before the wait, so nobody overtakes; a later caller may get the place of one who gave up.
+    /// Cancel-safe: a wait that is dropped gives them back.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_n`](Self::check_n), at once when the wait would be longer than `max_wait`.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside of a tokio runtime with time enabled.
+    pub async fn acquire(&self, cost: u32) -> Result<(), Rejection> {
+        self.admit(cost).await.map(|mut call| {
+            // What follows is not known here.
+            Guard::<(), ()>::end(&mut call, Ok(&()));
+        })
+    }
+
+    async fn admit(&self, cost: u32) -> Result<Call<&Inner>, Rejection> {
+        let inner = &*self.0;
+        match inner.gcra.reserve(inner.now(), cost, inner.max_wait) {
+            Ok((Duration::ZERO, _)) => Ok(Call::begin(inner, || inner)),
+            Ok((wait, slot)) => Pace::new(inner, slot, wait).await,
+            Err(refusal) => Err(inner.refuse(refusal)),
+        }
+    }
+
+    /// Runs `future` when it has a token, which it waits for as [`acquire`](Self::acquire) does.
+    ///
+    /// # Errors
+    ///
+    /// The future's own, or [`Rejection::RateLimited`].
+    pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<Rejection>,
+    {
+        let mut call = self.admit(1).await?;
+        let result = future.await;
+        call.end(result.as_ref());
+        result
+    }
+
+    /// Changes rate and burst while calls are made. What was used of the burst stays used, as a number of tokens; calls
+    /// that wait already keep their time.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] as [`RateLimiterBuilder::build`]; nothing is changed then.
+    pub fn set_rate(&self, rate: Rate, burst: u32) -> Result<(), ConfigError> {
+        let params = params(rate, burst)?;
+        // One change at a time; no call takes this lock.
+        let mut present = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.gcra.set(params, self.0.now());
+        *present = rate;
+        Ok(())
+    }
+
+    /// How it stands.
+    pub fn snapshot(&self) -> RateLimiterSnapshot {
+        let (available, full_after) = self.0.gcra.available(self.0.now());
+        RateLimiterSnapshot {
+            rate: *self.0.rate.lock().unwrap_or_else(PoisonError::into_inner),
+            burst: self.0.gcra.params().burst(),
+            available,
+            full_after,
+            max_wait: self.0.max_wait,
+        }
+    }
+}
+
+impl fmt::Debug for RateLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimiter").field("name", self.name()).field("snapshot", &self.snapshot()).finish()
+    }
+}
+
+/// How a [`RateLimiter`] stands at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimiterSnapshot {
+    /// The rate.
+    pub rate: Rate,
+    /// Tokens that may be used at one instant.
+    pub burst: u32,
+    /// Tokens there now.
+    pub available: u32,
+    /// Time until all tokens are there, if nobody takes any.
+    pub full_after: Duration,
+    /// How long a call may wait.
+    pub max_wait: Duration,
+}
+
+/// Tokens of a [`RateLimiter`], taken. Dropping it keeps them spent; [`refund`](Self::refund) gives them back.
+#[derive(Debug)]
+pub struct Token<'a> {
+    inner: &'a Inner,
+    slot: Slot,
+    call: Call<&'a Inner>,
+}
+
+impl Token<'_> {
+    /// The call was never made: gives the tokens back.
+    pub fn refund(mut self) {
+        self.inner.gcra.cancel(self.slot);
+        self.call.cancel();
+    }
+}
+
+impl Drop for Token<'_> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            Guard::<(), ()>::end(&mut self.call, Ok(&()));
+        }
+    }
+}

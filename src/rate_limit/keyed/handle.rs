@@ -1,0 +1,283 @@
+use std::{
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    clock::{Clock, TimeSource},
+    error::{ConfigError, Rejection},
+    event::{EventKind, Observer, Pattern, Tell},
+    hold::Shared,
+    name::Name,
+    rate_limit::{Rate, builder::check_rate},
+    state::{
+        gcra::Refusal,
+        keyed::{Answer, Keyed},
+    },
+};
+
+/// One limiter per key, in a table whose size does not depend on the keys that come.
+///
+/// A key whose tokens are all there is the same as a key that was never seen, so only such keys are forgotten: a flood of
+/// new keys can neither evict nor reset one that is being limited. It can fill the table; what happens then is
+/// [`WhenFull`]. Keys are hashed with random seeds, so nobody can aim at a place in the table. Two keys share a limiter
+/// with a probability of about one in ten thousand when the table is full: they are then limited together.
+///
+/// A handle: cheap to clone, and all clones share the table.
+pub struct KeyedRateLimiter<K: ?Sized> {
+    pub(super) shared: Shared<Inner>,
+    key: PhantomData<fn(&K)>,
+}
+
+pub(super) struct Inner {
+    table: Keyed,
+    rate: Rate,
+    hasher: RandomState,
+    overflows: AtomicU64,
+    pub(super) tell: Tell,
+    time: TimeSource,
+}
+
+/// What happens to a new key while all the places it may have are taken by keys that are being limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It shares one limiter, of the same rate and burst, with the others for whom there is no place.
+    #[default]
+    Share,
+    /// It is refused.
+    Refuse,
+}
+
+impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
+    /// A limiter of `rate` per key, to be changed.
+    pub fn builder(name: impl Into<Name>, rate: Rate) -> KeyedRateLimiterBuilder<K> {
+        KeyedRateLimiterBuilder {
+            name: name.into(),
+            rate,
+            burst: None,
+            max_keys: 10_000,
+            when_full: WhenFull::default(),
+            observer: None,
+            time: TimeSource::default(),
+            key: PhantomData,
+        }
+    }
+
+    /// The instance's name.
+    pub fn name(&self) -> &Name {
+        self.shared.tell.name()
+    }
+
+    /// Takes a token of `key`.
+    ///
+    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a refusal writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::RateLimited`], with the time after which the call would pass.
+    pub fn check_key(&self, key: &K) -> Result<(), Rejection> {
+        self.check_key_n(key, 1)
+    }
+
+    /// Takes `cost` tokens of `key`, or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_key`](Self::check_key); without a time when the cost exceeds the burst and so never can pass.
+    pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
+        let inner = &*self.shared;
+        inner.take(inner.hasher.hash_one(key), cost)?;
+        inner.tell.event(|| EventKind::Admitted);
+        Ok(())
+    }
+
+    /// Whether a call of `key` would pass now. Takes nothing, tells no observer.
+    ///
+    /// # Errors
+    ///
+    /// As [`check_key`](Self::check_key).
+    pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
+        let inner = &*self.shared;
+        let answer = inner.table.check(inner.hasher.hash_one(key), inner.time.now(), 1, true);
+        answer.verdict.map_err(|refusal| inner.rejection(refusal))
+    }
+
+    pub(super) fn take(&self, key: &K) -> Result<(), Rejection> {
+        self.shared.take(self.shared.hasher.hash_one(key), 1)
+    }
+}
+
+impl<K: ?Sized> KeyedRateLimiter<K> {
+    /// How it stands. Counts the active keys, which reads the whole table.
+    pub fn snapshot(&self) -> KeyedRateLimiterSnapshot {
+        let inner = &*self.shared;
+        KeyedRateLimiterSnapshot {
+            rate: inner.rate,
+            burst: inner.table.burst(),
+            active_keys: inner.table.active(inner.time.now()),
+            bytes: inner.table.bytes(),
+            overflows: inner.overflows.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
+        let Answer { verdict, overflow } = self.table.check(hash, self.time.now(), cost, false);
+        if overflow {
+            self.overflows.fetch_add(1, Ordering::Relaxed);
+        }
+        verdict.map_err(|refusal| self.tell.reject(self.rejection(refusal)))
+    }
+
+    /// The one limiter of all requests that have no key. A fixed hash: whoever else has it shares it.
+    pub(super) fn take_without_key(&self) -> Result<(), Rejection> {
+        self.take(self.hasher.hash_one("no key"), 1)
+    }
+
+    pub(super) fn refuse(&self) -> Rejection {
+        self.tell.reject(self.rejection(Refusal::Never))
+    }
+
+    fn rejection(&self, refusal: Refusal) -> Rejection {
+        let retry_after = match refusal {
+            Refusal::Wait(wait) => Some(wait),
+            Refusal::Never => None,
+        };
+        Rejection::rate_limited(self.tell.name().clone(), retry_after, self.table.burst())
+    }
+}
+
+impl<K: ?Sized> Clone for KeyedRateLimiter<K> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone(), key: PhantomData }
+    }
+}
+
+impl<K: ?Sized> fmt::Debug for KeyedRateLimiter<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedRateLimiter")
+            .field("name", self.shared.tell.name())
+            .field("rate", &self.shared.rate)
+            .field("burst", &self.shared.table.burst())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a [`KeyedRateLimiter`] stands at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyedRateLimiterSnapshot {
+    /// The rate of each key.
+    pub rate: Rate,
+    /// Tokens that a key may use at one instant.
+    pub burst: u32,
+    /// Keys that have not all their tokens now.
+    pub active_keys: usize,
+    /// Memory of the table.
+    pub bytes: usize,
+    /// Calls that found all places taken.
+    pub overflows: u64,
+}
+
+/// Configures a [`KeyedRateLimiter`].
+///
+/// # Defaults
+///
+/// | field | default |
+/// |---|---|
+/// | `burst` | the rate's count |
+/// | `max_keys` | 10,000: 288 KiB |
+/// | `when_full` | [`WhenFull::Share`] |
+/// | `observer` | none |
+/// | `clock` | tokio's |
+#[must_use]
+pub struct KeyedRateLimiterBuilder<K: ?Sized> {
+    name: Name,
+    rate: Rate,
+    burst: Option<u32>,
+    max_keys: usize,
+    when_full: WhenFull,
+    observer: Option<Arc<dyn Observer>>,
+    time: TimeSource,
+    key: PhantomData<fn(&K)>,
+}
+
+impl<K: Hash + ?Sized> KeyedRateLimiterBuilder<K> {
+    /// Tokens that a key may use at one instant, from 1 to 67,108,863.
+    pub fn burst(mut self, tokens: u32) -> Self {
+        self.burst = Some(tokens);
+        self
+    }
+
+    /// How many keys may be limited at the same time, from 1 to 100 million. Takes 18 to 36 bytes each, at once.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// What happens to new keys when there is no place.
+    pub fn when_full(mut self, then: WhenFull) -> Self {
+        self.when_full = then;
+        self
+    }
+
+    /// Who is told what happens.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Another clock than tokio's.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.time = TimeSource::custom(clock);
+        self
+    }
+
+    /// The limiter.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for a field out of its range, and for a rate above 10,000 a second and key or below one a year.
+    pub fn build(self) -> Result<KeyedRateLimiter<K>, ConfigError> {
+        let Rate { count, per } = self.rate;
+        check_rate(self.rate)?;
+        let period = per / count;
+        if !(Duration::from_micros(100)..=Duration::from_secs(366 * 86_400)).contains(&period) {
+            return Err(ConfigError::new("rate", "must be from one a year to 10,000 a second"));
+        }
+        let burst = self.burst.unwrap_or(count);
+        crate::rate_limit::builder::params(self.rate, burst)?;
+        if !(1..=100_000_000).contains(&self.max_keys) {
+            return Err(ConfigError::new("max_keys", "must be from 1 to 100 million"));
+        }
+        let table = Keyed::new(count, per, burst, self.max_keys, self.when_full == WhenFull::Share);
+        let shared = Shared::new(Inner {
+            table,
+            rate: self.rate,
+            hasher: RandomState::new(),
+            overflows: AtomicU64::new(0),
+            tell: Tell::new(Pattern::RateLimiter, self.name, self.observer),
+            time: self.time,
+        });
+        Ok(KeyedRateLimiter { shared, key: PhantomData })
+    }
+}
+
+impl<K: ?Sized> fmt::Debug for KeyedRateLimiterBuilder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedRateLimiterBuilder")
+            .field("name", &self.name)
+            .field("rate", &self.rate)
+            .field("burst", &self.burst)
+            .field("max_keys", &self.max_keys)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use super::{
+    Cost, One, RateLimiter,
+    future::{ResponseFuture, WaitFuture},
+    inner::{Call, Inner, Pace, Tokens},
+};
+use crate::{
+    error::Rejection,
+    guarded::Guarded,
+    hold::Hold,
+    readiness::{Backpressure, Reject, Wait},
+};
+
+/// Service made by [`RateLimitLayer`](super::RateLimitLayer).
+pub struct RateLimitService<S, C = One, M = Reject> {
+    inner: S,
+    limiter: RateLimiter,
+    cost: C,
+    reserved: Option<Reserved>,
+    mode: PhantomData<fn() -> M>,
+}
+
+/// A token that `poll_ready` has taken for the call to come, in backpressure mode.
+struct Reserved {
+    tokens: Tokens<Hold<Inner>>,
+    /// Until it is due. Allocated when it is not due at once.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> RateLimitService<S> {
+    /// Refuses what exceeds the rate of `limiter`; each request costs one token.
+    pub fn new(inner: S, limiter: &RateLimiter) -> Self {
+        Self::with(inner, limiter, One)
+    }
+}
+
+impl<S, C, M> RateLimitService<S, C, M> {
+    pub(super) fn with(inner: S, limiter: &RateLimiter, cost: C) -> Self {
+        Self { inner, limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
+    }
+
+    /// The limiter.
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.limiter
+    }
+
+    /// The service within.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service within, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Takes the service out again.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    fn begin(&self) -> Call<Hold<Inner>> {
+        Call::begin(&self.limiter.0, || self.limiter.0.hold())
+    }
+}
+
+/// A clone starts without a reservation.
+impl<S: Clone, C: Clone, M> Clone for RateLimitService<S, C, M> {
+    fn clone(&self) -> Self {
+        Self::with(self.inner.clone(), &self.limiter, self.cost.clone())
+    }
+}
+
+impl<S: fmt::Debug, C, M> fmt::Debug for RateLimitService<S, C, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitService").field("inner", &self.inner).field("limiter", &self.limiter).finish()
+    }
+}
+
+impl<S, C, Req> Service<Req> for RateLimitService<S, C, Reject>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+    C: Cost<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    // 1 RMW and one clock read; a refusal, no RMW. Without an observer nothing is held, and nothing allocated.
+    fn call(&mut self, request: Req) -> Self::Future {
+        ResponseFuture::new(match self.limiter.0.take(self.cost.cost(&request)) {
+            Ok(_) => {
+                let guard = self.begin();
+                Guarded::Calling { future: self.inner.call(request), guard }
+            }
+            Err(rejection) => Guarded::refused(rejection),
+        })
+    }
+}
+
+impl<S, Req> Service<Req> for RateLimitService<S, One, Backpressure>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // The service first: a token is taken only when it can be used.
+        ready!(self.inner.poll_ready(cx))?;
+        let limiter = &self.limiter.0;
+        let reserved = match &mut self.reserved {
+            Some(reserved) => reserved,
+            none => {
+                // A single token is never above the burst, nor longer to be waited for than forever.
+                let Ok((wait, slot)) = limiter.gcra.reserve(limiter.now(), 1, Duration::MAX) else {
+                    return Poll::Pending;
+                };
+                let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
+                none.insert(Reserved { tokens: Tokens::new(limiter.hold(), slot), sleep })
+            }
+        };
+        if let Some(sleep) = &mut reserved.sleep {
+            ready!(sleep.as_mut().poll(cx));
+            reserved.sleep = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let reserved = self.reserved.take().expect("`call` without a `poll_ready` that was ready");
+        reserved.tokens.spend();
+        let guard = self.begin();
+        ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
+    }
+}
+
+impl<S, C, Req> Service<Req> for RateLimitService<S, C, Wait>
+where
+    S: Service<Req> + Clone,
+    S::Error: From<Rejection>,
+    C: Cost<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = WaitFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    // As in the refusing mode when the tokens are there; the service is cloned only by a call that waits.
+    fn call(&mut self, request: Req) -> Self::Future {
+        let limiter = &self.limiter.0;
+        match limiter.gcra.reserve(limiter.now(), self.cost.cost(&request), limiter.max_wait) {
+            Ok((Duration::ZERO, _)) => {
+                let guard = self.begin();
+                WaitFuture::responding(Guarded::Calling { future: self.inner.call(request), guard })
+            }
+            Ok((wait, slot)) => {
+                let pace = Pace::new(limiter.hold(), slot, wait);
+                // The instance that was polled ready makes the call; its clone takes its place.
+                let clone = self.inner.clone();
+                WaitFuture::waiting(mem::replace(&mut self.inner, clone), request, pace)
+            }
+            Err(refusal) => WaitFuture::responding(Guarded::refused(limiter.refuse(refusal))),
+        }
+    }
+}

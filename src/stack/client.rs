@@ -1,0 +1,379 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tower_layer::{Identity, Layer};
+
+use super::{Choice, Part, PartService, describe, timeout};
+use crate::{
+    bulkhead::{Bulkhead, BulkheadLayer, BulkheadService},
+    circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService},
+    classify::{Classify, DefaultClassifier, Verdict},
+    error::ConfigError,
+    event::Observer,
+    name::Name,
+    rate_limit::{One, RateLimitLayer, RateLimitService, RateLimiter},
+    readiness::Wait,
+    retry::{CloneWith, Cloned, IdempotentIf, Retry, RetryBudget, RetryLayer, RetryService},
+    timeout::{Timeout, TimeoutLayer, TimeoutService},
+};
+
+/// A client's stack, to be set up. See the [module docs](super).
+pub fn client(name: impl Into<Name>) -> ClientBuilder {
+    ClientBuilder {
+        name: name.into(),
+        observer: None,
+        total: Choice::Default,
+        attempt: Choice::Default,
+        retry: Choice::Default,
+        budget: None,
+        limiter: None,
+        breaker: Choice::Default,
+        bulkhead: Choice::Default,
+        classify: DefaultClassifier,
+        repeat: Cloned,
+        fallback: Identity::new(),
+    }
+}
+
+/// Configures a [`ClientStack`].
+///
+/// # Defaults
+///
+/// | part | default | reason |
+/// |---|---|---|
+/// | fallback | none | |
+/// | total timeout | 5 s | longer than that, people have left |
+/// | retry | [`Retry::builder`]'s: 3 attempts, a budget of a tenth | |
+/// | rate limiter | none | only you know the rate |
+/// | circuit breaker | [`CircuitBreaker::new`]'s: half the calls of 10 s | |
+/// | bulkhead | 64 calls, nobody waits | what one dependency may hold of this process |
+/// | attempt timeout | 2 s | two whole attempts within the total |
+///
+/// The parts bear the stack's name; the attempt timeout's is `<name>.attempt`. Handles that are given keep their own names
+/// and observers.
+#[must_use]
+pub struct ClientBuilder<C = DefaultClassifier, Q = Cloned, F = Identity> {
+    name: Name,
+    observer: Option<Arc<dyn Observer>>,
+    total: Choice<Duration>,
+    attempt: Choice<Duration>,
+    retry: Choice<Retry>,
+    budget: Option<RetryBudget>,
+    limiter: Option<RateLimiter>,
+    breaker: Choice<CircuitBreaker>,
+    bulkhead: Choice<Bulkhead>,
+    classify: C,
+    repeat: Q,
+    fallback: F,
+}
+
+impl<C, Q, F> ClientBuilder<C, Q, F> {
+    /// Who is told what happens in the parts that have their defaults, or are set by a duration.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Time for the whole call.
+    pub fn total_timeout(mut self, limit: Duration) -> Self {
+        self.total = Choice::Given(limit);
+        self
+    }
+
+    /// Leaves the total timeout out.
+    pub fn without_total_timeout(mut self) -> Self {
+        self.total = Choice::Without;
+        self
+    }
+
+    /// Time for each attempt. Must be shorter than the total.
+    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
+        self.attempt = Choice::Given(limit);
+        self
+    }
+
+    /// Leaves the attempt timeout out.
+    pub fn without_attempt_timeout(mut self) -> Self {
+        self.attempt = Choice::Without;
+        self
+    }
+
+    /// Another retry.
+    pub fn retry(mut self, retry: &Retry) -> Self {
+        self.retry = Choice::Given(retry.clone());
+        self
+    }
+
+    /// Leaves the retry out.
+    pub fn without_retry(mut self) -> Self {
+        self.retry = Choice::Without;
+        self
+    }
+
+    /// The budget of the default retry, to be shared with others who call the same dependency.
+    pub fn retry_budget(mut self, budget: &RetryBudget) -> Self {
+        self.budget = Some(budget.clone());
+        self
+    }
+
+    /// A rate limiter.
+    pub fn rate_limiter(mut self, limiter: &RateLimiter) -> Self {
+        self.limiter = Some(limiter.clone());
+        self
+    }
+
+    /// Another circuit breaker.
+    pub fn circuit_breaker(mut self, breaker: &CircuitBreaker) -> Self {
+        self.breaker = Choice::Given(breaker.clone());
+        self
+    }
+
+    /// Leaves the circuit breaker out.
+    pub fn without_circuit_breaker(mut self) -> Self {
+        self.breaker = Choice::Without;
+        self
+    }
+
+    /// Another bulkhead.
+    pub fn bulkhead(mut self, bulkhead: &Bulkhead) -> Self {
+        self.bulkhead = Choice::Given(bulkhead.clone());
+        self
+    }
+
+    /// Leaves the bulkhead out.
+    pub fn without_bulkhead(mut self) -> Self {
+        self.bulkhead = Choice::Without;
+        self
+    }
+
+    /// Judges results, for breaker and retry, by `classify`.
+    pub fn classify<D>(self, classify: D) -> ClientBuilder<D, Q, F> {
+        self.change(|_, repeat, fallback| (classify, repeat, fallback))
+    }
+
+    /// Judges results, for breaker and retry, by a closure.
+    pub fn classify_with<G, T, E>(self, classify: G) -> ClientBuilder<G, Q, F>
+    where
+        G: Fn(Result<&T, &E>) -> Verdict,
+        G: Classify<T, E>,
+    {
+        self.classify(classify)
+    }
+
+    /// Copies requests for the retry by a closure, for those whose clone may fail.
+    pub fn clone_with<G, Req>(self, clone: G) -> ClientBuilder<C, CloneWith<G>, F>
+    where
+        G: Fn(&Req) -> Option<Req>,
+    {
+        self.change(|classify, _, fallback| (classify, CloneWith::new(clone), fallback))
+    }
+
+    /// Asks requests whether the retry may repeat them after a timeout.
+    pub fn idempotent_if<G, Req>(self, idempotent: G) -> ClientBuilder<C, IdempotentIf<Q, G>, F>
+    where
+        G: Fn(&Req) -> bool,
+    {
+        self.change(|classify, repeat, fallback| (classify, IdempotentIf::new(repeat, idempotent), fallback))
+    }
+
+    /// A fallback around everything: a [`FallbackLayer`](crate::fallback::FallbackLayer), or any layer.
+    pub fn fallback<G>(self, fallback: G) -> ClientBuilder<C, Q, G> {
+        self.change(|classify, repeat, _| (classify, repeat, fallback))
+    }
+
+    fn change<D, R, G>(self, change: impl FnOnce(C, Q, F) -> (D, R, G)) -> ClientBuilder<D, R, G> {
+        let (classify, repeat, fallback) = change(self.classify, self.repeat, self.fallback);
+        ClientBuilder {
+            name: self.name,
+            observer: self.observer,
+            total: self.total,
+            attempt: self.attempt,
+            retry: self.retry,
+            budget: self.budget,
+            limiter: self.limiter,
+            breaker: self.breaker,
+            bulkhead: self.bulkhead,
+            classify,
+            repeat,
+            fallback,
+        }
+    }
+
+    /// The stack.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for parts that contradict each other: an attempt timeout, a wait for a permit or a token, or a
+    /// retry's deadline that is not below the total timeout; calls that are slow only after the attempt timeout; a budget
+    /// without a retry, or beside a retry that is given and brings its own.
+    pub fn build(self) -> Result<ClientStack<C, Q, F>, ConfigError> {
+        let (name, observer) = (self.name, self.observer);
+        if self.budget.is_some() && !matches!(self.retry, Choice::Default) {
+            let reason = match self.retry {
+                Choice::Given(_) => "a retry that is given brings its own budget",
+                _ => "a budget without a retry has nothing to pay for",
+            };
+            return Err(ConfigError::new("retry_budget", reason));
+        }
+        let timeout = |name: Name, limit| timeout(name, limit, observer.as_ref());
+        let attempt = Name::from(format!("{name}.attempt"));
+        let mut retry = Retry::builder(name.clone());
+        let mut breaker = CircuitBreaker::builder(name.clone());
+        let mut bulkhead = Bulkhead::builder(name.clone());
+        if let Some(budget) = &self.budget {
+            retry = retry.budget(budget);
+        }
+        if let Some(observer) = &observer {
+            retry = retry.observer(observer.clone());
+            breaker = breaker.observer(observer.clone());
+            bulkhead = bulkhead.observer(observer.clone());
+        }
+        let (retry, breaker, bulkhead) = (retry.build()?, breaker.build()?, bulkhead.build()?);
+        let stack = ClientStack {
+            total: self.total.resolve(|| Duration::from_secs(5)).map(|limit| timeout(name.clone(), limit)),
+            retry: self.retry.resolve(|| retry),
+            limiter: self.limiter,
+            breaker: self.breaker.resolve(|| breaker),
+            bulkhead: self.bulkhead.resolve(|| bulkhead),
+            attempt: self.attempt.resolve(|| Duration::from_secs(2)).map(|limit| timeout(attempt, limit)),
+            name,
+            classify: self.classify,
+            repeat: self.repeat,
+            fallback: self.fallback,
+        };
+        stack.check()?;
+        Ok(stack)
+    }
+}
+
+impl<C, Q, F> fmt::Debug for ClientBuilder<C, Q, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A client's stack: a layer, and the handles of its parts.
+///
+/// Clones, and all services made from them, share the handles. `Display` describes it in a line.
+#[derive(Clone)]
+pub struct ClientStack<C = DefaultClassifier, Q = Cloned, F = Identity> {
+    name: Name,
+    total: Option<Timeout>,
+    retry: Option<Retry>,
+    limiter: Option<RateLimiter>,
+    breaker: Option<CircuitBreaker>,
+    bulkhead: Option<Bulkhead>,
+    attempt: Option<Timeout>,
+    classify: C,
+    repeat: Q,
+    fallback: F,
+}
+
+impl<C, Q, F> ClientStack<C, Q, F> {
+    /// The stack's name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The total timeout.
+    pub fn total_timeout(&self) -> Option<&Timeout> {
+        self.total.as_ref()
+    }
+
+    /// The retry.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.retry.as_ref()
+    }
+
+    /// The rate limiter.
+    pub fn rate_limiter(&self) -> Option<&RateLimiter> {
+        self.limiter.as_ref()
+    }
+
+    /// The circuit breaker.
+    pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
+        self.breaker.as_ref()
+    }
+
+    /// The bulkhead.
+    pub fn bulkhead(&self) -> Option<&Bulkhead> {
+        self.bulkhead.as_ref()
+    }
+
+    /// The attempt timeout.
+    pub fn attempt_timeout(&self) -> Option<&Timeout> {
+        self.attempt.as_ref()
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let total = self.total.as_ref().map(Timeout::limit);
+        let attempt = self.attempt.as_ref().map(Timeout::limit);
+        let below = |field, limit: Option<Duration>, outer: Option<Duration>, outer_name: &str| match (limit, outer) {
+            (Some(limit), Some(outer)) if limit >= outer && outer != Duration::MAX => {
+                Err(ConfigError::new(field, format!("{limit:?} is not below {outer_name} of {outer:?}")))
+            }
+            _ => Ok(()),
+        };
+        let waits = |wait: Duration| (!wait.is_zero()).then_some(wait);
+        below("attempt_timeout", attempt, total, "the total timeout")?;
+        let retry = self.retry.as_ref().and_then(|retry| retry.snapshot().deadline);
+        below("retry", retry, total.map(|total| total.saturating_add(Duration::from_nanos(1))), "the total timeout")?;
+        let queue = self.bulkhead.as_ref().and_then(|bulkhead| waits(bulkhead.snapshot().max_wait));
+        below("bulkhead", queue, total, "the total timeout")?;
+        let pace = self.limiter.as_ref().and_then(|limiter| waits(limiter.snapshot().max_wait));
+        below("rate_limiter", pace, total, "the total timeout")?;
+        let slow = self.breaker.as_ref().and_then(CircuitBreaker::slow_after);
+        below("circuit_breaker", slow, attempt, "the attempt timeout: no call could be slow and not be timed out")
+    }
+}
+
+impl<C, Q, F> fmt::Display for ClientStack<C, Q, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut parts = Vec::new();
+        parts.extend(self.total.as_ref().map(|timeout| format!("total timeout {:?}", timeout.limit())));
+        parts.extend(self.retry.as_ref().map(describe::retry));
+        parts.extend(self.limiter.as_ref().map(describe::limiter));
+        parts.extend(self.breaker.as_ref().map(describe::breaker));
+        parts.extend(self.bulkhead.as_ref().map(describe::bulkhead));
+        parts.extend(self.attempt.as_ref().map(|timeout| format!("attempt timeout {:?}", timeout.limit())));
+        write!(f, "client stack `{}`: {} -> service", self.name, parts.join(" -> "))
+    }
+}
+
+impl<C, Q, F> fmt::Debug for ClientStack<C, Q, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+type Attempt<S> = PartService<TimeoutService<S>, S>;
+type Bounded<S> = PartService<BulkheadService<Attempt<S>, Wait>, Attempt<S>>;
+type Broken<S, C> = PartService<CircuitBreakerService<Bounded<S>, C>, Bounded<S>>;
+type Limited<S, C> = PartService<RateLimitService<Broken<S, C>, One, Wait>, Broken<S, C>>;
+type Retried<S, C, Q> = PartService<RetryService<Limited<S, C>, C, Q>, Limited<S, C>>;
+
+/// The service of a [`ClientStack`], inside of its fallback.
+pub type ClientService<S, C = DefaultClassifier, Q = Cloned> =
+    PartService<TimeoutService<Retried<S, C, Q>>, Retried<S, C, Q>>;
+
+impl<S, C, Q, F> Layer<S> for ClientStack<C, Q, F>
+where
+    S: Clone,
+    C: Clone,
+    Q: Clone,
+    F: Layer<ClientService<S, C, Q>>,
+{
+    type Service = F::Service;
+
+    fn layer(&self, service: S) -> F::Service {
+        let Self { total, limiter, bulkhead, attempt, classify, repeat, fallback, .. } = self;
+        let breaker = |breaker| CircuitBreakerLayer::new(breaker).classify(classify.clone());
+        let retry = |retry| RetryLayer::new(retry).classify(classify.clone()).repeat(repeat.clone());
+        let service = Part(attempt.as_ref().map(TimeoutLayer::new)).layer(service);
+        let service = Part(bulkhead.as_ref().map(|bulkhead| BulkheadLayer::new(bulkhead).wait())).layer(service);
+        let service = Part(self.breaker.as_ref().map(breaker)).layer(service);
+        let service = Part(limiter.as_ref().map(|limiter| RateLimitLayer::new(limiter).wait())).layer(service);
+        let service = Part(self.retry.as_ref().map(retry)).layer(service);
+        let service = Part(total.as_ref().map(TimeoutLayer::new)).layer(service);
+        fallback.layer(service)
+    }
+}
