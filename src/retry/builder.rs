@@ -142,8 +142,8 @@ impl RetryBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a number,
-    /// or its base above its maximum.
+    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
+    /// number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
         if self.max_attempts == 0 {
             return Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made"));
