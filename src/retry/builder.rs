@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use super::{Backoff, Retry, RetryBudget, inner::Inner};
 use crate::{
@@ -13,7 +16,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenNotReady {
-    /// Waits until it is, within the call's deadlines.
+    /// Waits until it is, within the call's deadlines: at the earliest of them, the answer is the error of the last
+    /// attempt. See [`GiveUp`](Self::GiveUp) for what happens when it was not an error.
     #[default]
     Wait,
     /// Gives up and answers with the error of the last attempt, if that was an error; a response that was judged a
@@ -80,7 +84,8 @@ impl RetryBuilder {
     }
 
     /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is begun that would end after
-    /// it. The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
+    /// it. (With one exception: where a response was judged a failure, and the service is then not ready in time for
+    /// the next attempt, there is nothing left to answer with, and the attempt is made late.) The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
     /// the same way without this.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
@@ -153,7 +158,7 @@ impl RetryBuilder {
         }
         self.backoff.check()?;
         Ok(Retry(Shared::new(Inner {
-            max_attempts: self.max_attempts,
+            max_attempts: AtomicU32::new(self.max_attempts),
             backoff: self.backoff,
             deadline: self.deadline,
             max_retry_after: self.max_retry_after,

@@ -103,9 +103,17 @@ impl Retry {
                     return result;
                 }
                 Next::Retry(delay) => {
-                    drop(result);
+                    // A failed response may hold a connection, and is dropped before the delay.
+                    let error = result.err();
                     tokio::time::sleep(delay).await;
-                    number = inner.sent(&mut call.course);
+                    if let Some(error) = error
+                        && inner.is_late(&call.course)
+                    {
+                        call.give_up();
+                        return Err(error);
+                    }
+                    number = call.course.next();
+                    call.course.sent();
                 }
             }
         }
@@ -114,7 +122,7 @@ impl Retry {
     /// How it is set, and how its budget stands.
     pub fn snapshot(&self) -> RetrySnapshot {
         RetrySnapshot {
-            max_attempts: self.0.max_attempts,
+            max_attempts: self.0.max_attempts(),
             backoff: self.0.backoff,
             deadline: self.0.deadline,
             max_retry_after: self.0.max_retry_after,
