@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Backoff, Retry, RetryBudget, inner::Inner};
+use super::{Backoff, Jitter, Retry, RetryBudget, inner::Inner};
 use crate::{
     error::ConfigError,
     event::{Observer, Pattern, Tell},
@@ -69,6 +69,25 @@ impl RetryBuilder {
             random: Random::from_entropy(),
             observer: None,
         }
+    }
+
+    /// For calls that somebody waits for: 3 attempts, 25 ms doubling to 250 ms, hints of up to 500 ms. The delays add
+    /// at most 75 ms to a call, unless a hint asks for more: later, an error is the better answer. Sets these three.
+    pub fn interactive(mut self) -> Self {
+        self.max_attempts = 3;
+        self.backoff = Backoff::exponential(Duration::from_millis(25), Duration::from_millis(250));
+        self.max_retry_after = Duration::from_millis(500);
+        self
+    }
+
+    /// For work that nobody waits for: 6 attempts, 500 ms doubling to 30 s with equal jitter, hints of up to a minute.
+    /// Its delays add up to 8 to 16 seconds, which survives the restart of a dependency, and none of them is next to
+    /// nothing, since there is no hurry. Sets these three.
+    pub fn background(mut self) -> Self {
+        self.max_attempts = 6;
+        self.backoff = Backoff::exponential(Duration::from_millis(500), Duration::from_secs(30)).jitter(Jitter::Equal);
+        self.max_retry_after = Duration::from_secs(60);
+        self
     }
 
     /// Attempts in all, the first one included; at least 1.
@@ -150,9 +169,7 @@ impl RetryBuilder {
     /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
     /// number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
-        if self.max_attempts == 0 {
-            return Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made"));
-        }
+        check_attempts(self.max_attempts)?;
         if self.deadline.is_some_and(|limit| limit.is_zero()) {
             return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
         }
@@ -169,6 +186,13 @@ impl RetryBuilder {
             random: self.random,
             tell: Tell::new(Pattern::Retry, self.name, self.observer),
         })))
+    }
+}
+
+pub(super) fn check_attempts(attempts: u32) -> Result<(), ConfigError> {
+    match attempts {
+        0 => Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made")),
+        _ => Ok(()),
     }
 }
 
