@@ -21,7 +21,9 @@ use crate::state::time::nanos_of;
 
 /// A monotonic clock.
 ///
-/// It should not go backwards; if it does, nothing breaks, and decisions err on the strict side.
+/// It should not go backwards; if it does, nothing breaks, and decisions err on the strict side. Let its origin be near,
+/// such as the start of the process: open times, leases and rates are kept for the first nine years after it. The time
+/// since 1970 is too far from its origin.
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Nanos;

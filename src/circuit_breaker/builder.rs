@@ -13,7 +13,7 @@ use crate::{
     random::Random,
     state::{
         circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},
-        window::{MILLION, Rates, count::MAX_SIZE, time::MAX_BUCKETS},
+        window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
     },
     wake::WakerList,
 };
@@ -269,7 +269,6 @@ impl CircuitBreakerBuilder {
 
     /// With a configuration that has been checked.
     pub(super) fn make(self) -> CircuitBreaker {
-        let millionths = |share: f64| ((share * MILLION as f64).round() as u32).max(1);
         let rates = Rates {
             min_calls: self.min_calls,
             failed: self.failure_rate.map(millionths),

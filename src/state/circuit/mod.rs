@@ -1,23 +1,21 @@
 //! The circuit: one word that decides, and the windows that it decides by.
 
+mod admit;
+mod finish;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 mod word;
 
 use std::{num::NonZeroU32, time::Duration};
 
-use word::{Phase, Word, deadline, ramp_progress, ramp_tick, reached_at, tick};
+use word::{Phase, Word, deadline, reached_at};
 
 pub(crate) use super::transition::{Cause, State, Transition};
 use super::{
     drive::{Step, drive},
     sync::{AtomicU64, Ordering, Padded},
     time::Nanos,
-    window::{
-        Counts, Rates, Sample,
-        count::{CountWindow, Recorded},
-        time::TimeWindow,
-    },
+    window::{Counts, Rates, count::CountWindow, time::TimeWindow},
 };
 
 /// The longest run of failures that can be asked for.
@@ -69,8 +67,8 @@ pub(crate) struct CircuitConfig {
 #[derive(Debug)]
 pub(crate) struct Circuit {
     word: Padded<AtomicU64>,
-    /// When silent probes are given up: `[generation: 18 | succeeded: 6 | tick: 40]`. Armed by the first caller who is
-    /// turned away, and again when a probe has succeeded since.
+    /// When silent probes are given up: `[generation: 12 | admitted: 12 | tick: 40]`. Armed by the first caller who is
+    /// turned away, and again when a probe was admitted since.
     lease: Padded<AtomicU64>,
     /// Numbers the callers during a recovery.
     arrivals: AtomicU64,
@@ -158,241 +156,12 @@ impl Circuit {
         self.word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Asks for admission.
-    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
-                Admission::Admitted(Ticket { generation: word.generation, probe: false })
-            }
-            Phase::ForcedOpen => Admission::Rejected { retry_after: None },
-            _ => self.admit_in_time(word, now()),
-        }
-    }
-
-    /// The states in which time decides.
-    fn admit_in_time(&self, mut word: Word, now: Nanos) -> Admission {
-        loop {
-            let admitted = Ticket { generation: word.generation, probe: false };
-            let (next, transition) = match word.phase {
-                Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
-                Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
-                Phase::Closed { run, recovering: Some(start) } => match self.recovery_left(start, now) {
-                    Some(left) => return self.admit_a_share(admitted, left),
-                    None => {
-                        let recovered = Word { phase: Phase::Closed { run, recovering: None }, ..word };
-                        self.swap(word, recovered);
-                        word = self.load();
-                        continue;
-                    }
-                },
-                Phase::Open { deadline } if tick(now) < deadline => {
-                    let left = reached_at(deadline).saturating_since(now);
-                    return Admission::Rejected { retry_after: Some(left) };
-                }
-                Phase::Open { .. } => {
-                    let next = word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded: 0 });
-                    (next, Some(transition(word, next, Cause::OpenElapsed)))
-                }
-                Phase::HalfOpen { in_flight, succeeded } if in_flight < self.config.probes => {
-                    (Word { phase: Phase::HalfOpen { in_flight: in_flight + 1, succeeded }, ..word }, None)
-                }
-                Phase::HalfOpen { succeeded, .. } => {
-                    if !self.lease_expired(word.generation, succeeded, now) {
-                        return Admission::Rejected { retry_after: None };
-                    }
-                    // A new generation takes back the places of all probes that are silent.
-                    (word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded: 0 }), None)
-                }
-            };
-            if self.swap(word, next) {
-                return Admission::Probe(Ticket { generation: next.generation, probe: true }, transition);
-            }
-            word = self.load();
-        }
-    }
-
-    /// Turned away while half-open: arms the lease, or finds that it has expired.
-    fn lease_expired(&self, generation: u32, succeeded: u32, now: Nanos) -> bool {
-        const TAG_SHIFT: u32 = 40;
-        let tag = u64::from(generation) << 6 | u64::from(succeeded & 63);
-        drive(&self.lease, |lease| {
-            if lease >> TAG_SHIFT == tag && lease != 0 {
-                Step::Keep(tick(now) >= lease & ((1 << TAG_SHIFT) - 1))
-            } else {
-                Step::Write(tag << TAG_SHIFT | deadline(now, self.config.probe_timeout), false)
-            }
-        })
-    }
-
-    fn recovery_left(&self, start: u32, now: Nanos) -> Option<(f64, Duration)> {
-        let recovery = self.config.recovery?;
-        let progress = ramp_progress(start, now, recovery);
-        (progress < 1.0).then(|| (progress, recovery.mul_f64(1.0 - progress)))
-    }
-
-    /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
-    /// circle without gaps (a Weyl sequence), so no random numbers are needed.
-    fn admit_a_share(&self, ticket: Ticket, (progress, left): (f64, Duration)) -> Admission {
-        const FIRST_SHARE: f64 = 0.1;
-        let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
-        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
-            Admission::Admitted(ticket)
-        } else {
-            Admission::Rejected { retry_after: Some(left) }
-        }
-    }
-
-    /// Whether a call would be admitted; takes no place. Arms the lease where a caller would be turned away.
-    pub(crate) fn outlook(&self, now: impl Fn() -> Nanos) -> Outlook {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { .. } | Phase::Disabled => Outlook::Open,
-            Phase::ForcedOpen => Outlook::Wait { until: None },
-            Phase::Open { deadline } if tick(now()) < deadline => Outlook::Wait { until: Some(reached_at(deadline)) },
-            Phase::Open { .. } => Outlook::Probe,
-            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => Outlook::Probe,
-            Phase::HalfOpen { succeeded, .. } => {
-                let now = now();
-                if self.lease_expired(word.generation, succeeded, now) {
-                    Outlook::Probe
-                } else {
-                    Outlook::Wait { until: Some(now.saturating_add(self.config.probe_timeout)) }
-                }
-            }
-        }
-    }
-
-    /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
-    /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
-    pub(crate) fn finish(
-        &self,
-        ticket: Ticket,
-        outcome: Outcome,
-        slow: bool,
-        stripe: usize,
-        now: impl Fn() -> Nanos,
-        open_for: impl FnOnce(u32) -> Duration,
-    ) -> Option<Transition> {
-        let word = self.load();
-        if word.generation != ticket.generation {
-            return None;
-        }
-        let (outcome, slow) = match outcome {
-            Outcome::GivenUp if self.config.slow => (Outcome::GivenUp, true),
-            Outcome::GivenUp => (Outcome::Ignored, false),
-            outcome => (outcome, slow && self.config.slow),
-        };
-        if ticket.probe {
-            return self.finish_probe(word, outcome, slow, now, open_for);
-        }
-        let sample =
-            Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow: slow && self.config.slow };
-        match outcome {
-            Outcome::Ignored => return None,
-            Outcome::Throttled | Outcome::GivenUp => {}
-            Outcome::Success | Outcome::Failure => {
-                if self.extend_run(word, sample.failed)? {
-                    return self.trip(ticket.generation, Cause::ConsecutiveFailures, now, open_for);
-                }
-            }
-        }
-        let by_count = self.count.as_ref().and_then(|window| match window.record(ticket.generation.into(), sample) {
-            Recorded::Evaluated(counts) => window.rates().due(counts),
-            Recorded::Quietly | Recorded::Stale => None,
-        });
-        let by_time = self
-            .time
-            .as_ref()
-            .and_then(|window| window.rates().due(window.record(ticket.generation.into(), sample, now(), stripe)?));
-        // A share of failures before a share of slow calls.
-        let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
-        self.trip(ticket.generation, cause, now, open_for)
-    }
-
-    /// Extends or ends the run of failures. `None` when the generation is over; otherwise whether the run is long enough
-    /// for a trip, which is then due and not yet made.
-    fn extend_run(&self, mut word: Word, failed: bool) -> Option<bool> {
-        let Some(limit) = self.config.consecutive else { return Some(false) };
-        let generation = word.generation;
-        loop {
-            if word.generation != generation {
-                return None;
-            }
-            let Phase::Closed { run, recovering } = word.phase else { return Some(false) };
-            let next = if failed { run + 1 } else { 0 };
-            if next >= limit.get() {
-                return Some(true);
-            }
-            if next == run || self.swap(word, Word { phase: Phase::Closed { run: next, recovering }, ..word }) {
-                return Some(false);
-            }
-            word = self.load();
-        }
-    }
-
-    fn trip(
-        &self,
-        generation: u32,
-        cause: Cause,
-        now: impl Fn() -> Nanos,
-        open_for: impl FnOnce(u32) -> Duration,
-    ) -> Option<Transition> {
-        let mut phase = None;
-        let mut open_for = Some(open_for);
-        drive(&self.word, |word| {
-            let word = Word::unpack(word);
-            // Somebody else has tripped it, or it is disabled.
-            if word.generation != generation || !matches!(word.phase, Phase::Closed { .. }) {
-                return Step::Keep(None);
-            }
-            let phase = *phase.get_or_insert_with(|| {
-                let wait = open_for.take().map_or(Duration::ZERO, |open_for| open_for(word.flaps));
-                Phase::Open { deadline: deadline(now(), wait) }
-            });
-            let next = word.next(word.flaps, phase);
-            Step::Write(next.pack(), Some(transition(word, next, cause)))
-        })
-    }
-
-    fn finish_probe(
-        &self,
-        mut word: Word,
-        outcome: Outcome,
-        slow: bool,
-        now: impl Fn() -> Nanos,
-        open_for: impl FnOnce(u32) -> Duration,
-    ) -> Option<Transition> {
-        let generation = word.generation;
-        let mut open_for = Some(open_for);
-        let mut opened = None;
-        let succeeded_now = outcome == Outcome::Success && !slow;
-        loop {
-            let Phase::HalfOpen { in_flight, succeeded } = word.phase else { return None };
-            if word.generation != generation {
-                return None;
-            }
-            let in_flight = in_flight.saturating_sub(1);
-            let (next, cause) = if outcome == Outcome::Ignored {
-                (Word { phase: Phase::HalfOpen { in_flight, succeeded }, ..word }, None)
-            } else if !succeeded_now {
-                let flaps = word.flaps + 1;
-                let phase = *opened.get_or_insert_with(|| {
-                    let wait = open_for.take().map_or(Duration::ZERO, |open_for| open_for(flaps));
-                    Phase::Open { deadline: deadline(now(), wait) }
-                });
-                (word.next(flaps, phase), Some(Cause::ProbeFailed))
-            } else if succeeded + 1 >= self.config.successes {
-                let recovering = self.config.recovery.map(|_| ramp_tick(now()));
-                (word.next(0, Phase::Closed { run: 0, recovering }), Some(Cause::ProbeSucceeded))
-            } else {
-                (Word { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1 }, ..word }, None)
-            };
-            if self.swap(word, next) {
-                return cause.map(|cause| transition(word, next, cause));
-            }
-            word = self.load();
+    /// A generation that counts calls has begun by our swap.
+    fn began(&self, word: Word) {
+        if let Some(window) = &self.count
+            && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
+        {
+            window.begin(word.generation.into(), || self.load().generation == word.generation);
         }
     }
 
@@ -402,16 +171,18 @@ impl Circuit {
         let phase = match to {
             State::Closed => Phase::Closed { run: 0, recovering: None },
             State::Open => Phase::Open { deadline: deadline(now, open_for) },
-            State::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0 },
+            State::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, admitted: 0 },
             State::ForcedOpen => Phase::ForcedOpen,
             State::Disabled => Phase::Disabled,
         };
-        drive(&self.word, |word| {
+        let (next, changed) = drive(&self.word, |word| {
             let word = Word::unpack(word);
             let next = word.next(0, phase);
             let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::ByHand));
-            Step::Write(next.pack(), changed)
-        })
+            Step::Write(next.pack(), (next, changed))
+        });
+        self.began(next);
+        changed
     }
 
     pub(crate) fn state(&self) -> State {
@@ -423,7 +194,7 @@ impl Circuit {
         let (run, probes_in_flight, probes_succeeded, open_for) = match word.phase {
             Phase::Closed { run, .. } => (run, 0, 0, None),
             Phase::Open { deadline } => (0, 0, 0, Some(reached_at(deadline).saturating_since(now()))),
-            Phase::HalfOpen { in_flight, succeeded } => (0, in_flight, succeeded, None),
+            Phase::HalfOpen { in_flight, succeeded, .. } => (0, in_flight, succeeded, None),
             Phase::ForcedOpen | Phase::Disabled => (0, 0, 0, None),
         };
         let generation = u64::from(word.generation);

@@ -1,10 +1,9 @@
+mod model;
+
 use std::{
     cell::Cell,
-    collections::VecDeque,
     sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
-
-use proptest::prelude::*;
 
 use super::*;
 use crate::state::sync::{Ops, count};
@@ -146,6 +145,97 @@ fn a_probe_that_never_ends_loses_its_place_to_the_lease() {
     assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, State::Closed);
 }
 
+// B20, B24: what counts is how long nobody was admitted
+#[test]
+fn an_admission_begins_the_lease_anew() {
+    let bench = Bench::new(consecutive(1));
+    bench.call(Outcome::Failure);
+    bench.advance(OPEN_FOR);
+    let first = bench.admit().unwrap();
+    assert_eq!(bench.admit(), None, "arms the lease");
+    bench.advance(Duration::from_secs(50));
+    bench.finish(first, Outcome::Ignored);
+    let second = bench.admit().unwrap();
+    bench.advance(Duration::from_secs(59));
+    assert_eq!(bench.admit(), None, "the first one's lease is over, this one's begins");
+    bench.advance(Duration::from_secs(59));
+    assert_eq!(bench.admit(), None);
+    assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, State::Closed);
+}
+
+#[test]
+fn a_circuit_closes_although_every_second_probe_hangs() {
+    let circuit = Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), successes: 5, ..config() });
+    let bench = Bench::new(circuit);
+    bench.call(Outcome::Failure);
+    bench.advance(OPEN_FOR);
+    let mut closed = None;
+    for probe in 0..10 {
+        let ticket = bench.admit().expect("a place, or an old lease");
+        if probe % 2 == 1 {
+            closed = closed.or(bench.finish(ticket, Outcome::Success));
+        } else {
+            assert_eq!(bench.admit(), None, "arms the lease");
+            bench.advance(Duration::from_secs(60));
+        }
+    }
+    assert_eq!(closed.unwrap().to, State::Closed);
+}
+
+#[test]
+fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
+    let bench = Bench::new(consecutive(1));
+    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Open);
+    bench.call(Outcome::Failure);
+    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("open") };
+    bench.now.set(until);
+    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    bench.admit().unwrap();
+    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("taken") };
+    bench.advance(Duration::from_secs(59));
+    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: Some(until) }, "a look defers nothing");
+    bench.now.set(until);
+    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    assert!(bench.admit().is_some());
+    bench.circuit.set(State::ForcedOpen, secs(0), OPEN_FOR);
+    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: None });
+}
+
+// P7: the run and the trip by it are one swap
+#[test]
+fn a_success_that_comes_before_the_trip_prevents_it() {
+    let bench = Bench::new(consecutive(2));
+    let (late, success) = (bench.admit().unwrap(), bench.admit().unwrap());
+    bench.call(Outcome::Failure);
+    // The second failure reads the clock to open; just then, a success ends the run.
+    let now = || {
+        bench.finish(success, Outcome::Success);
+        bench.now()
+    };
+    assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, 0, now, |_| OPEN_FOR), None);
+    let view = bench.circuit.view(|| bench.now());
+    assert_eq!((view.state, view.run), (State::Closed, 1));
+}
+
+#[test]
+fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
+    for probes in [1, 600, 5_000, 9_000] {
+        let rules = CircuitConfig { count: Some((4, half(4))), time: Some((secs10(), 10, half(4))), ..config() };
+        for rules in [CircuitConfig { time: None, ..rules }, CircuitConfig { count: None, ..rules }] {
+            let bench = Bench::new(Circuit::new(rules));
+            let trip = || (0..4).find_map(|_| bench.call(Outcome::Failure));
+            assert_eq!(trip().unwrap().cause, Cause::FailureRate);
+            for _ in 0..probes {
+                bench.advance(OPEN_FOR * 20);
+                bench.call(Outcome::Failure);
+            }
+            bench.advance(OPEN_FOR * 20);
+            assert_eq!(bench.call(Outcome::Success).unwrap().to, State::Closed);
+            assert_eq!(trip().map(|it| it.cause), Some(Cause::FailureRate), "after {probes} probes that failed");
+        }
+    }
+}
+
 // B25, B26, B27
 #[test]
 fn stragglers_count_for_nothing() {
@@ -183,6 +273,19 @@ fn recovery_admits_a_growing_share() {
     let before = bench.reads.get();
     assert!(bench.admit().is_some() && bench.admit().is_some());
     assert_eq!(bench.reads.get(), before + 1, "recovered: the mark is gone, and with it the clock");
+}
+
+#[test]
+fn a_recovery_ends_though_nobody_calls_meanwhile() {
+    let recovery = Some(Duration::from_secs(10));
+    for idle in [10, 3600, 19 * 3600, 20 * 3600, 30 * 3600, 38 * 3600, 40 * 3600, 80 * 3600] {
+        let bench = Bench::new(Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), recovery, ..config() }));
+        bench.call(Outcome::Failure);
+        bench.advance(OPEN_FOR);
+        bench.call(Outcome::Success);
+        bench.advance(Duration::from_secs(idle) + Duration::from_millis(17));
+        assert!((0..100).all(|_| bench.admit().is_some()), "after {idle} s without a call");
+    }
 }
 
 #[test]
@@ -235,222 +338,5 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
         let view = circuit.view(|| Nanos::new(1 << 40));
         assert_eq!(view.probes_in_flight, 0);
         assert_eq!(view.generation, transitions.load(SeqCst) as u64, "every generation has one transition");
-    }
-}
-
-/// An obviously right circuit: lists, and no packing.
-struct Model {
-    config: CircuitConfig,
-    state: State,
-    generation: u64,
-    flaps: u32,
-    run: u32,
-    calls: VecDeque<Sample>,
-    timed: Vec<(u64, Sample)>,
-    deadline: Nanos,
-    probes: u32,
-    succeeded: u32,
-    lease: Option<Nanos>,
-}
-
-impl Model {
-    fn enter(&mut self, state: State) {
-        self.state = state;
-        self.generation += 1;
-        (self.run, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
-        self.calls.clear();
-        self.timed.clear();
-    }
-
-    fn admit(&mut self, now: Nanos) -> Option<bool> {
-        match self.state {
-            State::Closed | State::Disabled => Some(false),
-            State::ForcedOpen => None,
-            State::Open if now < self.deadline => None,
-            State::Open => {
-                self.enter(State::HalfOpen);
-                self.probes = 1;
-                Some(true)
-            }
-            State::HalfOpen if self.probes < self.config.probes => {
-                self.probes += 1;
-                Some(true)
-            }
-            State::HalfOpen => match self.lease {
-                None => {
-                    self.lease = Some(now.saturating_add(self.config.probe_timeout));
-                    None
-                }
-                Some(expiry) if now < expiry => None,
-                Some(_) => {
-                    self.enter(State::HalfOpen);
-                    self.probes = 1;
-                    Some(true)
-                }
-            },
-        }
-    }
-
-    fn open(&mut self, now: Nanos, flaps: u32) {
-        self.flaps = flaps;
-        self.deadline = now.saturating_add(OPEN_FOR * (flaps + 1));
-        self.enter(State::Open);
-    }
-
-    fn finish(&mut self, (generation, probe): (u64, bool), outcome: Outcome, slow: bool, now: Nanos) {
-        if generation != self.generation {
-            return;
-        }
-        if probe {
-            match outcome {
-                Outcome::Ignored => self.probes -= 1,
-                Outcome::GivenUp if !self.config.slow => self.probes -= 1,
-                Outcome::Success if !slow => {
-                    (self.probes, self.succeeded) = (self.probes - 1, self.succeeded + 1);
-                    self.lease = None;
-                    if self.succeeded == self.config.successes {
-                        self.flaps = 0;
-                        self.enter(State::Closed);
-                    }
-                }
-                Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::GivenUp => {
-                    self.open(now, (self.flaps + 1).min(15));
-                }
-            }
-            return;
-        }
-        let slow = self.config.slow && (slow || outcome == Outcome::GivenUp);
-        let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
-        match outcome {
-            Outcome::Ignored => return,
-            Outcome::GivenUp if !self.config.slow => return,
-            Outcome::Success => self.run = 0,
-            Outcome::Failure => self.run += 1,
-            Outcome::Throttled | Outcome::GivenUp => {}
-        }
-        let second = now.get() / 1_000_000_000;
-        self.calls.push_back(sample);
-        if self.calls.len() > self.config.count.unwrap().0 as usize {
-            self.calls.pop_front();
-        }
-        self.timed.push((second, sample));
-        self.timed.retain(|(at, _)| at + 10 > second);
-        let due = |rates: Rates, samples: &mut dyn Iterator<Item = Sample>| {
-            let samples: Vec<_> = samples.collect();
-            let bad = samples.iter().filter(|sample| sample.failed).count() as u64;
-            let slow = samples.iter().filter(|sample| sample.slow).count() as u64;
-            rates.due(Counts { calls: samples.len() as u64, failed: bad, slow }).is_some()
-        };
-        let by_run = outcome == Outcome::Failure && self.run >= self.config.consecutive.unwrap().get();
-        let by_count = due(self.config.count.unwrap().1, &mut self.calls.iter().copied());
-        let by_time = !sample.is_clean() && due(self.config.time.unwrap().2, &mut self.timed.iter().map(|call| call.1));
-        if self.state == State::Closed && (by_run || by_count || by_time) {
-            self.open(now, self.flaps);
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum Op {
-    Advance(u64),
-    Admit,
-    Finish(usize, Outcome, bool),
-    Forget(usize),
-    Set(State),
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let outcome = prop_oneof![
-        4 => Just(Outcome::Success),
-        5 => Just(Outcome::Failure),
-        1 => Just(Outcome::Throttled),
-        1 => Just(Outcome::GivenUp),
-        1 => Just(Outcome::Ignored)
-    ];
-    let state = prop_oneof![
-        Just(State::Closed),
-        Just(State::HalfOpen),
-        Just(State::ForcedOpen),
-        Just(State::Disabled),
-        Just(State::Open)
-    ];
-    prop_oneof![
-        4 => (0_u64..3000).prop_map(Op::Advance),
-        12 => Just(Op::Admit),
-        12 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(which, outcome, slow)| Op::Finish(which, outcome, slow)),
-        1 => any::<usize>().prop_map(Op::Forget),
-        1 => state.prop_map(Op::Set),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    /// The whole circuit, with stale, forgotten and cancelled calls and changes by hand.
-    #[test]
-    fn it_agrees_with_an_obviously_right_circuit(
-        run in 2_u32..8,
-        size in 4_u32..40,
-        probes in 1_u32..4,
-        successes in 1_u32..4,
-        slow in any::<bool>(),
-        ops in prop::collection::vec(op(), 0..300),
-    ) {
-        let rates = |failed, slow_rate| Rates { min_calls: 4, failed: Some(failed), slow: slow.then_some(slow_rate) };
-        let config = CircuitConfig {
-            consecutive: NonZeroU32::new(run),
-            count: Some((size, rates(600_000, 700_000))),
-            time: Some((secs10(), 10, rates(500_000, 800_000))),
-            slow,
-            probes,
-            successes,
-            probe_timeout: Duration::from_secs(5),
-            ..config()
-        };
-        let circuit = Circuit::new(config);
-        let mut model = Model {
-            config, state: State::Closed, generation: 0, flaps: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
-            deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
-        };
-        // Whole ticks, so that rounding does not matter.
-        let millis = |millis: u64| Nanos::new((millis * 1_000_000) >> 18 << 18);
-        let mut time = 1_000_000;
-        let mut tickets: Vec<(Ticket, (u64, bool))> = Vec::new();
-        for op in ops {
-            let now = millis(time);
-            match op {
-                Op::Advance(by) => time += by,
-                Op::Admit => {
-                    let expected = model.admit(now);
-                    match circuit.admit(|| now) {
-                        Admission::Rejected { .. } => prop_assert_eq!(expected, None),
-                        Admission::Admitted(ticket) | Admission::Probe(ticket, _) => {
-                            prop_assert_eq!(expected, Some(ticket.is_probe()));
-                            tickets.push((ticket, (model.generation, ticket.is_probe())));
-                        }
-                    }
-                }
-                Op::Finish(which, outcome, is_slow) if !tickets.is_empty() => {
-                    let (ticket, admitted) = tickets.swap_remove(which % tickets.len());
-                    let before = (model.state, model.generation);
-                    model.finish(admitted, outcome, is_slow && slow, now);
-                    let transition = circuit.finish(ticket, outcome, is_slow, which, || now, |flaps| OPEN_FOR * (flaps + 1));
-                    prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
-                }
-                Op::Finish(..) => {}
-                Op::Forget(which) => if !tickets.is_empty() { tickets.swap_remove(which % tickets.len()); },
-                Op::Set(state) => {
-                    model.flaps = 0;
-                    model.deadline = now.saturating_add(OPEN_FOR);
-                    model.enter(state);
-                    circuit.set(state, now, OPEN_FOR);
-                }
-            }
-            let view = circuit.view(|| millis(time));
-            prop_assert_eq!(view.state, model.state);
-            prop_assert_eq!(view.generation, model.generation);
-            prop_assert_eq!((view.probes_in_flight, view.probes_succeeded), (model.probes, model.succeeded));
-            prop_assert_eq!(view.flaps, model.flaps);
-        }
     }
 }

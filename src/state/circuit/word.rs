@@ -18,6 +18,7 @@ const RAMP_MASK: u64 = (1 << 23) - 1;
 pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
 pub(super) const PROBES_MAX: u32 = (1 << 13) - 1;
 pub(super) const RUN_MAX: u32 = (1 << 16) - 1;
+const ADMITTED_MASK: u32 = (1 << 14) - 1;
 const FLAPS_MAX: u32 = 15;
 
 /// ```text
@@ -25,7 +26,7 @@ const FLAPS_MAX: u32 = 15;
 ///  state | flaps  | generation | payload
 ///  Closed:   run of failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
 ///  Open:     deadline, in ticks: 40 (9.1 years)
-///  HalfOpen: probes in flight: 13 | probes that succeeded: 13
+///  HalfOpen: probes in flight: 13 | probes that succeeded: 13 | probes admitted: 14, wrapping
 ///  by hand:  ForcedOpen or Disabled
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(super) struct Word {
 pub(super) enum Phase {
     Closed { run: u32, recovering: Option<u32> },
     Open { deadline: u64 },
-    HalfOpen { in_flight: u32, succeeded: u32 },
+    HalfOpen { in_flight: u32, succeeded: u32, admitted: u32 },
     ForcedOpen,
     Disabled,
 }
@@ -70,6 +71,7 @@ impl Word {
             2 => Phase::HalfOpen {
                 in_flight: payload as u32 & PROBES_MAX,
                 succeeded: (payload >> 13) as u32 & PROBES_MAX,
+                admitted: (payload >> 26) as u32,
             },
             _ if payload == 0 => Phase::ForcedOpen,
             _ => Phase::Disabled,
@@ -84,7 +86,9 @@ impl Word {
                 (0, ramp | u64::from(run.min(RUN_MAX)))
             }
             Phase::Open { deadline } => (1, deadline),
-            Phase::HalfOpen { in_flight, succeeded } => (2, u64::from(succeeded) << 13 | u64::from(in_flight)),
+            Phase::HalfOpen { in_flight, succeeded, admitted } => {
+                (2, u64::from(admitted & ADMITTED_MASK) << 26 | u64::from(succeeded) << 13 | u64::from(in_flight))
+            }
             Phase::ForcedOpen => (3, 0),
             Phase::Disabled => (3, 1),
         };
@@ -115,12 +119,17 @@ pub(super) fn ramp_tick(now: Nanos) -> u32 {
     (now.get() >> RAMP_TICK_BITS & RAMP_MASK) as u32
 }
 
-/// The part of the recovery that is over, from 0 to 1. The start lies on a circle of 39 hours.
+/// The part of the recovery that is over, from 0 to 1. The start lies on a circle of 39 hours: after an idle time of just
+/// that long a recovery may begin once more.
 pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
-    let elapsed = u64::from(ramp_tick(now).wrapping_sub(start)) & RAMP_MASK;
-    if elapsed > RAMP_MASK / 2 {
-        return 0.0; // backwards
-    }
+    let nanos = |ticks: u32| (u64::from(ticks) & RAMP_MASK) << RAMP_TICK_BITS;
     let recovery = nanos_of(recovery).max(1);
-    ((elapsed << RAMP_TICK_BITS) as f64 / recovery as f64).min(1.0)
+    let elapsed = nanos(ramp_tick(now).wrapping_sub(start));
+    if elapsed < recovery {
+        elapsed as f64 / recovery as f64
+    } else if nanos(start.wrapping_sub(ramp_tick(now))) <= recovery {
+        0.0 // the clock went back
+    } else {
+        1.0
+    }
 }

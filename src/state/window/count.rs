@@ -1,7 +1,13 @@
 //! The last N calls, exactly.
 
+#[cfg(all(test, not(rampart_loom)))]
+mod tests;
+
 use super::{Counts, Rates, Sample};
-use crate::state::sync::{AtomicU64, Ordering, Padded};
+use crate::state::{
+    drive::{Step, drive},
+    sync::{AtomicU64, Ordering, Padded},
+};
 
 /// Outcomes of the last N calls, in blocks.
 ///
@@ -27,8 +33,9 @@ use crate::state::sync::{AtomicU64, Ordering, Padded};
 /// Cost: clean 1 load; else 1 load and 1 RMW, one more RMW and two loads every block, and for evaluating a load per
 /// block. No clock.
 ///
-/// Tags wrap: a thread that sleeps in the middle of a record for exactly `k * 2^21` blocks, or a window that no call of
-/// 8192 generations touched, would be mistaken.
+/// Tags wrap. Blocks have their places in the ring by their numbers' low bits, so that the wrap shows nowhere; a thread
+/// that sleeps in the middle of a record for exactly `k * 2^21` blocks would be mistaken. Which of two generations is
+/// the older is not read off the tags: whoever finds another than its own asks whether its own is still the present one.
 #[derive(Debug)]
 pub(crate) struct CountWindow {
     current: Padded<AtomicU64>,
@@ -109,7 +116,8 @@ impl CountWindow {
 
     /// Small blocks make small models.
     pub(crate) fn with_blocks(size: u32, block: u32, width: u32, rates: Rates) -> Self {
-        let blocks = (size.saturating_sub(1)).div_ceil(block) + 1;
+        // A power of two, which divides the circle of block numbers: else places would be out of step after a wrap.
+        let blocks = (size.saturating_sub(1).div_ceil(block) + 1).next_power_of_two();
         // The complement of any generation's tag of a fresh window: nothing is published.
         let nothing = published((1 << GENERATION_BITS) - 1, 0, 0);
         Self {
@@ -126,17 +134,34 @@ impl CountWindow {
         &self.rates
     }
 
-    /// Counts a call of `generation`. The caller has just seen that this is the present one.
-    pub(crate) fn record(&self, generation: u64, sample: Sample) -> Recorded {
-        let generation = generation & ((1 << GENERATION_BITS) - 1);
+    /// Empties the window for a generation that begins. The first recorder would do so, too; but only a window that is
+    /// touched in every generation cannot be taken for that of one with the same tag.
+    pub(crate) fn begin(&self, generation: u64, is_current: impl Fn() -> bool) {
+        let generation = tag_of_generation(generation);
+        drive(&self.current, |seen| {
+            if Word::unpack(seen).generation == generation || !is_current() {
+                Step::Keep(())
+            } else {
+                Step::Write(Word::empty(generation).pack(), ())
+            }
+        });
+    }
+
+    /// Counts a call of `generation`. `is_current` tells whether that is still the present one; it is asked only about a
+    /// window of another generation.
+    pub(crate) fn record(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Recorded {
+        let generation = tag_of_generation(generation);
         loop {
             let seen = self.current.load(Ordering::Acquire);
             let word = Word::unpack(seen);
-            if is_newer(word.generation, generation) {
+            let word = if word.generation == generation {
+                word
+            } else if is_current() {
+                // It was of an older one when it was loaded.
+                Word::empty(generation)
+            } else {
                 return Recorded::Stale;
-            }
-            // The first recorder of a generation resets the window.
-            let word = if word.generation == generation { word } else { Word::empty(generation) };
+            };
             if sample.is_clean() && self.is_clean(word) {
                 return Recorded::Quietly;
             }
@@ -163,7 +188,7 @@ impl CountWindow {
 
     /// What the window holds now, if it is of this generation.
     pub(crate) fn snapshot(&self, generation: u64) -> Counts {
-        let generation = generation & ((1 << GENERATION_BITS) - 1);
+        let generation = tag_of_generation(generation);
         loop {
             let word = Word::unpack(self.current.load(Ordering::Acquire));
             if word.generation != generation {
@@ -241,120 +266,6 @@ impl CountWindow {
     }
 }
 
-/// Whether tag `a` is ahead of tag `b`, on the circle of tags.
-fn is_newer(a: u64, b: u64) -> bool {
-    let ahead = a.wrapping_sub(b) & ((1 << GENERATION_BITS) - 1);
-    ahead != 0 && ahead < 1 << (GENERATION_BITS - 1)
-}
-
-#[cfg(all(test, not(rampart_loom)))]
-mod tests {
-    use std::collections::VecDeque;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::state::sync::{Ops, count};
-
-    const OK: Sample = Sample { failed: false, slow: false };
-    const FAILED: Sample = Sample { failed: true, slow: false };
-
-    fn rates(min_calls: u32) -> Rates {
-        Rates { min_calls, failed: Some(500_000), slow: Some(500_000) }
-    }
-
-    #[test]
-    fn the_cost_contract_holds() {
-        let window = CountWindow::new(100, false, rates(10));
-        for _ in 0..120 {
-            window.record(0, OK);
-        }
-        let (recorded, ops) = count(|| window.record(0, OK));
-        assert_eq!((recorded, ops), (Recorded::Quietly, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
-        for _ in 0..30 {
-            let (_, ops) = count(|| window.record(0, FAILED));
-            assert!(ops.loads <= 10 && ops.rmws <= 2, "a failure: {ops:?}");
-        }
-        let costs: Vec<_> = (0..32).map(|_| count(|| window.record(0, OK)).1).collect();
-        assert_eq!(costs.iter().filter(|ops| ops.rmws == 1 && ops.loads == 1).count(), 30, "dirty: {costs:?}");
-        assert_eq!(costs.iter().filter(|ops| ops.rmws == 2 && ops.loads <= 3).count(), 2, "one more in 16: {costs:?}");
-    }
-
-    #[test]
-    fn tags_of_long_ago_are_not_mistaken_for_new_ones() {
-        let window = CountWindow::with_blocks(3, 1, 1, rates(1));
-        for generation in 0..40_000 {
-            assert_eq!(window.record(generation, FAILED), Recorded::Evaluated(Counts { calls: 1, failed: 1, slow: 0 }));
-            if generation % 7 == 0 {
-                window.record(generation, OK);
-                window.record(generation, FAILED);
-                assert_eq!(window.snapshot(generation), Counts { calls: 3, failed: 2, slow: 0 });
-            }
-        }
-    }
-
-    proptest! {
-        /// W1 to W4, against a list.
-        #[test]
-        fn it_agrees_with_a_list(
-            size in 1_u32..70,
-            slow in any::<bool>(),
-            min_calls in 1_u32..70,
-            bad_of_ten in 0_u32..11,
-            draws in prop::collection::vec((0_u32..10, any::<bool>(), 0_u32..60), 0..400),
-        ) {
-            let min_calls = min_calls.min(size);
-            let window = CountWindow::new(size, slow, rates(min_calls));
-            let (mut list, mut generation) = (VecDeque::new(), 0_u64);
-            for (draw, second, next) in draws {
-                if next == 0 {
-                    generation += 1;
-                    list.clear();
-                }
-                if next == 1 && generation > 0 {
-                    prop_assert_eq!(window.record(generation - 1, FAILED) == Recorded::Stale, !list.is_empty());
-                    if list.is_empty() {
-                        // The old generation is still the window's own: nothing of the new one was recorded.
-                        generation += 1;
-                    }
-                    continue;
-                }
-                let bad = draw < bad_of_ten;
-                let sample = Sample { failed: bad && !(slow && second), slow: slow && bad && second };
-                list.push_back(sample);
-                if list.len() > size as usize { list.pop_front(); }
-                let counts = Counts {
-                    calls: list.len() as u64,
-                    failed: list.iter().filter(|sample| sample.failed).count() as u64,
-                    slow: list.iter().filter(|sample| sample.slow).count() as u64,
-                };
-                let recorded = window.record(generation, sample);
-                prop_assert_eq!(window.snapshot(generation), counts);
-                match recorded {
-                    Recorded::Evaluated(evaluated) => prop_assert_eq!(evaluated, counts),
-                    // What is not evaluated can not have become due by this call.
-                    Recorded::Quietly => prop_assert!(
-                        sample.is_clean() && (counts.calls != u64::from(min_calls) || list.len() == size as usize)
-                    ),
-                    Recorded::Stale => prop_assert!(false, "the present generation is not stale"),
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn threads_lose_no_outcome_and_count_none_twice() {
-        let window = CountWindow::new(1000, true, rates(1000));
-        std::thread::scope(|scope| {
-            for thread in 0..4 {
-                let window = &window;
-                scope.spawn(move || {
-                    for call in 0..250 {
-                        window.record(0, Sample { failed: call % 5 == 0, slow: (call + thread) % 2 == 0 });
-                    }
-                });
-            }
-        });
-        assert_eq!(window.snapshot(0), Counts { calls: 1000, failed: 200, slow: 500 });
-    }
+fn tag_of_generation(generation: u64) -> u64 {
+    generation & ((1 << GENERATION_BITS) - 1)
 }

@@ -30,6 +30,13 @@ pub(crate) struct Counts {
 /// Shares of a window's calls are compared in parts per million, as integers: no rounding decides.
 pub(crate) const MILLION: u64 = 1_000_000;
 
+/// A share in parts per million. Rounded down, but for what a fraction lacks as a floating-point number: so that two
+/// calls of three reach a share of `2.0 / 3.0`.
+pub(crate) fn millionths(share: f64) -> u32 {
+    // At least one: a share above zero is never reached by no bad call at all.
+    ((share * MILLION as f64 + 1e-3) as u32).max(1)
+}
+
 /// When a window is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rates {
@@ -89,6 +96,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_share_is_reached_by_the_fraction_that_it_was_written_as() {
+        for calls in 1..=1000_u32 {
+            for bad in [1, calls / 3, calls / 2, calls - 1, calls].into_iter().filter(|bad| (1..=calls).contains(bad)) {
+                let share = millionths(f64::from(bad) / f64::from(calls));
+                let rates = Rates { min_calls: 1, failed: Some(share), slow: None };
+                let counts = |bad| Counts { calls: calls.into(), failed: u64::from(bad), slow: 0 };
+                assert_eq!(rates.due(counts(bad)), Some(Cause::FailureRate), "{bad} of {calls}");
+                assert_eq!(rates.due(counts(bad - 1)), None, "{} of {calls}, for {bad}", bad - 1);
+            }
+        }
+        assert_eq!(
+            ["0.29", "0.57", "0.58", "1"].map(|it| millionths(it.parse().unwrap())),
+            [290_000, 570_000, 580_000, 1_000_000]
+        );
+        assert_eq!(millionths(1e-9), 1);
+    }
 
     proptest! {
         /// The bound is never too late, and when nothing else comes it is exact.

@@ -1,0 +1,123 @@
+//! The way in: admission, probes and their lease, the recovery.
+
+use std::time::Duration;
+
+use super::{
+    Admission, Circuit, Outlook, Ticket, transition,
+    word::{Phase, Word, deadline, ramp_progress, reached_at, tick},
+};
+use crate::state::{
+    drive::{Step, drive},
+    sync::Ordering,
+    time::Nanos,
+    transition::Cause,
+};
+
+impl Circuit {
+    /// Asks for admission.
+    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
+        let word = self.load();
+        match word.phase {
+            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
+                Admission::Admitted(Ticket { generation: word.generation, probe: false })
+            }
+            Phase::ForcedOpen => Admission::Rejected { retry_after: None },
+            _ => self.admit_in_time(word, now()),
+        }
+    }
+
+    /// The states in which time decides.
+    fn admit_in_time(&self, mut word: Word, now: Nanos) -> Admission {
+        loop {
+            let admitted = Ticket { generation: word.generation, probe: false };
+            let (next, transition) = match word.phase {
+                Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
+                Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
+                Phase::Closed { run, recovering: Some(start) } => match self.recovery_left(start, now) {
+                    Some(left) => return self.admit_a_share(admitted, left),
+                    None => {
+                        let recovered = Word { phase: Phase::Closed { run, recovering: None }, ..word };
+                        self.swap(word, recovered);
+                        word = self.load();
+                        continue;
+                    }
+                },
+                Phase::Open { deadline } if tick(now) < deadline => {
+                    let left = reached_at(deadline).saturating_since(now);
+                    return Admission::Rejected { retry_after: Some(left) };
+                }
+                Phase::Open { .. } => {
+                    let next = word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
+                    (next, Some(transition(word, next, Cause::OpenElapsed)))
+                }
+                Phase::HalfOpen { in_flight, succeeded, admitted } if in_flight < self.config.probes => {
+                    let phase = Phase::HalfOpen { in_flight: in_flight + 1, succeeded, admitted: admitted + 1 };
+                    (Word { phase, ..word }, None)
+                }
+                Phase::HalfOpen { succeeded, admitted, .. } => {
+                    if tick(now) < self.lease(word.generation, admitted, now) {
+                        return Admission::Rejected { retry_after: None };
+                    }
+                    // A new generation takes back the places of all probes that are silent. What others of them have
+                    // shown stays: else one in a few that hangs would keep a circuit from closing for ever.
+                    (word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded, admitted: 1 }), None)
+                }
+            };
+            if self.swap(word, next) {
+                return Admission::Probe(Ticket { generation: next.generation, probe: true }, transition);
+            }
+            word = self.load();
+        }
+    }
+
+    /// Turned away while half-open: the tick at which silent probes lose their places. Arms the lease, if need be.
+    fn lease(&self, generation: u32, admitted: u32, now: Nanos) -> u64 {
+        const TICK: u64 = (1 << 40) - 1;
+        let tag = u64::from(generation & 0xFFF) << 52 | u64::from(admitted & 0xFFF) << 40;
+        drive(&self.lease, |lease| {
+            if lease & !TICK == tag {
+                Step::Keep(lease & TICK)
+            } else {
+                let expiry = deadline(now, self.config.probe_timeout);
+                Step::Write(tag | expiry, expiry)
+            }
+        })
+    }
+
+    fn recovery_left(&self, start: u32, now: Nanos) -> Option<(f64, Duration)> {
+        let recovery = self.config.recovery?;
+        let progress = ramp_progress(start, now, recovery);
+        (progress < 1.0).then(|| (progress, recovery.mul_f64(1.0 - progress)))
+    }
+
+    /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
+    /// circle without gaps (a Weyl sequence), so no random numbers are needed.
+    fn admit_a_share(&self, ticket: Ticket, (progress, left): (f64, Duration)) -> Admission {
+        const FIRST_SHARE: f64 = 0.1;
+        let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
+        let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
+            Admission::Admitted(ticket)
+        } else {
+            Admission::Rejected { retry_after: Some(left) }
+        }
+    }
+
+    /// Whether a call would be admitted; takes no place. During a recovery it would perhaps. Arms the lease where a caller
+    /// would be turned away: those who only look must not wait for a lost probe for ever.
+    pub(crate) fn outlook(&self, now: impl Fn() -> Nanos) -> Outlook {
+        let word = self.load();
+        match word.phase {
+            Phase::Closed { .. } | Phase::Disabled => Outlook::Open,
+            Phase::ForcedOpen => Outlook::Wait { until: None },
+            Phase::Open { deadline } if tick(now()) < deadline => Outlook::Wait { until: Some(reached_at(deadline)) },
+            Phase::Open { .. } => Outlook::Probe,
+            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => Outlook::Probe,
+            Phase::HalfOpen { admitted, .. } => {
+                let now = now();
+                let expiry = self.lease(word.generation, admitted, now);
+                if tick(now) < expiry { Outlook::Wait { until: Some(reached_at(expiry)) } } else { Outlook::Probe }
+            }
+        }
+    }
+}

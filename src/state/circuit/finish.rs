@@ -1,0 +1,171 @@
+//! The way out: what an outcome does to the circuit.
+
+use std::time::Duration;
+
+use super::{
+    Circuit, Outcome, Ticket, transition,
+    word::{Phase, Word, deadline, ramp_tick},
+};
+use crate::state::{
+    drive::{Step, drive},
+    time::Nanos,
+    transition::{Cause, Transition},
+    window::{Sample, count::Recorded},
+};
+
+/// What a call did to the run of failures.
+enum Run {
+    Counted,
+    /// Its generation is over.
+    Stale,
+    Tripped(Transition),
+}
+
+/// The open phase that a call may bring about. Drawn when the first swap is tried, once: the next try is for the same.
+struct Opening<N, F> {
+    now: N,
+    open_for: Option<F>,
+    phase: Option<Phase>,
+}
+
+impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
+    fn phase(&mut self, flaps: u32) -> Phase {
+        *self.phase.get_or_insert_with(|| {
+            let wait = self.open_for.take().map_or(Duration::ZERO, |open_for| open_for(flaps));
+            Phase::Open { deadline: deadline((self.now)(), wait) }
+        })
+    }
+}
+
+impl Circuit {
+    /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
+    /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
+    pub(crate) fn finish(
+        &self,
+        ticket: Ticket,
+        outcome: Outcome,
+        slow: bool,
+        stripe: usize,
+        now: impl Fn() -> Nanos,
+        open_for: impl FnOnce(u32) -> Duration,
+    ) -> Option<Transition> {
+        let word = self.load();
+        if word.generation != ticket.generation {
+            return None;
+        }
+        let (outcome, slow) = match outcome {
+            Outcome::GivenUp if self.config.slow => (Outcome::GivenUp, true),
+            Outcome::GivenUp => (Outcome::Ignored, false),
+            outcome => (outcome, slow && self.config.slow),
+        };
+        let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
+        if ticket.probe {
+            return self.finish_probe(word, outcome, slow, &mut opening);
+        }
+        let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
+        match outcome {
+            Outcome::Ignored => return None,
+            Outcome::Throttled | Outcome::GivenUp => {}
+            Outcome::Success | Outcome::Failure => match self.extend_run(word, sample.failed, &mut opening) {
+                Run::Counted => {}
+                Run::Stale => return None,
+                Run::Tripped(transition) => return Some(transition),
+            },
+        }
+        let generation = ticket.generation.into();
+        let is_current = || self.load().generation == ticket.generation;
+        let by_count = self.count.as_ref().and_then(|window| match window.record(generation, sample, is_current) {
+            Recorded::Evaluated(counts) => window.rates().due(counts),
+            Recorded::Quietly | Recorded::Stale => None,
+        });
+        let by_time = self
+            .time
+            .as_ref()
+            .and_then(|window| window.rates().due(window.record(generation, sample, now(), stripe, is_current)?));
+        // A share of failures before a share of slow calls.
+        let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
+        self.trip(ticket.generation, cause, &mut opening)
+    }
+
+    /// Extends or ends the run of failures, or trips by it, in one swap.
+    fn extend_run(
+        &self,
+        mut word: Word,
+        failed: bool,
+        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
+    ) -> Run {
+        let Some(limit) = self.config.consecutive else { return Run::Counted };
+        let generation = word.generation;
+        loop {
+            if word.generation != generation {
+                return Run::Stale;
+            }
+            let Phase::Closed { run, recovering } = word.phase else { return Run::Counted };
+            let extended = if failed { run + 1 } else { 0 };
+            if extended == run {
+                return Run::Counted;
+            }
+            let (next, done) = if extended >= limit.get() {
+                let next = word.next(word.flaps, opening.phase(word.flaps));
+                (next, Run::Tripped(transition(word, next, Cause::ConsecutiveFailures)))
+            } else {
+                (Word { phase: Phase::Closed { run: extended, recovering }, ..word }, Run::Counted)
+            };
+            if self.swap(word, next) {
+                return done;
+            }
+            word = self.load();
+        }
+    }
+
+    fn trip(
+        &self,
+        generation: u32,
+        cause: Cause,
+        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
+    ) -> Option<Transition> {
+        drive(&self.word, |word| {
+            let word = Word::unpack(word);
+            // Somebody else has tripped it, or it is disabled.
+            if word.generation != generation || !matches!(word.phase, Phase::Closed { .. }) {
+                return Step::Keep(None);
+            }
+            let next = word.next(word.flaps, opening.phase(word.flaps));
+            Step::Write(next.pack(), Some(transition(word, next, cause)))
+        })
+    }
+
+    fn finish_probe(
+        &self,
+        mut word: Word,
+        outcome: Outcome,
+        slow: bool,
+        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
+    ) -> Option<Transition> {
+        let generation = word.generation;
+        let succeeded_now = outcome == Outcome::Success && !slow;
+        loop {
+            let Phase::HalfOpen { in_flight, succeeded, admitted } = word.phase else { return None };
+            if word.generation != generation {
+                return None;
+            }
+            let in_flight = in_flight.saturating_sub(1);
+            let (next, cause) = if outcome == Outcome::Ignored {
+                (Word { phase: Phase::HalfOpen { in_flight, succeeded, admitted }, ..word }, None)
+            } else if !succeeded_now {
+                let flaps = word.flaps + 1;
+                (word.next(flaps, opening.phase(flaps)), Some(Cause::ProbeFailed))
+            } else if succeeded + 1 >= self.config.successes {
+                let recovering = self.config.recovery.map(|_| ramp_tick((opening.now)()));
+                (word.next(0, Phase::Closed { run: 0, recovering }), Some(Cause::ProbeSucceeded))
+            } else {
+                (Word { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, admitted }, ..word }, None)
+            };
+            if self.swap(word, next) {
+                self.began(next);
+                return cause.map(|cause| transition(word, next, cause));
+            }
+            word = self.load();
+        }
+    }
+}

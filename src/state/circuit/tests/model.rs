@@ -1,0 +1,226 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::window::Sample;
+
+/// About a second, in whole ticks, so that rounding does not matter.
+const SECOND: Duration = Duration::from_nanos(1000 << 20);
+
+/// An obviously right circuit: lists, and no packing.
+struct Model {
+    config: CircuitConfig,
+    state: State,
+    generation: u64,
+    flaps: u32,
+    run: u32,
+    calls: VecDeque<Sample>,
+    timed: Vec<(u64, Sample)>,
+    deadline: Nanos,
+    probes: u32,
+    succeeded: u32,
+    lease: Option<Nanos>,
+}
+
+impl Model {
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.generation += 1;
+        (self.run, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
+        self.calls.clear();
+        self.timed.clear();
+    }
+
+    fn admit(&mut self, now: Nanos) -> Option<bool> {
+        match self.state {
+            State::Closed | State::Disabled => Some(false),
+            State::ForcedOpen => None,
+            State::Open if now < self.deadline => None,
+            State::Open => {
+                self.enter(State::HalfOpen);
+                self.probes = 1;
+                Some(true)
+            }
+            State::HalfOpen if self.probes < self.config.probes => {
+                self.probes += 1;
+                self.lease = None;
+                Some(true)
+            }
+            State::HalfOpen => match self.lease {
+                None => {
+                    self.lease = Some(now.saturating_add(self.config.probe_timeout));
+                    None
+                }
+                Some(expiry) if now < expiry => None,
+                Some(_) => {
+                    let succeeded = self.succeeded;
+                    self.enter(State::HalfOpen);
+                    (self.probes, self.succeeded) = (1, succeeded);
+                    Some(true)
+                }
+            },
+        }
+    }
+
+    fn open(&mut self, now: Nanos, flaps: u32) {
+        self.flaps = flaps;
+        self.deadline = now.saturating_add(SECOND * (flaps + 1));
+        self.enter(State::Open);
+    }
+
+    fn finish(&mut self, (generation, probe): (u64, bool), outcome: Outcome, slow: bool, now: Nanos) {
+        if generation != self.generation {
+            return;
+        }
+        if probe {
+            match outcome {
+                Outcome::Ignored => self.probes -= 1,
+                Outcome::GivenUp if !self.config.slow => self.probes -= 1,
+                Outcome::Success if !slow => {
+                    (self.probes, self.succeeded) = (self.probes - 1, self.succeeded + 1);
+                    if self.succeeded == self.config.successes {
+                        self.flaps = 0;
+                        self.enter(State::Closed);
+                    }
+                }
+                Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::GivenUp => {
+                    self.open(now, (self.flaps + 1).min(15));
+                }
+            }
+            return;
+        }
+        let slow = self.config.slow && (slow || outcome == Outcome::GivenUp);
+        let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
+        match outcome {
+            Outcome::Ignored => return,
+            Outcome::GivenUp if !self.config.slow => return,
+            Outcome::Success => self.run = 0,
+            Outcome::Failure => self.run += 1,
+            Outcome::Throttled | Outcome::GivenUp => {}
+        }
+        let second = now.get() / 1_000_000_000;
+        self.calls.push_back(sample);
+        if self.calls.len() > self.config.count.unwrap().0 as usize {
+            self.calls.pop_front();
+        }
+        self.timed.push((second, sample));
+        self.timed.retain(|(at, _)| at + 10 > second);
+        let due = |rates: Rates, samples: &mut dyn Iterator<Item = Sample>| {
+            let samples: Vec<_> = samples.collect();
+            let bad = samples.iter().filter(|sample| sample.failed).count() as u64;
+            let slow = samples.iter().filter(|sample| sample.slow).count() as u64;
+            rates.due(Counts { calls: samples.len() as u64, failed: bad, slow }).is_some()
+        };
+        let by_run = outcome == Outcome::Failure && self.run >= self.config.consecutive.unwrap().get();
+        let by_count = due(self.config.count.unwrap().1, &mut self.calls.iter().copied());
+        let by_time = !sample.is_clean() && due(self.config.time.unwrap().2, &mut self.timed.iter().map(|call| call.1));
+        if self.state == State::Closed && (by_run || by_count || by_time) {
+            self.open(now, self.flaps);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Advance(u64),
+    Admit,
+    Finish(usize, Outcome, bool),
+    Forget(usize),
+    Set(State),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let outcome = prop_oneof![
+        4 => Just(Outcome::Success),
+        5 => Just(Outcome::Failure),
+        1 => Just(Outcome::Throttled),
+        1 => Just(Outcome::GivenUp),
+        1 => Just(Outcome::Ignored)
+    ];
+    let state = prop_oneof![
+        Just(State::Closed),
+        Just(State::HalfOpen),
+        Just(State::ForcedOpen),
+        Just(State::Disabled),
+        Just(State::Open)
+    ];
+    prop_oneof![
+        4 => (0_u64..3000).prop_map(Op::Advance),
+        12 => Just(Op::Admit),
+        12 => (any::<usize>(), outcome, any::<bool>()).prop_map(|(which, outcome, slow)| Op::Finish(which, outcome, slow)),
+        1 => any::<usize>().prop_map(Op::Forget),
+        1 => state.prop_map(Op::Set),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    /// The whole circuit, with stale, forgotten and cancelled calls and changes by hand.
+    #[test]
+    fn it_agrees_with_an_obviously_right_circuit(
+        run in 2_u32..8,
+        size in 4_u32..40,
+        probes in 1_u32..4,
+        successes in 1_u32..4,
+        slow in any::<bool>(),
+        ops in prop::collection::vec(op(), 0..300),
+    ) {
+        let rates = |failed, slow_rate| Rates { min_calls: 4, failed: Some(failed), slow: slow.then_some(slow_rate) };
+        let config = CircuitConfig {
+            consecutive: NonZeroU32::new(run),
+            count: Some((size, rates(600_000, 700_000))),
+            time: Some((secs10(), 10, rates(500_000, 800_000))),
+            slow,
+            probes,
+            successes,
+            probe_timeout: 5 * SECOND,
+            ..config()
+        };
+        let circuit = Circuit::new(config);
+        let mut model = Model {
+            config, state: State::Closed, generation: 0, flaps: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
+            deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
+        };
+        let millis = |millis: u64| Nanos::new(millis << 20);
+        let mut time = 1_000_000;
+        let mut tickets: Vec<(Ticket, (u64, bool))> = Vec::new();
+        for op in ops {
+            let now = millis(time);
+            match op {
+                Op::Advance(by) => time += by,
+                Op::Admit => {
+                    let expected = model.admit(now);
+                    match circuit.admit(|| now) {
+                        Admission::Rejected { .. } => prop_assert_eq!(expected, None),
+                        Admission::Admitted(ticket) | Admission::Probe(ticket, _) => {
+                            prop_assert_eq!(expected, Some(ticket.is_probe()));
+                            tickets.push((ticket, (model.generation, ticket.is_probe())));
+                        }
+                    }
+                }
+                Op::Finish(which, outcome, is_slow) if !tickets.is_empty() => {
+                    let (ticket, admitted) = tickets.swap_remove(which % tickets.len());
+                    let before = (model.state, model.generation);
+                    model.finish(admitted, outcome, is_slow && slow, now);
+                    let transition = circuit.finish(ticket, outcome, is_slow, which, || now, |flaps| SECOND * (flaps + 1));
+                    prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
+                }
+                Op::Finish(..) => {}
+                Op::Forget(which) => if !tickets.is_empty() { tickets.swap_remove(which % tickets.len()); },
+                Op::Set(state) => {
+                    model.flaps = 0;
+                    model.deadline = now.saturating_add(SECOND);
+                    model.enter(state);
+                    circuit.set(state, now, SECOND);
+                }
+            }
+            let view = circuit.view(|| millis(time));
+            prop_assert_eq!(view.state, model.state);
+            prop_assert_eq!(view.generation, model.generation);
+            prop_assert_eq!((view.probes_in_flight, view.probes_succeeded), (model.probes, model.succeeded));
+            prop_assert_eq!(view.flaps, model.flaps);
+        }
+    }
+}

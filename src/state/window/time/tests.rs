@@ -1,0 +1,231 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::sync::{Ops, count};
+
+const OK: Sample = Sample { failed: false, slow: false };
+const FAILED: Sample = Sample { failed: true, slow: false };
+
+fn window(min_calls: u32, share: u32) -> TimeWindow {
+    let rates = Rates { min_calls, failed: Some(share), slow: None };
+    TimeWindow::new(Duration::from_secs(10), 10, 2, rates)
+}
+
+fn seconds(seconds: u64) -> Nanos {
+    Nanos::new(seconds * 1_000_000_000)
+}
+
+impl TimeWindow {
+    /// A call of the present generation, on the first stripe.
+    fn now_record(&self, sample: Sample, now: Nanos) -> Option<Counts> {
+        self.record(0, sample, now, 0, || unreachable!("nothing here is of another generation"))
+    }
+}
+
+#[test]
+fn the_cost_contract_holds() {
+    let window = window(20, 500_000);
+    for _ in 0..1000 {
+        window.now_record(OK, seconds(0));
+    }
+    assert_eq!(count(|| window.now_record(OK, seconds(0))).1, Ops { loads: 1, stores: 0, rmws: 1 });
+    let (looked, ops) = count(|| window.now_record(FAILED, seconds(100)));
+    assert_eq!(looked, Some(Counts { calls: 1, failed: 1, slow: 0 }));
+    // Four words, and the cells: failed, slow only, two stripes.
+    assert_eq!(ops, Ops { loads: 4 + 4 * 10, stores: 1, rmws: 2 }, "the first failure of a bucket looks");
+    for _ in 0..1000 {
+        window.now_record(OK, seconds(100));
+    }
+    while window.now_record(FAILED, seconds(100)).is_none() {}
+    let mut looks = 0;
+    for _ in 0..900 {
+        let (looked, ops) = count(|| window.now_record(FAILED, seconds(100)));
+        looks += u32::from(looked.is_some());
+        let quiet = Ops { loads: 3, stores: 0, rmws: 2 };
+        assert!(looked.is_some() || ops == quiet, "no trip is possible yet: {ops:?}");
+    }
+    assert!(looks < 10, "{looks} looks");
+}
+
+// B8
+#[test]
+fn a_gap_clears_all_however_long() {
+    let gaps = [10, 11, 1 << 20, 1 << 28, 1 << 30, u64::from(u32::MAX), 1 << 32, 1 << 33, 10 << 32];
+    for (buckets, gap) in [1_u64, 2, 8, 10, 16].into_iter().flat_map(|buckets| gaps.map(|gap| (buckets, gap))) {
+        // Buckets of a second, and as short as they get.
+        for length in [Duration::from_secs(buckets), Duration::from_millis(2)] {
+            let rates = Rates { min_calls: 1, failed: Some(1_000_000), slow: None };
+            let window = TimeWindow::new(length, buckets as u32, 2, rates);
+            let at = |bucket: u64| Nanos::new(bucket.saturating_mul(window.width));
+            window.now_record(FAILED, at(5));
+            window.now_record(OK, at(5));
+            assert_eq!(window.snapshot(0, at(5 + buckets - 1)).calls, 2);
+            let late = at(5 + buckets.max(gap));
+            assert_eq!(window.snapshot(0, late).calls, 0, "{gap} of {buckets} buckets of {length:?}");
+            window.now_record(OK, late);
+            let counts = Some(Counts { calls: 2, failed: 1, slow: 0 });
+            assert_eq!(window.now_record(FAILED, late), counts, "{gap} of {buckets} buckets of {length:?}");
+        }
+    }
+}
+
+// T4
+#[test]
+fn a_clock_that_goes_backwards_clears_nothing() {
+    let window = window(1, 1_000_000);
+    for at in [100, 90, 99] {
+        window.now_record(FAILED, seconds(at));
+    }
+    assert_eq!(window.snapshot(0, seconds(100)).failed, 3);
+    assert_eq!(window.snapshot(0, seconds(20)).failed, 3, "seen from where the window has got to");
+    window.now_record(FAILED, Nanos::MAX);
+    window.now_record(FAILED, Nanos::new(0));
+    assert_eq!(window.snapshot(0, Nanos::MAX).failed, 1);
+}
+
+#[test]
+fn extreme_lengths_are_windows_too() {
+    for length in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(3_000_000_000), Duration::MAX] {
+        for buckets in [0, 1, 3, 16, u32::MAX] {
+            let rates = Rates { min_calls: 1, failed: Some(1_000_000), slow: None };
+            let window = TimeWindow::new(length, buckets, 1, rates);
+            for now in [Nanos::new(0), seconds(1), Nanos::MAX] {
+                window.now_record(FAILED, now);
+                assert!(window.snapshot(0, now).failed >= 1, "{length:?} in {buckets}, {now:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_stay_at_their_end_and_bad_calls_go_on_being_judged() {
+    let rates = Rates { min_calls: 1, failed: Some(900_000), slow: None };
+    let window = TimeWindow::new(Duration::from_millis(1), 16, 1, rates);
+    let (tickets, count) = (window.ticket.count_max(), window.cell.count_max());
+    for _ in 0..count + 5 {
+        window.now_record(OK, seconds(1));
+    }
+    assert_eq!(window.snapshot(0, seconds(1)).calls, count);
+    for _ in 0..tickets {
+        window.now_record(FAILED, seconds(1));
+    }
+    for _ in tickets..count + 5 {
+        assert!(window.now_record(FAILED, seconds(1)).is_some());
+    }
+    assert_eq!(window.snapshot(0, seconds(1)), Counts { calls: 2 * count, failed: count, slow: 0 });
+}
+
+#[test]
+fn a_stale_call_counts_nowhere() {
+    let window = window(1, 1_000_000);
+    window.record(3, OK, seconds(1), 0, || true);
+    window.record(3, FAILED, seconds(1), 0, || true);
+    for old in [2, 1, 1023] {
+        assert_eq!(window.record(old, FAILED, seconds(1), 0, || false), None);
+        assert_eq!(window.record(old, OK, seconds(1), 0, || false), None);
+    }
+    assert_eq!(window.snapshot(3, seconds(1)), Counts { calls: 2, failed: 1, slow: 0 });
+    assert_eq!(window.record(1023, OK, seconds(1), 0, || true), None);
+    for _ in 0..9 {
+        window.record(1023, OK, seconds(1), 0, || true);
+    }
+    window.record(1023, FAILED, seconds(1), 0, || true);
+    // The tag wraps: a bound of the old generation binds no ticket of the new one.
+    assert_eq!(window.record(1024, FAILED, seconds(1), 0, || true), Some(Counts { calls: 1, failed: 1, slow: 0 }));
+    // However many generations lie between.
+    assert_eq!(window.record(600, FAILED, seconds(1), 0, || true), Some(Counts { calls: 1, failed: 1, slow: 0 }));
+}
+
+#[test]
+fn threads_lose_no_outcome_and_the_due_trip_is_seen() {
+    for _ in 0..50 {
+        let window = window(100, 250_000);
+        let seen: usize = std::thread::scope(|scope| {
+            let record = |thread: usize| {
+                let window = &window;
+                move || {
+                    let record = |call: usize| {
+                        let sample = if call.is_multiple_of(3) { FAILED } else { OK };
+                        window.record(0, sample, seconds(call as u64 / 20), thread, || true)
+                    };
+                    let due = |counts: &Counts| window.rates.due(*counts).is_some();
+                    (0..60).filter_map(record).filter(due).count()
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(record(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(window.snapshot(0, seconds(2)), Counts { calls: 240, failed: 80, slow: 0 });
+        assert!(seen > 0, "80 of 240 failed");
+    }
+}
+
+proptest! {
+    /// T1 to T4, against a list of calls that is judged after every bad one: with gaps, steps back, new generations.
+    #[test]
+    fn it_agrees_with_a_list(
+        min_calls in 1_u32..40,
+        share in 1_u32..=1_000_000,
+        slow_share in prop::option::of(1_u32..=1_000_000),
+        bad_of_ten in 0_u32..11,
+        buckets in 1_u64..=16,
+        width in prop_oneof![Just(2_000_000_u64), Just(999_999_999), Just(1 << 30), 2_000_000_u64..40_000_000_000],
+        start in prop_oneof![Just(0_u64), 0..u64::MAX / 2],
+        draws in prop::collection::vec((0_u32..10, any::<bool>(), 0_u64..3_000, 0_u32..100), 0..300),
+    ) {
+        let rates = Rates { min_calls, failed: Some(share), slow: slow_share };
+        let window = TimeWindow::new(Duration::from_nanos(width * buckets), buckets as u32, 2, rates);
+        prop_assert_eq!(window.width, width);
+        // Of the calls of a generation: their buckets, and the newest bucket of a bad one.
+        let (mut list, mut newest_bad) = (Vec::new(), 0);
+        let (mut now, mut generation) = (start, 1);
+        for (draw, second, step, event) in draws {
+            match event {
+                0..20 => now = now.saturating_add((width / 1000).saturating_mul(step)),
+                20 => now = now.saturating_add(width.saturating_mul(1 << (step % 48))),
+                // Less than a window.
+                21..25 => now = now.saturating_sub(width * (step % buckets)),
+                _ => {}
+            }
+            if event == 99 {
+                generation += 1;
+                (list, newest_bad) = (Vec::new(), 0);
+            }
+            let epoch = now / width;
+            let bad = draw < bad_of_ten;
+            let sample = Sample { failed: bad && !second, slow: slow_share.is_some() && draw % 3 == 0 };
+            // A step back from a step back may come to more than a window.
+            if list.iter().any(|(there, _)| there % buckets == epoch % buckets && *there > epoch) {
+                continue;
+            }
+            list.push((epoch, sample));
+            if !sample.is_clean() { newest_bad = newest_bad.max(epoch) }
+            let counts = |newest: u64| {
+                let view = newest.saturating_sub(buckets - 1)..=newest;
+                let seen: Vec<_> = list.iter().filter(|(epoch, _)| view.contains(epoch)).collect();
+                Counts {
+                    calls: seen.len() as u64,
+                    failed: seen.iter().filter(|(_, sample)| sample.failed).count() as u64,
+                    slow: seen.iter().filter(|(_, sample)| sample.slow).count() as u64,
+                }
+            };
+            let looked = window.record(generation, sample, Nanos::new(now), draw as usize, || true);
+            let newest = newest_bad.max(epoch);
+            if list.iter().all(|(there, _)| *there <= newest) {
+                prop_assert_eq!(window.snapshot(generation, Nanos::new(now)), counts(newest));
+            }
+            if sample.is_clean() {
+                prop_assert_eq!(looked, None);
+            } else if list.iter().all(|(there, _)| *there <= newest_bad) {
+                let truth = counts(newest_bad);
+                prop_assert_eq!(looked.unwrap_or(truth), truth);
+                prop_assert!(looked.is_some() || rates.due(truth).is_none(), "a due trip was not seen");
+                if rates.due(truth).is_some() {
+                    // As the breaker does.
+                    generation += 1;
+                    (list, newest_bad) = (Vec::new(), 0);
+                }
+            }
+        }
+    }
+}
