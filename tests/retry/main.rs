@@ -6,12 +6,12 @@ mod support;
 mod attempts;
 mod backoff;
 // mod bad_moments;
-// mod budget;
-// mod deadlines;
+mod budget;
+mod deadlines;
 // mod events;
 // mod handle;
 // mod nested;
-// mod readiness;
+mod readiness;
 mod rejections;
 // mod types;
 
