@@ -89,7 +89,6 @@ where
 /// The classifier of a layer that was given none: `Ok` is a success and `Err` a failure, but a [`Rejection`] by a
 /// layer below is ignored, unless it is a timeout, which is a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct DefaultClassifier;
 
 impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
@@ -110,7 +109,6 @@ impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
 ///
 /// What patterns that do not judge (bulkhead, rate limiter, timeout) report in their events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct ResultClassifier;
 
 impl<T, E> Classify<T, E> for ResultClassifier {

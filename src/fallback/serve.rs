@@ -29,7 +29,6 @@ where
 
 /// The default of [`When`]: errors that are rejections by the layers inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Rejected;
 
 impl<T, E: AsRejection> When<T, E> for Rejected {

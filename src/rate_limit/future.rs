@@ -1,4 +1,4 @@
-//! Futures of [`RateLimitService`](super::BulkheadService).
+//! Futures of [`RateLimitService`](super::RateLimitService).
 
 use std::{
     fmt,

@@ -59,7 +59,6 @@ pub trait Cost<Req> {
 
 /// Each request costs one token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct One;
 
 impl<Req> Cost<Req> for One {

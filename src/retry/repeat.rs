@@ -25,7 +25,6 @@ pub trait Repeat<Req> {
 
 /// Clones the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Cloned;
 
 impl<Req: Clone> Repeat<Req> for Cloned {

@@ -46,7 +46,6 @@ pub trait RequestLimit<Req> {
 
 /// No request has a limit of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub struct Fixed;
 
 impl<Req> RequestLimit<Req> for Fixed {

@@ -1,0 +1,60 @@
+//! The users.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    measure::{Answer, Recorder, Route},
+    options::{Options, PATIENCE},
+    system::{self, System},
+};
+
+/// Tries in all, and the pause before another one.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// Lets users arrive until the end of the run, whatever has become of those before them, and waits for the last ones.
+pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
+    let mut random = SmallRng::seed_from_u64(options.seed);
+    let client = system::http_client();
+    let start = Instant::now();
+    let end = start + options.phases().end;
+    let mut arrival = start;
+    let mut users = JoinSet::new();
+    loop {
+        // A Poisson process: the gaps are exponential.
+        let gap = -(1.0 - random.random::<f64>()).ln() / f64::from(options.rate);
+        arrival += Duration::from_secs_f64(gap);
+        if arrival >= end {
+            break;
+        }
+        let route = if random.random_ratio(3, 8) { Route::Checkout } else { Route::Catalog };
+        tokio::time::sleep_until(arrival).await;
+        let (client, edge, recorder) = (client.clone(), system.edge, recorder.clone());
+        users.spawn(async move {
+            for attempt in 1..=TRIES {
+                let began = Instant::now();
+                let guard = recorder.arrive();
+                let answer = tokio::time::timeout(PATIENCE, system::get(client.clone(), edge, route.path())).await;
+                let answer = match answer {
+                    Ok(Ok(reply)) if reply.status.is_success() && reply.degraded => Answer::Degraded,
+                    Ok(Ok(reply)) if reply.status.is_success() => Answer::Served,
+                    Ok(_) => Answer::Error,
+                    Err(_) => Answer::GaveUp,
+                };
+                drop(guard);
+                recorder.record(route, attempt, began, answer);
+                if matches!(answer, Answer::Served | Answer::Degraded) {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+        while users.try_join_next().is_some() {}
+    }
+    // Those who are still there belong to the run, but nobody waits for their third try.
+    let _ = tokio::time::timeout(PATIENCE, async { while users.join_next().await.is_some() {} }).await;
+    users.shutdown().await;
+}
