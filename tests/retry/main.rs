@@ -5,15 +5,15 @@ mod support;
 
 mod attempts;
 mod backoff;
-// mod bad_moments;
+mod bad_moments;
 mod budget;
 mod deadlines;
 mod events;
-// mod handle;
+mod handle;
 mod nested;
 mod readiness;
 mod rejections;
-// mod types;
+mod types;
 
 use std::time::Duration;
 
