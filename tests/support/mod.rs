@@ -16,3 +16,16 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
+
+/// Runs what `work` makes on so many threads at once, each with a runtime of its own.
+pub fn on_threads<F: Future<Output = ()>>(threads: usize, work: impl Fn(usize) -> F + Sync) {
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let work = &work;
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(work(thread));
+            });
+        }
+    });
+}

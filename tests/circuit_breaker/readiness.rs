@@ -1,0 +1,169 @@
+//! Around a service, with backpressure.
+
+use std::time::Duration;
+
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt};
+use tower_rampart::{
+    AsRejection, DefaultClassifier,
+    circuit_breaker::{CircuitBreaker, CircuitBreakerService, CircuitState},
+    readiness::Backpressure,
+};
+
+use super::{OPEN, call, consecutive, failure};
+use crate::support::{
+    on_threads,
+    probe::{Probe, Ready, Reply, Script},
+};
+
+type Service_ = CircuitBreakerService<Probe, DefaultClassifier, Backpressure>;
+
+async fn open() -> (Script, CircuitBreaker, Service_) {
+    let (script, probe) = Script::new();
+    let breaker = consecutive(1).build().unwrap();
+    let mut service = breaker.layer().backpressure().layer(probe);
+    script.reply(failure());
+    assert!(call(&mut service).await.is_err());
+    (script, breaker, service)
+}
+
+macro_rules! poll_ready {
+    ($task:expr) => {
+        $task.enter(|cx, mut service| service.poll_ready(cx))
+    };
+}
+
+// B33
+#[tokio::test(start_paused = true)]
+async fn open_is_pending_and_wakes_at_the_deadline_without_traffic() {
+    let (script, breaker, service) = open().await;
+    let polls = script.ready_polls();
+    let mut service = task::spawn(service);
+    assert_pending!(poll_ready!(service));
+    assert_eq!(script.ready_polls(), polls, "the service within is left alone");
+    tokio::time::advance(OPEN / 2).await;
+    assert!(!service.is_woken());
+    tokio::time::advance(OPEN / 2 + Duration::from_millis(1)).await;
+    assert!(service.is_woken());
+    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1, "the place is reserved");
+    assert!(service.enter(|_, mut service| service.call("probe")).await.is_ok());
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// B33, B31
+#[tokio::test(start_paused = true)]
+async fn closing_wakes_all_who_wait() {
+    let (_, breaker, service) = open().await;
+    breaker.force_open();
+    let mut waiting: Vec<_> = (0..5).map(|_| task::spawn(service.clone())).collect();
+    for service in &mut waiting {
+        assert_pending!(poll_ready!(service));
+    }
+    breaker.close();
+    for service in &mut waiting {
+        assert!(service.is_woken());
+        assert!(assert_ready!(poll_ready!(service)).is_ok());
+    }
+}
+
+// G8, G7, B20
+#[tokio::test(start_paused = true)]
+async fn dropping_a_ready_service_gives_the_probes_place_to_one_who_waits() {
+    let (_, breaker, service) = open().await;
+    tokio::time::advance(OPEN).await;
+    let mut first = task::spawn(service.clone());
+    let mut second = task::spawn(service);
+    assert!(assert_ready!(poll_ready!(first)).is_ok());
+    assert_pending!(poll_ready!(second));
+    let clone = first.enter(|_, service| service.clone());
+    drop(clone);
+    assert_pending!(poll_ready!(second));
+    drop(first);
+    assert!(second.is_woken());
+    assert!(assert_ready!(poll_ready!(second)).is_ok());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+    drop(second);
+    assert_eq!(breaker.snapshot().probes_in_flight, 0);
+}
+
+// Rule 5
+#[tokio::test(start_paused = true)]
+async fn a_place_is_not_kept_while_the_service_is_not_ready() {
+    let (script, breaker, service) = open().await;
+    tokio::time::advance(OPEN).await;
+    script.set_ready(Ready::No);
+    let mut service = task::spawn(service);
+    assert_pending!(poll_ready!(service));
+    assert_eq!(breaker.snapshot().probes_in_flight, 0);
+    script.set_ready(Ready::Yes);
+    assert!(service.is_woken());
+    assert!(assert_ready!(poll_ready!(service)).is_ok());
+}
+
+// B35
+#[tokio::test(start_paused = true)]
+async fn tripped_between_readiness_and_call_the_call_is_refused() {
+    let (_, breaker, mut service) = open().await;
+    breaker.close();
+    service.ready().await.unwrap();
+    breaker.force_open();
+    assert!(service.call("late").await.unwrap_err().as_rejection().is_some());
+}
+
+// B34: one of five endpoints is broken; under p2c it gets no traffic but its probes.
+#[tokio::test(start_paused = true)]
+async fn a_balancer_sends_nothing_to_an_open_circuit() {
+    use tower::{balance::p2c::Balance, discover::ServiceList, load::Constant};
+
+    let endpoints: Vec<_> = (0..5)
+        .map(|_| {
+            let (script, probe) = Script::new();
+            let breaker = consecutive(1).build().unwrap();
+            (script, breaker.clone(), breaker.layer().backpressure().layer(probe))
+        })
+        .collect();
+    let broken = endpoints[0].1.clone();
+    broken.force_open();
+    let scripts: Vec<_> = endpoints.iter().map(|(script, ..)| script.clone()).collect();
+    let services = endpoints.into_iter().map(|(_, _, service)| Constant::new(service, 1_usize));
+    let mut balance = Balance::new(ServiceList::new::<&'static str>(services));
+    for _ in 0..200 {
+        assert!(balance.ready().await.unwrap().call("request").await.is_ok());
+    }
+    assert_eq!(scripts[0].calls(), 0);
+    assert!(scripts[1..].iter().all(|script| script.calls() > 20));
+    broken.close();
+    for _ in 0..200 {
+        assert!(balance.ready().await.unwrap().call("request").await.is_ok());
+    }
+    assert!(scripts[0].calls() > 10, "and it is back when it is closed");
+}
+
+// G26
+#[test]
+fn no_waiter_is_left_asleep() {
+    let (script, probe) = Script::new();
+    let breaker = consecutive(1).open_duration(Duration::from_millis(1)).open_growth(1.0, Duration::from_millis(1));
+    let breaker = breaker.build().unwrap();
+    on_threads(8, |thread| {
+        let (script, probe, breaker) = (script.clone(), probe.clone(), breaker.clone());
+        async move {
+            let services = (0..25).map(|_| breaker.layer().backpressure().layer(probe.clone()));
+            let calls = services.map(|mut service| {
+                let script = script.clone();
+                async move {
+                    for round in 0..5 {
+                        if (round + thread) % 4 == 0 {
+                            script.reply(Reply::Err("boom".into()));
+                        }
+                        let _ = call(&mut service).await;
+                    }
+                }
+            });
+            // Ends only if every waiter is woken.
+            futures_util::future::join_all(calls).await;
+        }
+    });
+    assert_eq!(breaker.snapshot().probes_in_flight, 0);
+}

@@ -1,0 +1,472 @@
+//! When it trips, how it probes, when it closes. By the handle, without Tower.
+
+use std::time::Duration;
+
+use tower_rampart::{
+    Rejection, Verdict,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    clock::ManualClock,
+};
+
+use super::{OPEN, consecutive, recorder};
+
+fn finish(breaker: &CircuitBreaker, verdict: Verdict) {
+    breaker.try_acquire().expect("let in").finish(verdict);
+}
+
+fn fail(breaker: &CircuitBreaker) {
+    finish(breaker, Verdict::Failure);
+}
+
+fn retry_after(breaker: &CircuitBreaker) -> Option<Duration> {
+    match breaker.try_acquire() {
+        Err(Rejection::CircuitOpen { retry_after, .. }) => retry_after,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+// B1, B2, B3, B4
+#[test]
+fn it_trips_at_exactly_n_failures_in_a_row() {
+    let breaker = consecutive(3).build().unwrap();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    fail(&breaker);
+    fail(&breaker);
+    finish(&breaker, Verdict::Success);
+    fail(&breaker);
+    finish(&breaker, Verdict::Ignored);
+    finish(&breaker, Verdict::Throttled);
+    fail(&breaker);
+    assert_eq!(breaker.snapshot().consecutive_failures, 2);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    fail(&breaker);
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+fn by_rate(clock: &ManualClock, rate: f64) -> CircuitBreaker {
+    CircuitBreaker::builder("db")
+        .time_window(Duration::from_secs(10))
+        .min_calls(10)
+        .failure_rate(rate)
+        .clock(clock.clone())
+        .build()
+        .unwrap()
+}
+
+// B5, B6
+#[test]
+fn a_rate_needs_its_minimum_of_calls_and_trips_at_the_first_failure_that_crosses() {
+    let clock = ManualClock::new();
+    let breaker = by_rate(&clock, 0.5);
+    (0..9).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Closed, "nine of nine are too few calls");
+    fail(&breaker);
+    assert_eq!(breaker.state(), CircuitState::Open);
+
+    let breaker = by_rate(&clock, 0.5);
+    (0..10).for_each(|_| finish(&breaker, Verdict::Success));
+    (0..9).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Closed, "9 of 19");
+    fail(&breaker);
+    assert_eq!(breaker.state(), CircuitState::Open, "10 of 20");
+}
+
+// B7
+#[test]
+fn a_rate_of_one_trips_when_all_fail_and_only_then() {
+    let breaker = by_rate(&ManualClock::new(), 1.0);
+    finish(&breaker, Verdict::Success);
+    (0..100).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    let breaker = by_rate(&ManualClock::new(), 1.0);
+    (0..10).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+// B7: the rate can be turned off.
+#[test]
+fn without_a_failure_rate_failures_do_not_trip_a_window() {
+    let breaker = CircuitBreaker::builder("db").no_failure_rate().consecutive_failures(1000).build().unwrap();
+    (0..500).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// B8, B9
+#[test]
+fn old_calls_age_out_and_a_burst_counts_as_much_as_a_trickle() {
+    let clock = ManualClock::new();
+    let breaker = by_rate(&clock, 0.5);
+    (0..9).for_each(|_| fail(&breaker));
+    clock.advance(Duration::from_secs(11));
+    fail(&breaker);
+    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 1, "the nine are gone");
+    for gap in [Duration::from_secs(u64::from(u32::MAX) + 7), Duration::from_secs(1 << 33)] {
+        clock.advance(gap);
+        fail(&breaker);
+        assert_eq!(breaker.snapshot().time_window.unwrap().calls, 1, "after {gap:?}");
+    }
+    for _ in 0..8 {
+        clock.advance(Duration::from_secs(1));
+        fail(&breaker);
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    fail(&breaker);
+    assert_eq!(breaker.state(), CircuitState::Open, "ten, whether at once or in nine seconds");
+}
+
+// B10
+#[test]
+fn of_two_reasons_the_run_of_failures_is_told() {
+    let recorder = recorder();
+    let breaker = CircuitBreaker::builder("db")
+        .consecutive_failures(10)
+        .min_calls(10)
+        .observer(recorder.clone())
+        .build()
+        .unwrap();
+    (0..10).for_each(|_| fail(&breaker));
+    assert_eq!(recorder.take().last().unwrap(), "completed failure");
+    let breaker = CircuitBreaker::builder("db").min_calls(10).observer(recorder.clone()).build().unwrap();
+    (0..10).for_each(|_| fail(&breaker));
+    assert_eq!(recorder.count("state closed -> open: failure_rate"), 1);
+}
+
+#[test]
+fn the_count_window_slides() {
+    let breaker = CircuitBreaker::builder("db").no_time_window().count_window(100).failure_rate(0.5).build().unwrap();
+    (0..10_000).for_each(|_| finish(&breaker, Verdict::Success));
+    let mut failures = 0;
+    while breaker.state() == CircuitState::Closed {
+        fail(&breaker);
+        failures += 1;
+    }
+    assert_eq!(failures, 50, "half of the last hundred, whatever came before");
+}
+
+// B11, B14
+#[test]
+fn while_open_it_refuses_with_the_time_left_to_the_end() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    let mut last = Duration::MAX;
+    for _ in 0..10 {
+        let left = retry_after(&breaker).unwrap();
+        assert!(left < last && left <= OPEN, "{left:?}");
+        last = left;
+        clock.advance(Duration::from_millis(99));
+    }
+    assert!(breaker.snapshot().open_for.unwrap() < Duration::from_millis(20));
+    clock.advance(OPEN);
+    assert!(breaker.try_acquire().is_ok());
+}
+
+// B15, B16
+#[test]
+fn at_the_deadline_one_of_a_hundred_racing_callers_probes() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    let barrier = std::sync::Barrier::new(10);
+    let permits = std::thread::scope(|scope| {
+        let race = || {
+            barrier.wait();
+            (0..10).filter_map(|_| breaker.try_acquire().ok()).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..10).map(|_| scope.spawn(race)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(permits.len(), 1);
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+}
+
+// B17, B18, B19
+#[test]
+fn failed_probes_open_it_for_longer_up_to_a_limit_and_a_success_resets_that() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).open_growth(2.0, Duration::from_secs(5)).clock(clock.clone()).build().unwrap();
+    let open_time = |breaker: &CircuitBreaker| {
+        let left = breaker.snapshot().open_for.unwrap();
+        clock.advance(left);
+        left.as_secs_f64().round() as u32
+    };
+    fail(&breaker);
+    assert_eq!(open_time(&breaker), 1);
+    for expected in [2, 4, 5, 5] {
+        fail(&breaker);
+        assert_eq!(open_time(&breaker), expected);
+    }
+    finish(&breaker, Verdict::Success);
+    assert_eq!((breaker.state(), breaker.snapshot().reopened), (CircuitState::Closed, 0));
+    fail(&breaker);
+    assert_eq!(open_time(&breaker), 1);
+}
+
+// B19
+#[test]
+fn jitter_draws_from_the_upper_half_of_the_open_time() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).open_jitter(true).seed(7).clock(clock.clone()).build().unwrap();
+    let mut times: Vec<_> = (0..50)
+        .map(|_| {
+            fail(&breaker);
+            let left = breaker.snapshot().open_for.unwrap();
+            clock.advance(left);
+            left
+        })
+        .collect();
+    assert!(times.iter().all(|time| (OPEN.mul_f64(0.499)..=OPEN).contains(time)), "{times:?}");
+    times.dedup();
+    assert!(times.len() > 40, "they differ");
+}
+
+// B20, B21: the permit is dropped, which is all that a dropped future does.
+#[test]
+fn a_cancelled_probe_gives_its_place_back() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    for _ in 0..5 {
+        drop(breaker.try_acquire().unwrap());
+        assert_eq!((breaker.state(), breaker.snapshot().probes_in_flight), (CircuitState::HalfOpen, 0));
+    }
+    finish(&breaker, Verdict::Success);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// B22
+#[test]
+fn a_probe_that_panics_has_failed() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    let probe = std::panic::AssertUnwindSafe(|| {
+        let _permit = breaker.try_acquire().unwrap();
+        panic!("in the call");
+    });
+    assert!(std::panic::catch_unwind(probe).is_err());
+    assert_eq!((breaker.state(), breaker.snapshot().probes_in_flight), (CircuitState::Open, 0));
+}
+
+// B23
+#[test]
+fn an_ignored_probe_is_no_success() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    finish(&breaker, Verdict::Ignored);
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    finish(&breaker, Verdict::Throttled);
+    assert_eq!(breaker.state(), CircuitState::Open, "a throttled one is a failure");
+}
+
+// B24
+#[test]
+fn a_probe_without_an_end_does_not_keep_it_half_open() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).probe_timeout(Duration::from_secs(5)).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    std::mem::forget(breaker.try_acquire().unwrap());
+    assert_eq!(retry_after(&breaker), None);
+    clock.advance(Duration::from_secs(5));
+    finish(&breaker, Verdict::Success);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// B25, B26, B27
+#[test]
+fn what_was_let_in_under_another_state_does_not_count() {
+    let clock = ManualClock::new();
+    let recorder = recorder();
+    let breaker = consecutive(1).clock(clock.clone()).observer(recorder.clone()).build().unwrap();
+    let [first, second, third, fourth] = [(); 4].map(|()| breaker.try_acquire().unwrap());
+    fail(&breaker);
+    let left = retry_after(&breaker);
+    first.success();
+    assert_eq!(breaker.state(), CircuitState::Open);
+    second.failure();
+    assert_eq!(retry_after(&breaker), left, "not extended");
+    clock.advance(OPEN);
+    let probe = breaker.try_acquire().unwrap();
+    third.success();
+    fourth.failure();
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    probe.success();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert_eq!(recorder.count("state"), 3);
+}
+
+// B31
+#[test]
+fn it_is_steered_by_hand() {
+    let clock = ManualClock::new();
+    let recorder = recorder();
+    let breaker = consecutive(2).clock(clock.clone()).observer(recorder.clone()).build().unwrap();
+    breaker.force_open();
+    clock.advance(Duration::from_secs(1 << 20));
+    assert_eq!(retry_after(&breaker), None, "no time is known");
+    breaker.disable();
+    (0..10).for_each(|_| fail(&breaker));
+    assert_eq!(breaker.state(), CircuitState::Disabled, "never trips");
+    breaker.close();
+    assert_eq!(breaker.snapshot().consecutive_failures, 0);
+    fail(&breaker);
+    breaker.close();
+    fail(&breaker);
+    assert_eq!(breaker.state(), CircuitState::Closed, "closing a closed one empties it");
+    breaker.open_for(Duration::from_secs(9));
+    assert!(retry_after(&breaker).unwrap() > Duration::from_secs(8));
+    breaker.half_open();
+    finish(&breaker, Verdict::Success);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    let states: Vec<_> = recorder.take().into_iter().filter(|line| line.starts_with("state")).collect();
+    assert_eq!(
+        states,
+        [
+            "state closed -> forced_open: by_hand",
+            "state forced_open -> disabled: by_hand",
+            "state disabled -> closed: by_hand",
+            "state closed -> open: by_hand",
+            "state open -> half_open: by_hand",
+            "state half_open -> closed: probe_succeeded",
+        ]
+    );
+}
+
+#[test]
+fn a_disabled_breaker_counts() {
+    let breaker = CircuitBreaker::new("db");
+    breaker.disable();
+    (0..30).for_each(|_| fail(&breaker));
+    let window = breaker.snapshot().time_window.unwrap();
+    assert_eq!((window.calls, window.failed, breaker.state()), (30, 30, CircuitState::Disabled));
+}
+
+// B32
+#[test]
+fn clones_share_one_circuit_and_two_breakers_do_not() {
+    let breaker = consecutive(1).build().unwrap();
+    let (clone, other) = (breaker.clone(), consecutive(1).build().unwrap());
+    fail(&clone);
+    assert_eq!(breaker.state(), CircuitState::Open);
+    assert_eq!(other.state(), CircuitState::Closed);
+}
+
+// B36
+#[test]
+fn slow_calls_trip_it_by_the_time_at_which_they_end() {
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("db")
+        .no_failure_rate()
+        .slow_calls(Duration::from_millis(100), 0.5)
+        .min_calls(4)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let permits = [(); 4].map(|()| breaker.try_acquire().unwrap());
+    clock.advance(Duration::from_millis(100));
+    let [first, second, third, fourth] = permits;
+    first.success();
+    second.success();
+    clock.advance(Duration::from_millis(1));
+    third.success();
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    fourth.success();
+    assert_eq!(breaker.state(), CircuitState::Open, "two of four took longer than 100 ms");
+}
+
+#[test]
+fn a_call_that_is_cancelled_counts_as_slow_if_it_was() {
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("db")
+        .slow_calls(Duration::from_millis(100), 0.5)
+        .min_calls(2)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    drop(breaker.try_acquire().unwrap());
+    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 0, "cancelled early it says nothing");
+    for expected in [CircuitState::Closed, CircuitState::Open] {
+        let permit = breaker.try_acquire().unwrap();
+        clock.advance(Duration::from_millis(101));
+        drop(permit);
+        assert_eq!(breaker.state(), expected);
+    }
+}
+
+#[test]
+fn gradual_recovery_lets_a_growing_share_in() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).gradual_recovery(Duration::from_secs(10)).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    finish(&breaker, Verdict::Success);
+    let share = || (0..100).filter(|_| breaker.try_acquire().is_ok()).count();
+    let early = share();
+    clock.advance(Duration::from_secs(5));
+    let half = share();
+    clock.advance(Duration::from_secs(6));
+    assert!((8..=12).contains(&early) && (50..=60).contains(&half), "{early} {half}");
+    assert_eq!(share(), 100);
+}
+
+// B38
+#[test]
+fn several_probes_run_at_once_and_so_many_must_succeed() {
+    let clock = ManualClock::new();
+    let breaker = consecutive(1).probes(2).probe_successes(3).clock(clock.clone()).build().unwrap();
+    fail(&breaker);
+    clock.advance(OPEN);
+    let (first, second) = (breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap());
+    assert!(breaker.try_acquire().is_err(), "two at once");
+    first.success();
+    second.success();
+    assert_eq!((breaker.state(), breaker.snapshot().probes_succeeded), (CircuitState::HalfOpen, 2));
+    finish(&breaker, Verdict::Success);
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// G24
+#[test]
+fn an_observer_that_panics_spoils_nothing() {
+    let breaker = consecutive(1)
+        .observer(|event: &tower_rampart::Event<'_>| {
+            if let tower_rampart::EventKind::StateChanged { .. } = event.kind {
+                panic!("the observer");
+            }
+        })
+        .build()
+        .unwrap();
+    let failing = std::panic::AssertUnwindSafe(|| fail(&breaker));
+    assert!(std::panic::catch_unwind(failing).is_err());
+    assert_eq!(breaker.state(), CircuitState::Open);
+    assert!(breaker.try_acquire().is_err());
+}
+
+// B37, G26
+#[test]
+fn under_races_each_transition_is_told_once_and_in_order() {
+    let recorder = recorder();
+    let breaker = consecutive(5).observer(recorder.clone()).open_duration(Duration::from_millis(1)).build().unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let breaker = &breaker;
+            scope.spawn(move || {
+                for call in 0..500_u32 {
+                    if let Ok(permit) = breaker.try_acquire() {
+                        permit.finish(if (call / 50 + thread) % 2 == 0 { Verdict::Failure } else { Verdict::Success });
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(breaker.snapshot().probes_in_flight, 0);
+    let closed = recorder.count("state half_open -> closed");
+    let opened = recorder.count("state closed -> open");
+    assert!(opened > 0 && opened - closed <= 1, "{opened} trips, {closed} recoveries");
+}

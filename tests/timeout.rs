@@ -1,0 +1,415 @@
+//! What a timeout promises: items T and G of the contract.
+
+mod support;
+
+use std::{
+    future::{Future, pending, ready},
+    panic::AssertUnwindSafe,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use support::{
+    BoxError,
+    probe::{Probe, Ready, Reply, Script},
+    recorder::Recorder,
+};
+use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_rampart::{
+    AsRejection, Event, EventKind, Rejection, deadline,
+    timeout::{Timeout, TimeoutService},
+};
+
+const LIMIT: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(1);
+
+fn service(limit: Duration) -> (Script, TimeoutService<Probe>) {
+    let (script, probe) = Script::new();
+    (script, Timeout::new("t", limit).layer().layer(probe))
+}
+
+fn timed_out<T>(result: &Result<T, BoxError>) -> Option<(&str, Duration, bool)> {
+    match result.as_ref().err()?.as_rejection()? {
+        Rejection::TimedOut { name, after, attempted, .. } => Some((name.as_str(), *after, *attempted)),
+        _ => None,
+    }
+}
+
+// T1, T32, G22: outside of a runtime there is no timer to register, and none is needed.
+#[test]
+fn a_service_that_is_ready_at_once_registers_no_timer() {
+    let (_, mut service) = service(LIMIT);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    assert!(matches!(pin!(service.call("a")).poll(&mut cx), Poll::Ready(Ok("ok"))));
+}
+
+// T32
+#[test]
+fn a_pending_call_without_a_runtime_panics_with_a_clear_message() {
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut cx).is_ready());
+    let mut future = Box::pin(service.call("a"));
+    let panic = std::panic::catch_unwind(AssertUnwindSafe(|| drop(future.as_mut().poll(&mut cx)))).unwrap_err();
+    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap();
+    assert!(message.contains("runtime"), "{message}");
+}
+
+// T2, T3, T5, T27
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_is_given_up_at_the_limit_and_not_before() {
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("a"));
+    assert_pending!(call.poll());
+    advance(LIMIT - TICK).await;
+    assert_pending!(call.poll());
+    advance(TICK * 2).await;
+    assert!(call.is_woken());
+    let result = assert_ready!(call.poll());
+    assert_eq!(script.live(), 0, "the inner future is gone before the caller hears of it");
+    assert_eq!(timed_out(&result), Some(("t", LIMIT, true)));
+    assert_eq!(result.unwrap_err().to_string(), "timeout `t` fired after 100ms");
+}
+
+// T4
+#[tokio::test(start_paused = true)]
+async fn on_a_tie_the_response_wins() {
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("a"));
+    assert_pending!(call.poll());
+    advance(LIMIT * 2).await;
+    script.answer(Ok("late but there"));
+    assert_eq!(assert_ready!(call.poll()).unwrap(), "late but there");
+}
+
+// T6
+#[tokio::test]
+async fn an_inner_future_that_eats_the_cooperative_budget_does_not_starve_the_timer() {
+    let hog = std::future::poll_fn(|cx| {
+        while tokio::task::coop::has_budget_remaining() {
+            // Each ready receive consumes budget.
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            sender.send(()).unwrap();
+            let _ = pin!(receiver).poll(cx);
+        }
+        cx.waker().wake_by_ref();
+        Poll::<Result<(), BoxError>>::Pending
+    });
+    let result = Timeout::new("t", Duration::from_millis(20)).run(hog).await;
+    assert!(timed_out(&result).is_some());
+}
+
+// T7
+#[tokio::test(start_paused = true)]
+async fn the_longest_limit_is_never() {
+    for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+        let (script, mut service) = service(limit);
+        script.reply(Reply::Later);
+        let mut call = task::spawn(service.ready().await.unwrap().call("a"));
+        assert_pending!(call.poll());
+        advance(Duration::from_secs(86_400 * 365)).await;
+        assert_pending!(call.poll());
+        script.answer(Ok("at last"));
+        assert!(assert_ready!(call.poll()).is_ok());
+    }
+}
+
+// T8
+#[tokio::test(start_paused = true)]
+async fn zero_lets_a_ready_call_through_and_gives_up_any_other_at_its_first_poll() {
+    let (script, mut service) = service(Duration::ZERO);
+    assert!(service.ready().await.unwrap().call("a").await.is_ok());
+    script.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("b"));
+    assert_eq!(timed_out(&assert_ready!(call.poll())), Some(("t", Duration::ZERO, true)));
+}
+
+// T9
+#[tokio::test(start_paused = true)]
+async fn the_clock_starts_at_the_first_poll() {
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("a"));
+    advance(LIMIT * 5).await;
+    assert_pending!(call.poll());
+    advance(LIMIT - TICK).await;
+    assert_pending!(call.poll());
+    advance(TICK * 2).await;
+    assert!(assert_ready!(call.poll()).is_err());
+}
+
+// T10, G1, G2, G14
+#[tokio::test(start_paused = true)]
+async fn waiting_for_readiness_does_not_count() {
+    let (script, service) = service(LIMIT);
+    script.set_ready(Ready::No);
+    let mut service = task::spawn(service);
+    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    advance(LIMIT * 10).await;
+    script.set_ready(Ready::Yes);
+    assert!(service.is_woken());
+    assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+    assert!(service.enter(|_, mut service| service.call("a")).await.is_ok());
+    script.set_ready(Ready::Err("dead"));
+    let error = assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+    assert_eq!(error.to_string(), "dead");
+}
+
+// T12
+#[tokio::test(start_paused = true)]
+async fn a_request_may_bring_its_own_limit() {
+    let (script, probe) = Script::new();
+    let own = |request: &&'static str| (*request == "short").then_some(LIMIT / 10);
+    let mut service = Timeout::new("t", LIMIT).layer().per_request(own).layer(probe);
+    for (request, limit) in [("short", LIMIT / 10), ("other", LIMIT)] {
+        script.reply(Reply::Later);
+        let result = service.ready().await.unwrap().call(request).await;
+        assert_eq!(timed_out(&result), Some(("t", limit, true)));
+    }
+}
+
+// T13
+#[tokio::test(start_paused = true)]
+async fn of_two_timeouts_the_shorter_fires_and_is_named() {
+    for (outer, inner, name) in [(LIMIT, LIMIT * 2, "outer"), (LIMIT * 2, LIMIT, "inner")] {
+        let (script, probe) = Script::new();
+        script.reply(Reply::Later);
+        let layers = ServiceBuilder::new()
+            .layer(Timeout::new("outer", outer).layer())
+            .layer(Timeout::new("inner", inner).layer());
+        let result = layers.service(probe).oneshot("a").await;
+        assert_eq!(timed_out(&result), Some((name, LIMIT, true)));
+    }
+}
+
+// T14
+#[tokio::test(start_paused = true)]
+async fn what_is_inside_sees_the_time_left_and_it_only_shrinks() {
+    let seen = async |outer: Duration, inner: Duration| {
+        let look = service_fn(|(): ()| async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok::<_, BoxError>(deadline::remaining())
+        });
+        let layers = ServiceBuilder::new()
+            .layer(Timeout::new("outer", outer).layer())
+            .layer(Timeout::new("inner", inner).layer());
+        layers.service(look).oneshot(()).await.unwrap().unwrap()
+    };
+    let about = |left: Duration, expected: u64| left.abs_diff(Duration::from_millis(expected)) <= TICK * 2;
+    assert!(about(seen(LIMIT, LIMIT * 2).await, 90));
+    assert!(about(seen(LIMIT * 2, LIMIT).await, 90));
+    assert_eq!(deadline::remaining(), None, "and outside there is none");
+}
+
+// T14: at the first poll already, and in `call`.
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_visible_before_anything_was_pending() {
+    let look = service_fn(|(): ()| ready(Ok::<_, BoxError>(deadline::remaining())));
+    let service = Timeout::new("t", LIMIT).layer().layer(look);
+    assert_eq!(service.oneshot(()).await.unwrap(), Some(LIMIT));
+    let at_first_poll = async { Ok::<_, BoxError>((deadline::current(), deadline::current())) };
+    let (first, second) = Timeout::new("t", LIMIT).run(at_first_poll).await.unwrap();
+    assert_eq!(first, second, "the clock starts once");
+}
+
+// T15
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_is_answered_without_a_call() {
+    let (script, service) = service(LIMIT);
+    let result = deadline::scope(Instant::now(), service.oneshot("a")).await;
+    assert_eq!(timed_out(&result), Some(("t", LIMIT, false)));
+    assert!(!result.unwrap_err().as_rejection().unwrap().was_attempted());
+    assert_eq!(script.calls(), 0);
+}
+
+// T17
+#[tokio::test(start_paused = true)]
+async fn a_first_poll_after_the_deadline_polls_the_service_once() {
+    for (reply, served) in [(Reply::Ok("there"), true), (Reply::Later, false)] {
+        let (script, mut service) = service(LIMIT);
+        script.reply(reply);
+        service.ready().await.unwrap();
+        let at = Instant::now() + LIMIT / 2;
+        // The call is made in time, and polled too late.
+        let mut made = task::spawn(deadline::scope(at, async { Ok::<_, BoxError>(service.call("a")) }));
+        let mut call = task::spawn(assert_ready!(made.poll()).unwrap());
+        advance(LIMIT).await;
+        let result = assert_ready!(call.poll());
+        assert_eq!(result.is_ok(), served);
+        drop(call);
+        assert_eq!((script.calls(), script.live()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_from_outside_is_enforced_by_the_timeout_inside() {
+    let (script, service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let began = Instant::now();
+    let result = deadline::scope(began + LIMIT / 2, service.oneshot("a")).await;
+    assert!(timed_out(&result).is_some());
+    assert!(began.elapsed() <= LIMIT / 2 + TICK);
+}
+
+// T18
+#[tokio::test(start_paused = true)]
+async fn a_call_that_moves_to_another_task_wakes_that_one() {
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let mut call = Box::pin(service.ready().await.unwrap().call("a"));
+    let mut first = task::spawn(());
+    assert!(first.enter(|cx, _| call.as_mut().poll(cx)).is_pending());
+    let mut second = task::spawn(());
+    assert!(second.enter(|cx, _| call.as_mut().poll(cx)).is_pending());
+    advance(LIMIT + TICK).await;
+    assert!(second.is_woken() && !first.is_woken());
+}
+
+// T16, T19, T31, G9, G10
+#[tokio::test(start_paused = true)]
+async fn dropped_unpolled_pending_or_with_its_service_gone() {
+    let (script, mut service) = service(LIMIT);
+    drop(service.ready().await.unwrap().call("unpolled"));
+    script.reply(Reply::Later).reply(Reply::Later);
+    let mut dropped = task::spawn(service.ready().await.unwrap().call("pending"));
+    assert_pending!(dropped.poll());
+    drop(dropped);
+    assert_eq!(script.live(), 0);
+    let call = service.ready().await.unwrap().call("in flight");
+    drop(service);
+    script.answer(Ok("of the dropped service"));
+    assert_eq!(call.await.unwrap(), "of the dropped service");
+}
+
+// T20, G12, G13
+#[tokio::test]
+async fn results_pass_by_value() {
+    let (script, mut service) = service(LIMIT);
+    let error: BoxError = "boom".into();
+    let address = std::ptr::from_ref(&*error).cast::<()>();
+    script.reply(Reply::Err(error));
+    let error = service.ready().await.unwrap().call("a").await.unwrap_err();
+    assert_eq!(std::ptr::from_ref(&*error).cast::<()>(), address);
+}
+
+// T25, G6, G5
+#[tokio::test]
+async fn a_clone_starts_unready_and_shares_nothing_but_the_limit() {
+    let (script, mut service) = service(LIMIT);
+    service.ready().await.unwrap();
+    let mut clone = service.clone();
+    assert!(service.call("first").await.is_ok());
+    assert!(clone.ready().await.unwrap().call("second").await.is_ok());
+    assert_eq!(script.requests(), ["first", "second"]);
+}
+
+// T26
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_timeouts_at_once() {
+    let timeout = Timeout::new("t", LIMIT);
+    let calls = (0..10_000).map(|_| timeout.run(pending::<Result<(), BoxError>>()));
+    let results = futures_util::future::join_all(calls).await;
+    assert!(results.iter().all(|result| timed_out(result).is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_is_changed_for_calls_that_begin_later() {
+    let timeout = Timeout::new("t", LIMIT);
+    let (script, probe) = Script::new();
+    let mut service = timeout.layer().layer(probe);
+    script.reply(Reply::Later).reply(Reply::Later);
+    let before = service.ready().await.unwrap().call("before");
+    timeout.set_limit(LIMIT * 3);
+    assert_eq!(timeout.snapshot().limit, LIMIT * 3);
+    assert_eq!(timed_out(&before.await).unwrap().1, LIMIT);
+    assert_eq!(timed_out(&service.ready().await.unwrap().call("after").await).unwrap().1, LIMIT * 3);
+}
+
+// T29, G23
+#[tokio::test(start_paused = true)]
+async fn the_observer_hears_each_end_and_the_time_it_took() {
+    let recorder = Recorder::new();
+    let elapsed = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let times = elapsed.clone();
+    let observer = move |event: &Event<'_>| {
+        if let EventKind::Completed { elapsed, .. } | EventKind::Cancelled { elapsed, .. } = event.kind {
+            times.lock().unwrap().push(elapsed.unwrap());
+        }
+    };
+    let timeout = Timeout::builder("t", LIMIT).observer((recorder.clone(), observer)).build();
+    let (script, probe) = Script::new();
+    let mut service = timeout.layer().layer(probe);
+    let half = || async {
+        tokio::time::sleep(LIMIT / 2).await;
+        Ok::<_, BoxError>(())
+    };
+    timeout.run(half()).await.unwrap();
+    assert!(timeout.run(async { Err::<(), BoxError>("boom".into()) }).await.is_err());
+    script.reply(Reply::Later);
+    assert!(service.ready().await.unwrap().call("slow").await.is_err());
+    drop(service.ready().await.unwrap().call("dropped"));
+    script.reply(Reply::PanicInPoll).reply(Reply::PanicInCall);
+    let call = service.ready().await.unwrap().call("panics");
+    assert!(AssertUnwindSafe(call).catch_unwind().await.is_err());
+    service.ready().await.unwrap();
+    assert!(std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call("panics")))).is_err());
+    let passed = deadline::scope(Instant::now(), timeout.run(half())).await;
+    assert!(passed.is_err());
+    assert_eq!(
+        recorder.take(),
+        [
+            "admitted",
+            "completed success",
+            "admitted",
+            "completed failure",
+            "admitted",
+            "rejected timed_out",
+            "admitted",
+            "cancelled",
+            "admitted",
+            "cancelled",
+            "admitted",
+            "cancelled",
+            "rejected timed_out",
+        ]
+    );
+    assert_eq!(elapsed.lock().unwrap()[0], LIMIT / 2);
+}
+
+// T30
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_works_on_the_multi_thread_runtime() {
+    let timeout = Timeout::new(format!("t-{}", 1), Duration::from_millis(5));
+    let result = tokio::spawn(async move { timeout.run(pending::<Result<(), BoxError>>()).await }).await.unwrap();
+    assert_eq!(timed_out(&result).unwrap().0, "t-1");
+}
+
+// G16, G17, G18, G20, G21
+#[tokio::test]
+async fn it_works_borrowed_boxed_buffered_and_optional() {
+    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
+
+    let timeout = Timeout::new("t", LIMIT);
+    send_sync(&timeout.layer());
+    assert!(format!("{timeout:?}").contains("100ms"));
+    let (script, mut service) = service(LIMIT);
+    assert!((&mut service).oneshot("a").await.is_ok());
+    let boxed: Box<dyn Service<&'static str, Response = _, Error = BoxError, Future = _> + Send> =
+        Box::new(service.clone());
+    assert!(boxed.oneshot("b").await.is_ok());
+    script.reply(Reply::Later);
+    let result = tower::buffer::Buffer::new(service.clone(), 4).oneshot("c").await;
+    assert!(timed_out(&result).is_some(), "found through the buffer");
+    for layer in [None, Some(timeout.layer())] {
+        assert!(ServiceBuilder::new().option_layer(layer).service(service.clone()).oneshot("d").await.is_ok());
+    }
+}
