@@ -139,10 +139,16 @@ pub(crate) fn mark_exhausted() {
 }
 
 /// Polls an attempt, and tells whether a retry inside gave up as it returned.
+///
+/// The mark is meant for the innermost retry around, which sets it again if it gives up itself: what is around both
+/// finds it as it was before.
 pub(crate) fn watch_exhausted<R>(poll: impl FnOnce() -> R) -> (R, bool) {
-    AMBIENT.set(Ambient { exhausted: false, ..AMBIENT.get() });
+    let outer = AMBIENT.get();
+    AMBIENT.set(Ambient { exhausted: false, ..outer });
     let output = poll();
-    (output, AMBIENT.get().exhausted)
+    let inner = AMBIENT.get();
+    AMBIENT.set(Ambient { exhausted: outer.exhausted, ..inner });
+    (output, inner.exhausted)
 }
 
 /// A limit of time and its clock, which starts when somebody asks for the deadline, inside or outside.

@@ -52,6 +52,31 @@ fn a_rejection_is_found_in_io_errors_whose_source_skips_it() {
     assert_eq!(timed_out.kind(), std::io::ErrorKind::TimedOut);
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct Transparent(BoxError);
+
+#[test]
+fn a_rejection_is_found_in_transparent_wrappers_and_shows_no_source_to_others() {
+    let transparent: BoxError = Transparent(open().into()).into();
+    assert_eq!(transparent.as_rejection(), Some(&open()));
+    let deep: BoxError = Wrapped(Transparent(Transparent(open().into()).into()).into()).into();
+    assert_eq!(deep.as_rejection(), Some(&open()));
+    assert_eq!(find_rejection(&Transparent("refused".into())), None);
+    assert!(transparent.source().is_none() && open().source().is_none());
+    assert_eq!(Box::<dyn std::error::Error>::from(open()).as_rejection(), Some(&open()));
+}
+
+// The compiler has forgotten that the boxed error is `'static` when it asks whether these blocks are `Send`.
+#[tokio::test]
+async fn stacks_with_boxed_errors_are_called_with_oneshot_in_spawned_blocks() {
+    let echo = tower::service_fn(|request: u32| async move { Ok::<_, BoxError>(request) });
+    let retry = tower_rampart::retry::Retry::attempts("test", 2).unwrap();
+    let breaker = tower_rampart::circuit_breaker::CircuitBreaker::new("test");
+    let service = retry.layer().layer(breaker.layer().layer(echo));
+    assert_eq!(tokio::spawn(async move { service.oneshot(1).await }).await.unwrap().unwrap(), 1);
+}
+
 #[cfg(feature = "anyhow")]
 #[test]
 fn a_rejection_is_found_in_anyhow_errors_under_context() {

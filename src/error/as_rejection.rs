@@ -1,4 +1,4 @@
-use std::error::Error as StdError;
+use std::{cell::Cell, error::Error as StdError};
 
 use super::Rejection;
 
@@ -20,20 +20,47 @@ pub trait AsRejection {
 
 /// The first rejection in `error` or its sources.
 ///
-/// Looks into `std::io::Error` as well, whose `source()` skips the error it was made from. A wrapper that is
-/// `#[error(transparent)]` hides what it holds, also from this walk.
+/// Sees through wrappers whose `source()` is that of what they hold: `std::io::Error`, and what is
+/// `#[error(transparent)]`.
 pub fn find_rejection<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Rejection> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(rejection) = error.downcast_ref::<Rejection>() {
             return Some(rejection);
         }
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
+        next = source_or_rejection(error);
     }
     None
+}
+
+thread_local! {
+    static ASKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The error's source, where a rejection that is asked for its source answers with itself.
+///
+/// When the compiler looks at an async block from outside (to see whether it is `Send`) it has forgotten that a boxed
+/// error in it is `'static`. So `AsRejection` must hold for boxes of any lifetime, or a stack that is called with
+/// `oneshot` in a spawned block would not compile; and what may not be `'static` cannot be downcast. Its source can be,
+/// always. So the question goes there, by a way that is open in safe code.
+fn source_or_rejection<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
+    /// Takes the question back when nobody answered, also when `source` panicked.
+    struct Asked;
+
+    impl Drop for Asked {
+        fn drop(&mut self) {
+            ASKED.set(false);
+        }
+    }
+
+    ASKED.set(true);
+    let _asked = Asked;
+    error.source()
+}
+
+/// Whether a rejection is asked by [`source_or_rejection`]; true once per question.
+pub(super) fn is_asked() -> bool {
+    ASKED.take()
 }
 
 impl AsRejection for Rejection {
@@ -48,21 +75,21 @@ impl AsRejection for std::convert::Infallible {
     }
 }
 
-impl AsRejection for Box<dyn StdError + Send + Sync> {
+impl AsRejection for Box<dyn StdError + Send + Sync + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        find_rejection(&**self)
+        source_or_rejection(&**self).and_then(find_rejection)
     }
 }
 
-impl AsRejection for Box<dyn StdError + Send> {
+impl AsRejection for Box<dyn StdError + Send + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        find_rejection(&**self)
+        source_or_rejection(&**self).and_then(find_rejection)
     }
 }
 
-impl AsRejection for Box<dyn StdError> {
+impl AsRejection for Box<dyn StdError + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        find_rejection(&**self)
+        source_or_rejection(&**self).and_then(find_rejection)
     }
 }
 

@@ -24,7 +24,7 @@
 //! enum PaymentError {
 //!     #[error("card declined")]
 //!     Declined,
-//!     // Not `#[error(transparent)]`: that would hide the rejection from a walk of the source chain.
+//!     // `#[error(transparent)]` would do here, but hide the rejection from others who walk the sources.
 //!     #[error("payment service is protected")]
 //!     Rejected(#[from] Rejection),
 //! }

@@ -1,5 +1,6 @@
 use std::{fmt, time::Duration};
 
+use super::as_rejection::is_asked;
 use crate::{event::Pattern, name::Name};
 
 /// Why a layer refused a call, or gave it up.
@@ -160,7 +161,12 @@ impl fmt::Display for Rejection {
     }
 }
 
-impl std::error::Error for Rejection {}
+impl std::error::Error for Rejection {
+    /// None; what looks for a rejection in an error of unknown lifetime is answered with the rejection itself.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        if is_asked() { Some(self) } else { None }
+    }
+}
 
 impl From<Rejection> for std::io::Error {
     /// Keeps the rejection as the inner error; a timeout has the kind [`TimedOut`](std::io::ErrorKind::TimedOut), all

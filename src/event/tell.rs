@@ -1,4 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use super::{Event, EventKind, Observer, Pattern};
 use crate::{error::Rejection, name::Name};
@@ -28,17 +32,25 @@ impl Tell {
     /// Emits what `kind` makes, if anybody listens.
     pub(crate) fn event<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
         if let Some(observer) = &self.observer {
-            observer.on_event(&Event { pattern: self.pattern, name: &self.name, kind: kind() });
+            self.tell(&**observer, kind());
         }
     }
 
     /// Emits [`EventKind::Rejected`] and hands the rejection back.
     pub(crate) fn reject(&self, rejection: Rejection) -> Rejection {
-        if let Some(observer) = &self.observer {
-            let kind = EventKind::Rejected { rejection: &rejection };
-            observer.on_event(&Event { pattern: self.pattern, name: &self.name, kind });
-        }
+        self.event(|| EventKind::Rejected { rejection: &rejection });
         rejection
+    }
+
+    fn tell(&self, observer: &dyn Observer, kind: EventKind<'_>) {
+        let event = Event { pattern: self.pattern, name: &self.name, kind };
+        if std::thread::panicking() {
+            // A call is dropped by a panic, its observer's perhaps. Another panic that left the destructor we are called
+            // from would abort the process.
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(&event)));
+        } else {
+            observer.on_event(&event);
+        }
     }
 }
 

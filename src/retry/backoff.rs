@@ -16,7 +16,8 @@ pub enum Jitter {
     Full,
     /// Uniform between half the delay and the delay: never at once.
     Equal,
-    /// Uniform between the base and three times the previous delay.
+    /// Uniform between the base and three times the previous delay, which before the first one is the base. Has its own
+    /// growth: the factor is not used.
     Decorrelated,
 }
 
@@ -83,7 +84,9 @@ impl Backoff {
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |reason| Err(ConfigError::new("backoff", reason));
-        if !(self.factor.is_finite() && self.factor >= 1.0) {
+        if self.base.is_zero() && !self.max.is_zero() {
+            wrong("the base delay is zero, and would stay so however often it is multiplied")
+        } else if !(self.factor.is_finite() && self.factor >= 1.0) {
             wrong("the factor must be a number, at least 1")
         } else if self.base > self.max {
             wrong("the base delay is above the maximum")
@@ -104,8 +107,9 @@ impl Progress {
     pub(super) fn next(&mut self, backoff: &Backoff, random: &Random) -> Duration {
         let (base, max) = (nanos_of(backoff.base), nanos_of(backoff.max));
         let grown = match (self.last, backoff.jitter) {
+            // From the first delay on: clients that failed together must be apart when they come back.
+            (last, Jitter::Decorrelated) => last.unwrap_or(base).saturating_mul(3),
             (None, _) => base,
-            (Some(last), Jitter::Decorrelated) => last.saturating_mul(3),
             // Casting from float saturates; doubling is exact up to 104 days.
             (Some(last), _) => (last as f64 * backoff.factor) as u64,
         };
@@ -115,9 +119,9 @@ impl Progress {
             Jitter::None => delay,
             Jitter::Full => random.duration(Duration::ZERO..=delay),
             Jitter::Equal => random.duration(delay / 2..=delay),
-            Jitter::Decorrelated => random.duration(backoff.base..=delay.max(backoff.base)),
+            Jitter::Decorrelated => random.duration(backoff.base.min(delay)..=delay),
         };
-        self.last = Some(if backoff.jitter == Jitter::Decorrelated { nanos_of(drawn).max(1) } else { grown });
+        self.last = Some(if backoff.jitter == Jitter::Decorrelated { nanos_of(drawn) } else { grown });
         drawn
     }
 }

@@ -104,7 +104,7 @@ pub struct RetryBudgetBuilder {
 }
 
 impl RetryBudgetBuilder {
-    /// Retries per success, from 0 to 1000; counted in thousandths, exactly.
+    /// Retries per success: 0, or from 0.001 to 1000. Counted in thousandths, exactly; a finer ratio is rounded to them.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
@@ -135,8 +135,8 @@ impl RetryBudgetBuilder {
     ///
     /// [`ConfigError`] when a field is out of its range.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
-        if !(0.0..=1000.0).contains(&self.ratio) {
-            return Err(ConfigError::new("ratio", "must be a number from 0 to 1000"));
+        if self.ratio != 0.0 && !(0.001..=1000.0).contains(&self.ratio) {
+            return Err(ConfigError::new("ratio", "must be 0 or a number from 0.001 to 1000"));
         }
         if !(1..=1_000_000).contains(&self.capacity) {
             return Err(ConfigError::new("capacity", "must be from 1 to 1,000,000 tokens"));

@@ -1,6 +1,9 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
-use super::{Backoff, Retry, RetryBudget, inner::Inner};
+use super::{Backoff, Jitter, Retry, RetryBudget, inner::Inner};
 use crate::{
     error::ConfigError,
     event::{Observer, Pattern, Tell},
@@ -13,7 +16,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenNotReady {
-    /// Waits until it is, within the call's deadlines.
+    /// Waits until it is, within the call's deadlines: at the earliest of them, the answer is the error of the last
+    /// attempt. See [`GiveUp`](Self::GiveUp) for what happens when it was not an error.
     #[default]
     Wait,
     /// Gives up and answers with the error of the last attempt, if that was an error; a response that was judged a
@@ -67,6 +71,25 @@ impl RetryBuilder {
         }
     }
 
+    /// For calls that somebody waits for: 3 attempts, 25 ms doubling to 250 ms, hints of up to 500 ms. The delays add
+    /// at most 75 ms to a call, unless a hint asks for more: later, an error is the better answer. Sets these three.
+    pub fn interactive(mut self) -> Self {
+        self.max_attempts = 3;
+        self.backoff = Backoff::exponential(Duration::from_millis(25), Duration::from_millis(250));
+        self.max_retry_after = Duration::from_millis(500);
+        self
+    }
+
+    /// For work that nobody waits for: 6 attempts, 500 ms doubling to 30 s with equal jitter, hints of up to a minute.
+    /// Its delays add up to 8 to 16 seconds, which survives the restart of a dependency, and none of them is next to
+    /// nothing, since there is no hurry. Sets these three.
+    pub fn background(mut self) -> Self {
+        self.max_attempts = 6;
+        self.backoff = Backoff::exponential(Duration::from_millis(500), Duration::from_secs(30)).jitter(Jitter::Equal);
+        self.max_retry_after = Duration::from_secs(60);
+        self
+    }
+
     /// Attempts in all, the first one included; at least 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -80,7 +103,8 @@ impl RetryBuilder {
     }
 
     /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is begun that would end after
-    /// it. The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
+    /// it. (With one exception: where a response was judged a failure, and the service is then not ready in time for
+    /// the next attempt, there is nothing left to answer with, and the attempt is made late.) The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
     /// the same way without this.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
@@ -142,18 +166,16 @@ impl RetryBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a number,
-    /// or its base above its maximum.
+    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
+    /// number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
-        if self.max_attempts == 0 {
-            return Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made"));
-        }
+        check_attempts(self.max_attempts)?;
         if self.deadline.is_some_and(|limit| limit.is_zero()) {
             return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
         }
         self.backoff.check()?;
         Ok(Retry(Shared::new(Inner {
-            max_attempts: self.max_attempts,
+            max_attempts: AtomicU32::new(self.max_attempts),
             backoff: self.backoff,
             deadline: self.deadline,
             max_retry_after: self.max_retry_after,
@@ -164,6 +186,13 @@ impl RetryBuilder {
             random: self.random,
             tell: Tell::new(Pattern::Retry, self.name, self.observer),
         })))
+    }
+}
+
+pub(super) fn check_attempts(attempts: u32) -> Result<(), ConfigError> {
+    match attempts {
+        0 => Err(ConfigError::new("max_attempts", "is zero: not even the first attempt could be made")),
+        _ => Ok(()),
     }
 }
 

@@ -16,11 +16,7 @@ use super::{
     inner::{Call, Next, Retrying},
     service::Site,
 };
-use crate::{
-    classify::{Classify, Verdict},
-    deadline,
-    hold::Hold,
-};
+use crate::{classify::Classify, deadline, hold::Hold};
 
 pin_project! {
     /// A call and its repetitions.
@@ -28,7 +24,9 @@ pin_project! {
     /// Dropping it cancels the attempt that is running, or sends no further one.
     ///
     /// A failed response is dropped before the delay, since it may hold a connection. A failed attempt's error is kept
-    /// until the next attempt is sent, and is the answer when that does not come to pass.
+    /// until the next attempt is sent, and is the answer when that does not come to pass: because the service fails to
+    /// become ready, or does not in time. Where there was a response and no error, the attempt is then made late, or
+    /// the answer is the error that the service's readiness failed with.
     pub struct ResponseFuture<S, Req, C, Q>
     where
         S: Service<Req>,
@@ -40,6 +38,8 @@ pin_project! {
         service: Option<S>,
         // The last attempt's error.
         error: Option<S::Error>,
+        // What the request says of itself, when there is no copy to ask: set with the last attempt.
+        idempotent: Option<bool>,
         #[pin]
         state: State<S::Future>,
     }
@@ -50,14 +50,14 @@ pin_project! {
     enum State<F> {
         Attempt { #[pin] future: F },
         Sleeping { #[pin] sleep: Sleep },
-        // The delay is over, the service must become ready.
-        Waiting,
+        // The delay is over, the service must become ready, until the deadline if there is one.
+        Waiting { #[pin] expiry: Option<Sleep> },
     }
 }
 
 impl<S: Service<Req>, Req, C, Q> ResponseFuture<S, Req, C, Q> {
     pub(super) fn new(call: Call<Hold<Site<S, C, Q>>>, attempt: S::Future, copy: Option<Req>) -> Self {
-        Self { call, copy, service: None, error: None, state: State::Attempt { future: attempt } }
+        Self { call, copy, service: None, error: None, idempotent: None, state: State::Attempt { future: attempt } }
     }
 }
 
@@ -79,8 +79,9 @@ where
                     let Call { holder: site, course, .. } = &mut *this.call;
                     let copy = &*this.copy;
                     let default = site.retry().idempotent;
+                    let declared = *this.idempotent;
                     let idempotent =
-                        || copy.as_ref().and_then(|copy| site.repeat.is_idempotent(copy)).unwrap_or(default);
+                        || copy.as_ref().map_or(declared, |copy| site.repeat.is_idempotent(copy)).unwrap_or(default);
                     let next = site.retry().judge(
                         course,
                         &site.classify,
@@ -91,6 +92,8 @@ where
                     );
                     match next {
                         Next::Answer(verdict) => {
+                            // Whoever keeps the future after its end keeps neither the request nor a service.
+                            (*this.copy, *this.service) = (None, None);
                             this.call.finish(verdict);
                             return Poll::Ready(result);
                         }
@@ -102,36 +105,50 @@ where
                 }
                 StateProj::Sleeping { sleep } => {
                     ready!(sleep.poll(cx));
-                    State::Waiting
+                    State::Waiting { expiry: None }
                 }
-                StateProj::Waiting => {
-                    let service = this.service.get_or_insert_with(|| this.call.holder.service());
-                    let (ready, refused) = match service.poll_ready(cx) {
-                        Poll::Ready(Ok(())) => (true, None),
-                        Poll::Ready(Err(error)) => (false, Some(error)),
-                        Poll::Pending => (false, None),
+                StateProj::Waiting { mut expiry } => {
+                    let Call { holder: site, course, .. } = &mut *this.call;
+                    let retry = site.retry();
+                    let service = this.service.get_or_insert_with(|| site.service());
+                    // Lateness comes first: a service that is not going to be called should not reserve anything.
+                    let instead = if this.error.is_some() && retry.is_late(course) {
+                        this.error.take()
+                    } else {
+                        match service.poll_ready(cx) {
+                            Poll::Ready(Ok(())) => None,
+                            Poll::Ready(Err(refused)) => Some(this.error.take().unwrap_or(refused)),
+                            // A failed response is gone: there is nothing else to answer with, so wait.
+                            Poll::Pending if this.error.is_none() => return Poll::Pending,
+                            Poll::Pending => {
+                                if retry.when_not_ready == WhenNotReady::Wait {
+                                    let Some(deadline) = course.deadline() else { return Poll::Pending };
+                                    if expiry.is_none() {
+                                        expiry.set(Some(tokio::time::sleep_until(deadline)));
+                                    }
+                                    if let Some(expiry) = expiry.as_pin_mut() {
+                                        ready!(expiry.poll(cx));
+                                    }
+                                }
+                                this.error.take()
+                            }
+                        }
                     };
-                    let retry = this.call.holder.retry();
-                    let give_up = refused.is_some()
-                        || (!ready && retry.when_not_ready == WhenNotReady::GiveUp)
-                        || retry.is_late(&this.call.course);
-                    // The answer is then the last attempt's error. A failed response is gone: if that is what it was, and
-                    // the service is merely late, the attempt is made after all.
-                    if let Some(error) = give_up.then(|| this.error.take().or(refused)).flatten() {
-                        this.call.finish(Verdict::Failure);
+                    if let Some(error) = instead {
+                        (*this.copy, *this.service) = (None, None);
+                        this.call.give_up();
                         return Poll::Ready(Err(error));
                     }
-                    if !ready {
-                        return Poll::Pending;
-                    }
                     let mut request = this.copy.take().expect("a retry needs a request");
-                    let Call { holder: site, course, .. } = &mut *this.call;
-                    let attempt = site.retry().sent(course);
-                    if site.retry().may_repeat(course) {
+                    let attempt = course.next();
+                    if attempt < retry.max_attempts() {
                         *this.copy = site.repeat.duplicate(&request);
+                    } else {
+                        *this.idempotent = site.repeat.is_idempotent(&request);
                     }
                     site.repeat.prepare(attempt, &mut request);
                     *this.error = None;
+                    course.sent();
                     State::Attempt { future: service.call(request) }
                 }
             };

@@ -1,7 +1,8 @@
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 
 use super::{
     Backoff, RetryBudget, RetryBuilder, RetryLayer,
+    builder::check_attempts,
     inner::{Call, Inner, Next},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 
 /// Repeats what failed. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones share the budget.
+/// A handle: cheap to clone, and all clones share the number of attempts, the budget and the observer.
 #[derive(Clone)]
 pub struct Retry(pub(super) Shared<Inner>);
 
@@ -103,18 +104,39 @@ impl Retry {
                     return result;
                 }
                 Next::Retry(delay) => {
-                    drop(result);
+                    // A failed response may hold a connection, and is dropped before the delay.
+                    let error = result.err();
                     tokio::time::sleep(delay).await;
-                    number = inner.sent(&mut call.course);
+                    if let Some(error) = error
+                        && inner.is_late(&call.course)
+                    {
+                        call.give_up();
+                        return Err(error);
+                    }
+                    number = call.course.next();
+                    call.course.sent();
                 }
             }
         }
     }
 
+    /// Changes the number of attempts in all while calls are in flight: 1 switches retries off. A call that waits for
+    /// its next attempt still makes it; one whose request was not copied, since it began as its last attempt, does not
+    /// get more.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when it is zero; the number then stays as it is.
+    pub fn set_max_attempts(&self, attempts: u32) -> Result<(), ConfigError> {
+        check_attempts(attempts)?;
+        self.0.max_attempts.store(attempts, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// How it is set, and how its budget stands.
     pub fn snapshot(&self) -> RetrySnapshot {
         RetrySnapshot {
-            max_attempts: self.0.max_attempts,
+            max_attempts: self.0.max_attempts(),
             backoff: self.0.backoff,
             deadline: self.0.deadline,
             max_retry_after: self.0.max_retry_after,

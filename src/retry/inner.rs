@@ -1,6 +1,9 @@
 //! What all handles and futures of one retry share, and the course of one call.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -15,7 +18,8 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) max_attempts: u32,
+    /// Read once or twice per call, written by hand only.
+    pub(crate) max_attempts: AtomicU32,
     pub(crate) backoff: Backoff,
     pub(crate) deadline: Option<Duration>,
     pub(crate) max_retry_after: Duration,
@@ -32,7 +36,10 @@ pub(crate) struct Inner {
 pub(crate) struct Course {
     made: u32,
     progress: Progress,
+    /// The earliest deadline known: its own, or once there was a failure, one around the call.
     deadline: Option<Instant>,
+    /// How the last result counts.
+    verdict: Verdict,
     /// A token was taken for a retry that has not been sent.
     owed: bool,
 }
@@ -51,23 +58,24 @@ impl Inner {
     pub(crate) fn begin(&self) -> Course {
         self.tell.event(|| EventKind::Admitted);
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
-        Course { made: 1, progress: Progress::default(), deadline, owed: false }
+        Course { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
     }
 
     /// Judges the result of an attempt.
     ///
-    /// `repeatable` is whether the request is there for another attempt, `idempotent` whether it was declared so, and
+    /// `copied` is whether the request is there for another attempt, `idempotent` whether it was declared so, and
     /// `exhausted` whether the result comes from a retry within that has given up.
     pub(crate) fn judge<T, E, C: Classify<T, E>>(
         &self,
         course: &mut Course,
         classify: &C,
         result: Result<&T, &E>,
-        repeatable: bool,
+        copied: bool,
         idempotent: impl FnOnce() -> bool,
         exhausted: bool,
     ) -> Next {
         let verdict = classify.classify(result);
+        course.verdict = verdict;
         if verdict == Verdict::Success {
             if let Some(budget) = &self.budget {
                 budget.deposit();
@@ -75,14 +83,22 @@ impl Inner {
             return Next::Answer(verdict);
         }
         let rejection = result.err().and_then(|error| classify.rejection(error));
+        // No copy is made for the last attempt. A retry of a single attempt has nothing that could be exhausted.
+        let may_repeat = self.may_repeat(course);
+        let repeatable = if may_repeat { copied } else { course.made > 1 };
         if !repeatable || !self.deserves(verdict, rejection, idempotent) {
+            if exhausted {
+                deadline::mark_exhausted();
+            }
             return Next::Answer(verdict);
         }
         let hint = match rejection {
-            Some(rejection) => rejection.retry_after(),
+            Some(Rejection::RateLimited { retry_after, .. }) => *retry_after,
+            // An open circuit knows when it can be asked again, but the next attempt goes elsewhere.
+            Some(_) => None,
             None => classify.retry_after(result),
         };
-        match self.schedule(course, hint, exhausted) {
+        match self.schedule(course, hint, exhausted || !may_repeat) {
             Some(delay) => Next::Retry(delay),
             None => {
                 // A retry outside should not multiply what was given up here.
@@ -96,6 +112,7 @@ impl Inner {
         let failed = matches!(verdict, Verdict::Failure | Verdict::Throttled);
         match rejection {
             None => failed,
+            // One that was not attempted met a deadline that had passed, which another attempt would meet too.
             Some(Rejection::TimedOut { attempted, .. }) => *attempted && failed && idempotent(),
             Some(Rejection::RateLimited { retry_after, .. }) => retry_after.is_some(),
             Some(_) => self.elsewhere,
@@ -109,12 +126,13 @@ impl Inner {
             self.tell.event(|| EventKind::RetriesExhausted { attempts });
             None
         };
-        if exhausted || attempts >= self.max_attempts || hint.is_some_and(|hint| hint > self.max_retry_after) {
+        if exhausted || hint.is_some_and(|hint| hint > self.max_retry_after) {
             return give_up();
         }
         let backoff = course.progress.next(&self.backoff, &self.random);
         let delay = hint.map_or(backoff, |hint| hint.max(backoff));
-        if let Some(deadline) = course.deadline.into_iter().chain(deadline::current()).min() {
+        course.deadline = course.deadline.into_iter().chain(deadline::current()).min();
+        if let Some(deadline) = course.deadline {
             // An attempt that begins at the deadline would be killed as it begins.
             if clock::instant().checked_add(delay).is_none_or(|at| at >= deadline) {
                 return give_up();
@@ -130,21 +148,19 @@ impl Inner {
         Some(delay)
     }
 
-    /// The next attempt is being sent; its number.
-    pub(crate) fn sent(&self, course: &mut Course) -> u32 {
-        course.owed = false;
-        course.made += 1;
-        course.made
-    }
-
-    /// Whether the time of the call is over.
+    /// Whether the attempt that was scheduled would begin too late, because the service was not ready before or the
+    /// timer was late.
     pub(crate) fn is_late(&self, course: &Course) -> bool {
         course.deadline.is_some_and(|deadline| clock::instant() >= deadline)
     }
 
-    /// Whether more attempts may follow the one that is being sent.
+    /// Whether more attempts may follow the one that was made last.
     pub(crate) fn may_repeat(&self, course: &Course) -> bool {
-        course.made < self.max_attempts
+        course.made < self.max_attempts()
+    }
+
+    pub(crate) fn max_attempts(&self) -> u32 {
+        self.max_attempts.load(Ordering::Relaxed)
     }
 
     fn settle(&self, course: &mut Course) {
@@ -153,6 +169,13 @@ impl Inner {
         {
             budget.give_back();
         }
+    }
+
+    /// The attempt that was scheduled is not sent after all: the last result is the answer.
+    fn give_up(&self, course: &Course) -> Verdict {
+        deadline::mark_exhausted();
+        self.tell.event(|| EventKind::RetriesExhausted { attempts: course.made });
+        course.verdict
     }
 
     /// The call ended. A token for a retry that was not sent goes back.
@@ -165,6 +188,24 @@ impl Inner {
     pub(crate) fn cancel(&self, course: &mut Course) {
         self.settle(course);
         self.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+    }
+}
+
+impl Course {
+    /// The number of the next attempt.
+    pub(crate) fn next(&self) -> u32 {
+        self.made + 1
+    }
+
+    /// The next attempt is sent.
+    pub(crate) fn sent(&mut self) {
+        self.owed = false;
+        self.made += 1;
+    }
+
+    /// The earliest deadline that an attempt must not begin after.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 }
 
@@ -196,6 +237,12 @@ impl<H: Retrying> Call<H> {
     pub(crate) fn finish(&mut self, verdict: Verdict) {
         self.ended = true;
         self.holder.retry().finish(&mut self.course, verdict);
+    }
+
+    /// Ends the call with the last result, instead of the attempt that was scheduled.
+    pub(crate) fn give_up(&mut self) {
+        let verdict = self.holder.retry().give_up(&self.course);
+        self.finish(verdict);
     }
 }
 

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use tower_layer::Layer;
 
 use super::{CloneWith, Cloned, IdempotentIf, PrepareWith, Retry, RetryService};
@@ -6,7 +8,7 @@ use crate::classify::{Classify, DefaultClassifier, Verdict};
 /// Puts a [`Retry`] around a service.
 ///
 /// `C` judges results, `Q` knows how to repeat a request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RetryLayer<C = DefaultClassifier, Q = Cloned> {
     retry: Retry,
     classify: C,
@@ -63,6 +65,12 @@ impl<C, Q> RetryLayer<C, Q> {
         F: Fn(u32, &mut Req),
     {
         RetryLayer { retry: self.retry, classify: self.classify, repeat: PrepareWith::new(self.repeat, prepare) }
+    }
+}
+
+impl<C, Q> fmt::Debug for RetryLayer<C, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer").field("retry", &self.retry).finish_non_exhaustive()
     }
 }
 

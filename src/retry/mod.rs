@@ -59,6 +59,10 @@
 //! | `TimedOut` by a layer below | if the request is idempotent: it may have been done |
 //! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_elsewhere`](RetryBuilder::retry_elsewhere) |
 //!
+//! To know a rejection, the classifier has to be asked for it: the default one is, a closure is not
+//! ([`Classify::rejection`](crate::Classify::rejection)). A closure that finds every error to be a failure has open
+//! circuits retried; let it answer `Ignored` for what carries a rejection, or implement the trait.
+//!
 //! Nothing is repeated when attempts, time or budget are used up, when the request cannot be copied, or when the failure
 //! comes from another retry further in that has given up: nested retries do not multiply. The caller then gets the last
 //! result, unchanged.
@@ -76,6 +80,7 @@
 //!
 //! # How to choose the numbers
 //!
+//! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two good sets of them.
 //! Attempts: 3. The budget's ratio is the load you allow an outage to add: 0.1 is a tenth. Base delay: the time a restart
 //! of a connection takes, tens of milliseconds; the cap: what a caller would still wait for. More important than any of
 //! them is a total timeout around.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -127,6 +128,12 @@ impl Clone for Probe {
     fn clone(&self) -> Self {
         self.script.0.clones.fetch_add(1, SeqCst);
         Self { script: self.script.clone(), ready: false }
+    }
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe").field("ready", &self.ready).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,144 @@
+//! Refusals by layers inside, and hints.
+
+use std::time::Duration;
+
+use tower::{Layer, ServiceExt};
+use tower_rampart::{
+    AsRejection, Classify, Rejection, Verdict,
+    retry::{Backoff, Jitter, RetryBuilder},
+};
+
+use crate::{
+    builder, failing, ms, now, recorded,
+    support::{
+        BoxError,
+        probe::{Reply, Script},
+    },
+};
+
+/// Attempts made, and when the last one ended, if the first one is refused like this.
+async fn refused(builder: RetryBuilder, rejection: Rejection) -> (usize, Duration) {
+    let (script, probe) = Script::new();
+    script.reply(Reply::Err(rejection.clone().into()));
+    let start = now();
+    let result = builder.build().unwrap().layer().layer(probe).oneshot("a").await;
+    if script.calls() == 1 {
+        assert_eq!(result.unwrap_err().as_rejection(), Some(&rejection), "the very rejection");
+    } else {
+        assert_eq!(result.unwrap(), "ok");
+    }
+    (script.calls(), now() - start)
+}
+
+fn open(retry_after: Option<Duration>) -> Rejection {
+    Rejection::circuit_open("inner", retry_after)
+}
+
+// R28, R29
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_now_and_here_is_not_repeated() {
+    let refusals =
+        [open(None), open(Some(ms(1))), Rejection::bulkhead_full("inner", 5), Rejection::queue_timeout("inner", ms(5))];
+    for refusal in refusals {
+        assert_eq!(refused(builder(), refusal).await, (1, ms(0)));
+    }
+}
+
+// R28, R29
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_goes_elsewhere_repeats_them_after_the_backoff() {
+    // The circuit's own time does not matter: the next attempt is another instance's.
+    let refusals = [
+        open(None),
+        open(Some(ms(200))),
+        open(Some(Duration::from_secs(3600))),
+        Rejection::bulkhead_full("inner", 5),
+        Rejection::queue_timeout("inner", ms(5)),
+    ];
+    for refusal in refusals {
+        assert_eq!(refused(builder().retry_elsewhere(true), refusal).await, (2, ms(10)));
+    }
+}
+
+// R27, R30
+#[tokio::test(start_paused = true)]
+async fn a_rate_limiters_refusal_is_repeated_after_its_time_if_that_is_not_too_long() {
+    let limited = |retry_after| Rejection::rate_limited("inner", retry_after, 5);
+    let capped = || builder().max_retry_after(ms(300));
+    assert_eq!(refused(capped(), limited(Some(ms(3)))).await, (2, ms(10)), "not before the backoff");
+    assert_eq!(refused(capped(), limited(Some(ms(200)))).await, (2, ms(200)));
+    assert_eq!(refused(capped(), limited(Some(ms(300)))).await, (2, ms(300)));
+    assert_eq!(refused(capped(), limited(Some(ms(301)))).await, (1, ms(0)));
+    assert_eq!(refused(capped(), limited(None)).await, (1, ms(0)), "it would never be let in");
+}
+
+// R31
+#[tokio::test(start_paused = true)]
+async fn what_timed_out_is_repeated_only_if_declared_idempotent() {
+    let timed_out = |attempted| Rejection::timed_out("inner", ms(5), attempted);
+    assert_eq!(refused(builder(), timed_out(true)).await, (1, ms(0)));
+    assert_eq!(refused(builder().idempotent(true), timed_out(true)).await, (2, ms(10)));
+    // Its deadline had passed before: so it would have the next time.
+    assert_eq!(refused(builder().idempotent(true), timed_out(false)).await, (1, ms(0)));
+}
+
+// R31
+#[tokio::test(start_paused = true)]
+async fn a_request_tells_by_itself_whether_it_is_idempotent() {
+    for default in [false, true] {
+        for (request, calls) in [("get", 3), ("post", 1)] {
+            let (script, probe) = Script::new();
+            for _ in 0..3 {
+                script.reply(Reply::Err(Rejection::timed_out("inner", ms(5), true).into()));
+            }
+            let (builder, recorder) = recorded();
+            let layer = builder.idempotent(default).build().unwrap().layer();
+            let service = layer.idempotent_if(|request: &&'static str| *request == "get").layer(probe);
+            service.oneshot(request).await.unwrap_err();
+            assert_eq!(script.calls(), calls);
+            // Also of its last attempt, of which there is no copy.
+            assert_eq!(recorder.count("retries exhausted after 3"), usize::from(request == "get"));
+        }
+    }
+}
+
+/// Anything but "ok" is a failure that asks to be left alone for so long.
+#[derive(Clone)]
+struct Hint(Duration);
+
+impl Classify<&'static str, BoxError> for Hint {
+    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
+        if result.is_ok_and(|response| *response == "ok") { Verdict::Success } else { Verdict::Throttled }
+    }
+
+    fn retry_after(&self, _: Result<&&'static str, &BoxError>) -> Option<Duration> {
+        Some(self.0)
+    }
+}
+
+// R27
+#[tokio::test(start_paused = true)]
+async fn the_hint_of_a_result_is_honoured_between_the_backoff_and_the_cap() {
+    for reply in [|| Reply::Ok("busy"), || Reply::Err("busy".into())] {
+        for (hint, calls, elapsed) in [(3, 2, 10), (200, 2, 200), (300, 2, 300), (301, 1, 0)] {
+            let (script, probe) = Script::new();
+            script.reply(reply());
+            let retry = builder().max_retry_after(ms(300)).build().unwrap();
+            let start = now();
+            let _ = retry.layer().classify(Hint(ms(hint))).layer(probe).oneshot("a").await;
+            assert_eq!((script.calls(), now() - start), (calls, ms(elapsed)), "a hint of {hint} ms");
+        }
+    }
+}
+
+// R27: the backoff that a hint is clamped to grows all the same.
+#[tokio::test(start_paused = true)]
+async fn a_hint_does_not_hold_the_backoff_up() {
+    let (_, probe) = failing(4);
+    let (recording, recorder) = recorded();
+    let backoff = Backoff::exponential(ms(100), ms(1000)).jitter(Jitter::None);
+    let retry = recording.max_attempts(4).backoff(backoff).build().unwrap();
+    retry.layer().classify(Hint(ms(250))).layer(probe).oneshot("a").await.unwrap_err();
+    let delays: Vec<_> = recorder.take().into_iter().filter(|line| line.starts_with("retry ")).collect();
+    assert_eq!(delays, ["retry 2 in 250ms", "retry 3 in 250ms", "retry 4 in 400ms"]);
+}
