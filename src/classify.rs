@@ -60,6 +60,13 @@ impl fmt::Display for Verdict {
 ///
 /// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The two hints have defaults that know nothing, so that a
 /// closure asks nothing of the error type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge results with the error `{E}`",
+    label = "the default classifier needs `{E}: AsRejection`",
+    note = "for an error of your own, implement `tower_rampart::AsRejection` (three lines)",
+    note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{E}` into `tower_rampart::Error<{E}>`",
+    note = "or give the layer a classifier of your own (`.classify_with(..)`), which needs no `AsRejection`"
+)]
 pub trait Classify<T, E> {
     /// How this result counts.
     fn classify(&self, result: Result<&T, &E>) -> Verdict;
