@@ -91,8 +91,10 @@ pub fn remaining() -> Option<Duration> {
 
 /// Runs `future` with a deadline that the code inside sees.
 ///
-/// Nothing enforces it but the timeouts inside: each of them fires at this deadline if it is earlier than its own. A
-/// deadline that surrounds the scope stays in force when it is the earlier one.
+/// Nothing enforces it but the timeouts inside: each of them fires at this deadline if it is earlier than its own. If it
+/// has passed before a call is made inside, the call's timeout answers without making it; a call that was made before
+/// the scope was put around it is polled once. A deadline that surrounds the scope stays in force when it is the
+/// earlier one.
 pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
     Scope { at, future }
 }

@@ -1,4 +1,5 @@
 //! What a timeout promises: items T and G of the contract.
+#![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
 
@@ -111,7 +112,8 @@ async fn an_inner_future_that_eats_the_cooperative_budget_does_not_starve_the_ti
 // T7
 #[tokio::test(start_paused = true)]
 async fn the_longest_limit_is_never() {
-    for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+    let centuries = Duration::from_secs(86_400 * 365 * 500);
+    for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 2), centuries] {
         let (script, mut service) = service(limit);
         script.reply(Reply::Later);
         let mut call = task::spawn(service.ready().await.unwrap().call("a"));
@@ -258,6 +260,25 @@ async fn a_deadline_from_outside_is_enforced_by_the_timeout_inside() {
     let result = deadline::scope(began + LIMIT / 2, service.oneshot("a")).await;
     assert!(timed_out(&result).is_some());
     assert!(began.elapsed() <= LIMIT / 2 + TICK);
+}
+
+// T14, T15: the call is made first, and the deadline put around it.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_around_a_call_that_was_made_already_is_enforced_too() {
+    for limit in [LIMIT, Duration::MAX] {
+        let (script, mut service) = service(limit);
+        script.reply(Reply::Later);
+        let call = service.ready().await.unwrap().call("a");
+        let began = Instant::now();
+        let result = tokio::time::timeout(LIMIT * 5, deadline::scope(began + LIMIT / 2, call)).await.unwrap();
+        assert_eq!(timed_out(&result), Some(("t", LIMIT / 2, true)));
+        assert!(began.elapsed() <= LIMIT / 2 + TICK);
+    }
+    let (script, mut service) = service(LIMIT);
+    script.reply(Reply::Later);
+    let call = service.ready().await.unwrap().call("a");
+    let later = deadline::scope(Instant::now() + LIMIT * 2, call).await;
+    assert_eq!(timed_out(&later), Some(("t", LIMIT, true)), "a later one changes nothing");
 }
 
 // T18

@@ -206,6 +206,10 @@ pub struct Token<'a> {
 
 impl Token<'_> {
     /// The call was never made: gives the tokens back.
+    ///
+    /// Exact while nobody has taken tokens since, or the bucket was not full before. Otherwise a token that has begun to
+    /// be replaced is not given back, since the bucket could then hold more than its due; the limiter is stricter for a
+    /// period at most.
     pub fn refund(mut self) {
         self.inner.gcra.cancel(self.slot);
         self.call.cancel();

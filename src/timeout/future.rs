@@ -84,8 +84,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        let rejection = match state.as_mut().project() {
-            StateProj::Late { rejection } => rejection.take().expect("polled after it ended"),
+        let (mut call, after) = match state.as_mut().project() {
+            StateProj::Late { rejection } => {
+                return Poll::Ready(Err(rejection.take().expect("polled after it ended").into()));
+            }
             StateProj::Calling { future, mut sleep, limit, after, call } => {
                 // A response that is there wins over the timer.
                 if let Poll::Ready(result) = limit.enter(|| future.poll(cx)) {
@@ -94,19 +96,27 @@ where
                 }
                 if !after.is_zero() {
                     if sleep.is_none() {
-                        let Some(deadline) = limit.deadline() else { return Poll::Pending };
+                        let mut deadline = limit.deadline();
+                        // A deadline from outside may have been put around the call after it was made.
+                        if let Some(at) = deadline::advised()
+                            && deadline.is_none_or(|own| at < own)
+                        {
+                            *after = at.saturating_duration_since(clock::instant());
+                            deadline = Some(at);
+                        }
+                        let Some(deadline) = deadline else { return Poll::Pending };
                         sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
                     }
                     if let Some(sleep) = sleep.as_pin_mut() {
                         ready!(sleep.poll(cx));
                     }
                 }
-                call.give_up(*after, true)
+                (Call(call.0.take()), *after)
             }
         };
-        // Drops the inner future before the caller hears of it.
+        // Drops the inner future before anybody hears of it: what it held is free by then, even if the observer panics.
         state.set(State::Late { rejection: None });
-        Poll::Ready(Err(rejection.into()))
+        Poll::Ready(Err(call.give_up(after, true).into()))
     }
 }
 

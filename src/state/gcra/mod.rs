@@ -42,8 +42,9 @@ const CELLS: usize = 8;
 /// - G4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
 ///
 /// A returned slot that is not the last goes to a cell, and a later call that would be refused or have to wait takes it
-/// from there, for as long as it is worth something. `freed` says that there may be one. With all cells taken a
-/// returned slot is lost: the limiter is a token stricter for a moment, never looser.
+/// from there, for as long as it is worth something. `freed` says that there may be one. With all cells taken, or when
+/// the debt of the slot has begun to be paid off, a returned slot is lost: the limiter is a token stricter for a moment,
+/// never looser.
 ///
 /// The parameters are in a table of four, by the word's version: a change of the rate publishes the next entry, and one
 /// swap of the word makes it valid and converts the debt. No check sees old debt with a new rate.
@@ -165,17 +166,16 @@ impl Gcra {
     }
 
     /// Gives tokens back that were not used: the request was never sent, or the wait for it was given up.
-    pub(crate) fn cancel(&self, slot: Slot) {
-        let last = drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
-            if word.version != slot.version || word.tat != slot.end {
-                return Step::Keep(false);
+    ///
+    /// The last slot goes back into the TAT, and takes freed ones before it along. Any other goes to a cell, where it is
+    /// worth something until its debt begins to be paid off, a period before its end.
+    pub(crate) fn cancel(&self, mut slot: Slot) {
+        while self.return_last(slot) {
+            let end = slot.end.saturating_sub(slot.period.saturating_mul(slot.cost.into()));
+            match self.take_cell(|word| word.version == slot.version && word.tat == end) {
+                Some(before) => slot = Slot { end: before.tat, cost: 1, ..slot },
+                None => return,
             }
-            let tat = slot.end.saturating_sub(slot.period.saturating_mul(u64::from(slot.cost)));
-            Step::Write(Word { tat, ..word }.pack(), true)
-        });
-        if last {
-            return;
         }
         let mut tokens = 0..slot.cost.min(CELLS as u32);
         for cell in &self.cells {
@@ -189,6 +189,29 @@ impl Gcra {
             let _ = cell.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Acquire);
         }
         self.hint(true);
+    }
+
+    fn return_last(&self, slot: Slot) -> bool {
+        drive(&self.word, |seen| {
+            let word = Word::unpack(seen);
+            if word.version != slot.version || word.tat != slot.end {
+                return Step::Keep(false);
+            }
+            let tat = slot.end.saturating_sub(slot.period.saturating_mul(u64::from(slot.cost)));
+            Step::Write(Word { tat, ..word }.pack(), true)
+        })
+    }
+
+    /// Takes a freed slot out of its cell.
+    fn take_cell(&self, wanted: impl Fn(Word) -> bool) -> Option<Word> {
+        self.cells.iter().find_map(|cell| {
+            let packed = cell.load(Ordering::Acquire);
+            let word = Word::unpack(packed);
+            let taken = packed != 0
+                && wanted(word)
+                && cell.compare_exchange(packed, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
+            taken.then_some(word)
+        })
     }
 
     /// Takes the earliest slot in the cells that a call could still use.

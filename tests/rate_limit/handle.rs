@@ -1,0 +1,255 @@
+//! By the handle, without Tower.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, advance};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower_rampart::{
+    Rejection,
+    clock::{ManualClock, Nanos},
+    rate_limit::{Rate, RateLimiter},
+};
+
+use crate::support::{BoxError, recorder::Recorder};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn retry_after(result: Result<(), Rejection>) -> Option<Duration> {
+    match result {
+        Err(Rejection::RateLimited { retry_after, .. }) => retry_after,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+// L1, L2, L3, L8
+#[test]
+fn a_burst_passes_and_the_refusal_says_when_the_next_does() {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder("api", Rate::per_second(10)).burst(5).clock(clock.clone()).build().unwrap();
+    assert!((0..5).all(|_| limiter.check().is_ok()), "from the very beginning");
+    assert_eq!(retry_after(limiter.check()), Some(100 * MS));
+    clock.advance(100 * MS - Duration::from_nanos(1));
+    assert_eq!(retry_after(limiter.check()), Some(Duration::from_nanos(1)));
+    clock.advance(Duration::from_nanos(1));
+    assert!(limiter.check().is_ok());
+    assert!(limiter.check().is_err());
+}
+
+// L4, L5, L6, L7
+#[test]
+fn no_interval_holds_more_than_the_burst_and_the_rate() {
+    for count in [1, 3, 7, 10] {
+        let clock = ManualClock::new();
+        let limiter =
+            RateLimiter::builder("api", Rate::per_second(count)).burst(4).clock(clock.clone()).build().unwrap();
+        let mut admitted = Vec::new();
+        for step in 0..10_000_u64 {
+            // An idle time in the middle.
+            if step == 5_000 {
+                clock.advance(Duration::from_secs(100));
+            }
+            clock.advance(10 * MS);
+            if limiter.check().is_ok() {
+                admitted.push(step * 10 + if step >= 5_000 { 100_000 } else { 0 });
+            }
+        }
+        for (from, start) in admitted.iter().enumerate() {
+            for (to, end) in admitted.iter().enumerate().skip(from).take(40) {
+                let allowed = 4.0 + (end - start) as f64 / 1000.0 * f64::from(count);
+                assert!((to - from + 1) as f64 <= allowed + 1e-9, "{count}/s: {} in {} ms", to - from + 1, end - start);
+            }
+        }
+        let expected = 200 * count as usize / 2;
+        assert!(admitted.len() >= expected - expected / 20, "{} of {expected}", admitted.len());
+    }
+}
+
+// L9, L10
+#[test]
+fn clocks_that_jump_do_no_harm() {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder("api", Rate::per_second(1)).burst(2).clock(clock.clone()).build().unwrap();
+    clock.advance(Duration::from_secs(1000));
+    assert!(limiter.check().is_ok() && limiter.check().is_ok());
+    clock.set(Nanos::new(0));
+    assert!(limiter.check().is_err());
+    clock.set(Nanos::MAX);
+    let _ = limiter.check();
+    clock.advance(Duration::MAX);
+    let _ = limiter.check();
+}
+
+// L11, L12, L27
+#[test]
+fn clones_share_the_tokens_and_two_limiters_do_not() {
+    let limiter = RateLimiter::new("api", Rate::per_hour(5)).unwrap();
+    let admitted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let limiter = limiter.clone();
+                scope.spawn(move || (0..188).filter(|_| limiter.check().is_ok()).count())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 5, "of 1504");
+    assert!(RateLimiter::new("api", Rate::per_hour(5)).unwrap().check().is_ok());
+}
+
+// L15, L16
+#[tokio::test(start_paused = true)]
+async fn waiters_are_paced_in_the_order_of_their_arrival() {
+    let limiter = RateLimiter::smooth("api", Rate::per_second(10), Duration::from_secs(10)).unwrap();
+    let began = Instant::now();
+    let calls = (0..5_u32).map(|caller| {
+        let limiter = limiter.clone();
+        async move {
+            limiter.acquire(1).await.unwrap();
+            (caller, began.elapsed())
+        }
+    });
+    let ended = futures_util::future::join_all(calls).await;
+    for (caller, elapsed) in ended {
+        let due = 100 * MS * caller;
+        assert!(elapsed >= due && elapsed <= due + 2 * MS, "{caller} after {elapsed:?}");
+    }
+}
+
+// L17
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_would_be_too_long_is_refused_at_once_and_takes_nothing() {
+    let limiter = RateLimiter::smooth("api", Rate::per_second(1), Duration::from_secs(1)).unwrap();
+    limiter.acquire(1).await.unwrap();
+    let mut waiting = task::spawn(limiter.acquire(1));
+    assert_pending!(waiting.poll());
+    let began = Instant::now();
+    assert_eq!(retry_after(limiter.acquire(1).await), Some(Duration::from_secs(2)));
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    advance(Duration::from_secs(1) + MS).await;
+    assert!(assert_ready!(waiting.poll()).is_ok());
+    advance(Duration::from_secs(1)).await;
+    assert!(limiter.check().is_ok(), "the refused one has taken nothing");
+}
+
+// L18
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_wait_gives_its_place_to_another() {
+    let recorder = Recorder::new();
+    let limiter = RateLimiter::builder("api", Rate::per_second(1))
+        .burst(1)
+        .max_wait(Duration::from_secs(10))
+        .observer(recorder.clone())
+        .build()
+        .unwrap();
+    limiter.acquire(1).await.unwrap();
+    let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(limiter.acquire(1))).collect();
+    for call in &mut waiting {
+        assert_pending!(call.poll());
+    }
+    // The one in the middle.
+    drop(waiting.remove(1));
+    let began = Instant::now();
+    limiter.acquire(1).await.unwrap();
+    assert!(began.elapsed() <= Duration::from_secs(2) + 2 * MS, "in its place: {:?}", began.elapsed());
+    assert_eq!(recorder.count("cancelled waiting"), 1);
+}
+
+// L19
+#[test]
+fn a_cost_is_all_or_nothing_and_too_much_is_refused_for_good() {
+    let limiter = RateLimiter::builder("api", Rate::per_hour(10)).burst(10).build().unwrap();
+    assert!(limiter.check_n(8).is_ok());
+    assert!(retry_after(limiter.check_n(3)).is_some());
+    assert!(limiter.check_n(2).is_ok(), "the refused one has taken nothing");
+    assert_eq!(retry_after(limiter.check_n(11)), None, "never");
+    let rejection = limiter.check_n(11).unwrap_err();
+    assert!(rejection.to_string().contains("exceeds its burst of 10"), "{rejection}");
+}
+
+// L20, L23
+#[test]
+fn peeking_takes_nothing_and_the_snapshot_tells_the_rest() {
+    let limiter = RateLimiter::builder("api", Rate::per_hour(3600)).burst(3).build().unwrap();
+    assert!((0..10).all(|_| limiter.peek(1).is_ok()));
+    assert!(limiter.check_n(2).is_ok());
+    let snapshot = limiter.snapshot();
+    assert_eq!((snapshot.burst, snapshot.available), (3, 1));
+    assert!(snapshot.full_after <= Duration::from_secs(2));
+    assert!(limiter.peek(2).is_err());
+    let Err(Rejection::RateLimited { limit, .. }) = limiter.check_n(2) else { panic!("not refused") };
+    assert_eq!(limit, 3);
+}
+
+// L21
+#[test]
+fn a_token_whose_request_was_never_sent_can_be_given_back() {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder("api", Rate::per_hour(2)).burst(2).clock(clock).build().unwrap();
+    let (first, second) = (limiter.try_acquire(1).unwrap(), limiter.try_acquire(1).unwrap());
+    assert!(limiter.check().is_err());
+    first.refund();
+    assert!(limiter.check().is_ok());
+    drop(second);
+    assert!(limiter.check().is_err(), "dropped, it stays spent");
+}
+
+// L29
+#[test]
+fn rates_read_as_they_mean() {
+    let clock = ManualClock::new();
+    let limiter =
+        RateLimiter::builder("api", Rate::new(2, Duration::from_secs(10))).clock(clock.clone()).build().unwrap();
+    assert!(limiter.check().is_ok() && limiter.check().is_ok());
+    assert_eq!(retry_after(limiter.check()), Some(Duration::from_secs(5)));
+    assert_eq!(Rate::per_minute(60).to_string(), "60 per 60s");
+}
+
+// L33
+#[test]
+fn the_rate_is_changed_at_run_time_and_the_arrears_stay_sane() {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder("api", Rate::per_second(1)).burst(10).clock(clock.clone()).build().unwrap();
+    (0..10).for_each(|_| limiter.check().unwrap());
+    limiter.set_rate(Rate::per_second(100), 10).unwrap();
+    assert_eq!(retry_after(limiter.check()), Some(10 * MS), "as empty as before, and fills faster");
+    limiter.set_rate(Rate::per_minute(1), 10).unwrap();
+    assert_eq!(retry_after(limiter.check()), Some(Duration::from_secs(60)));
+    assert_eq!(limiter.set_rate(Rate::per_second(0), 1).unwrap_err().field(), "rate");
+    assert_eq!(limiter.snapshot().rate, Rate::per_minute(1), "a wrong one changes nothing");
+}
+
+#[test]
+fn rates_change_while_calls_are_made() {
+    let limiter = RateLimiter::builder("api", Rate::per_hour(100)).burst(100).build().unwrap();
+    let admitted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..200).filter(|_| limiter.check().is_ok()).count())).collect();
+        for round in 0..200 {
+            limiter.set_rate(Rate::per_hour(50 + round % 100), 100).unwrap();
+        }
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    // An hour's rate adds nothing in this time; conversions of the debt round by less than a token each.
+    assert!((99..=101).contains(&admitted), "{admitted}");
+}
+
+#[test]
+fn a_bad_configuration_says_which_field() {
+    let field = |rate, burst| RateLimiter::builder("api", rate).burst(burst).build().unwrap_err().field();
+    assert_eq!(field(Rate::per_second(0), 1), "rate");
+    assert_eq!(field(Rate::new(1, Duration::ZERO), 1), "rate");
+    assert_eq!(field(Rate::per_second(1), 0), "burst");
+    assert_eq!(field(Rate::per_second(1), u32::MAX), "burst");
+    assert_eq!(field(Rate::new(1, Duration::MAX), 1), "burst");
+    assert_eq!(field(Rate::new(1, Duration::from_secs(86_400 * 365)), 100), "burst");
+}
+
+#[tokio::test(start_paused = true)]
+async fn run_keeps_the_error_flat() {
+    let recorder = Recorder::new();
+    let limiter = RateLimiter::builder("api", Rate::per_second(1)).observer(recorder.clone()).build().unwrap();
+    limiter.run(async { Ok::<_, BoxError>(()) }).await.unwrap();
+    let error = limiter.run(async { Ok::<_, BoxError>(()) }).await.unwrap_err();
+    assert!(error.downcast_ref::<Rejection>().is_some());
+    assert_eq!(recorder.take(), ["admitted", "completed success", "rejected rate_limited"]);
+}
