@@ -79,7 +79,7 @@ async fn a_classifier_asks_nothing_of_the_error() {
         Ok(()) => tower_rampart::Verdict::Success,
         Err(_) => tower_rampart::Verdict::Failure,
     };
-    let service = builder().build().unwrap().layer().classify_with(verdict).layer(service);
+    let service = builder().build().unwrap().layer().classify(verdict).layer(service);
     assert!(service.oneshot(()).await.is_err());
 }
 
