@@ -1,5 +1,7 @@
 //! Resilience middleware for Tower.
 
+#![forbid(unsafe_code)]
+
 #[cfg(feature = "tower")]
 mod builder;
 pub mod bulkhead;
