@@ -2,10 +2,7 @@
 //!
 //! `cargo run --example retry`
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::atomic, time::Duration};
 
 use axum::{Router, http::StatusCode, routing::any};
 use reqwest::{Method, Request, Response};
@@ -19,8 +16,8 @@ use tower_rampart::{
 
 /// Answers 503 two times of three.
 async fn flaky() -> (StatusCode, &'static str) {
-    static CALLS: AtomicU32 = AtomicU32::new(0);
-    match CALLS.fetch_add(1, Relaxed) % 3 {
+    static CALLS: atomic::AtomicU32 = atomic::AtomicU32::new(0);
+    match CALLS.fetch_add(1, atomic::Ordering::Relaxed) % 3 {
         2 => (StatusCode::OK, "hello"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
     }
@@ -37,8 +34,7 @@ fn by_status(result: Result<&Response, &Error<reqwest::Error>>) -> Verdict {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let hang = any(|| std::future::pending::<()>());
-    let app = Router::new().route("/flaky", any(flaky)).route("/hang", hang);
+    let app = Router::new().route("/flaky", any(flaky)).route("/hang", any(std::future::pending::<()>));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, app).await });
