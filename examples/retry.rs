@@ -1,62 +1,78 @@
-//! A retry around a reqwest client. Every other answer of the server is an error.
-#![allow(missing_docs)]
+//! A retry around a reqwest client: jittered backoff, a budget, and what it does not repeat.
+//!
+//! `cargo run --example retry`
 
-use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
-};
+use std::{sync::atomic, time::Duration};
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{Router, http::StatusCode, routing::any};
+use reqwest::{Method, Request, Response};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{
-    Error, Event, EventKind, ServiceBuilderExt, Verdict,
-    retry::{Backoff, Retry},
+    AdaptErrorLayer, Error, Verdict,
+    event::{Event, EventKind},
+    retry::{Backoff, Retry, RetryBudget},
+    timeout::Timeout,
 };
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let url = serve().await?;
-    let retry = Retry::builder("inventory")
-        .max_attempts(3)
-        .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_millis(200)))
-        .observer(|event: &Event<'_>| {
-            if let EventKind::RetryScheduled { attempt, delay } = event.kind {
-                println!("   attempt {attempt} in {delay:?}");
-            }
-        })
-        .build()?;
-    let by_status = |result: Result<&reqwest::Response, &Error<reqwest::Error>>| match result {
+/// Answers 503 two times of three.
+async fn flaky() -> (StatusCode, &'static str) {
+    static CALLS: atomic::AtomicU32 = atomic::AtomicU32::new(0);
+    match CALLS.fetch_add(1, atomic::Ordering::Relaxed) % 3 {
+        2 => (StatusCode::OK, "hello"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "restarting"),
+    }
+}
+
+/// Reqwest does not fail when the server does: what counts as a failure is for us to say.
+fn by_status(result: Result<&Response, &Error<reqwest::Error>>) -> Verdict {
+    match result {
         Ok(response) if response.status().is_server_error() => Verdict::Failure,
         Ok(_) => Verdict::Success,
         Err(_) => Verdict::Failure,
-    };
-    let layer = retry
-        .layer()
-        .classify_with(by_status)
-        .clone_with(reqwest::Request::try_clone) // a streaming body cannot be cloned: such a request is sent once
-        .prepare_with(|attempt, request: &mut reqwest::Request| {
-            request.headers_mut().insert("x-attempt", attempt.into());
-        });
-    let mut client = ServiceBuilder::new().layer(layer).adapt_error().service(reqwest::Client::new());
-
-    for call in 1..=5 {
-        let request = reqwest::Request::new(reqwest::Method::GET, url.parse()?);
-        let response = client.ready().await?.call(request).await?;
-        println!("{call}: {}", response.status());
     }
-    let budget = retry.budget().ok_or("the budget is on by default")?.snapshot();
-    println!("{} of {} tokens are left in the retry budget", budget.balance, budget.capacity);
-    Ok(())
 }
 
-async fn serve() -> std::io::Result<String> {
-    static ANSWERS: AtomicU32 = AtomicU32::new(0);
-    let flaky = get(|| async {
-        let fails = ANSWERS.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
-        if fails { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }
-    });
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let app = Router::new().route("/flaky", any(flaky)).route("/hang", any(std::future::pending::<()>));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, Router::new().route("/", flaky)).await });
-    Ok(format!("http://{address}/"))
+    let server = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
+
+    // Retries may add a tenth to the load, and five at once.
+    let budget = RetryBudget::builder().ratio(0.1).capacity(5).min_per_second(0).build()?;
+    let retry = Retry::builder("greetings")
+        .max_attempts(4)
+        .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_secs(1)))
+        .budget(&budget)
+        .observer(|event: &Event<'_>| match event.kind {
+            EventKind::RetryScheduled { attempt, delay } => println!("  attempt {attempt} follows in {delay:?}"),
+            EventKind::BudgetExhausted { .. } => println!("  no budget left for a retry"),
+            _ => {}
+        })
+        .build()?;
+    let mut client = ServiceBuilder::new()
+        .layer(
+            retry
+                .layer()
+                .classify_with(by_status)
+                .clone_with(Request::try_clone) // a request with a streamed body has no copy, and is sent once
+                .idempotent_if(|request: &Request| request.method().is_idempotent()),
+        )
+        .layer(Timeout::new("attempt", Duration::from_millis(200)).layer())
+        .layer(AdaptErrorLayer::new())
+        .service(reqwest::Client::new());
+
+    // A POST that timed out may have been done, and is not repeated.
+    let calls = [(Method::GET, "/flaky"), (Method::POST, "/hang"), (Method::GET, "/hang"), (Method::GET, "/flaky")];
+    for (method, path) in calls {
+        println!("{method} {path}");
+        match client.ready().await?.call(Request::new(method, format!("{server}{path}").parse()?)).await {
+            Ok(response) => println!("  {}", response.status()),
+            Err(Error::Rejected(rejection)) => println!("  {rejection}"),
+            Err(Error::Service(error)) => return Err(error.into()),
+        }
+    }
+    println!("budget: {:?}", budget.snapshot());
+    Ok(())
 }

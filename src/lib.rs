@@ -88,7 +88,7 @@ mod wake;
 
 #[cfg(feature = "tower")]
 pub use builder::ServiceBuilderExt;
-pub use classify::{Classify, DefaultClassifier, ResultClassifier, Verdict};
+pub use classify::{Classify, ClassifyFn, DefaultClassifier, ResultClassifier, Verdict};
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;
