@@ -1,4 +1,5 @@
 //! What a timeout promises: items T and G of the contract.
+#![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
 

@@ -335,7 +335,8 @@ impl<C, Q, F> fmt::Display for ClientStack<C, Q, F> {
         parts.extend(self.breaker.as_ref().map(describe::breaker));
         parts.extend(self.bulkhead.as_ref().map(describe::bulkhead));
         parts.extend(self.attempt.as_ref().map(|timeout| format!("attempt timeout {:?}", timeout.limit())));
-        write!(f, "client stack `{}`: {} -> service", self.name, parts.join(" -> "))
+        parts.push("service".to_owned());
+        write!(f, "client stack `{}`: {}", self.name, parts.join(" -> "))
     }
 }
 

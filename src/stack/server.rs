@@ -208,7 +208,8 @@ impl<C> fmt::Display for ServerStack<C> {
         parts.extend(self.limiter.as_ref().map(describe::limiter));
         parts.extend(self.breaker.as_ref().map(describe::breaker));
         parts.extend(self.bulkhead.as_ref().map(describe::bulkhead));
-        write!(f, "server stack `{}`: {} -> service", self.name, parts.join(" -> "))
+        parts.push("service".to_owned());
+        write!(f, "server stack `{}`: {}", self.name, parts.join(" -> "))
     }
 }
 

@@ -17,6 +17,6 @@ where
     service.ready().await?.call("request").await
 }
 
-fn refused<'a, T>(result: &'a Result<T, BoxError>) -> Option<&'a Rejection> {
+fn refused<T>(result: &Result<T, BoxError>) -> Option<&Rejection> {
     result.as_ref().err().and_then(AsRejection::as_rejection)
 }

@@ -1,4 +1,5 @@
 //! What a rate limiter promises: items L and G of the contract.
+#![allow(clippy::disallowed_methods)] // the time is paused
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,6 +19,6 @@ where
     service.ready().await?.call("request").await
 }
 
-fn refused<'a, T>(result: &'a Result<T, BoxError>) -> Option<&'a Rejection> {
+fn refused<T>(result: &Result<T, BoxError>) -> Option<&Rejection> {
     result.as_ref().err().and_then(AsRejection::as_rejection)
 }

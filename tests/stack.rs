@@ -1,0 +1,183 @@
+//! The ready-made stacks.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{
+    BoxError,
+    probe::{Reply, Script},
+    recorder::Recorder,
+};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_rampart::{
+    AsRejection, Rejection, ServiceBuilderExt, Verdict,
+    bulkhead::Bulkhead,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    fallback::Fallback,
+    rate_limit::{Rate, RateLimiter},
+    retry::{Retry, RetryBudget},
+    stack,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn a_client_stack_retries_limits_and_breaks_in_the_order_it_says() {
+    let (script, probe) = Script::new();
+    let recorder = Recorder::new();
+    let stack = stack::client("db").observer(recorder.clone()).build().unwrap();
+    script.reply(Reply::Err("boom".into()));
+    assert_eq!(stack.layer(probe.clone()).oneshot("a").await.unwrap(), "ok");
+    assert_eq!(script.calls(), 2, "retried once");
+    let lines = recorder.take();
+    let order: Vec<_> = lines.iter().map(String::as_str).collect();
+    // Total timeout, retry, breaker, bulkhead, attempt timeout; the first attempt fails through all of them.
+    assert_eq!(
+        order[..8],
+        [
+            "admitted",
+            "admitted",
+            "admitted",
+            "admitted",
+            "admitted",
+            "completed failure",
+            "completed failure",
+            "completed failure",
+        ]
+    );
+    assert!(order[8].starts_with("retry 2 in "), "{order:?}");
+    assert_eq!(lines.iter().filter(|line| *line == "completed success").count(), 5);
+
+    let breaker = stack.circuit_breaker().unwrap();
+    breaker.force_open();
+    let error = stack.layer(probe).oneshot("b").await.unwrap_err();
+    assert!(matches!(error.as_rejection(), Some(Rejection::CircuitOpen { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_attempt_timeout_fires_within_and_the_total_around() {
+    let (script, probe) = Script::new();
+    (0..10).for_each(|_| drop(script.reply(Reply::Later)));
+    let stack = stack::client("db").total_timeout(SECOND).attempt_timeout(SECOND / 4).build().unwrap();
+    let error = stack.layer(probe.clone()).oneshot("a").await.unwrap_err();
+    assert_eq!(error.as_rejection().unwrap().name(), "db.attempt", "not idempotent: once only");
+    let stack = stack::client("db").total_timeout(SECOND).without_attempt_timeout().build().unwrap();
+    let error = stack.layer(probe).oneshot("b").await.unwrap_err();
+    assert_eq!(error.as_rejection().unwrap().name(), "db");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_part_can_be_left_out_or_replaced() {
+    let (script, probe) = Script::new();
+    script.reply(Reply::Err("boom".into()));
+    let bare = stack::client("db")
+        .without_total_timeout()
+        .without_retry()
+        .without_circuit_breaker()
+        .without_bulkhead()
+        .without_attempt_timeout()
+        .build()
+        .unwrap();
+    assert_eq!(bare.layer(probe.clone()).oneshot("a").await.unwrap_err().to_string(), "boom");
+    assert_eq!(
+        bare.to_string(),
+        "client stack `db`:  -> service".replace(":  ->", ": service").replace(" service service", " service")
+    );
+
+    let breaker = CircuitBreaker::consecutive("mine", 1).unwrap();
+    let bulkhead = Bulkhead::new("mine", 1).unwrap();
+    let limiter = RateLimiter::new("mine", Rate::per_hour(3)).unwrap();
+    let retry = Retry::attempts("mine", 1).unwrap();
+    let stack = stack::client("db")
+        .circuit_breaker(&breaker)
+        .bulkhead(&bulkhead)
+        .rate_limiter(&limiter)
+        .retry(&retry)
+        .classify_with(|result: Result<&&'static str, &BoxError>| match result {
+            Ok(&"bad") => Verdict::Failure,
+            _ => Verdict::Success,
+        })
+        .fallback(Fallback::value("db", "instead"))
+        .build()
+        .unwrap();
+    script.reply(Reply::Ok("bad"));
+    assert_eq!(stack.layer(probe.clone()).oneshot("b").await.unwrap(), "bad");
+    assert_eq!(breaker.state(), CircuitState::Open);
+    assert_eq!(stack.layer(probe.clone()).oneshot("c").await.unwrap(), "instead", "for a rejection");
+    breaker.close();
+    let _held = bulkhead.try_acquire().unwrap();
+    assert_eq!(stack.layer(probe.clone()).oneshot("d").await.unwrap(), "instead");
+    assert_eq!(limiter.snapshot().available, 0, "three calls, three tokens");
+    assert_eq!(script.calls(), 2);
+}
+
+#[test]
+fn contradictions_do_not_build() {
+    let field = |result: Result<stack::ClientStack, _>| {
+        let error: tower_rampart::ConfigError = result.expect_err("it contradicts itself");
+        error.field()
+    };
+    let client = || stack::client("db").total_timeout(SECOND);
+    assert_eq!(field(client().attempt_timeout(SECOND).build()), "attempt_timeout");
+    assert_eq!(field(client().attempt_timeout(SECOND * 2).build()), "attempt_timeout");
+    let budget = RetryBudget::default();
+    assert_eq!(field(stack::client("db").retry_budget(&budget).without_retry().build()), "retry_budget");
+    let retry = Retry::attempts("r", 2).unwrap();
+    assert_eq!(field(stack::client("db").retry_budget(&budget).retry(&retry).build()), "retry_budget");
+    assert!(stack::client("db").retry_budget(&budget).build().is_ok());
+    let client = || client().attempt_timeout(SECOND / 4);
+    let retry = Retry::builder("r").deadline(SECOND * 2).build().unwrap();
+    assert_eq!(field(client().retry(&retry).build()), "retry");
+    let bulkhead = Bulkhead::builder("k").max_wait(SECOND).build().unwrap();
+    assert_eq!(field(client().bulkhead(&bulkhead).build()), "bulkhead");
+    let limiter = RateLimiter::smooth("l", Rate::per_second(1), SECOND * 3).unwrap();
+    assert_eq!(field(client().rate_limiter(&limiter).build()), "rate_limiter");
+    let breaker = CircuitBreaker::builder("b").slow_calls(SECOND / 2, 0.5).build().unwrap();
+    assert_eq!(field(client().circuit_breaker(&breaker).build()), "circuit_breaker");
+    let server = stack::server("api").total_timeout(SECOND);
+    assert_eq!(server.bulkhead(&bulkhead).build().unwrap_err().field(), "bulkhead");
+    let server = stack::server("api").total_timeout(SECOND);
+    assert_eq!(server.rate_limiter(&limiter).build().unwrap_err().field(), "rate_limiter");
+}
+
+#[test]
+fn a_stack_describes_itself() {
+    let limiter = RateLimiter::new("l", Rate::per_second(50)).unwrap();
+    let stack = stack::client("db").total_timeout(SECOND * 3).rate_limiter(&limiter).build().unwrap();
+    assert_eq!(
+        stack.to_string(),
+        "client stack `db`: total timeout 3s -> retry (3 attempts, budget 0.1 of successes, 20 at most) -> \
+         rate limiter (50 per 1s, burst 50, waits 0ns) -> \
+         circuit breaker (trips at 50% failures in the last 10s (from 20 calls on); open 1s to 5s) -> \
+         bulkhead (64 at once, waits 0ns) -> attempt timeout 2s -> service"
+    );
+    let server = stack::server("api").build().unwrap();
+    assert_eq!(server.to_string(), "server stack `api`: timeout 10s -> bulkhead (256 at once, waits 100ms) -> service");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_stack_answers_for_a_service_that_must_not_fail() {
+    let bulkhead = Bulkhead::new("api", 1).unwrap();
+    let stack = stack::server("api").bulkhead(&bulkhead).build().unwrap();
+    let never_fails = service_fn(|request: &'static str| async move { Ok::<_, std::convert::Infallible>(request) });
+    let service = stack.respond(|rejection: Rejection| rejection.reason()).layer(never_fails);
+    assert_eq!(service.clone().oneshot("fine").await.unwrap(), "fine");
+    let _held = bulkhead.try_acquire().unwrap();
+    assert_eq!(service.oneshot("refused").await.unwrap(), "bulkhead_full");
+}
+
+#[tokio::test]
+async fn the_methods_of_service_builder_read_as_towers_own_do() {
+    let (_, probe) = Script::new();
+    let service = tower::ServiceBuilder::new()
+        .fallback(Fallback::value("f", "instead"))
+        .time_limit(&tower_rampart::timeout::Timeout::new("t", SECOND))
+        .retries(&Retry::attempts("r", 2).unwrap())
+        .rate_limiter(&RateLimiter::new("l", Rate::per_hour(1)).unwrap())
+        .circuit_breaker(&CircuitBreaker::new("b"))
+        .bulkhead(&Bulkhead::new("k", 1).unwrap())
+        .service(probe);
+    assert_eq!(service.clone().oneshot("a").await.unwrap(), "ok");
+    assert_eq!(service.oneshot("b").await.unwrap(), "instead", "the limiter refused");
+}
