@@ -1,6 +1,7 @@
 //! Timeouts around a hyper-util client: one for an attempt, one for all of them, and a deadline that inner code sees.
 //!
 //! `cargo run --example timeout`
+#![allow(clippy::disallowed_methods)] // an example may read the clock
 
 use std::time::Duration;
 

@@ -517,3 +517,37 @@ async fn a_deadline_is_carried_to_another_task_by_a_scope() {
     };
     assert_eq!(Timeout::new("t", LIMIT).run(spawned).await.unwrap(), (None, Some(LIMIT)));
 }
+
+// T9, T13: within one poll, a limit's clock starts when the limit does, not when an outer one's did.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_begins_after_an_outer_clock_started_has_its_full_time() {
+    let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 10), Timeout::new("inner", LIMIT));
+    let call = outer.run(async {
+        assert_eq!(deadline::current(), Some(began + LIMIT * 10));
+        // The clock moves within this poll.
+        assert!(poll_once(advance(LIMIT / 2)).is_pending());
+        let seen = inner.run(async { Ok::<_, BoxError>(deadline::current()) }).await?;
+        Ok::<_, BoxError>((seen, deadline::current()))
+    });
+    let (inside, after) = call.await.unwrap();
+    assert_eq!(inside, Some(began + LIMIT / 2 + LIMIT));
+    assert_eq!(after, Some(began + LIMIT * 10), "the inner one leaves nothing behind");
+    assert_eq!(deadline::current(), None);
+}
+
+// T13: the clock that somebody inside starts is that of all limits in their first poll.
+#[tokio::test(start_paused = true)]
+async fn nested_limits_in_their_first_poll_share_one_reading_of_the_clock() {
+    let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 2), Timeout::new("inner", LIMIT * 3));
+    let call = outer.run(async {
+        let inner = inner.run(async {
+            let seen = deadline::current();
+            assert!(poll_once(advance(LIMIT / 2)).is_pending());
+            Ok::<_, BoxError>((seen, deadline::current()))
+        });
+        let seen = inner.await?;
+        Ok::<_, BoxError>((seen, deadline::current()))
+    });
+    let at = Some(began + LIMIT * 2);
+    assert_eq!(call.await.unwrap(), ((at, at), at));
+}
