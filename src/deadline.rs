@@ -34,35 +34,52 @@ use tokio::time::Instant;
 use crate::clock;
 
 thread_local! {
-    static AMBIENT: Cell<Ambient> = const { Cell::new(Ambient::NONE) };
+    static AMBIENT: Ambient = const { Ambient::none() };
 }
 
 /// What surrounds the code that is being polled on this thread.
-#[derive(Clone, Copy)]
+///
+/// A cell a field: a call that is ready at once enters twice, and copying all of it each time costs more than the rest.
 struct Ambient {
     /// The earliest deadline that has a point in time.
-    until: Option<Instant>,
-    /// The shortest limit whose clock has not started: it starts when somebody asks. A call that is ready at once
-    /// reads no clock that way.
-    within: Option<Duration>,
+    until: Cell<Option<Instant>>,
+    /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]: it starts when somebody asks. A
+    /// call that is ready at once reads no clock that way.
+    within: Cell<u64>,
     /// When the clocks of the limits in their first poll have started; `None` while `within` is there.
-    started: Option<Instant>,
+    started: Cell<Option<Instant>>,
     /// The earliest deadline that nobody enforces yet: it was set by [`scope`].
-    advised: Option<Instant>,
+    advised: Cell<Option<Instant>>,
     /// A retry inside has given up and returned its last result: whoever retries outside should not multiply it.
-    exhausted: bool,
+    exhausted: Cell<bool>,
 }
 
 impl Ambient {
-    const NONE: Self = Self { until: None, within: None, started: None, advised: None, exhausted: false };
-
-    /// Starts all clocks that have not started.
-    fn start(&mut self, now: Instant) {
-        if let Some(within) = self.within.take() {
-            self.until = earlier(self.until, now.checked_add(within));
-            self.started = Some(now);
+    const fn none() -> Self {
+        Self {
+            until: Cell::new(None),
+            within: Cell::new(NEVER),
+            started: Cell::new(None),
+            advised: Cell::new(None),
+            exhausted: Cell::new(false),
         }
     }
+
+    /// Starts all clocks that have not started.
+    fn start(&self, now: Instant) {
+        let within = self.within.replace(NEVER);
+        if within != NEVER {
+            self.until.set(earlier(self.until.get(), after(now, within)));
+            self.started.set(Some(now));
+        }
+    }
+}
+
+/// A limit, in nanoseconds, that is never reached. The longest that can be is 584 years.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+fn after(start: Instant, nanos: u64) -> Option<Instant> {
+    if nanos == NEVER { None } else { start.checked_add(Duration::from_nanos(nanos)) }
 }
 
 fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
@@ -76,12 +93,12 @@ fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
 ///
 /// Starts the clock of a surrounding timeout that has not started it yet; reads the clock for that at most once.
 pub fn current() -> Option<Instant> {
-    let mut ambient = AMBIENT.get();
-    if ambient.within.is_some() {
-        ambient.start(clock::instant());
-        AMBIENT.set(ambient);
-    }
-    ambient.until
+    AMBIENT.with(|ambient| {
+        if ambient.within.get() != NEVER {
+            ambient.start(clock::instant());
+        }
+        ambient.until.get()
+    })
 }
 
 /// The time left until the deadline of the running call, if it has one; zero when it has passed.
@@ -115,27 +132,25 @@ impl<F: Future> Future for Scope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let outer = AMBIENT.get();
-        let restore = Restore(outer);
-        AMBIENT.set(Ambient {
-            until: earlier(outer.until, Some(*this.at)),
-            advised: earlier(outer.advised, Some(*this.at)),
-            ..outer
+        let mut outer = Outer::save();
+        outer.changed = true;
+        AMBIENT.with(|ambient| {
+            ambient.until.set(earlier(outer.until, Some(*this.at)));
+            ambient.advised.set(earlier(outer.advised, Some(*this.at)));
         });
-        let output = this.future.poll(cx);
-        restore.finish();
-        output
+        this.future.poll(cx)
     }
 }
 
 /// The earliest deadline around that nobody enforces: the next timeout inside has to.
+#[inline]
 pub(crate) fn advised() -> Option<Instant> {
-    AMBIENT.get().advised
+    AMBIENT.with(|ambient| ambient.advised.get())
 }
 
 /// A retry calls this as it returns a result that it would have repeated, had it been allowed to.
 pub(crate) fn mark_exhausted() {
-    AMBIENT.set(Ambient { exhausted: true, ..AMBIENT.get() });
+    AMBIENT.with(|ambient| ambient.exhausted.set(true));
 }
 
 /// Polls an attempt, and tells whether a retry inside gave up as it returned.
@@ -143,41 +158,49 @@ pub(crate) fn mark_exhausted() {
 /// The mark is meant for the innermost retry around, which sets it again if it gives up itself: what is around both
 /// finds it as it was before.
 pub(crate) fn watch_exhausted<R>(poll: impl FnOnce() -> R) -> (R, bool) {
-    let outer = AMBIENT.get();
-    AMBIENT.set(Ambient { exhausted: false, ..outer });
-    let output = poll();
-    let inner = AMBIENT.get();
-    AMBIENT.set(Ambient { exhausted: outer.exhausted, ..inner });
-    (output, inner.exhausted)
+    AMBIENT.with(|ambient| {
+        let outer = ambient.exhausted.replace(false);
+        let output = poll();
+        (output, ambient.exhausted.replace(outer))
+    })
 }
 
 /// A limit of time and its clock, which starts when somebody asks for the deadline, inside or outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// The clock has not started.
-    Within(Duration),
+    /// The clock has not started; in nanoseconds, or [`NEVER`].
+    Within(u64),
     /// It has; `None` is a limit so long that it is never reached.
     Until(Option<Instant>),
 }
 
 impl Limit {
     /// Runs `inside` with this limit around it. If somebody inside started the clock, it has started for this limit
-    /// too. Costs two reads and two writes of a thread-local and no clock.
+    /// too. Costs a few moves to and from a thread-local, and no clock.
+    #[inline]
     pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
-        let outer = AMBIENT.get();
-        let restore = Restore(outer);
-        AMBIENT.set(match *self {
-            // A start that is there already was that of an earlier sibling in this poll, not of this limit.
-            Self::Within(within) => {
-                Ambient { within: earlier(outer.within, Some(within)), started: None, advised: None, ..outer }
+        let mut outer = Outer::save();
+        AMBIENT.with(|ambient| {
+            if let Self::Within(within) = *self {
+                ambient.within.set(within.min(outer.within));
+                if outer.started.is_none() && outer.advised.is_none() {
+                    return;
+                }
+                // A start that is there already was that of an earlier sibling in this poll, not of this limit.
+                ambient.started.set(None);
             }
-            Self::Until(until) => Ambient { until: earlier(outer.until, until), advised: None, ..outer },
+            if let Self::Until(until) = *self {
+                ambient.until.set(earlier(outer.until, until));
+            }
+            ambient.advised.set(None);
+            outer.changed = true;
         });
         let output = inside();
-        if let (Self::Within(within), Some(started)) = (*self, AMBIENT.get().started) {
-            *self = Self::Until(started.checked_add(within));
+        if let Self::Within(within) = *self
+            && let Some(started) = AMBIENT.with(|ambient| ambient.started.get())
+        {
+            *self = Self::Until(after(started, within));
         }
-        restore.finish();
         output
     }
 
@@ -186,12 +209,8 @@ impl Limit {
         if let Self::Within(within) = *self {
             let now = clock::instant();
             // Limits around this one that are in their first poll too have started just now: they share the reading.
-            let mut ambient = AMBIENT.get();
-            if ambient.within.is_some() {
-                ambient.start(now);
-                AMBIENT.set(ambient);
-            }
-            *self = Self::Until(now.checked_add(within));
+            AMBIENT.with(|ambient| ambient.start(now));
+            *self = Self::Until(after(now, within));
         }
         match *self {
             Self::Until(until) => until,
@@ -200,26 +219,55 @@ impl Limit {
     }
 }
 
-/// Puts the outer surroundings back, also when what is inside panics.
-struct Restore(Ambient);
+/// The surroundings outside of a limit or a scope. Dropping it puts them back, also when what is inside panics, and
+/// passes on what was learnt inside: the start of the clocks.
+///
+/// A limit whose clock does not start changes `within` only, and that is all that is written back then: a call that is
+/// ready at once does not pay for the rest.
+struct Outer {
+    within: u64,
+    until: Option<Instant>,
+    started: Option<Instant>,
+    advised: Option<Instant>,
+    /// More than `within` was changed from outside.
+    changed: bool,
+}
 
-impl Restore {
-    /// Puts them back and passes on what was learnt inside: the start of the clocks, and an exhausted retry.
-    fn finish(self) {
-        let inner = AMBIENT.get();
-        let mut outer = self.0;
-        outer.exhausted = inner.exhausted;
-        if let Some(started) = inner.started {
-            outer.start(started);
+impl Outer {
+    #[inline]
+    fn save() -> Self {
+        AMBIENT.with(|ambient| Self {
+            within: ambient.within.get(),
+            until: ambient.until.get(),
+            started: ambient.started.get(),
+            advised: ambient.advised.get(),
+            changed: false,
+        })
+    }
+
+    #[cold]
+    fn restore(&self, ambient: &Ambient) {
+        let started = ambient.started.replace(self.started);
+        ambient.until.set(self.until);
+        ambient.advised.set(self.advised);
+        // With `within` there, no clock had started outside: it was inside.
+        if self.within != NEVER
+            && let Some(started) = started
+        {
+            ambient.start(started);
         }
-        std::mem::forget(self);
-        AMBIENT.set(outer);
     }
 }
 
-impl Drop for Restore {
+impl Drop for Outer {
+    #[inline]
     fn drop(&mut self) {
-        AMBIENT.set(self.0);
+        AMBIENT.with(|ambient| {
+            ambient.within.set(self.within);
+            if self.changed || ambient.started.get().is_some() {
+                self.restore(ambient);
+            }
+        });
     }
 }
 

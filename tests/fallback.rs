@@ -1,4 +1,4 @@
-//! What a fallback promises.
+//! What a fallback promises; items G of the contract.
 
 mod support;
 
@@ -11,9 +11,9 @@ use support::{
     recorder::Recorder,
 };
 use tokio_test::{assert_pending, assert_ready, task};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
-    Rejection,
+    Event, Rejection,
     fallback::{Fallback, FallbackLayer, FallbackService, ServeValue},
 };
 
@@ -135,4 +135,121 @@ async fn run_works_without_tower() {
     assert_eq!(layer.run(failing, |_| async { Ok(7) }).await.unwrap(), 7);
     let other = async { Err::<u8, BoxError>("boom".into()) };
     assert!(layer.run(other, |_| async { Ok(7) }).await.is_err());
+}
+
+// G19: neither the request nor the response can be cloned.
+#[tokio::test]
+async fn a_function_may_keep_a_part_of_a_request_that_cannot_be_cloned() {
+    struct Request(u32);
+    #[derive(Debug, PartialEq)]
+    struct Response(u32);
+
+    let refuse = |_: Request| async { Err::<Response, BoxError>(Rejection::bulkhead_full("db", 1).into()) };
+    let keep = |request: &Request| request.0;
+    let function = |kept: u32, _: Result<Response, BoxError>| async move { Ok::<_, BoxError>(Response(kept + 1)) };
+    let service = Fallback::function_keeping("f", keep, function).layer(service_fn(refuse));
+    assert_eq!(service.oneshot(Request(6)).await.unwrap(), Response(7));
+}
+
+// G10, G23
+#[tokio::test]
+async fn a_call_dropped_while_the_fallback_serves_is_cancelled_once() {
+    let (script, probe) = Script::new();
+    let (other, other_probe) = Script::new();
+    let recorder = Recorder::new();
+    let mut service = Fallback::service("f", other_probe).observer(recorder.clone()).layer(probe);
+    script.reply(open());
+    other.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("a"));
+    assert_pending!(call.poll());
+    assert_eq!((script.live(), other.live()), (0, 1), "the replaced call is over");
+    drop(call);
+    assert_eq!(other.live(), 0);
+    assert_eq!(recorder.take(), ["admitted", "cancelled"]);
+}
+
+// The fallback's readiness may fail: that is an answer too.
+#[tokio::test]
+async fn a_fallback_service_that_is_never_ready_answers_with_its_error() {
+    let (script, probe) = Script::new();
+    let (other, other_probe) = Script::new();
+    let recorder = Recorder::new();
+    let service = Fallback::service("f", other_probe).observer(recorder.clone()).layer(probe);
+    script.reply(open());
+    other.set_ready(Ready::Err("closed"));
+    assert_eq!(service.oneshot("a").await.unwrap_err().to_string(), "closed");
+    assert_eq!(recorder.take(), ["admitted", "fell back to service", "completed failure"]);
+}
+
+// G24
+#[tokio::test]
+async fn an_observer_that_panics_breaks_nothing_but_its_call() {
+    for when in ["Admitted", "FellBack", "Completed"] {
+        let (script, probe) = Script::new();
+        let observer =
+            move |event: &Event<'_>| assert!(!format!("{:?}", event.kind).starts_with(when), "told to panic");
+        let layer: FallbackLayer<_> = Fallback::value("f", "instead").observer(observer);
+        let mut service = layer.layer(probe);
+        script.reply(open());
+        service.ready().await.unwrap();
+        let call = AssertUnwindSafe(async { service.call("a").await }).catch_unwind().await;
+        assert!(call.is_err(), "{when}");
+        assert_eq!(script.live(), 0);
+    }
+}
+
+// G12, G13
+#[tokio::test]
+async fn results_that_are_not_replaced_pass_by_value() {
+    let (script, _, mut service) = value();
+    let error: BoxError = "boom".into();
+    let address = std::ptr::from_ref(&*error).cast::<()>();
+    script.reply(Reply::Err(error));
+    let error = service.ready().await.unwrap().call("a").await.unwrap_err();
+    assert_eq!(std::ptr::from_ref(&*error).cast::<()>(), address);
+}
+
+// G16, G17, G18, G20, G21, G22
+#[test]
+fn it_works_borrowed_boxed_buffered_and_optional() {
+    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
+    fn send<T: Send + 'static>(future: T) -> T {
+        future
+    }
+
+    let layer: FallbackLayer<_> = Fallback::value("f", "secret");
+    send_sync(&layer);
+    let (_, probe) = Script::new();
+    let mut service = layer.layer(probe);
+    assert!(!format!("{layer:?}").contains("secret"), "a value is data, not configuration");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async move {
+        let call = send(service.ready().await.unwrap().call("a"));
+        assert!(call.await.is_ok());
+        assert!((&mut service).oneshot("b").await.is_ok());
+        let boxed: Box<dyn Service<&'static str, Response = _, Error = BoxError, Future = _> + Send> =
+            Box::new(service.clone());
+        assert!(boxed.oneshot("c").await.is_ok());
+        assert!(tower::buffer::Buffer::new(service.clone(), 4).oneshot("d").await.is_ok());
+        for layer in [None, Some(layer)] {
+            assert!(ServiceBuilder::new().option_layer(layer).service(service.clone()).oneshot("e").await.is_ok());
+        }
+    });
+}
+
+// G25, G26
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_calls_at_once_are_each_told_of_once() {
+    let recorder = Recorder::new();
+    let layer: FallbackLayer<_> = Fallback::value("f", 0_u32).observer(recorder.clone());
+    let refuse_odd = |request: u32| async move {
+        tokio::task::yield_now().await;
+        if request % 2 == 1 { Err(BoxError::from(Rejection::bulkhead_full("db", 1))) } else { Ok(request) }
+    };
+    let calls: Vec<_> = (0..1_000).map(|i| tokio::spawn(layer.layer(service_fn(refuse_odd)).oneshot(i))).collect();
+    for (i, call) in (0..).zip(calls) {
+        assert_eq!(call.await.unwrap().unwrap(), if i % 2 == 1 { 0 } else { i });
+    }
+    assert_eq!((recorder.count("admitted"), recorder.count("completed")), (1_000, 1_000));
+    assert_eq!(recorder.count("fell back to value"), 500);
 }

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt;
 use support::{
-    BoxError,
+    BoxError, poll_once,
     probe::{Probe, Ready, Reply, Script},
     recorder::Recorder,
 };
@@ -433,4 +433,121 @@ async fn it_works_borrowed_boxed_buffered_and_optional() {
     for layer in [None, Some(timeout.layer())] {
         assert!(ServiceBuilder::new().option_layer(layer).service(service.clone()).oneshot("d").await.is_ok());
     }
+}
+
+// G24: an observer that panics at the timeout finds the inner call gone already.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_breaks_nothing_but_its_call() {
+    for when in ["Admitted", "Rejected", "Completed", "Cancelled"] {
+        let (script, probe) = Script::new();
+        let seen = script.clone();
+        let observer = move |event: &Event<'_>| {
+            let kind = format!("{:?}", event.kind);
+            assert!(!kind.starts_with("Rejected") || seen.live() == 0, "the inner future is dropped first");
+            assert!(!kind.starts_with(when), "told to panic");
+        };
+        let mut service = Timeout::builder("t", LIMIT).observer(observer).build().layer().layer(probe);
+        script.reply(if when == "Completed" { Reply::Ok("ok") } else { Reply::Later });
+        service.ready().await.unwrap();
+        let given_up = AssertUnwindSafe(async {
+            let call = service.call("a");
+            if when != "Cancelled" {
+                let _ = call.await;
+            }
+        });
+        let panic = given_up.catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"told to panic"), "{when}");
+        assert_eq!(script.live(), 0, "{when}");
+        assert_eq!(deadline::current(), None, "the surroundings are put back");
+    }
+}
+
+// T26, G26, G23
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_on_many_threads_each_end_once() {
+    let recorder = Recorder::new();
+    let timeout = Timeout::builder("t", Duration::from_millis(5)).observer(recorder.clone()).build();
+    let calls: Vec<_> = (0..1_000)
+        .map(|i| {
+            let timeout = timeout.clone();
+            tokio::spawn(async move {
+                match i % 4 {
+                    0 => timeout.run(ready(Ok::<_, BoxError>(()))).await.is_ok(),
+                    1 => timeout.run(pending::<Result<(), BoxError>>()).await.is_err(),
+                    2 => timeout.run(async { Err::<(), BoxError>("boom".into()) }).await.is_err(),
+                    _ => poll_once(timeout.run(pending::<Result<(), BoxError>>())).is_pending(),
+                }
+            })
+        })
+        .collect();
+    for call in calls {
+        assert!(call.await.unwrap());
+    }
+    let ends = ["completed success", "rejected timed_out", "completed failure", "cancelled"];
+    assert_eq!(ends.map(|end| recorder.count(end)), [250; 4]);
+    assert_eq!(recorder.count("admitted"), 1_000);
+}
+
+// T14, G28: a jump of the clock, and the deadline that a panic left behind.
+#[tokio::test(start_paused = true)]
+async fn the_surroundings_are_put_back_after_a_panic_inside() {
+    let (script, mut service) = service(LIMIT);
+    for reply in [Reply::PanicInPoll, Reply::PanicInCall] {
+        script.reply(reply);
+        service.ready().await.unwrap();
+        assert!(AssertUnwindSafe(async { service.call("a").await }).catch_unwind().await.is_err());
+        assert_eq!(deadline::current(), None);
+    }
+    script.reply(Reply::Later);
+    let mut call = task::spawn(service.ready().await.unwrap().call("b"));
+    assert_pending!(call.poll());
+    assert_eq!(deadline::current(), None, "nor does a pending call leave one");
+    advance(Duration::from_secs(86_400 * 365 * 3)).await;
+    assert!(timed_out(&assert_ready!(call.poll())).is_some());
+}
+
+// T14: what is handed to another task does not see the deadline, unless it is carried over.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_is_carried_to_another_task_by_a_scope() {
+    let spawned = async {
+        let bare = tokio::spawn(async { deadline::remaining() }).await.unwrap();
+        let at = deadline::current().unwrap();
+        let carried = tokio::spawn(deadline::scope(at, async { deadline::remaining() })).await.unwrap();
+        Ok::<_, BoxError>((bare, carried))
+    };
+    assert_eq!(Timeout::new("t", LIMIT).run(spawned).await.unwrap(), (None, Some(LIMIT)));
+}
+
+// T9, T13: within one poll, a limit's clock starts when the limit does, not when an outer one's did.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_begins_after_an_outer_clock_started_has_its_full_time() {
+    let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 10), Timeout::new("inner", LIMIT));
+    let call = outer.run(async {
+        assert_eq!(deadline::current(), Some(began + LIMIT * 10));
+        // The clock moves within this poll.
+        assert!(poll_once(advance(LIMIT / 2)).is_pending());
+        let seen = inner.run(async { Ok::<_, BoxError>(deadline::current()) }).await?;
+        Ok::<_, BoxError>((seen, deadline::current()))
+    });
+    let (inside, after) = call.await.unwrap();
+    assert_eq!(inside, Some(began + LIMIT / 2 + LIMIT));
+    assert_eq!(after, Some(began + LIMIT * 10), "the inner one leaves nothing behind");
+    assert_eq!(deadline::current(), None);
+}
+
+// T13: the clock that somebody inside starts is that of all limits in their first poll.
+#[tokio::test(start_paused = true)]
+async fn nested_limits_in_their_first_poll_share_one_reading_of_the_clock() {
+    let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 2), Timeout::new("inner", LIMIT * 3));
+    let call = outer.run(async {
+        let inner = inner.run(async {
+            let seen = deadline::current();
+            assert!(poll_once(advance(LIMIT / 2)).is_pending());
+            Ok::<_, BoxError>((seen, deadline::current()))
+        });
+        let seen = inner.await?;
+        Ok::<_, BoxError>((seen, deadline::current()))
+    });
+    let at = Some(began + LIMIT * 2);
+    assert_eq!(call.await.unwrap(), ((at, at), at));
 }

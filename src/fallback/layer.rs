@@ -2,7 +2,7 @@ use std::{fmt, future::Future, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{FallbackService, Rejected, ServeFunction, ServeService, ServeValue, When};
+use super::{FallbackService, Rejected, ServeFunction, ServeKeeping, ServeService, ServeValue, When};
 use crate::{
     event::{EventKind, Observer, Pattern, Served, Tell},
     hold::Shared,
@@ -27,6 +27,21 @@ impl Fallback {
         Fut: Future<Output = Result<T, E>>,
     {
         FallbackLayer::serving(name.into(), ServeFunction(function))
+    }
+
+    /// As [`function`](Self::function), of what `keep` takes from the request before the service gets it: for requests
+    /// that cannot be cloned, such as those with a body that streams.
+    pub fn function_keeping<K, F, Fut, Req, Kept, T, E>(
+        name: impl Into<Name>,
+        keep: K,
+        function: F,
+    ) -> FallbackLayer<ServeKeeping<K, F>>
+    where
+        K: Fn(&Req) -> Kept,
+        F: Fn(Kept, Result<T, E>) -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        FallbackLayer::serving(name.into(), ServeKeeping { keep, function })
     }
 
     /// Serves the answer of another service to a clone of the request.

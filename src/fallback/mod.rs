@@ -40,6 +40,7 @@
 //!
 //! - [`Fallback::value`]: a clone of a value.
 //! - [`Fallback::function`]: what an async function makes of a clone of the request and the result.
+//! - [`Fallback::function_keeping`]: the same, of a part of the request, where the whole cannot be cloned.
 //! - [`Fallback::service`]: another service's answer to a clone of the request. The service is polled ready when it is
 //!   needed.
 //!
@@ -60,6 +61,12 @@
 //! Serve what is right though less, never what is wrong: an empty list of recommendations, not an empty basket. Keep it
 //! local; a fallback that makes calls needs protection of its own. Fall back for rejections and timeouts by default, and
 //! for other errors only if the caller could not do better.
+//!
+//! # Differences
+//!
+//! - resilience4j and Polly choose by exception type; here a predicate sees the whole result, so that a response can be
+//!   replaced too.
+//! - Nothing is boxed, and the request is kept only by the forms that need it.
 
 pub mod future;
 mod layer;
@@ -67,5 +74,5 @@ mod serve;
 mod service;
 
 pub use layer::{Fallback, FallbackLayer};
-pub use serve::{Rejected, Serve, ServeFunction, ServeService, ServeValue, When};
+pub use serve::{Rejected, Serve, ServeFunction, ServeKeeping, ServeService, ServeValue, When};
 pub use service::FallbackService;

@@ -98,6 +98,35 @@ where
     }
 }
 
+/// Made by [`Fallback::function_keeping`](super::Fallback::function_keeping).
+#[derive(Clone)]
+pub struct ServeKeeping<K, F> {
+    pub(super) keep: K,
+    pub(super) function: F,
+}
+
+impl<K, F, Fut, Req, Kept, T, E> Serve<Req, T, E> for ServeKeeping<K, F>
+where
+    K: Fn(&Req) -> Kept,
+    F: Fn(Kept, Result<T, E>) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Kept = Kept;
+    type Future = Fut;
+
+    fn keep(&self, request: &Req) -> Kept {
+        (self.keep)(request)
+    }
+
+    fn serve(&self, kept: Kept, result: Result<T, E>) -> Fut {
+        (self.function)(kept, result)
+    }
+
+    fn kind(&self) -> Served {
+        Served::Function
+    }
+}
+
 /// Made by [`Fallback::service`](super::Fallback::service).
 #[derive(Clone)]
 pub struct ServeService<S>(pub(super) S);
@@ -168,6 +197,12 @@ impl<T> fmt::Debug for ServeValue<T> {
 impl<F> fmt::Debug for ServeFunction<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServeFunction").finish_non_exhaustive()
+    }
+}
+
+impl<K, F> fmt::Debug for ServeKeeping<K, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServeKeeping").finish_non_exhaustive()
     }
 }
 

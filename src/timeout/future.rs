@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Timeout, handle::Inner};
+use super::{
+    Timeout,
+    handle::{Inner, duration_of},
+};
 use crate::{
     classify::{Classify, ResultClassifier, Verdict},
     clock,
@@ -22,6 +25,7 @@ use crate::{
     error::Rejection,
     event::EventKind,
     hold::Hold,
+    state::time::nanos_of,
 };
 
 pin_project! {
@@ -45,7 +49,8 @@ pin_project! {
             #[pin]
             sleep: Option<Unconstrained<Sleep>>,
             limit: Limit,
-            after: Duration,
+            // What the rejection reports, in nanoseconds.
+            after: u64,
             call: Call,
         },
         Late {
@@ -55,14 +60,16 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn begin(timeout: &Timeout, after: Duration, start: impl FnOnce() -> F) -> Self {
+    /// `after` in nanoseconds, or [`NEVER`](deadline::NEVER).
+    #[inline]
+    pub(super) fn begin(timeout: &Timeout, after: u64, start: impl FnOnce() -> F) -> Self {
         let mut call = Call::begin(timeout);
         let (mut limit, mut after) = (Limit::Within(after), after);
         // A deadline from outside that nobody but us will enforce.
         if let Some(at) = deadline::advised() {
             let now = clock::instant();
-            let left = at.saturating_duration_since(now);
-            if left.is_zero() {
+            let left = nanos_of(at.saturating_duration_since(now));
+            if left == 0 {
                 return Self { state: State::Late { rejection: Some(call.give_up(after, false)) } };
             }
             if left < after {
@@ -94,14 +101,14 @@ where
                     call.finish(ResultClassifier.classify(result.as_ref()));
                     return Poll::Ready(result);
                 }
-                if !after.is_zero() {
+                if *after != 0 {
                     if sleep.is_none() {
                         let mut deadline = limit.deadline();
                         // A deadline from outside may have been put around the call after it was made.
                         if let Some(at) = deadline::advised()
                             && deadline.is_none_or(|own| at < own)
                         {
-                            *after = at.saturating_duration_since(clock::instant());
+                            *after = nanos_of(at.saturating_duration_since(clock::instant()));
                             deadline = Some(at);
                         }
                         let Some(deadline) = deadline else { return Poll::Pending };
@@ -136,6 +143,7 @@ enum Voice {
 }
 
 impl Call {
+    #[inline]
     fn begin(timeout: &Timeout) -> Self {
         let tell = &timeout.0.tell;
         Self(Some(match tell.name().as_static() {
@@ -144,19 +152,23 @@ impl Call {
         }))
     }
 
+    #[inline]
     fn admit(&self) {
         if let Some(Voice::Held { inner, .. }) = &self.0 {
             inner.tell.event(|| EventKind::Admitted);
         }
     }
 
+    #[inline]
     fn finish(&mut self, verdict: Verdict) {
         if let Some(Voice::Held { inner, started }) = self.0.take() {
             inner.tell.event(|| EventKind::Completed { verdict, elapsed: elapsed(started) });
         }
     }
 
-    fn give_up(&mut self, after: Duration, attempted: bool) -> Rejection {
+    #[cold]
+    fn give_up(&mut self, after: u64, attempted: bool) -> Rejection {
+        let after = duration_of(after);
         match self.0.take().expect("polled after it ended") {
             Voice::Quiet(name) => Rejection::timed_out(name, after, attempted),
             Voice::Held { inner, .. } => {
@@ -167,6 +179,7 @@ impl Call {
 }
 
 impl Drop for Call {
+    #[inline]
     fn drop(&mut self) {
         if let Some(Voice::Held { inner, started }) = &self.0 {
             inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: elapsed(*started) });

@@ -10,6 +10,7 @@ use std::{
 
 use super::{TimeoutLayer, future::ResponseFuture};
 use crate::{
+    deadline::NEVER,
     error::Rejection,
     event::{Observer, Pattern, Tell},
     hold::Shared,
@@ -24,7 +25,7 @@ use crate::{
 pub struct Timeout(pub(super) Shared<Inner>);
 
 pub(super) struct Inner {
-    /// In nanoseconds; `u64::MAX` is never.
+    /// In nanoseconds, or [`NEVER`]; `nanos_of` saturates to it.
     limit: AtomicU64,
     pub(super) tell: Tell,
 }
@@ -50,10 +51,12 @@ impl Timeout {
 
     /// The limit of calls that begin now.
     pub fn limit(&self) -> Duration {
-        match self.0.limit.load(Ordering::Relaxed) {
-            u64::MAX => Duration::MAX,
-            nanos => Duration::from_nanos(nanos),
-        }
+        duration_of(self.nanos())
+    }
+
+    #[inline]
+    pub(super) fn nanos(&self) -> u64 {
+        self.0.limit.load(Ordering::Relaxed)
     }
 
     /// Changes the limit of calls that begin from now on.
@@ -82,13 +85,17 @@ impl Timeout {
         F: Future<Output = Result<T, E>>,
         E: From<Rejection>,
     {
-        ResponseFuture::begin(self, self.limit(), || future).await
+        ResponseFuture::begin(self, self.nanos(), || future).await
     }
 
     /// How it is set.
     pub fn snapshot(&self) -> TimeoutSnapshot {
         TimeoutSnapshot { limit: self.limit() }
     }
+}
+
+pub(super) fn duration_of(nanos: u64) -> Duration {
+    if nanos == NEVER { Duration::MAX } else { Duration::from_nanos(nanos) }
 }
 
 impl fmt::Debug for Timeout {

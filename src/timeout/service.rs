@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::{Fixed, RequestLimit, Timeout, future::ResponseFuture};
-use crate::error::Rejection;
+use crate::{error::Rejection, state::time::nanos_of};
 
 /// Service made by [`TimeoutLayer`](super::TimeoutLayer).
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ where
     // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the limit and a few
     // accesses to a thread-local; no RMW, no clock, no timer, no allocation.
     fn call(&mut self, request: Req) -> Self::Future {
-        let limit = self.limits.limit(&request).unwrap_or_else(|| self.timeout.limit());
+        let limit = self.limits.limit(&request).map_or_else(|| self.timeout.nanos(), nanos_of);
         let inner = &mut self.inner;
         ResponseFuture::begin(&self.timeout, limit, || inner.call(request))
     }
