@@ -102,3 +102,93 @@ where
         }
     }
 }
+
+/// A named, opaque future around [`Guarded`].
+macro_rules! guarded_future {
+    ($(#[$doc:meta])* $name:ident under $guard:ty) => {
+        pin_project_lite::pin_project! {
+            $(#[$doc])*
+            pub struct $name<F> {
+                #[pin]
+                inner: $crate::guarded::Guarded<F, $guard>,
+            }
+        }
+
+        impl<F> $name<F> {
+            pub(super) fn new(inner: $crate::guarded::Guarded<F, $guard>) -> Self {
+                Self { inner }
+            }
+        }
+
+        impl<F, T, E> std::future::Future for $name<F>
+        where
+            F: std::future::Future<Output = Result<T, E>>,
+            E: From<$crate::error::Rejection>,
+        {
+            type Output = Result<T, E>;
+
+            fn poll(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Self::Output> {
+                self.project().inner.poll(cx)
+            }
+        }
+
+        impl<F> std::fmt::Debug for $name<F> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+/// A named, opaque future around [`Deferred`].
+macro_rules! deferred_future {
+    ($(#[$doc:meta])* $name:ident waits in $acquire:ty, under $guard:ty) => {
+        pin_project_lite::pin_project! {
+            $(#[$doc])*
+            pub struct $name<S, Req>
+            where
+                S: tower_service::Service<Req>,
+            {
+                #[pin]
+                inner: $crate::guarded::Deferred<S, Req, S::Future, $acquire, $guard>,
+            }
+        }
+
+        impl<S: tower_service::Service<Req>, Req> $name<S, Req> {
+            pub(super) fn responding(response: $crate::guarded::Guarded<S::Future, $guard>) -> Self {
+                Self { inner: $crate::guarded::Deferred::Responding { response } }
+            }
+
+            pub(super) fn waiting(service: S, request: Req, acquire: $acquire) -> Self {
+                let request = Some(request);
+                Self { inner: $crate::guarded::Deferred::Waiting { acquire, service, request } }
+            }
+        }
+
+        impl<S, Req> std::future::Future for $name<S, Req>
+        where
+            S: tower_service::Service<Req>,
+            S::Error: From<$crate::error::Rejection>,
+        {
+            type Output = Result<S::Response, S::Error>;
+
+            fn poll(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Self::Output> {
+                self.project().inner.poll(cx)
+            }
+        }
+
+        impl<S: tower_service::Service<Req>, Req> std::fmt::Debug for $name<S, Req> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(crate) use {deferred_future, guarded_future};

@@ -1,13 +1,10 @@
 use std::{
     fmt,
-    future::Future,
     hash::Hash,
     marker::PhantomData,
-    pin::Pin,
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -16,7 +13,7 @@ use crate::{
     classify::{Classify, ResultClassifier},
     error::Rejection,
     event::EventKind,
-    guarded::{Guard, Guarded},
+    guarded::{Guard, Guarded, guarded_future},
     hold::Hold,
 };
 
@@ -171,12 +168,12 @@ where
             }
             Err(rejection) => Guarded::refused(rejection),
         };
-        KeyedResponseFuture { inner }
+        KeyedResponseFuture::new(inner)
     }
 }
 
 /// A call that was let in, for those who listen.
-struct Call(Option<Hold<Inner>>);
+pub(super) struct Call(Option<Hold<Inner>>);
 
 impl<T, E> Guard<T, E> for Call {
     fn end(&mut self, result: Result<&T, &E>) {
@@ -195,28 +192,7 @@ impl Drop for Call {
     }
 }
 
-pin_project! {
+guarded_future! {
     /// Future of [`KeyedRateLimitService`].
-    pub struct KeyedResponseFuture<F> {
-        #[pin]
-        inner: Guarded<F, Call>,
-    }
-}
-
-impl<F, T, E> Future for KeyedResponseFuture<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Rejection>,
-{
-    type Output = Result<T, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().inner.poll(cx)
-    }
-}
-
-impl<F> fmt::Debug for KeyedResponseFuture<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedResponseFuture").finish_non_exhaustive()
-    }
+    KeyedResponseFuture under Call
 }
