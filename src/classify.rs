@@ -59,7 +59,14 @@ impl fmt::Display for Verdict {
 /// Judges results.
 ///
 /// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The two hints have defaults that know nothing, so that a
-/// closure asks nothing of the error type.
+/// closure asks nothing of the error type. [`ClassifyFn`] is a closure that knows rejections.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge results with the error `{E}`",
+    label = "the default classifier needs `{E}: AsRejection`",
+    note = "for an error of your own, implement `tower_rampart::AsRejection` (three lines)",
+    note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{E}` into `tower_rampart::Error<{E}>`",
+    note = "or give the layer a classifier of your own, such as a closure (`.classify(..)`), which needs no `AsRejection`"
+)]
 pub trait Classify<T, E> {
     /// How this result counts.
     fn classify(&self, result: Result<&T, &E>) -> Verdict;
@@ -83,6 +90,38 @@ where
 {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         self(result)
+    }
+}
+
+/// Judges by a closure, and knows a rejection when it sees one. Made by the `classify_with` of what repeats calls: there
+/// a verdict is not enough, since a call that timed out may have been done, and must not be repeated for a failure.
+#[derive(Clone, Copy)]
+pub struct ClassifyFn<F>(F);
+
+impl<F> ClassifyFn<F> {
+    /// Judges by `verdict`.
+    pub const fn new(verdict: F) -> Self {
+        Self(verdict)
+    }
+}
+
+impl<F, T, E> Classify<T, E> for ClassifyFn<F>
+where
+    F: Fn(Result<&T, &E>) -> Verdict,
+    E: AsRejection,
+{
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        (self.0)(result)
+    }
+
+    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
+        error.as_rejection()
+    }
+}
+
+impl<F> fmt::Debug for ClassifyFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClassifyFn").finish_non_exhaustive()
     }
 }
 

@@ -81,7 +81,8 @@ impl Retry {
         self.run_with(DefaultClassifier, attempt).await
     }
 
-    /// As [`run`](Self::run), with a classifier of your own, which may also find an `Ok` to be a failure.
+    /// As [`run`](Self::run), with a classifier of your own, which may also find an `Ok` to be a failure. A closure can be
+    /// one, but does not know rejections by itself: wrap it in [`ClassifyFn`](crate::ClassifyFn) if there can be any.
     ///
     /// # Errors
     ///

@@ -3,7 +3,10 @@ use std::fmt;
 use tower_layer::Layer;
 
 use super::{CloneWith, Cloned, IdempotentIf, PrepareWith, Retry, RetryService};
-use crate::classify::{Classify, DefaultClassifier, Verdict};
+use crate::{
+    classify::{ClassifyFn, DefaultClassifier, Verdict},
+    error::AsRejection,
+};
 
 /// Puts a [`Retry`] around a service.
 ///
@@ -23,18 +26,20 @@ impl RetryLayer {
 }
 
 impl<C, Q> RetryLayer<C, Q> {
-    /// Judges results by `classify`.
+    /// Judges results by `classify`. A bare closure will do, but cannot tell a rejection from a failure: see
+    /// [`classify_with`](Self::classify_with).
     pub fn classify<D>(self, classify: D) -> RetryLayer<D, Q> {
         RetryLayer { retry: self.retry, classify, repeat: self.repeat }
     }
 
-    /// Judges results by a closure, which needs no [`AsRejection`](crate::AsRejection) of the error.
-    pub fn classify_with<F, T, E>(self, classify: F) -> RetryLayer<F, Q>
+    /// Judges results by a closure. Rejections by layers within are still treated as what they are: a call that timed
+    /// out is repeated only if it is idempotent, an open circuit is not insisted on.
+    pub fn classify_with<F, T, E>(self, verdict: F) -> RetryLayer<ClassifyFn<F>, Q>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
-        F: Classify<T, E>,
+        E: AsRejection,
     {
-        self.classify(classify)
+        self.classify(ClassifyFn::new(verdict))
     }
 
     /// Repeats requests by `repeat`.

@@ -59,9 +59,10 @@
 //! | `TimedOut` by a layer below | if the request is idempotent: it may have been done |
 //! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_elsewhere`](RetryBuilder::retry_elsewhere) |
 //!
-//! To know a rejection, the classifier has to be asked for it: the default one is, a closure is not
-//! ([`Classify::rejection`](crate::Classify::rejection)). A closure that finds every error to be a failure has open
-//! circuits retried; let it answer `Ignored` for what carries a rejection, or implement the trait.
+//! To know a rejection, the classifier has to be asked for it: the default one is, and so is a closure given to
+//! [`classify_with`](RetryLayer::classify_with), but a bare closure given to [`classify`](RetryLayer::classify) or
+//! [`run_with`](Retry::run_with) is not ([`Classify::rejection`](crate::Classify::rejection)). There the verdict alone
+//! decides, and a timeout or an open circuit that it calls a failure is repeated.
 //!
 //! Nothing is repeated when attempts, time or budget are used up, when the request cannot be copied, or when the failure
 //! comes from another retry further in that has given up: nested retries do not multiply. The caller then gets the last

@@ -6,8 +6,8 @@ use super::{Choice, Part, PartService, describe, timeout};
 use crate::{
     bulkhead::{Bulkhead, BulkheadLayer, BulkheadService},
     circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService},
-    classify::{Classify, DefaultClassifier, Verdict},
-    error::ConfigError,
+    classify::{ClassifyFn, DefaultClassifier, Verdict},
+    error::{AsRejection, ConfigError},
     event::Observer,
     name::Name,
     rate_limit::{One, RateLimitLayer, RateLimitService, RateLimiter},
@@ -150,13 +150,14 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|_, repeat, fallback| (classify, repeat, fallback))
     }
 
-    /// Judges results, for breaker and retry, by a closure.
-    pub fn classify_with<G, T, E>(self, classify: G) -> ClientBuilder<G, Q, F>
+    /// Judges results, for breaker and retry, by a closure. The retry still treats rejections as what they are: a call
+    /// that timed out is repeated only if it is idempotent.
+    pub fn classify_with<G, T, E>(self, verdict: G) -> ClientBuilder<ClassifyFn<G>, Q, F>
     where
         G: Fn(Result<&T, &E>) -> Verdict,
-        G: Classify<T, E>,
+        E: AsRejection,
     {
-        self.classify(classify)
+        self.classify(ClassifyFn::new(verdict))
     }
 
     /// Copies requests for the retry by a closure, for those whose clone may fail.

@@ -28,7 +28,8 @@ const TICK_BITS: u32 = 24;
 /// Cost: a deposit is 1 load when the bucket is full, else 1 load and 1 RMW, and reads no clock; a withdrawal is 1 load
 /// and 1 RMW, a denied one 1 load; the clock is read by withdrawals only, and only when time refills.
 ///
-/// The tick wraps after 2.3 years; a budget that idles for longer is refilled by less than it might, and never by more.
+/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went backwards: a budget that
+/// idles for longer than 1.1 years is refilled by less than it might be.
 #[derive(Debug)]
 pub(crate) struct Budget {
     word: Padded<AtomicU64>,

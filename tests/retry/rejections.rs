@@ -9,7 +9,7 @@ use tower_rampart::{
 };
 
 use crate::{
-    builder, failing, ms, now, recorded,
+    builder, by_word, failing, ms, now, recorded,
     support::{
         BoxError,
         probe::{Reply, Script},
@@ -100,6 +100,33 @@ async fn a_request_tells_by_itself_whether_it_is_idempotent() {
             assert_eq!(recorder.count("retries exhausted after 3"), usize::from(request == "get"));
         }
     }
+}
+
+// R28, R30, R31: by a closure that finds every error to be a failure.
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_judges_does_not_hide_what_a_rejection_is() {
+    let limited = |after| Rejection::rate_limited("inner", Some(ms(after)), 5);
+    for (rejection, calls) in [
+        (open(Some(ms(1))), 1),
+        (Rejection::bulkhead_full("inner", 5), 1),
+        (Rejection::timed_out("inner", ms(5), true), 1),
+        (limited(200), 2),
+        (limited(100_000), 1),
+    ] {
+        let (script, probe) = Script::new();
+        script.reply(Reply::Err(rejection.into()));
+        let _ = builder().build().unwrap().layer().classify_with(by_word).layer(probe).oneshot("post").await;
+        assert_eq!(script.calls(), calls);
+    }
+}
+
+// A bare closure is all there is: its verdict decides.
+#[tokio::test(start_paused = true)]
+async fn a_bare_closure_decides_alone() {
+    let (script, probe) = Script::new();
+    script.reply(Reply::Err(open(None).into()));
+    builder().build().unwrap().layer().classify(by_word).layer(probe).oneshot("a").await.unwrap();
+    assert_eq!(script.calls(), 2);
 }
 
 /// Anything but "ok" is a failure that asks to be left alone for so long.

@@ -79,7 +79,7 @@ async fn a_classifier_asks_nothing_of_the_error() {
         Ok(()) => tower_rampart::Verdict::Success,
         Err(_) => tower_rampart::Verdict::Failure,
     };
-    let service = builder().build().unwrap().layer().classify_with(verdict).layer(service);
+    let service = builder().build().unwrap().layer().classify(verdict).layer(service);
     assert!(service.oneshot(()).await.is_err());
 }
 
@@ -210,5 +210,6 @@ async fn a_way_to_repeat_of_ones_own() {
         service_fn(|request: u32| async move { if request < 13 { Err(BoxError::from("down")) } else { Ok(request) } });
     let service = builder().build().unwrap().layer().repeat(Numbered).layer(service);
     assert_eq!(service.oneshot(10).await.unwrap(), 13);
-    assert_eq!(Repeat::<u32>::is_idempotent(&Cloned::default(), &1), None);
+    let cloned: Cloned = Default::default();
+    assert_eq!(cloned.is_idempotent(&1), None);
 }

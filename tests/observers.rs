@@ -1,0 +1,167 @@
+//! The adapters to `tracing` and to the `metrics` facade, driven by real layers.
+#![cfg(all(feature = "tracing", feature = "metrics"))]
+
+mod support;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::PrometheusBuilder;
+use support::{BoxError, probe::Script};
+use tower::{Layer, ServiceExt};
+use tower_rampart::{
+    Rejection, Verdict,
+    bulkhead::Bulkhead,
+    circuit_breaker::CircuitBreaker,
+    event::{MetricsObserver, TracingObserver},
+    fallback::Fallback,
+    rate_limit::{Rate, RateLimiter},
+    retry::{Backoff, Jitter, Retry, RetryBudget},
+    timeout::Timeout,
+};
+use tracing::{Event, Metadata, Subscriber, field::Visit, span};
+
+/// Writes down what it is told.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        self.0 += &format!(" {field}={value:?}");
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if event.metadata().target() == "tower_rampart" {
+            let mut line = Line(event.metadata().level().to_string());
+            event.record(&mut line);
+            self.0.lock().unwrap().push(line.0);
+        }
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Lets every pattern say everything it can say.
+async fn everything<O>(observer: O)
+where
+    O: tower_rampart::Observer + Clone,
+{
+    let breaker = CircuitBreaker::builder("b")
+        .consecutive_failures(1)
+        .slow_calls(Duration::from_secs(1), 1.0)
+        .observer(observer.clone())
+        .build()
+        .unwrap();
+    breaker.try_acquire().unwrap().success();
+    drop(breaker.try_acquire().unwrap());
+    breaker.try_acquire().unwrap().finish(Verdict::Failure);
+    assert!(breaker.try_acquire().is_err());
+
+    let builder = Bulkhead::builder("k").max_concurrent(1).max_wait(Duration::from_millis(20));
+    let bulkhead = builder.observer(observer.clone()).build().unwrap();
+    let held = bulkhead.try_acquire().unwrap();
+    assert!(bulkhead.acquire().await.is_err());
+    let mut waiting = tokio_test::task::spawn(bulkhead.acquire());
+    assert!(waiting.poll().is_pending());
+    drop(waiting);
+    let mut waiting = tokio_test::task::spawn(bulkhead.acquire());
+    assert!(waiting.poll().is_pending());
+    drop(held);
+    drop(waiting.await.unwrap());
+
+    let limiter = RateLimiter::builder("l", Rate::per_hour(1)).observer(observer.clone()).build().unwrap();
+    assert!(limiter.check().is_ok() && limiter.check().is_err());
+
+    let timeout = Timeout::builder("t", Duration::from_millis(5)).observer(observer.clone()).build();
+    assert!(timeout.run(std::future::pending::<Result<(), BoxError>>()).await.is_err());
+    timeout.run(async { Ok::<_, BoxError>(()) }).await.unwrap();
+
+    let budget = RetryBudget::builder().capacity(1).min_per_second(0).build().unwrap();
+    let backoff = Backoff::fixed(Duration::from_millis(1)).jitter(Jitter::None);
+    let retry = Retry::builder("r").max_attempts(2).backoff(backoff).budget(&budget).observer(observer.clone());
+    let retry = retry.build().unwrap();
+    for _ in 0..2 {
+        assert!(retry.run(|_| async { Err::<(), BoxError>("boom".into()) }).await.is_err());
+    }
+    let fallback = Fallback::value("f", "instead").observer(observer);
+    let (script, probe) = Script::new();
+    script.reply(support::probe::Reply::Err(Rejection::bulkhead_full("x", 1).into()));
+    assert_eq!(fallback.layer(probe).oneshot("a").await.unwrap(), "instead");
+}
+
+#[tokio::test(start_paused = true)]
+async fn tracing_hears_every_kind_at_its_level() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    everything(TracingObserver::new()).await;
+    let lines = log.0.lock().unwrap().clone();
+    let expect = |line: &str| assert!(lines.iter().any(|there| there.starts_with(line)), "no {line} in {lines:#?}");
+    expect(
+        "WARN message=circuit changed its state pattern=\"circuit_breaker\" name=\"b\" from=\"closed\" to=\"open\" \
+         generation=1 cause=\"consecutive_failures\"",
+    );
+    expect("WARN message=retry budget exhausted pattern=\"retry\" name=\"r\" attempts=1");
+    expect("INFO message=retries exhausted pattern=\"retry\" name=\"r\" attempts=2");
+    expect("DEBUG message=call rejected pattern=\"bulkhead\" name=\"k\" reason=\"queue_timeout\"");
+    expect("DEBUG message=call rejected pattern=\"rate_limiter\" name=\"l\" reason=\"rate_limited\"");
+    expect("DEBUG message=call rejected pattern=\"timeout\" name=\"t\" reason=\"timed_out\"");
+    expect("DEBUG message=call rejected pattern=\"circuit_breaker\" name=\"b\" reason=\"circuit_open\"");
+    expect("DEBUG message=retry scheduled pattern=\"retry\" name=\"r\" attempt=2 delay=1ms");
+    expect("DEBUG message=fell back pattern=\"fallback\" name=\"f\" served=\"value\"");
+    expect("TRACE message=call admitted pattern=\"circuit_breaker\" name=\"b\"");
+    expect("TRACE message=call completed pattern=\"circuit_breaker\" name=\"b\" verdict=\"success\" elapsed=Some(");
+    expect("TRACE message=call cancelled pattern=\"bulkhead\" name=\"k\" admitted=false");
+    expect("TRACE message=permit awaited pattern=\"bulkhead\" name=\"k\"");
+}
+
+#[test]
+fn metrics_add_up_and_nothing_stays_in_flight() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(everything(MetricsObserver::new()));
+    });
+    let text = handle.render();
+    let expect = |line: &str| assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");
+    expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"success\"} 1");
+    expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"failure\"} 1");
+    expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"cancelled\"} 1");
+    expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"rejected\"} 1");
+    expect("rampart_rejections_total{pattern=\"circuit_breaker\",name=\"b\",reason=\"circuit_open\"} 1");
+    expect("rampart_rejections_total{pattern=\"bulkhead\",name=\"k\",reason=\"queue_timeout\"} 1");
+    expect("rampart_retries_total{pattern=\"retry\",name=\"r\"} 1");
+    expect("rampart_retries_exhausted_total{pattern=\"retry\",name=\"r\",limit=\"attempts\"} 1");
+    expect("rampart_retries_exhausted_total{pattern=\"retry\",name=\"r\",limit=\"budget\"} 1");
+    expect(
+        "rampart_transitions_total{pattern=\"circuit_breaker\",name=\"b\",from=\"closed\",to=\"open\",\
+         cause=\"consecutive_failures\"} 1",
+    );
+    expect("rampart_circuit_state{pattern=\"circuit_breaker\",name=\"b\"} 2");
+    expect("rampart_fallbacks_total{pattern=\"fallback\",name=\"f\",served=\"value\"} 1");
+    expect("rampart_call_duration_seconds_count{pattern=\"timeout\",name=\"t\"} 1");
+    expect("rampart_permit_wait_seconds_count{pattern=\"bulkhead\",name=\"k\"} 1");
+    let in_flight: Vec<_> = text.lines().filter(|line| line.starts_with("rampart_in_flight{")).collect();
+    assert!(in_flight.len() >= 6 && in_flight.iter().all(|line| line.ends_with(" 0")), "{in_flight:?}");
+}

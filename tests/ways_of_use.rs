@@ -1,0 +1,244 @@
+//! The three ways to have an error that absorbs rejections, with the clients and servers that people use. Everything here
+//! compiles without a type annotation for the sake of the layers (G19).
+
+mod support;
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{Router, response::IntoResponse, routing::get};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use support::BoxError;
+use tokio::net::TcpListener;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_rampart::{
+    AdaptErrorLayer, AsRejection, Error, Rejection, RespondLayer, ServiceBuilderExt,
+    bulkhead::Bulkhead,
+    circuit_breaker::CircuitBreaker,
+    rate_limit::{Rate, RateLimiter},
+    retry::Retry,
+    stack,
+    timeout::Timeout,
+};
+
+/// A real server; `/slow` never answers.
+async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}")
+}
+
+fn router() -> Router {
+    let slow = get(|| async { std::future::pending::<()>().await });
+    Router::new().route("/", get(|| async { "hello" })).route("/slow", slow)
+}
+
+struct Handles {
+    timeout: Timeout,
+    retry: Retry,
+    limiter: RateLimiter,
+    breaker: CircuitBreaker,
+    bulkhead: Bulkhead,
+}
+
+fn handles() -> Handles {
+    Handles {
+        timeout: Timeout::new("t", Duration::from_millis(200)),
+        retry: Retry::attempts("r", 2).unwrap(),
+        limiter: RateLimiter::new("l", Rate::per_minute(100)).unwrap(),
+        breaker: CircuitBreaker::new("b"),
+        bulkhead: Bulkhead::new("k", 8).unwrap(),
+    }
+}
+
+// X8
+#[tokio::test]
+async fn a_reqwest_client_keeps_its_own_error_beside_rejections() {
+    let url = serve(router()).await;
+    let all = handles();
+    let mut client = ServiceBuilder::new()
+        .time_limit(&all.timeout)
+        .layer(all.retry.layer().clone_with(reqwest::Request::try_clone))
+        .rate_limiter(&all.limiter)
+        .circuit_breaker(&all.breaker)
+        .bulkhead(&all.bulkhead)
+        .adapt_error()
+        .service(reqwest::Client::new());
+    let get = |path: &str| reqwest::Request::new(http::Method::GET, format!("{url}{path}").parse().unwrap());
+    let response = client.ready().await.unwrap().call(get("/")).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "hello");
+    match client.ready().await.unwrap().call(get("/slow")).await {
+        Err(Error::Rejected(Rejection::TimedOut { name, .. })) => assert_eq!(name, "t"),
+        other => panic!("{other:?}"),
+    }
+    let nobody = reqwest::Request::new(http::Method::GET, "http://127.0.0.1:1/".parse().unwrap());
+    match client.ready().await.unwrap().call(nobody).await {
+        Err(Error::Service(error)) => assert!(error.is_connect(), "typed and unchanged: {error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(all.bulkhead.snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_hyper_util_client_goes_into_the_ready_made_stack() {
+    let url = serve(router()).await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let stack = stack::client("api").attempt_timeout(Duration::from_millis(200)).build().unwrap();
+    let service = stack.layer(AdaptErrorLayer::new().layer(client));
+    let get = |path: &str| Request::get(format!("{url}{path}")).body(Empty::new()).unwrap();
+    let response = service.clone().oneshot(get("/")).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+    match service.clone().oneshot(get("/slow")).await {
+        Err(Error::Rejected(rejection)) => assert!(rejection.was_attempted()),
+        other => panic!("{other:?}"),
+    }
+    match service.oneshot(Request::get("http://127.0.0.1:1/").body(Empty::new()).unwrap()).await {
+        Err(Error::Service(error)) => assert!(error.is_connect(), "typed and unchanged: {error}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+// L13, G23: axum clones and layers as it likes.
+#[tokio::test]
+async fn an_axum_server_answers_rejections_on_its_router_and_on_a_route() {
+    let respond = |rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response();
+    let all = handles();
+    let limiter = RateLimiter::new("two", Rate::per_hour(2)).unwrap();
+    let whole = ServiceBuilder::new().layer(all.timeout.layer()).layer(all.bulkhead.layer());
+    let router = Router::new()
+        .route("/limited", get(|| async { "hello" }))
+        .route_layer(RespondLayer::new(limiter.layer(), respond))
+        .merge(router())
+        .layer(RespondLayer::new(whole, respond));
+    let url = serve(router).await;
+    let ask = async |path: &str| {
+        let response = reqwest::get(format!("{url}{path}")).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+    assert_eq!(ask("/").await, (200, "hello".to_owned()));
+    assert_eq!(ask("/slow").await, (503, "timed_out".to_owned()));
+    assert_eq!(ask("/limited").await.0, 200);
+    assert_eq!(ask("/limited").await.0, 200);
+    assert_eq!(ask("/limited").await, (503, "rate_limited".to_owned()));
+    assert_eq!(all.bulkhead.snapshot().in_flight, 0);
+}
+
+#[tokio::test]
+async fn a_server_stack_wraps_an_axum_router() {
+    let bulkhead = Bulkhead::new("api", 1).unwrap();
+    let stack = stack::server("api").bulkhead(&bulkhead).build().unwrap();
+    let layer =
+        stack.respond(|rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response());
+    let url = serve(router().layer(layer)).await;
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
+    let _held = bulkhead.try_acquire().unwrap();
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 503);
+}
+
+// G17
+#[tokio::test]
+async fn a_box_error_stack_works_through_a_buffer() {
+    let all = handles();
+    let service = ServiceBuilder::new()
+        .buffer::<u32>(4)
+        .retries(&all.retry)
+        .circuit_breaker(&all.breaker)
+        .service(service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
+    assert_eq!(service.clone().oneshot(7).await.unwrap(), 7);
+    all.breaker.force_open();
+    assert_eq!(service.oneshot(7).await.unwrap_err().as_rejection().unwrap().name(), "b");
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OwnError {
+    #[error("declined")]
+    Declined,
+    #[error("protected")]
+    Rejected(#[from] Rejection),
+}
+
+impl AsRejection for OwnError {
+    fn as_rejection(&self) -> Option<&Rejection> {
+        if let Self::Rejected(rejection) = self { Some(rejection) } else { None }
+    }
+}
+
+#[tokio::test]
+async fn an_enum_of_ones_own_is_matched() {
+    let all = handles();
+    let service = ServiceBuilder::new()
+        .time_limit(&all.timeout)
+        .circuit_breaker(&all.breaker)
+        .service(service_fn(|fail: bool| async move { if fail { Err(OwnError::Declined) } else { Ok(1) } }));
+    assert!(matches!(service.clone().oneshot(true).await, Err(OwnError::Declined)));
+    all.breaker.force_open();
+    assert!(matches!(service.oneshot(false).await, Err(OwnError::Rejected(Rejection::CircuitOpen { .. }))));
+}
+
+/// All five around a service with this error.
+fn accepts<S, Req>(service: S) -> impl Service<Req, Response = S::Response, Error = S::Error>
+where
+    S: Service<Req> + Clone,
+    S::Error: From<Rejection> + AsRejection,
+    Req: Clone,
+{
+    let all = handles();
+    ServiceBuilder::new()
+        .time_limit(&all.timeout)
+        .retries(&all.retry)
+        .rate_limiter(&all.limiter)
+        .circuit_breaker(&all.breaker)
+        .bulkhead(&all.bulkhead)
+        .service(service)
+}
+
+// G19, X8
+#[tokio::test]
+async fn all_kinds_of_errors_type_check() {
+    let io = service_fn(|(): ()| async { Ok::<_, std::io::Error>(1) });
+    assert_eq!(accepts(io).oneshot(()).await.unwrap(), 1);
+    let infallible = service_fn(|(): ()| async { Ok::<_, Infallible>(1) });
+    assert_eq!(accepts(AdaptErrorLayer::new().layer(infallible)).oneshot(()).await.unwrap(), 1);
+    #[cfg(feature = "anyhow")]
+    {
+        let anyhow = service_fn(|(): ()| async { Ok::<_, anyhow::Error>(1) });
+        assert_eq!(accepts(anyhow).oneshot(()).await.unwrap(), 1);
+    }
+    // A channel that connects when it is used, to nobody.
+    let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let clone = |request: &Request<tonic::body::Body>| {
+        let mut copy = Request::new(tonic::body::Body::empty());
+        copy.clone_from_parts(request);
+        Some(copy)
+    };
+    let all = handles();
+    let service = ServiceBuilder::new()
+        .time_limit(&all.timeout)
+        .layer(all.retry.layer().clone_with(clone))
+        .circuit_breaker(&all.breaker)
+        .bulkhead(&all.bulkhead)
+        .adapt_error()
+        .service(channel);
+    match service.oneshot(Request::new(tonic::body::Body::empty())).await {
+        Err(Error::Service(error)) => {
+            let _: tonic::transport::Error = error;
+        }
+        Err(Error::Rejected(rejection)) => assert_eq!(rejection.name(), "t"),
+        Ok(_) => panic!("nobody is there"),
+    }
+}
+
+trait CloneFromParts {
+    fn clone_from_parts(&mut self, other: &Self);
+}
+
+impl CloneFromParts for Request<tonic::body::Body> {
+    fn clone_from_parts(&mut self, other: &Self) {
+        *self.method_mut() = other.method().clone();
+        *self.uri_mut() = other.uri().clone();
+        *self.headers_mut() = other.headers().clone();
+    }
+}
