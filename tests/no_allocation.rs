@@ -151,8 +151,9 @@ fn a_fallback_allocates_nothing() {
 }
 
 #[test]
-fn the_ready_made_client_stack_allocates_nothing() {
+fn the_ready_made_stacks_allocate_nothing() {
     assert_free(stack::client("c").build().unwrap());
+    assert_free(stack::server("s").build().unwrap());
 }
 
 #[test]
