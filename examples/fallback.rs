@@ -1,48 +1,73 @@
-//! Fallbacks: a value, a function of the request, another service; for refusals, or for any error.
-#![allow(missing_docs)]
+//! A shop's page that stays up while its recommendations are down: a fallback around a reqwest client, in an axum server.
+//!
+//! `cargo run --example fallback`
 
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-use tower_rampart::{Event, EventKind, ServiceBuilderExt, circuit_breaker::CircuitBreaker, fallback::Fallback};
+use std::{future::ready, time::Duration};
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let breaker = CircuitBreaker::consecutive("recommendations", 2)?;
-    let failing =
-        service_fn(|user: u32| async move { Err::<Vec<String>, BoxError>(format!("no answer for {user}").into()) });
+use axum::{Router, extract::State, routing::get};
+use reqwest::{Client, Method, Request, Response};
+use tokio::net::TcpListener;
+use tower::{ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
+use tower_rampart::{AdaptErrorLayer, Error, Event, EventKind, circuit_breaker::CircuitBreaker, fallback::Fallback};
 
-    // Only what the breaker refuses is replaced: the first two callers see the error itself.
-    let value = ServiceBuilder::new()
-        .fallback(Fallback::value("recommendations", vec!["bestseller".to_owned()]).observer(told))
-        .circuit_breaker(&breaker)
-        .service(failing);
-    for user in 1..=3 {
-        println!("value, user {user}: {:?}", value.clone().oneshot(user).await);
-    }
+type Failure = Error<reqwest::Error>;
+type Recommendations = BoxCloneSyncService<Request, Response, Failure>;
 
-    // Any error is, by what a function makes of the request.
-    let function = ServiceBuilder::new()
-        .fallback(
-            Fallback::function("recommendations", |user: u32, _failed: Result<Vec<String>, BoxError>| async move {
-                Ok(vec![format!("what user {user} liked last time")])
-            })
-            .when(|result: Result<&Vec<String>, &BoxError>| result.is_err())
-            .observer(told),
-        )
-        .service(failing);
-    println!("function: {:?}", function.oneshot(4).await);
-
-    // Or by another service.
-    let local = service_fn(|_: u32| async { Ok::<_, BoxError>(vec!["from the local copy".to_owned()]) });
-    let service = ServiceBuilder::new()
-        .fallback(Fallback::service("recommendations", local).observer(told))
-        .circuit_breaker(&breaker)
-        .service(failing);
-    println!("service: {:?}", service.oneshot(5).await);
-    Ok(())
+async fn serve(app: Router) -> std::io::Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Ok(format!("http://{address}"))
 }
 
-fn told(event: &Event<'_>) {
-    if let EventKind::FellBack { served } = event.kind {
-        println!("  [{} fell back: {}]", event.name, served.as_str());
+/// The page. It knows nothing of failures: there is always something to recommend.
+async fn page(State((service, url)): State<(Recommendations, reqwest::Url)>) -> String {
+    match service.oneshot(Request::new(Method::GET, url)).await {
+        Ok(response) => format!("We recommend: {}", response.text().await.unwrap_or_default()),
+        Err(error) => format!("Sorry: {error}"),
     }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let personal = Router::new().route("/for/{user}", get(|| async { "a book you will like" }));
+    let recommendations = serve(personal).await?;
+
+    let breaker = CircuitBreaker::consecutive("recommendations", 5)?;
+    // A reqwest request cannot be cloned; the path is all that the fallback needs of it.
+    let keep = |request: &Request| request.url().path().to_owned();
+    let bestseller = |path: String, result: Result<Response, Failure>| {
+        println!(
+            "  (for {path}: {})",
+            result.map_or_else(|error| error.to_string(), |answer| answer.status().to_string())
+        );
+        ready(Ok::<_, Failure>(http::Response::new("this month's bestseller").into()))
+    };
+    // The default chooses rejections only. Here whatever is not a good answer is replaced.
+    let no_answer = |result: Result<&Response, &Failure>| !result.is_ok_and(|answer| answer.status().is_success());
+    let fallback = Fallback::function_keeping("recommendations", keep, bestseller).when(no_answer).observer(
+        |event: &Event<'_>| {
+            if let EventKind::FellBack { served } = event.kind {
+                println!("  [{}] fell back to a {}", event.name, served.as_str());
+            }
+        },
+    );
+    let client = ServiceBuilder::new()
+        .layer(fallback)
+        .layer(breaker.layer())
+        .layer(AdaptErrorLayer::new()) // reqwest's error cannot be made from a rejection; `Error<_>` can
+        .service(Client::new());
+
+    let shop = |path: &str| -> Result<Router, Box<dyn std::error::Error>> {
+        let state = (BoxCloneSyncService::new(client.clone()), format!("{recommendations}{path}").parse()?);
+        Ok(Router::new().route("/", get(page)).with_state(state))
+    };
+    let (well, wrong) = (serve(shop("/for/ada")?).await?, serve(shop("/no/such/path")?).await?);
+    println!("well:    {}", reqwest::get(&well).await?.text().await?);
+    println!("404:     {}", reqwest::get(&wrong).await?.text().await?);
+    breaker.open_for(Duration::from_secs(60));
+    println!("open:    {}", reqwest::get(&well).await?.text().await?);
+    breaker.close();
+    println!("closed:  {}", reqwest::get(&well).await?.text().await?);
+    Ok(())
 }

@@ -1,58 +1,67 @@
-//! Timeouts on both sides: a server stack around an axum router, and limits of their own for requests of a client.
-#![allow(missing_docs)]
+//! Timeouts around a hyper-util client: one for an attempt, one for all of them, and a deadline that inner code sees.
+//!
+//! `cargo run --example timeout`
+#![allow(clippy::disallowed_methods)] // an example may read the clock
 
 use std::time::Duration;
 
-use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
-use tower::{ServiceBuilder, ServiceExt};
-use tower_rampart::{Error, Rejection, ServiceBuilderExt, deadline, stack, timeout::Timeout};
+use axum::{Router, routing::get};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::time::{Instant, sleep};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_rampart::{AdaptErrorLayer, Error, Rejection, deadline, timeout::Timeout};
 
-#[tokio::main]
+/// A request's own limit, in its extensions.
+#[derive(Clone, Copy)]
+struct Patience(Duration);
+
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let url = serve().await?;
-    let timeout = Timeout::new("client", Duration::from_millis(400));
-    let patience = |request: &reqwest::Request| {
-        let millis = request.headers().get("x-patience-ms")?.to_str().ok()?.parse().ok()?;
-        Some(Duration::from_millis(millis))
-    };
-    let layer = timeout.layer().per_request(patience);
-    let client = ServiceBuilder::new().layer(layer).adapt_error().service(reqwest::Client::new());
+    let slow = get(|| async { sleep(Duration::from_secs(60)).await });
+    let app = Router::new().route("/fast", get(|| async { "hello" })).route("/slow", slow);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let server = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, app).await });
 
-    for (path, patience) in
-        [("fast", None), ("slow", None), ("slow", Some(100_u16)), ("forever", None), ("forever", Some(900))]
-    {
-        let mut request = reqwest::Request::new(reqwest::Method::GET, format!("{url}/{path}").parse()?);
-        if let Some(millis) = patience {
-            request.headers_mut().insert("x-patience-ms", http::HeaderValue::from(millis));
+    let attempt = Timeout::new("attempt", Duration::from_millis(200));
+    let own_limit = |request: &Request<Empty<Bytes>>| request.extensions().get().map(|&Patience(limit)| limit);
+    let mut client = ServiceBuilder::new()
+        .layer(Timeout::new("total", Duration::from_millis(500)).layer())
+        .layer(attempt.layer().per_request(own_limit))
+        .layer(AdaptErrorLayer::new()) // hyper-util's error cannot be made from a rejection; `Error<_>` can
+        .service(Client::builder(TokioExecutor::new()).build_http());
+
+    let cases = [("/fast", None), ("/slow", None), ("/slow", Some(Patience(Duration::from_secs(5))))];
+    for (path, patience) in cases {
+        let mut request = Request::get(format!("{server}{path}")).body(Empty::<Bytes>::new())?;
+        if let Some(patience) = patience {
+            request.extensions_mut().insert(patience);
         }
-        match client.clone().oneshot(request).await {
-            Ok(response) => println!("/{path}: {} {}", response.status(), response.text().await?),
-            Err(Error::Rejected(rejection)) => println!("/{path}: {rejection}"),
-            Err(Error::Service(error)) => println!("/{path}: {error}"),
+        let began = Instant::now();
+        match client.ready().await?.call(request).await {
+            Ok(response) => println!("{path}: {}", response.status()),
+            Err(Error::Rejected(Rejection::TimedOut { name, after, .. })) => {
+                println!("{path}: `{name}` gave up after {after:?}, in fact {:?}", began.elapsed());
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
-}
 
-async fn serve() -> Result<String, Box<dyn std::error::Error>> {
-    let stack = stack::server("api").total_timeout(Duration::from_millis(600)).build()?;
-    println!("{stack}");
-    let answer = |rejection: Rejection| match rejection {
-        Rejection::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, rejection.to_string()).into_response(),
-        other => (StatusCode::SERVICE_UNAVAILABLE, other.to_string()).into_response(),
+    // Without Tower. What is inside sees how much time is left.
+    let work = async {
+        sleep(Duration::from_millis(120)).await;
+        println!("inside, {:?} left", deadline::remaining().unwrap_or_default());
+        Ok::<_, Rejection>(())
     };
-    let slow = get(|| async {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        // What is inside sees how much time is left.
-        format!("with {:?} left", deadline::remaining().map(|left| left.as_millis()))
-    });
-    let router = Router::new()
-        .route("/fast", get(|| async { "at once" }))
-        .route("/slow", slow)
-        .route("/forever", get(|| async { std::future::pending::<()>().await }))
-        .layer(stack.respond(answer));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok(format!("http://{address}"))
+    attempt.run(work).await?;
+
+    // The limit can change while the program runs; a deadline that was set outside only ever shortens it.
+    attempt.set_limit(Duration::from_secs(2));
+    let deadline = Instant::now() + Duration::from_millis(100);
+    let forever = std::future::pending::<Result<(), Rejection>>();
+    println!("{}", deadline::scope(deadline, attempt.run(forever)).await.unwrap_err());
+    Ok(())
 }

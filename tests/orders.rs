@@ -1,4 +1,5 @@
 //! Layers in whatever order have one flat error, and what they do together: items X of the contract.
+#![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
 
@@ -79,7 +80,7 @@ macro_rules! orders {
 
             let all = parts();
             let (script, probe) = Script::new();
-            (0..9).for_each(|_| drop(script.reply(Reply::Err("boom".into()))));
+            for _ in 0..9 { script.reply(Reply::Err("boom".into())); }
             let service = ServiceBuilder::new()$(.layer(all.$part.layer()))+.service(probe);
             for _ in 0..5 {
                 let error: BoxError = service.clone().oneshot("a").await.unwrap_err();
@@ -116,7 +117,9 @@ orders! {
 }
 
 fn never_answers(script: &Script, times: usize) {
-    (0..times).for_each(|_| drop(script.reply(Reply::Later)));
+    for _ in 0..times {
+        script.reply(Reply::Later);
+    }
 }
 
 fn retry(attempts: u32) -> Retry {
@@ -145,7 +148,9 @@ async fn attempts_that_time_out_trip_the_breaker_and_the_fourth_is_not_sent() {
 #[tokio::test(start_paused = true)]
 async fn outside_of_the_retry_the_breaker_counts_one_failure_for_each_exhausted_call() {
     let (script, probe) = Script::new();
-    (0..6).for_each(|_| drop(script.reply(Reply::Err("boom".into()))));
+    for _ in 0..6 {
+        script.reply(Reply::Err("boom".into()));
+    }
     let breaker = CircuitBreaker::consecutive("breaker", 3).unwrap();
     let service = ServiceBuilder::new().layer(breaker.layer()).layer(retry(3).layer()).service(probe);
     for _ in 0..2 {
@@ -164,7 +169,9 @@ async fn a_retry_over_a_balancer_of_breakers_goes_elsewhere() {
         .map(|at| {
             let (script, probe) = Script::new();
             if at == 0 {
-                (0..50).for_each(|_| drop(script.reply(Reply::Err("down".into()))));
+                for _ in 0..50 {
+                    script.reply(Reply::Err("down".into()));
+                }
             }
             scripts.push(script);
             let breaker = CircuitBreaker::consecutive("endpoint", 1).unwrap();
@@ -188,7 +195,6 @@ async fn the_total_timeout_bounds_attempts_and_backoff() {
         .layer(Timeout::new("total", Duration::from_millis(200)).layer())
         .layer(retry(100).layer())
         .layer(Timeout::new("attempt", Duration::from_millis(50)).layer());
-    #[allow(clippy::disallowed_methods)] // the time is paused
     let began = tokio::time::Instant::now();
     let error = layers.service(probe).oneshot("a").await.unwrap_err();
     assert!(error.as_rejection().is_some());
@@ -230,7 +236,9 @@ async fn an_open_breaker_inside_a_bulkhead_frees_permits_at_once() {
 async fn a_limiter_inside_a_retry_counts_attempts_and_one_outside_counts_calls() {
     for (inside, tokens) in [(true, 3), (false, 1)] {
         let (script, probe) = Script::new();
-        (0..3).for_each(|_| drop(script.reply(Reply::Err("boom".into()))));
+        for _ in 0..3 {
+            script.reply(Reply::Err("boom".into()));
+        }
         let limiter = RateLimiter::new("limiter", Rate::per_hour(100)).unwrap();
         let result = if inside {
             ServiceBuilder::new().layer(retry(3).layer()).layer(limiter.layer()).service(probe).oneshot("a").await
@@ -249,15 +257,11 @@ async fn a_bulkhead_inside_a_retry_is_free_during_the_backoff_and_one_outside_is
         let (script, probe) = Script::new();
         script.reply(Reply::Err("boom".into()));
         let bulkhead = Bulkhead::new("bulkhead", 1).unwrap();
-        let services: [Box<dyn Fn(Probe) -> tower::util::BoxService<&'static str, &'static str, BoxError>>; 2] = [
-            Box::new(|probe| {
-                ServiceBuilder::new().boxed().layer(bulkhead.layer()).layer(retry(2).layer()).service(probe)
-            }),
-            Box::new(|probe| {
-                ServiceBuilder::new().boxed().layer(retry(2).layer()).layer(bulkhead.layer()).service(probe)
-            }),
-        ];
-        let mut service = services[usize::from(inside)](probe);
+        let mut service = if inside {
+            ServiceBuilder::new().boxed().layer(retry(2).layer()).layer(bulkhead.layer()).service(probe)
+        } else {
+            ServiceBuilder::new().boxed().layer(bulkhead.layer()).layer(retry(2).layer()).service(probe)
+        };
         let mut call = task::spawn(service.ready().await.unwrap().call("a"));
         assert_pending!(call.poll());
         assert_eq!(bulkhead.snapshot().in_flight, held);
@@ -285,7 +289,9 @@ async fn cancelled_or_panicking_at_each_point_nothing_is_left_behind() {
         for panics in [false, true] {
             let (script, probe) = Script::new();
             // Pending, then a failure, a backoff, pending, a failure, ...
-            (0..4).for_each(|_| drop(script.reply(Reply::Later)));
+            for _ in 0..4 {
+                script.reply(Reply::Later);
+            }
             let all = parts();
             let mut service = Box::pin(five(probe, &all));
             let mut call = task::spawn(service.ready().await.unwrap().call("a"));
