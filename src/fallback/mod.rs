@@ -36,6 +36,18 @@
 //! # let _ = layer;
 //! ```
 //!
+//! A request with a body that streams cannot be cloned. What the function needs of it is kept instead:
+//!
+//! ```
+//! # use tower_rampart::{BoxError, fallback::Fallback};
+//! # struct Body;
+//! let keep = |request: &http::Request<Body>| request.uri().path().to_owned();
+//! let layer = Fallback::function_keeping("prices", keep, |path: String, _refused: Result<String, BoxError>| async move {
+//!     Ok::<_, BoxError>(format!("nothing new at {path}"))
+//! });
+//! # let _ = layer;
+//! ```
+//!
 //! # What it serves
 //!
 //! - [`Fallback::value`]: a clone of a value.
