@@ -53,30 +53,28 @@ impl Inner {
     }
 
     /// A change of state is made. Those who wait are woken first: an observer that panics must not leave them asleep.
-    fn changed(&self, transition: Option<Transition>) {
-        if let Some(Transition { from, to, generation, cause }) = transition {
-            self.waiters.wake_all();
-            self.tell.event(|| EventKind::StateChanged { from, to, generation, cause });
-        }
+    #[cold]
+    fn changed(&self, Transition { from, to, generation, cause }: Transition) {
+        self.waiters.wake_all();
+        self.tell.event(|| EventKind::StateChanged { from, to, generation, cause });
     }
 
     pub(super) fn set(&self, to: CircuitState, open_for: Duration) {
-        let transition = self.circuit.set(to, self.now(), open_for);
-        if transition.is_none() {
-            self.waiters.wake_all();
+        match self.circuit.set(to, self.now(), open_for) {
+            Some(transition) => self.changed(transition),
+            None => self.waiters.wake_all(),
         }
-        self.changed(transition);
     }
 
     fn finish(&self, ticket: Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
         let open_for = |flaps| self.open_times.draw(flaps, &self.random);
-        let transition = self.circuit.finish(ticket, outcome, slow, stripe(), now, open_for);
-        if ticket.is_probe() && transition.is_none() {
+        match self.circuit.finish(ticket, outcome, slow, stripe, now, open_for) {
+            Some(transition) => self.changed(transition),
             // Its place is free.
-            self.waiters.wake_all();
+            None if ticket.is_probe() => self.waiters.wake_all(),
+            None => {}
         }
-        self.changed(transition);
     }
 
     /// The refusal of a call that was not let as far as the circuit.
@@ -107,7 +105,7 @@ impl<H: Deref<Target = Inner>> Slot<H> {
         };
         // Guarded before the observer is told.
         let slot = Self(Some((holder, ticket)));
-        if let Some((holder, _)) = &slot.0 {
+        if let (Some((holder, _)), Some(transition)) = (&slot.0, transition) {
             holder.changed(transition);
         }
         Ok(slot)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Admission, Circuit, Outlook, Ticket, transition,
-    word::{Phase, Word, deadline, ramp_progress, reached_at, tick},
+    word::{Phase, Word, deadline, plainly_closed, ramp_progress, reached_at, tick},
 };
 use crate::state::{
     drive::{Step, drive},
@@ -15,12 +15,18 @@ use crate::state::{
 
 impl Circuit {
     /// Asks for admission.
+    #[inline]
     pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
-        let word = self.load();
+        let word = self.word.load(Ordering::Acquire);
+        match plainly_closed(word) {
+            Some(generation) => Admission::Admitted(Ticket { generation, probe: false }),
+            None => self.admit_otherwise(Word::unpack(word), now),
+        }
+    }
+
+    fn admit_otherwise(&self, word: Word, now: impl FnOnce() -> Nanos) -> Admission {
         match word.phase {
-            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
-                Admission::Admitted(Ticket { generation: word.generation, probe: false })
-            }
+            Phase::Disabled => Admission::Admitted(Ticket { generation: word.generation, probe: false }),
             Phase::ForcedOpen => Admission::Rejected { retry_after: None },
             _ => self.admit_in_time(word, now()),
         }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::{
     Circuit, Outcome, Ticket, transition,
-    word::{Phase, Word, deadline, ramp_tick},
+    word::{Phase, Word, deadline, is_well, ramp_tick},
 };
 use crate::state::{
     drive::{Step, drive},
+    sync::Ordering,
     time::Nanos,
     transition::{Cause, Transition},
     window::{Sample, count::Recorded},
@@ -40,16 +41,39 @@ impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
 impl Circuit {
     /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
     /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
+    #[inline]
     pub(crate) fn finish(
         &self,
         ticket: Ticket,
         outcome: Outcome,
         slow: bool,
-        stripe: usize,
+        stripe: impl FnOnce() -> usize,
         now: impl Fn() -> Nanos,
         open_for: impl FnOnce(u32) -> Duration,
     ) -> Option<Transition> {
-        let word = self.load();
+        let word = self.word.load(Ordering::Acquire);
+        // What nearly all calls come to, before anything is unpacked: a success that changes nothing.
+        let changes_nothing = outcome == Outcome::Success
+            && !slow
+            && !ticket.probe
+            && is_well(word, ticket.generation)
+            && self.time.is_none()
+            && self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation.into()));
+        if changes_nothing { None } else { self.finish_otherwise(word, ticket, outcome, slow, stripe, now, open_for) }
+    }
+
+    #[allow(clippy::too_many_arguments)] // those of `finish`, and the word that it has seen
+    fn finish_otherwise(
+        &self,
+        word: u64,
+        ticket: Ticket,
+        outcome: Outcome,
+        slow: bool,
+        stripe: impl FnOnce() -> usize,
+        now: impl Fn() -> Nanos,
+        open_for: impl FnOnce(u32) -> Duration,
+    ) -> Option<Transition> {
+        let word = Word::unpack(word);
         if word.generation != ticket.generation {
             return None;
         }
@@ -81,7 +105,7 @@ impl Circuit {
         let by_time = self
             .time
             .as_ref()
-            .and_then(|window| window.rates().due(window.record(generation, sample, now(), stripe, is_current)?));
+            .and_then(|window| window.rates().due(window.record(generation, sample, now(), stripe(), is_current)?));
         // A share of failures before a share of slow calls.
         let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
         self.trip(ticket.generation, cause, &mut opening)

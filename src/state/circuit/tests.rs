@@ -65,7 +65,7 @@ impl Bench {
     }
 
     fn finish(&self, ticket: Ticket, outcome: Outcome) -> Option<Transition> {
-        self.circuit.finish(ticket, outcome, false, 0, || self.now(), |flaps| OPEN_FOR * (flaps + 1))
+        self.circuit.finish(ticket, outcome, false, || 0, || self.now(), |flaps| OPEN_FOR * (flaps + 1))
     }
 
     fn call(&self, outcome: Outcome) -> Option<Transition> {
@@ -212,7 +212,7 @@ fn a_success_that_comes_before_the_trip_prevents_it() {
         bench.finish(success, Outcome::Success);
         bench.now()
     };
-    assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, 0, now, |_| OPEN_FOR), None);
+    assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, || 0, now, |_| OPEN_FOR), None);
     let view = bench.circuit.view(|| bench.now());
     assert_eq!((view.state, view.run), (State::Closed, 1));
 }
@@ -292,7 +292,7 @@ fn a_recovery_ends_though_nobody_calls_meanwhile() {
 fn times_beyond_the_horizon_saturate() {
     let bench = Bench::new(consecutive(1));
     let ticket = bench.admit().unwrap();
-    bench.circuit.finish(ticket, Outcome::Failure, false, 0, || secs(1), |_| Duration::MAX);
+    bench.circuit.finish(ticket, Outcome::Failure, false, || 0, || secs(1), |_| Duration::MAX);
     bench.now.set(secs(86_400 * 365 * 8));
     assert_eq!(bench.admit(), None);
     bench.now.set(Nanos::MAX);
@@ -329,7 +329,7 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
                             2 => Outcome::Ignored,
                             _ => Outcome::Failure,
                         };
-                        let transition = circuit.finish(ticket, outcome, false, 0, now, |_| OPEN_FOR);
+                        let transition = circuit.finish(ticket, outcome, false, || 0, now, |_| OPEN_FOR);
                         transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
                     }
                 });

@@ -101,6 +101,19 @@ impl Word {
     }
 }
 
+/// The generation of a circuit that lets everybody in without a look at anything else: closed, and recovered.
+#[inline]
+pub(super) fn plainly_closed(word: u64) -> Option<u32> {
+    (word >> 62 == 0 && word >> 16 & 1 == 0).then_some((word >> 40) as u32 & GENERATION_MASK)
+}
+
+/// Whether the circuit is closed, in this generation, without a run of failures: a success changes nothing in it.
+#[inline]
+pub(super) fn is_well(word: u64, generation: u32) -> bool {
+    const FLAPS: u64 = 15 << 58;
+    word & !FLAPS == u64::from(generation) << 40
+}
+
 /// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.
 pub(super) fn tick(now: Nanos) -> u64 {
     (now.get() >> TICK_BITS).min(TICK_MAX)

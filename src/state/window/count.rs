@@ -147,6 +147,13 @@ impl CountWindow {
         });
     }
 
+    /// Whether a clean success of `generation` changes nothing. One load.
+    #[inline]
+    pub(crate) fn is_clean_in(&self, generation: u64) -> bool {
+        let word = Word::unpack(self.current.load(Ordering::Acquire));
+        word.generation == tag_of_generation(generation) && self.is_clean(word)
+    }
+
     /// Counts a call of `generation`. `is_current` tells whether that is still the present one; it is asked only about a
     /// window of another generation.
     pub(crate) fn record(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Recorded {

@@ -204,7 +204,7 @@ proptest! {
                     let (ticket, admitted) = tickets.swap_remove(which % tickets.len());
                     let before = (model.state, model.generation);
                     model.finish(admitted, outcome, is_slow && slow, now);
-                    let transition = circuit.finish(ticket, outcome, is_slow, which, || now, |flaps| SECOND * (flaps + 1));
+                    let transition = circuit.finish(ticket, outcome, is_slow, || which, || now, |flaps| SECOND * (flaps + 1));
                     prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
                 }
                 Op::Finish(..) => {}
