@@ -71,7 +71,10 @@ impl RateLimiter {
     ///
     /// As [`check`](Self::check); without a time when the cost exceeds the burst and so never can pass.
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
-        self.try_acquire(cost).map(drop)
+        self.0.check(cost)?;
+        // What follows is not known here.
+        Guard::<(), ()>::end(&mut Call::begin(&self.0, || &*self.0), Ok(&()));
+        Ok(())
     }
 
     /// Takes `cost` tokens, or none, that can be given back.

@@ -105,8 +105,8 @@ where
 
     // 1 RMW and one clock read; a refusal, no RMW. Without an observer nothing is held, and nothing allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(match self.limiter.0.take(self.cost.cost(&request)) {
-            Ok(_) => {
+        ResponseFuture::new(match self.limiter.0.check(self.cost.cost(&request)) {
+            Ok(()) => {
                 let guard = self.begin();
                 Guarded::Calling { future: self.inner.call(request), guard }
             }
