@@ -166,9 +166,12 @@ impl RateLimiter {
 
     /// How it stands.
     pub fn snapshot(&self) -> RateLimiterSnapshot {
-        let (available, full_after) = self.0.gcra.available(self.0.now());
+        let now = self.0.now();
+        // Held to the end, so that no change of the rate comes in between.
+        let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let (available, full_after) = self.0.gcra.available(now);
         RateLimiterSnapshot {
-            rate: *self.0.rate.lock().unwrap_or_else(PoisonError::into_inner),
+            rate: *rate,
             burst: self.0.gcra.params().burst(),
             available,
             full_after,
