@@ -71,7 +71,10 @@ impl RateLimiter {
     ///
     /// As [`check`](Self::check); without a time when the cost exceeds the burst and so never can pass.
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
-        self.try_acquire(cost).map(drop)
+        self.0.check(cost)?;
+        // What follows is not known here.
+        Guard::<(), ()>::end(&mut Call::begin(&self.0, || &*self.0), Ok(&()));
+        Ok(())
     }
 
     /// Takes `cost` tokens, or none, that can be given back.
@@ -163,9 +166,12 @@ impl RateLimiter {
 
     /// How it stands.
     pub fn snapshot(&self) -> RateLimiterSnapshot {
-        let (available, full_after) = self.0.gcra.available(self.0.now());
+        let now = self.0.now();
+        // Held to the end, so that no change of the rate comes in between.
+        let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        let (available, full_after) = self.0.gcra.available(now);
         RateLimiterSnapshot {
-            rate: *self.0.rate.lock().unwrap_or_else(PoisonError::into_inner),
+            rate: *rate,
             burst: self.0.gcra.params().burst(),
             available,
             full_after,

@@ -46,7 +46,12 @@ impl Inner {
         self.tell.reject(Rejection::rate_limited(self.tell.name().clone(), retry_after, limit))
     }
 
-    /// Takes tokens that are there now.
+    /// Takes tokens that are there now, for good.
+    pub(super) fn check(&self, cost: u32) -> Result<(), Rejection> {
+        self.gcra.check(self.now(), cost).map_err(|refusal| self.refuse(refusal))
+    }
+
+    /// Takes tokens that are there now, and may be given back.
     pub(super) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
         match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
             Ok((_, slot)) => Ok(slot),

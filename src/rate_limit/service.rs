@@ -105,8 +105,8 @@ where
 
     // 1 RMW and one clock read; a refusal, no RMW. Without an observer nothing is held, and nothing allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(match self.limiter.0.take(self.cost.cost(&request)) {
-            Ok(_) => {
+        ResponseFuture::new(match self.limiter.0.check(self.cost.cost(&request)) {
+            Ok(()) => {
                 let guard = self.begin();
                 Guarded::Calling { future: self.inner.call(request), guard }
             }
@@ -125,15 +125,19 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // The service first: a token is taken only when it can be used.
-        ready!(self.inner.poll_ready(cx))?;
+        // The service first: a token is taken only when it can be used, and given back when it no longer can.
+        let ready = self.inner.poll_ready(cx);
+        if !matches!(ready, Poll::Ready(Ok(()))) {
+            self.reserved = None;
+            return ready;
+        }
         let limiter = &self.limiter.0;
         let reserved = match &mut self.reserved {
             Some(reserved) => reserved,
             none => {
-                // A single token is never above the burst, nor longer to be waited for than forever.
-                let Ok((wait, slot)) = limiter.gcra.reserve(limiter.now(), 1, Duration::MAX) else {
-                    return Poll::Pending;
+                let reserved = limiter.gcra.reserve(limiter.now(), 1, Duration::MAX);
+                let Ok((wait, slot)) = reserved else {
+                    unreachable!("a single token is never above the burst, nor due later than for ever")
                 };
                 let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
                 none.insert(Reserved { tokens: Tokens::new(limiter.hold(), slot), sleep })

@@ -109,6 +109,28 @@ async fn with_backpressure_readiness_comes_with_the_token_and_gives_it_back_when
     assert_eq!(recorder.take(), ["admitted", "completed success"]);
 }
 
+// L30: what `poll_ready` has reserved is free again when the service no longer can take the call.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_stops_being_ready_gives_its_token_back() {
+    let (limiter, _) = limiter(1, 0);
+    let (script, probe) = Script::new();
+    let mut service = task::spawn(limiter.layer().backpressure().layer(probe));
+    for unready in [Ready::No, Ready::Err("dead")] {
+        assert!(assert_ready!(poll_ready!(service)).is_ok());
+        assert_eq!(limiter.snapshot().available, 0);
+        script.set_ready(unready);
+        let _ = poll_ready!(service);
+        assert_eq!(limiter.snapshot().available, 1);
+        script.set_ready(Ready::Yes);
+    }
+    // And while it waits for the token.
+    limiter.check().unwrap();
+    assert_pending!(poll_ready!(service));
+    script.set_ready(Ready::No);
+    assert_pending!(poll_ready!(service));
+    assert!(limiter.snapshot().full_after <= Duration::from_secs(1), "only the one that was used is owed");
+}
+
 // L15, L17, L18, G5
 #[tokio::test(start_paused = true)]
 async fn a_waiting_call_is_sent_when_it_is_due_on_the_instance_that_was_ready() {

@@ -1,11 +1,13 @@
 //! The generic cell rate algorithm, on one word.
 
+mod freed;
 mod params;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 
 use std::time::Duration;
 
+use freed::{CELLS, Freed};
 pub(crate) use params::Params;
 
 use super::{
@@ -21,9 +23,7 @@ const TAT_BITS: u32 = 61;
 const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
 const FREED: u64 = 1 << TAT_BITS;
 const VERSION_SHIFT: u32 = 62;
-
-/// Places for slots that were given back out of order.
-const CELLS: usize = 8;
+const VERSION_MASK: u64 = 3;
 
 /// A limiter: at most `burst` at once, one more every period.
 ///
@@ -44,18 +44,29 @@ const CELLS: usize = 8;
 /// A returned slot that is not the last goes to a cell, and a later call that would be refused or have to wait takes it
 /// from there, for as long as it is worth something. `freed` says that there may be one. With all cells taken, or when
 /// the debt of the slot has begun to be paid off, a returned slot is lost: the limiter is a token stricter for a moment,
-/// never looser.
+/// never looser. A call that costs more than one token does not look into the cells.
 ///
 /// The parameters are in a table of four, by the word's version: a change of the rate publishes the next entry, and one
-/// swap of the word makes it valid and converts the debt. No check sees old debt with a new rate.
+/// swap of the word makes it valid and converts the debt. No check sees old debt with a new rate. A slot remembers the
+/// full number of its change, of which the version is the last two bits, so that it cannot be returned to a later rate
+/// whose version is the same.
 ///
 /// Cost: admitted 2 loads (word, parameters) and 1 RMW; refused 2 loads; both with the one clock read of the caller.
+/// While slots are freed, 18 loads more for those who are refused. A slot that can be returned costs 1 load more.
 /// The horizon is 9.1 years: there the time saturates, and the limiter admits everything.
 #[derive(Debug)]
 pub(crate) struct Gcra {
     word: Padded<AtomicU64>,
-    params: Padded<[AtomicU64; 4]>,
-    cells: [AtomicU64; CELLS],
+    rates: Padded<Rates>,
+    freed: Padded<Freed>,
+}
+
+/// Read by all, written by changes of the rate.
+#[derive(Debug)]
+struct Rates {
+    params: [AtomicU64; 4],
+    /// Changes begun. The word's version belongs to this one, or to the one before while its swap is still to come.
+    changes: AtomicU64,
 }
 
 /// Tokens taken for a call. Cancel it to give them back.
@@ -64,8 +75,9 @@ pub(crate) struct Slot {
     /// Where the last of its tokens ends.
     end: u64,
     cost: u32,
-    version: u64,
     period: u64,
+    /// Of the changes of the rate, the one under which it was taken.
+    change: u64,
 }
 
 /// Why not.
@@ -75,6 +87,14 @@ pub(crate) enum Refusal {
     Wait(Duration),
     /// The cost is above the burst.
     Never,
+}
+
+/// A step of the word, and what it gives.
+struct Taken {
+    word: Word,
+    /// Until the tokens are due.
+    wait: u64,
+    period: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -110,56 +130,110 @@ fn duration(units: u64) -> Duration {
 impl Gcra {
     pub(crate) fn new(params: Params) -> Self {
         let packed = params.pack();
+        let params = std::array::from_fn(|_| AtomicU64::new(packed));
         Self {
             word: Padded(AtomicU64::new(0)),
-            params: Padded(std::array::from_fn(|_| AtomicU64::new(packed))),
-            cells: std::array::from_fn(|_| AtomicU64::new(0)),
+            rates: Padded(Rates { params, changes: AtomicU64::new(0) }),
+            freed: Padded(Freed::new()),
         }
     }
 
     fn params_of(&self, version: u64) -> Params {
-        Params::unpack(self.params[version as usize].load(Ordering::Acquire))
+        Params::unpack(self.rates.params[version as usize].load(Ordering::Acquire))
+    }
+
+    fn look(&self) -> (Word, Params) {
+        let word = Word::unpack(self.word.load(Ordering::Acquire));
+        (word, self.params_of(word.version))
     }
 
     pub(crate) fn params(&self) -> Params {
-        self.params_of(Word::unpack(self.word.load(Ordering::Acquire)).version)
+        self.look().1
+    }
+
+    /// Takes `cost` tokens that are there now.
+    pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), Refusal> {
+        if cost == 0 {
+            return Ok(());
+        }
+        self.take(units(now), cost, 0).map(drop)
     }
 
     /// Takes `cost` tokens that are due within `max_wait`. Answers how long to wait until then.
     pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), Refusal> {
-        let (now, max_wait) = (units(now), units_of(max_wait));
+        // Before the word: what is seen there cannot belong to an earlier change than the one before this.
+        let begun = self.rates.changes.load(Ordering::Acquire);
+        if cost == 0 {
+            return Ok((Duration::ZERO, Slot { end: 0, cost, period: 0, change: begun }));
+        }
+        let Taken { word, wait, period } = self.take(units(now), cost, units_of(max_wait))?;
+        let earliest = begun.saturating_sub(1);
+        let change = earliest + (word.version.wrapping_sub(earliest) & VERSION_MASK);
+        Ok((duration(wait), Slot { end: word.tat, cost, period, change }))
+    }
+
+    fn take(&self, now: u64, cost: u32, max_wait: u64) -> Result<Taken, Refusal> {
         let hot = drive(&self.word, |seen| {
             let word = Word::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, max_wait) {
+                Ok(taken) if taken.wait == 0 => Step::Write(taken.word.pack(), Some(Ok(taken))),
+                Err(Refusal::Never) => Step::Keep(Some(Err(Refusal::Never))),
                 // Somebody gave a slot back that may be due earlier.
-                Ok((_, wait, _)) if wait > 0 && word.freed && cost == 1 => Step::Keep(None),
-                Err(Refusal::Wait(_)) if word.freed && cost == 1 => Step::Keep(None),
-                Ok((next, wait, slot)) => Step::Write(next.pack(), Some(Ok((duration(wait), slot)))),
+                _ if word.freed && cost == 1 => Step::Keep(None),
+                Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(taken))),
                 Err(refusal) => Step::Keep(Some(Err(refusal))),
             }
         });
-        hot.unwrap_or_else(|| match self.take_freed(now, max_wait) {
-            Some(taken) => Ok(taken),
-            None => drive(&self.word, |seen| {
-                let word = Word::unpack(seen);
-                match self.params_of(word.version).advance(word, now, cost, max_wait) {
-                    Ok((next, wait, slot)) => Step::Write(next.pack(), Ok((duration(wait), slot))),
-                    Err(refusal) => Step::Keep(Err(refusal)),
-                }
-            }),
+        hot.unwrap_or_else(|| self.take_freed_or_last(now, max_wait))
+    }
+
+    /// Takes one token: the earliest in the cells, or else the next of all.
+    fn take_freed_or_last(&self, now: u64, max_wait: u64) -> Result<Taken, Refusal> {
+        let (word, params) = self.look();
+        let found = self.freed.earliest(word.version, params.worth_from(now));
+        let freed_wait = found.as_ref().map(|found| params.wait(found.end, now));
+        if let (Some(found), Some(wait)) = (&found, freed_wait) {
+            if wait <= max_wait && self.freed.take(found) {
+                return Ok(Taken { word: Word { tat: found.end, ..word }, wait, period: params.period });
+            }
+        } else if self.freed.is_empty() {
+            self.clear_hint();
+        }
+        let last = drive(&self.word, |seen| {
+            let word = Word::unpack(seen);
+            match self.params_of(word.version).advance(word, now, 1, max_wait) {
+                Ok(taken) => Step::Write(taken.word.pack(), Ok(taken)),
+                Err(refusal) => Step::Keep(Err(refusal)),
+            }
+        });
+        last.map_err(|refusal| match (refusal, freed_wait) {
+            (Refusal::Wait(wait), Some(freed)) => Refusal::Wait(wait.min(duration(freed))),
+            _ => refusal,
         })
     }
 
-    /// The same as [`reserve`](Self::reserve), without taking anything.
+    /// The same as [`check`](Self::check), without taking anything.
     pub(crate) fn peek(&self, now: Nanos, cost: u32) -> Result<(), Refusal> {
-        let word = Word::unpack(self.word.load(Ordering::Acquire));
-        self.params_of(word.version).advance(word, units(now), cost, 0).map(drop)
+        if cost == 0 {
+            return Ok(());
+        }
+        let now = units(now);
+        let (word, params) = self.look();
+        let Err(refusal) = params.advance(word, now, cost, 0) else { return Ok(()) };
+        if !word.freed || cost > 1 {
+            return Err(refusal);
+        }
+        let freed = self.freed.earliest(word.version, params.worth_from(now));
+        match (refusal, freed.map(|found| params.wait(found.end, now))) {
+            (_, Some(0)) => Ok(()),
+            (Refusal::Wait(wait), Some(freed)) => Err(Refusal::Wait(wait.min(duration(freed)))),
+            _ => Err(refusal),
+        }
     }
 
-    /// Tokens there now, and the time until all are.
+    /// Tokens there now, and the time until all are. Slots in the cells are not counted.
     pub(crate) fn available(&self, now: Nanos) -> (u32, Duration) {
-        let (word, now) = (Word::unpack(self.word.load(Ordering::Acquire)), units(now));
-        let params = self.params_of(word.version);
+        let ((word, params), now) = (self.look(), units(now));
         let ahead = word.tat.saturating_sub(now);
         let left = params.tolerance().saturating_sub(ahead) / params.period;
         (left.min(u64::from(params.burst)) as u32, duration(ahead))
@@ -168,94 +242,62 @@ impl Gcra {
     /// Gives tokens back that were not used: the request was never sent, or the wait for it was given up.
     ///
     /// The last slot goes back into the TAT, and takes freed ones before it along. Any other goes to a cell, where it is
-    /// worth something until its debt begins to be paid off, a period before its end.
+    /// worth something until its debt begins to be paid off, a period before its end. Slots of an earlier rate are lost.
     pub(crate) fn cancel(&self, mut slot: Slot) {
-        while self.return_last(slot) {
-            let end = slot.end.saturating_sub(slot.period.saturating_mul(slot.cost.into()));
-            match self.take_cell(|word| word.version == slot.version && word.tat == end) {
-                Some(before) => slot = Slot { end: before.tat, cost: 1, ..slot },
-                None => return,
-            }
+        let version = slot.change & VERSION_MASK;
+        while slot.cost > 0 && self.return_last(slot) {
+            slot.end = slot.start();
+            slot.cost = u32::from(self.freed.take_end(version, slot.end));
         }
-        let mut tokens = 0..slot.cost.min(CELLS as u32);
-        for cell in &self.cells {
-            if cell.load(Ordering::Acquire) != 0 {
-                continue;
-            }
-            let Some(token) = tokens.next() else { break };
-            let end = slot.end - slot.period * u64::from(token);
-            let packed = Word { version: slot.version, freed: true, tat: end }.pack();
-            // Lost to another one's slot: try the next cell with the next token; a slot lost is a slot wasted.
-            let _ = cell.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Acquire);
+        if slot.cost == 0 || !self.is_current(slot) {
+            return;
         }
-        self.hint(true);
+        let tokens = 0..u64::from(slot.cost.min(CELLS as u32));
+        self.freed.put(version, tokens.map(|token| slot.end.saturating_sub(slot.period * token)));
+        if self.is_current(slot) {
+            self.set_hint();
+        } else {
+            // The rate was changed meanwhile, and its own clearing may have come too early for these.
+            self.freed.clear(version);
+        }
+    }
+
+    /// Whether the rate is still the one under which the slot was taken.
+    fn is_current(&self, slot: Slot) -> bool {
+        let word = Word::unpack(self.word.load(Ordering::Acquire));
+        self.is_of(slot, word)
+    }
+
+    fn is_of(&self, slot: Slot, seen: Word) -> bool {
+        // The word belongs to the slot's change or a later one, and to none that has not begun. With the same version
+        // and less than four of them between, it is the same.
+        let begun = self.rates.changes.load(Ordering::Acquire);
+        seen.version == slot.change & VERSION_MASK && begun < slot.change + 4
     }
 
     fn return_last(&self, slot: Slot) -> bool {
         drive(&self.word, |seen| {
             let word = Word::unpack(seen);
-            if word.version != slot.version || word.tat != slot.end {
+            if word.tat != slot.end || !self.is_of(slot, word) {
                 return Step::Keep(false);
             }
-            let tat = slot.end.saturating_sub(slot.period.saturating_mul(u64::from(slot.cost)));
-            Step::Write(Word { tat, ..word }.pack(), true)
+            Step::Write(Word { tat: slot.start(), ..word }.pack(), true)
         })
     }
 
-    /// Takes a freed slot out of its cell.
-    fn take_cell(&self, wanted: impl Fn(Word) -> bool) -> Option<Word> {
-        self.cells.iter().find_map(|cell| {
-            let packed = cell.load(Ordering::Acquire);
-            let word = Word::unpack(packed);
-            let taken = packed != 0
-                && wanted(word)
-                && cell.compare_exchange(packed, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            taken.then_some(word)
-        })
+    /// Says that there may be freed slots.
+    fn set_hint(&self) {
+        // Written even where it is set: so either it comes before a concurrent `clear_hint`, which then sees the slot,
+        // or it comes after and stands.
+        drive(&self.word, |seen| Step::Write(Word { freed: true, ..Word::unpack(seen) }.pack(), ()));
     }
 
-    /// Takes the earliest slot in the cells that a call could still use.
-    fn take_freed(&self, now: u64, max_wait: u64) -> Option<(Duration, Slot)> {
-        // Cleared before the search: a slot that is freed meanwhile either is found by it, or finds the hint cleared and
-        // sets it.
-        self.hint(false);
-        let version = Word::unpack(self.word.load(Ordering::Acquire)).version;
-        let params = self.params_of(version);
-        let (mut best, mut left) = (None, 0);
-        for cell in &self.cells {
-            let packed = cell.load(Ordering::Acquire);
-            if packed == 0 {
-                continue;
-            }
-            let word = Word::unpack(packed);
-            // Worth something while a call that is admitted now would not begin after it.
-            if word.version != version || word.tat < now.saturating_add(params.period) {
-                let _ = cell.compare_exchange(packed, 0, Ordering::AcqRel, Ordering::Acquire);
-                continue;
-            }
-            left += 1;
-            if best.is_none_or(|(_, _, end)| word.tat < end) {
-                best = Some((cell, packed, word.tat));
-            }
+    /// Says that there are no freed slots, if that is so.
+    fn clear_hint(&self) {
+        drive(&self.word, |seen| Step::Write(Word { freed: false, ..Word::unpack(seen) }.pack(), ()));
+        if !self.freed.is_empty() {
+            self.set_hint();
         }
-        let taken = best.and_then(|(cell, packed, end)| {
-            let wait = end.saturating_sub(params.tolerance()).saturating_sub(now);
-            let mine =
-                wait <= max_wait && cell.compare_exchange(packed, 0, Ordering::AcqRel, Ordering::Acquire).is_ok();
-            mine.then_some((duration(wait), Slot { end, cost: 1, version, period: params.period }))
-        });
-        if left > u32::from(taken.is_some()) {
-            self.hint(true);
-        }
-        taken
-    }
-
-    /// Sets or clears the hint that there may be freed slots.
-    fn hint(&self, freed: bool) {
-        drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
-            if word.freed == freed { Step::Keep(()) } else { Step::Write(Word { freed, ..word }.pack(), ()) }
-        });
     }
 
     /// Changes the rate and the burst. The debt stays the same number of tokens. Slots that were reserved before keep
@@ -264,32 +306,51 @@ impl Gcra {
     /// Only one at a time: the caller sees to that.
     pub(crate) fn set(&self, params: Params, now: Nanos) {
         let now = units(now);
-        let next = (Word::unpack(self.word.load(Ordering::Acquire)).version + 1) % 4;
-        self.params[next as usize].store(params.pack(), Ordering::Release);
+        let change = self.rates.changes.load(Ordering::Acquire) + 1;
+        let version = change & VERSION_MASK;
+        self.freed.clear(version);
+        self.rates.params[version as usize].store(params.pack(), Ordering::Release);
+        self.rates.changes.store(change, Ordering::Release);
         drive(&self.word, |seen| {
             let word = Word::unpack(seen);
             let old = self.params_of(word.version);
-            let debt = u128::from(word.tat.saturating_sub(now));
-            let debt = debt * u128::from(params.period) / u128::from(old.period);
-            let tat = u128::from(now).saturating_add(debt).min(u128::from(TAT_MAX)) as u64;
-            let tat = if word.tat > now { tat } else { word.tat };
-            Step::Write(Word { version: next, freed: word.freed, tat }.pack(), ())
+            let debt = u128::from(word.tat.saturating_sub(now)) * u128::from(params.period);
+            // Rounded up: to the strict side.
+            let debt = debt.div_ceil(u128::from(old.period));
+            let tat = if debt == 0 { word.tat } else { (u128::from(now) + debt).min(TAT_MAX.into()) as u64 };
+            Step::Write(Word { version, freed: word.freed, tat }.pack(), ())
         });
     }
 }
 
+impl Slot {
+    /// Where the first of its tokens begins.
+    fn start(self) -> u64 {
+        self.end.saturating_sub(self.period.saturating_mul(self.cost.into()))
+    }
+}
+
 impl Params {
-    /// The pure step: the word after `cost` tokens are taken, how long they are to be waited for, and their slot.
-    fn advance(self, word: Word, now: u64, cost: u32, max_wait: u64) -> Result<(Word, u64, Slot), Refusal> {
+    /// The pure step: the word after `cost` tokens are taken, and how long they are to be waited for.
+    fn advance(self, word: Word, now: u64, cost: u32, max_wait: u64) -> Result<Taken, Refusal> {
         if cost > self.burst {
             return Err(Refusal::Never);
         }
         let end = word.tat.max(now).saturating_add(self.period.saturating_mul(u64::from(cost))).min(TAT_MAX);
-        let wait = end.saturating_sub(self.tolerance()).saturating_sub(now);
+        let wait = self.wait(end, now);
         if wait > max_wait {
             return Err(Refusal::Wait(duration(wait)));
         }
-        let slot = Slot { end, cost, version: word.version, period: self.period };
-        Ok((Word { tat: end, ..word }, wait, slot))
+        Ok(Taken { word: Word { tat: end, ..word }, wait, period: self.period })
+    }
+
+    /// How long a slot with this end is to be waited for.
+    fn wait(self, end: u64, now: u64) -> u64 {
+        end.saturating_sub(self.tolerance()).saturating_sub(now)
+    }
+
+    /// The first end of a slot that a call admitted now may own.
+    fn worth_from(self, now: u64) -> u64 {
+        now.saturating_add(self.period)
     }
 }

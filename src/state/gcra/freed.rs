@@ -1,0 +1,85 @@
+use super::{
+    super::sync::{AtomicU64, Ordering},
+    Word,
+};
+
+/// Slots that were given back while later ones were out, one token each.
+///
+/// A cell is a [`Word`] with the version of the slot's rate and the slot's end as its time; zero when it is empty. A swap
+/// puts a slot there and a swap takes it, so it has one owner.
+#[derive(Debug)]
+pub(super) struct Freed([AtomicU64; CELLS]);
+
+/// A cache line.
+pub(super) const CELLS: usize = 8;
+
+/// A slot that was seen in a cell.
+pub(super) struct Found {
+    cell: usize,
+    packed: u64,
+    pub(super) end: u64,
+}
+
+impl Freed {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// Puts slots into empty cells. Those for which there is none are lost.
+    pub(super) fn put(&self, version: u64, mut ends: impl Iterator<Item = u64>) {
+        for cell in &self.0 {
+            if cell.load(Ordering::Acquire) != 0 {
+                continue;
+            }
+            let Some(end) = ends.next() else { return };
+            let packed = Word { version, freed: true, tat: end }.pack();
+            // Lost to another one's slot: the next cell gets the next token; a slot lost is a slot wasted.
+            let _ = cell.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Acquire);
+        }
+    }
+
+    /// The earliest slot of this version that ends at `worth_from` or later. Others are worthless for good, and cleared
+    /// away.
+    pub(super) fn earliest(&self, version: u64, worth_from: u64) -> Option<Found> {
+        let mut best: Option<Found> = None;
+        for (cell, packed) in self.0.iter().enumerate() {
+            let packed = packed.load(Ordering::Acquire);
+            if packed == 0 {
+                continue;
+            }
+            let Word { version: its, tat: end, .. } = Word::unpack(packed);
+            let found = Found { cell, packed, end };
+            if its != version || end < worth_from {
+                self.take(&found);
+            } else if best.as_ref().is_none_or(|best| end < best.end) {
+                best = Some(found);
+            }
+        }
+        best
+    }
+
+    /// Takes a slot out of its cell, if it still is there.
+    pub(super) fn take(&self, found: &Found) -> bool {
+        self.0[found.cell].compare_exchange(found.packed, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Takes the slot with this end.
+    pub(super) fn take_end(&self, version: u64, end: u64) -> bool {
+        let packed = Word { version, freed: true, tat: end }.pack();
+        (0..CELLS).any(|cell| self.0[cell].load(Ordering::Acquire) == packed && self.take(&Found { cell, packed, end }))
+    }
+
+    /// Drops all slots of this version.
+    pub(super) fn clear(&self, version: u64) {
+        for (cell, packed) in self.0.iter().enumerate() {
+            let packed = packed.load(Ordering::Acquire);
+            if packed != 0 && Word::unpack(packed).version == version {
+                self.take(&Found { cell, packed, end: 0 });
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|cell| cell.load(Ordering::Acquire) == 0)
+    }
+}
