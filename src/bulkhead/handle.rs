@@ -25,13 +25,23 @@ impl Bulkhead {
         BulkheadBuilder::new(name.into())
     }
 
-    /// Refuses at once what exceeds `max_concurrent`.
+    /// Refuses at once what exceeds `max_concurrent`: for calls that have somewhere else to go, or no time.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] when `max_concurrent` is zero.
     pub fn new(name: impl Into<Name>, max_concurrent: u32) -> Result<Self, ConfigError> {
         Self::builder(name).max_concurrent(max_concurrent).build()
+    }
+
+    /// Lets as many calls wait as may run, each for up to `max_wait`, where waiting is asked for: takes the edge off a
+    /// burst. Longer than a caller's timeout is longer than anybody waits.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when `max_concurrent` is zero.
+    pub fn queued(name: impl Into<Name>, max_concurrent: u32, max_wait: Duration) -> Result<Self, ConfigError> {
+        Self::builder(name).max_concurrent(max_concurrent).max_wait(max_wait).build()
     }
 
     /// The instance's name.

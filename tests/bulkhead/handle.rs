@@ -179,6 +179,9 @@ fn a_bad_configuration_says_which_field() {
     assert_eq!(Bulkhead::new("db", 0).unwrap_err().field(), "max_concurrent");
     assert_eq!(waiting(1, 0).build().unwrap_err().field(), "max_queue");
     assert!(Bulkhead::builder("db").max_queue(0).build().is_ok());
+    assert_eq!(Bulkhead::queued("db", 0, WAIT).unwrap_err().field(), "max_concurrent");
+    let queued = Bulkhead::queued("db", 3, WAIT).unwrap().snapshot();
+    assert_eq!((queued.limit, queued.max_queue, queued.max_wait), (3, 3, WAIT));
     assert!(Bulkhead::builder("db").max_wait(Duration::MAX).max_concurrent(u32::MAX).build().is_ok());
 }
 
