@@ -68,6 +68,43 @@ async fn it_closes_when_the_service_is_well_again() {
     );
 }
 
+// G23: the exact sequence through every event.
+#[tokio::test(start_paused = true)]
+async fn the_observer_hears_everything_once_and_in_order() {
+    let (script, breaker, mut service, recorder) = service(1);
+    drop(service.ready().await.unwrap().call("dropped"));
+    assert!(call(&mut service).await.is_ok());
+    script.reply(failure());
+    assert!(call(&mut service).await.is_err());
+    assert!(call(&mut service).await.is_err());
+    tokio::time::advance(OPEN).await;
+    script.reply(failure());
+    assert!(call(&mut service).await.is_err());
+    breaker.disable();
+    script.reply(Reply::Err(tower_rampart::Rejection::bulkhead_full("x", 1).into()));
+    assert!(call(&mut service).await.is_err());
+    assert_eq!(
+        recorder.take(),
+        [
+            "admitted",
+            "cancelled",
+            "admitted",
+            "completed success",
+            "admitted",
+            "state closed -> open: consecutive_failures",
+            "completed failure",
+            "rejected circuit_open",
+            "state open -> half_open: open_elapsed",
+            "admitted",
+            "state half_open -> open: probe_failed",
+            "completed failure",
+            "state open -> disabled: by_hand",
+            "admitted",
+            "completed ignored",
+        ]
+    );
+}
+
 // B20, B21, G9, G10: unpolled, and while pending.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_probe_gives_its_place_back() {
