@@ -68,11 +68,12 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
+/// A chart with its axes and the time of the fault; `labels` is how many the vertical axis has.
 fn begin<'a, 'b>(
     area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
     title: &str,
     phases: Phases,
-    top: f64,
+    (top, labels): (f64, usize),
 ) -> Result<Chart<'a, 'b>, BoxError> {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(area)
@@ -81,7 +82,7 @@ fn begin<'a, 'b>(
         .x_label_area_size(26)
         .y_label_area_size(46)
         .build_cartesian_2d(0.0..phases.end.as_secs_f64(), 0.0..top)?;
-    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").draw()?;
+    chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").y_labels(labels).draw()?;
     let fault = [(phases.fault.as_secs_f64(), 0.0), (phases.well.as_secs_f64(), top)];
     chart.draw_series([Rectangle::new(fault, BLACK.mix(0.10).filled())])?;
     Ok(chart)
@@ -102,7 +103,7 @@ fn chart(
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, (560, 260)).into_drawing_area();
-        let mut chart = begin(&area, title, phases, top)?;
+        let mut chart = begin(&area, title, phases, (top, 6))?;
         for (line, color) in lines {
             chart.draw_series(LineSeries::new(line, color.stroke_width(2)))?;
         }
@@ -117,7 +118,7 @@ fn circuit_chart(phases: Phases, run: &Run) -> Result<String, BoxError> {
     {
         let area = SVGBackend::with_string(&mut svg, (560, 260)).into_drawing_area();
         let title = "The payments circuit: green closed, amber half-open, red open";
-        let mut chart = begin(&area, title, phases, 1.0)?;
+        let mut chart = begin(&area, title, phases, (1.0, 0))?;
         for pair in run.samples.windows(2) {
             let color = match pair[0].circuit {
                 Some(CircuitState::Closed) => RGBColor(60, 150, 80),
