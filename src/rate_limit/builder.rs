@@ -47,6 +47,9 @@ impl RateLimiterBuilder {
 
     /// How long a call may wait for its tokens; one that would have to wait longer is refused at once.
     ///
+    /// Let it be shorter than the callers' own patience: who gives up while waiting gives the place back, but only so many
+    /// places (64) are kept for others at a time; one beyond them passes unused.
+    ///
     /// Applies where waiting is asked for: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
     /// [`RateLimiter::acquire`] and [`RateLimiter::run`].
     pub fn max_wait(mut self, wait: Duration) -> Self {

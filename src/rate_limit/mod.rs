@@ -64,7 +64,11 @@
 //! - [`layer()`](RateLimiter::layer) refuses: `call` answers [`RateLimited`](crate::Rejection::RateLimited).
 //! - [`.wait()`](RateLimitLayer::wait): the response future waits for its tokens, for up to `max_wait`, in order of arrival.
 //! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. It is given back when the
-//!   readiness is dropped unused.
+//!   readiness is dropped unused, or the service within stops being ready. The token counts from the time when it was
+//!   due: services that are ready and idle for long may all be called at once, and then exceed the rate by a call each.
+//!
+//! A wait is a reservation: its token is taken at once, and due at a known time. So waiters pass in order of arrival and
+//! none starves. The place of one who gives up goes to the next who comes, even if others wait already for later ones.
 //!
 //! # Order
 //!

@@ -139,8 +139,10 @@ where
                 let Ok((wait, slot)) = reserved else {
                     unreachable!("a single token is never above the burst, nor due later than for ever")
                 };
+                // Before the timer, which panics outside of a runtime.
+                let tokens = Tokens::new(limiter.hold(), slot);
                 let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
-                none.insert(Reserved { tokens: Tokens::new(limiter.hold(), slot), sleep })
+                none.insert(Reserved { tokens, sleep })
             }
         };
         if let Some(sleep) = &mut reserved.sleep {
@@ -151,10 +153,21 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let reserved = self.reserved.take().expect("`call` without a `poll_ready` that was ready");
-        reserved.tokens.spend();
-        let guard = self.begin();
-        ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
+        let due = match self.reserved.take() {
+            Some(Reserved { tokens, sleep: None }) => {
+                tokens.spend();
+                Ok(())
+            }
+            // Called without having been ready. That is the service's to complain about; the rate holds all the same.
+            _ => self.limiter.0.check(1),
+        };
+        ResponseFuture::new(match due {
+            Ok(()) => {
+                let guard = self.begin();
+                Guarded::Calling { future: self.inner.call(request), guard }
+            }
+            Err(rejection) => Guarded::refused(rejection),
+        })
     }
 }
 

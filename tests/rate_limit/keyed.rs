@@ -92,7 +92,7 @@ fn a_bad_configuration_says_which_field() {
     let field = |builder: KeyedRateLimiterBuilder<str>| builder.build().unwrap_err().field();
     assert_eq!(field(limiter(Rate::per_second(0))), "rate");
     assert_eq!(field(limiter(Rate::new(1, Duration::ZERO))), "rate");
-    assert_eq!(field(limiter(Rate::per_second(10_001))), "rate");
+    assert_eq!(field(limiter(Rate::per_second(100_001))), "rate");
     assert_eq!(field(limiter(Rate::new(1, Duration::MAX))), "rate");
     assert_eq!(field(limiter(Rate::per_second(1)).burst(0)), "burst");
     assert_eq!(field(limiter(Rate::per_second(1)).max_keys(0)), "max_keys");

@@ -11,23 +11,11 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter},
 };
 
-use super::{call, refused};
+use super::{call, limiter, refused};
 use crate::support::{
     BoxError, on_threads,
     probe::{Ready, Reply, Script},
-    recorder::Recorder,
 };
-
-fn limiter(burst: u32, max_wait: u64) -> (RateLimiter, Recorder) {
-    let recorder = Recorder::new();
-    let limiter = RateLimiter::builder("api", Rate::per_second(1))
-        .burst(burst)
-        .max_wait(Duration::from_secs(max_wait))
-        .observer(recorder.clone())
-        .build()
-        .unwrap();
-    (limiter, recorder)
-}
 
 macro_rules! poll_ready {
     ($task:expr) => {

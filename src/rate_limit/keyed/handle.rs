@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
+use super::layer::Call;
 use crate::{
+    classify::Verdict,
     clock::{Clock, TimeSource},
     error::{ConfigError, Rejection},
     event::{EventKind, Observer, Pattern, Tell},
+    guarded::Guard,
     hold::Shared,
     name::Name,
     rate_limit::{Rate, builder::check_rate},
@@ -22,6 +25,11 @@ use crate::{
     },
 };
 
+/// Of a token. The shorter one is what the table can count.
+const LEAST_PERIOD: Duration = Duration::from_micros(10);
+const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::LEAST_PERIOD.as_nanos());
+const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
+
 /// One limiter per key, in a table whose size does not depend on the keys that come.
 ///
 /// A key whose tokens are all there is the same as a key that was never seen, so only such keys are forgotten: a flood of
@@ -29,16 +37,20 @@ use crate::{
 /// [`WhenFull`]. Keys are hashed with random seeds, so nobody can aim at a place in the table. Two keys share a limiter
 /// with a probability of about one in ten thousand when the table is full: they are then limited together.
 ///
-/// A handle: cheap to clone, and all clones share the table.
-pub struct KeyedRateLimiter<K: ?Sized> {
+/// The rate is fixed: to change it, make another limiter.
+///
+/// A handle: cheap to clone, and all clones share the table. `H` hashes the keys.
+pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
     pub(super) shared: Shared<Inner>,
+    hasher: H,
     key: PhantomData<fn(&K)>,
 }
 
 pub(super) struct Inner {
     table: Keyed,
     rate: Rate,
-    hasher: RandomState,
+    /// Of all requests that have no key. A fixed hash: a key that has the same one shares its limiter.
+    no_key: u64,
     overflows: AtomicU64,
     pub(super) tell: Tell,
     time: TimeSource,
@@ -48,7 +60,8 @@ pub(super) struct Inner {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It shares one limiter, of the same rate and burst, with the others for whom there is no place.
+    /// It shares one limiter, of the same rate and burst, with the others for whom there is no place. When it gets a
+    /// place of its own, it starts there with all its tokens.
     #[default]
     Share,
     /// It is refused.
@@ -66,18 +79,17 @@ impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
             when_full: WhenFull::default(),
             observer: None,
             time: TimeSource::default(),
+            hasher: RandomState::new(),
             key: PhantomData,
         }
     }
+}
 
-    /// The instance's name.
-    pub fn name(&self) -> &Name {
-        self.shared.tell.name()
-    }
-
+impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// Takes a token of `key`.
     ///
-    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a refusal writes nothing.
+    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a refusal writes nothing
+    /// (where there was no place, it counts one overflow).
     ///
     /// # Errors
     ///
@@ -93,28 +105,52 @@ impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
     /// As [`check_key`](Self::check_key); without a time when the cost exceeds the burst and so never can pass.
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
-        inner.take(inner.hasher.hash_one(key), cost)?;
+        inner.take(self.hasher.hash_one(key), cost)?;
         inner.tell.event(|| EventKind::Admitted);
+        // What follows is not known here.
+        inner.tell.event(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
         Ok(())
     }
 
-    /// Whether a call of `key` would pass now. Takes nothing, tells no observer.
+    /// Whether a call of `key` that costs one token would pass now. Takes nothing, tells no observer.
     ///
     /// # Errors
     ///
     /// As [`check_key`](Self::check_key).
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
         let inner = &*self.shared;
-        let answer = inner.table.check(inner.hasher.hash_one(key), inner.time.now(), 1, true);
+        let answer = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
         answer.verdict.map_err(|refusal| inner.rejection(refusal))
     }
 
+    /// Runs `future` if `key` has a token for it.
+    ///
+    /// # Errors
+    ///
+    /// The future's own, or [`Rejection::RateLimited`]; then it is never polled.
+    pub async fn run_key<F, T, E>(&self, key: &K, future: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<Rejection>,
+    {
+        self.take(key)?;
+        let mut call = Call::begin(&self.shared);
+        let result = future.await;
+        call.end(result.as_ref());
+        result
+    }
+
     pub(super) fn take(&self, key: &K) -> Result<(), Rejection> {
-        self.shared.take(self.shared.hasher.hash_one(key), 1)
+        self.shared.take(self.hasher.hash_one(key), 1)
     }
 }
 
-impl<K: ?Sized> KeyedRateLimiter<K> {
+impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
+    /// The instance's name.
+    pub fn name(&self) -> &Name {
+        self.shared.tell.name()
+    }
+
     /// How it stands. Counts the active keys, which reads the whole table.
     pub fn snapshot(&self) -> KeyedRateLimiterSnapshot {
         let inner = &*self.shared;
@@ -137,9 +173,9 @@ impl Inner {
         verdict.map_err(|refusal| self.tell.reject(self.rejection(refusal)))
     }
 
-    /// The one limiter of all requests that have no key. A fixed hash: whoever else has it shares it.
+    /// Of the one limiter of all requests that have no key.
     pub(super) fn take_without_key(&self) -> Result<(), Rejection> {
-        self.take(self.hasher.hash_one("no key"), 1)
+        self.take(self.no_key, 1)
     }
 
     pub(super) fn refuse(&self) -> Rejection {
@@ -155,13 +191,13 @@ impl Inner {
     }
 }
 
-impl<K: ?Sized> Clone for KeyedRateLimiter<K> {
+impl<K: ?Sized, H: Clone> Clone for KeyedRateLimiter<K, H> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), key: PhantomData }
+        Self { shared: self.shared.clone(), hasher: self.hasher.clone(), key: PhantomData }
     }
 }
 
-impl<K: ?Sized> fmt::Debug for KeyedRateLimiter<K> {
+impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiter<K, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimiter")
             .field("name", self.shared.tell.name())
@@ -198,8 +234,9 @@ pub struct KeyedRateLimiterSnapshot {
 /// | `when_full` | [`WhenFull::Share`] |
 /// | `observer` | none |
 /// | `clock` | tokio's |
+/// | `hasher` | the standard library's, randomly seeded |
 #[must_use]
-pub struct KeyedRateLimiterBuilder<K: ?Sized> {
+pub struct KeyedRateLimiterBuilder<K: ?Sized, H = RandomState> {
     name: Name,
     rate: Rate,
     burst: Option<u32>,
@@ -207,10 +244,11 @@ pub struct KeyedRateLimiterBuilder<K: ?Sized> {
     when_full: WhenFull,
     observer: Option<Arc<dyn Observer>>,
     time: TimeSource,
+    hasher: H,
     key: PhantomData<fn(&K)>,
 }
 
-impl<K: Hash + ?Sized> KeyedRateLimiterBuilder<K> {
+impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     /// Tokens that a key may use at one instant, from 1 to 67,108,863.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
@@ -241,17 +279,25 @@ impl<K: Hash + ?Sized> KeyedRateLimiterBuilder<K> {
         self
     }
 
-    /// The limiter.
+    /// Another hash function for the keys, such as a faster one. Against keys that others choose it must be seeded and
+    /// hard to predict, or they can crowd into one place of the table. All 64 bits of the hash are used, and clones of
+    /// the hasher must hash alike.
+    pub fn hasher<N: BuildHasher>(self, hasher: N) -> KeyedRateLimiterBuilder<K, N> {
+        let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, key } = self;
+        KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, key }
+    }
+
+    /// The limiter. All its memory is allocated here.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a field out of its range, and for a rate above 10,000 a second and key or below one a year.
-    pub fn build(self) -> Result<KeyedRateLimiter<K>, ConfigError> {
+    /// [`ConfigError`] for a field out of its range, and for a rate above 100,000 a second and key or below one a year.
+    pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
         let Rate { count, per } = self.rate;
         check_rate(self.rate)?;
         let period = per / count;
-        if !(Duration::from_micros(100)..=Duration::from_secs(366 * 86_400)).contains(&period) {
-            return Err(ConfigError::new("rate", "must be from one a year to 10,000 a second"));
+        if !(LEAST_PERIOD..=MAX_PERIOD).contains(&period) {
+            return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
         }
         let burst = self.burst.unwrap_or(count);
         crate::rate_limit::builder::params(self.rate, burst)?;
@@ -262,22 +308,23 @@ impl<K: Hash + ?Sized> KeyedRateLimiterBuilder<K> {
         let shared = Shared::new(Inner {
             table,
             rate: self.rate,
-            hasher: RandomState::new(),
+            no_key: self.hasher.hash_one("no key"),
             overflows: AtomicU64::new(0),
             tell: Tell::new(Pattern::RateLimiter, self.name, self.observer),
             time: self.time,
         });
-        Ok(KeyedRateLimiter { shared, key: PhantomData })
+        Ok(KeyedRateLimiter { shared, hasher: self.hasher, key: PhantomData })
     }
 }
 
-impl<K: ?Sized> fmt::Debug for KeyedRateLimiterBuilder<K> {
+impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiterBuilder<K, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimiterBuilder")
             .field("name", &self.name)
             .field("rate", &self.rate)
             .field("burst", &self.burst)
             .field("max_keys", &self.max_keys)
+            .field("when_full", &self.when_full)
             .finish_non_exhaustive()
     }
 }

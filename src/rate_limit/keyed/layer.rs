@@ -1,6 +1,7 @@
 use std::{
+    borrow::Borrow,
     fmt,
-    hash::Hash,
+    hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
     task::{Context, Poll},
 };
@@ -14,7 +15,7 @@ use crate::{
     error::Rejection,
     event::EventKind,
     guarded::{Guard, Guarded, guarded_future},
-    hold::Hold,
+    hold::{Hold, Shared},
 };
 
 /// What happens to a request that has no key.
@@ -34,24 +35,24 @@ pub enum WithoutKey {
 /// Puts a [`KeyedRateLimiter`] around a service. It refuses what exceeds a key's rate.
 ///
 /// `F` is a function from the request to its key.
-pub struct KeyedRateLimitLayer<K: ?Sized, F> {
-    limiter: KeyedRateLimiter<K>,
+pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
+    limiter: KeyedRateLimiter<K, H>,
     key: F,
     without: WithoutKey,
 }
 
-impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
+impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
     /// The layer that limits a service's calls by the key that `key` finds in the request.
-    pub fn layer<F, Req, Q>(&self, key: F) -> KeyedRateLimitLayer<K, F>
+    pub fn layer<F, Req, Q>(&self, key: F) -> KeyedRateLimitLayer<K, F, H>
     where
         F: Fn(&Req) -> Option<Q>,
-        Q: std::borrow::Borrow<K>,
+        Q: Borrow<K>,
     {
         KeyedRateLimitLayer { limiter: self.clone(), key, without: WithoutKey::default() }
     }
 }
 
-impl<K: ?Sized, F> KeyedRateLimitLayer<K, F> {
+impl<K: ?Sized, F, H> KeyedRateLimitLayer<K, F, H> {
     /// What happens to a request that has no key.
     pub fn without_key(mut self, then: WithoutKey) -> Self {
         self.without = then;
@@ -59,8 +60,8 @@ impl<K: ?Sized, F> KeyedRateLimitLayer<K, F> {
     }
 }
 
-impl<S, K: ?Sized, F: Clone> Layer<S> for KeyedRateLimitLayer<K, F> {
-    type Service = KeyedRateLimitService<S, K, F>;
+impl<S, K: ?Sized, F: Clone, H: Clone> Layer<S> for KeyedRateLimitLayer<K, F, H> {
+    type Service = KeyedRateLimitService<S, K, F, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
         KeyedRateLimitService {
@@ -73,13 +74,13 @@ impl<S, K: ?Sized, F: Clone> Layer<S> for KeyedRateLimitLayer<K, F> {
     }
 }
 
-impl<K: ?Sized, F: Clone> Clone for KeyedRateLimitLayer<K, F> {
+impl<K: ?Sized, F: Clone, H: Clone> Clone for KeyedRateLimitLayer<K, F, H> {
     fn clone(&self) -> Self {
         Self { limiter: self.limiter.clone(), key: self.key.clone(), without: self.without }
     }
 }
 
-impl<K: ?Sized, F> fmt::Debug for KeyedRateLimitLayer<K, F> {
+impl<K: ?Sized, F, H> fmt::Debug for KeyedRateLimitLayer<K, F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimitLayer")
             .field("limiter", &self.limiter)
@@ -89,15 +90,20 @@ impl<K: ?Sized, F> fmt::Debug for KeyedRateLimitLayer<K, F> {
 }
 
 /// Service made by [`KeyedRateLimitLayer`].
-pub struct KeyedRateLimitService<S, K: ?Sized, F> {
+pub struct KeyedRateLimitService<S, K: ?Sized, F, H = RandomState> {
     inner: S,
-    limiter: KeyedRateLimiter<K>,
+    limiter: KeyedRateLimiter<K, H>,
     key: F,
     without: WithoutKey,
     request: PhantomData<fn(&K)>,
 }
 
-impl<S, K: ?Sized, F> KeyedRateLimitService<S, K, F> {
+impl<S, K: ?Sized, F, H> KeyedRateLimitService<S, K, F, H> {
+    /// The limiter.
+    pub fn limiter(&self) -> &KeyedRateLimiter<K, H> {
+        &self.limiter
+    }
+
     /// The service within.
     pub fn get_ref(&self) -> &S {
         &self.inner
@@ -114,7 +120,7 @@ impl<S, K: ?Sized, F> KeyedRateLimitService<S, K, F> {
     }
 }
 
-impl<S: Clone, K: ?Sized, F: Clone> Clone for KeyedRateLimitService<S, K, F> {
+impl<S: Clone, K: ?Sized, F: Clone, H: Clone> Clone for KeyedRateLimitService<S, K, F, H> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
@@ -126,7 +132,7 @@ impl<S: Clone, K: ?Sized, F: Clone> Clone for KeyedRateLimitService<S, K, F> {
     }
 }
 
-impl<S: fmt::Debug, K: ?Sized, F> fmt::Debug for KeyedRateLimitService<S, K, F> {
+impl<S: fmt::Debug, K: ?Sized, F, H> fmt::Debug for KeyedRateLimitService<S, K, F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimitService")
             .field("inner", &self.inner)
@@ -135,13 +141,14 @@ impl<S: fmt::Debug, K: ?Sized, F> fmt::Debug for KeyedRateLimitService<S, K, F> 
     }
 }
 
-impl<S, K, F, Q, Req> Service<Req> for KeyedRateLimitService<S, K, F>
+impl<S, K, F, H, Q, Req> Service<Req> for KeyedRateLimitService<S, K, F, H>
 where
     S: Service<Req>,
     S::Error: From<Rejection>,
     K: Hash + ?Sized,
     F: Fn(&Req) -> Option<Q>,
-    Q: std::borrow::Borrow<K>,
+    Q: Borrow<K>,
+    H: BuildHasher,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -162,8 +169,7 @@ where
         };
         let inner = match verdict {
             Ok(()) => {
-                let guard = Call(shared.tell.is_on().then(|| shared.hold()));
-                shared.tell.event(|| EventKind::Admitted);
+                let guard = Call::begin(shared);
                 Guarded::Calling { future: self.inner.call(request), guard }
             }
             Err(rejection) => Guarded::refused(rejection),
@@ -174,6 +180,14 @@ where
 
 /// A call that was let in, for those who listen.
 pub(super) struct Call(Option<Hold<Inner>>);
+
+impl Call {
+    pub(super) fn begin(inner: &Shared<Inner>) -> Self {
+        let call = Self(inner.tell.is_on().then(|| inner.hold()));
+        inner.tell.event(|| EventKind::Admitted);
+        call
+    }
+}
 
 impl<T, E> Guard<T, E> for Call {
     fn end(&mut self, result: Result<&T, &E>) {

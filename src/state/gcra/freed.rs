@@ -10,8 +10,8 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Freed([AtomicU64; CELLS]);
 
-/// A cache line.
-pub(super) const CELLS: usize = 8;
+/// When callers run into a timeout of their own, a whole queue gives its slots back, first come first.
+pub(super) const CELLS: usize = 64;
 
 /// A slot that was seen in a cell.
 pub(super) struct Found {

@@ -52,7 +52,7 @@ const VERSION_MASK: u64 = 3;
 /// whose version is the same.
 ///
 /// Cost: admitted 2 loads (word, parameters) and 1 RMW; refused 2 loads; both with the one clock read of the caller.
-/// While slots are freed, 18 loads more for those who are refused. A slot that can be returned costs 1 load more.
+/// Who is refused while slots are freed reads the cells too. A slot that can be returned costs 1 load more.
 /// The horizon is 9.1 years: there the time saturates, and the limiter admits everything.
 #[derive(Debug)]
 pub(crate) struct Gcra {

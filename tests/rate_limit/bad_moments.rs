@@ -1,0 +1,260 @@
+//! Calls that are dropped, panic, or meet a change; after each of them no token is lost.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use tokio::time::advance;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt};
+use tower_rampart::{
+    event::{Event, EventKind},
+    rate_limit::{Rate, RateLimiter},
+};
+
+use super::{call, limiter, refused};
+use crate::support::{
+    BoxError, on_threads, poll_once,
+    probe::{Ready, Reply, Script},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MS: Duration = Duration::from_millis(1);
+
+// L18, G9, G10, G23
+#[tokio::test(start_paused = true)]
+async fn a_waiting_call_gives_its_token_back_whenever_it_is_dropped() {
+    let (limiter, recorder) = limiter(1, 10);
+    let (script, probe) = Script::new();
+    let mut service = limiter.layer().wait().layer(probe);
+    limiter.check().unwrap();
+    recorder.take();
+    drop(service.ready().await.unwrap().call("never polled"));
+    let mut polled = task::spawn(service.ready().await.unwrap().call("polled"));
+    assert_pending!(polled.poll());
+    drop(polled);
+    assert_eq!(recorder.take(), ["cancelled waiting", "cancelled waiting"]);
+    // Due, and dropped before the task gets to see it.
+    let mut due = task::spawn(service.ready().await.unwrap().call("due"));
+    assert_pending!(due.poll());
+    advance(SECOND + MS).await;
+    assert!(due.is_woken());
+    drop(due);
+    assert_eq!(limiter.snapshot().available, 1);
+    assert_eq!(recorder.take(), ["cancelled waiting"]);
+    assert_eq!((script.calls(), script.live()), (0, 0));
+    assert!(call(&mut service).await.is_ok());
+}
+
+// G23
+#[tokio::test(start_paused = true)]
+async fn a_refused_call_has_ended_whether_it_is_polled_or_not() {
+    let (limiter, recorder) = limiter(1, 0);
+    limiter.check().unwrap();
+    recorder.take();
+    let mut service = limiter.layer().layer(Script::new().1);
+    drop(service.ready().await.unwrap().call("never polled"));
+    let kept = service.ready().await.unwrap().call("polled later");
+    advance(SECOND).await;
+    assert!(refused(&kept.await).is_some());
+    assert_eq!(recorder.take(), ["rejected rate_limited"; 2]);
+    assert_eq!(limiter.snapshot().available, 1);
+}
+
+// G23: whatever panics, the call ends once, and the service goes on.
+#[tokio::test(start_paused = true)]
+async fn panics_within_end_the_call() {
+    for reply in [|| Reply::PanicInCall, || Reply::PanicInPoll] {
+        let (limiter, recorder) = limiter(1, 10);
+        let (script, probe) = Script::new();
+        let mut waiting = limiter.layer().wait().layer(probe.clone());
+        let mut holding = limiter.layer().backpressure().layer(probe);
+        // At once, after a wait, and with a reservation.
+        script.reply(reply()).reply(reply()).reply(reply());
+        assert!(AssertUnwindSafe(call(&mut waiting)).catch_unwind().await.is_err());
+        assert!(AssertUnwindSafe(call(&mut waiting)).catch_unwind().await.is_err());
+        assert!(AssertUnwindSafe(call(&mut holding)).catch_unwind().await.is_err());
+        assert!(call(&mut waiting).await.is_ok());
+        assert!(call(&mut holding).await.is_ok());
+        assert_eq!(
+            recorder.take(),
+            [
+                "admitted",
+                "cancelled",
+                "waited 1s",
+                "admitted",
+                "cancelled",
+                "admitted",
+                "cancelled",
+                "waited 1s",
+                "admitted",
+                "completed success",
+                "admitted",
+                "completed success",
+            ]
+        );
+        assert_eq!(script.live(), 0);
+    }
+}
+
+// G4, G7: a clone that is taken between `poll_ready` and `call` has nothing, and takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_clone_between_ready_and_call_changes_nothing() {
+    let (limiter, _) = limiter(1, 0);
+    let (_, probe) = Script::new();
+    let mut service = limiter.layer().backpressure().layer(probe);
+    let mut unready = service.ready().await.unwrap().clone();
+    assert_eq!(service.call("a").await.unwrap(), "ok");
+    assert_eq!(limiter.snapshot().available, 0);
+    // Called without having been ready: the limit holds, and it is not this layer that panics.
+    assert!(refused(&unready.call("b").await).is_some());
+    advance(SECOND).await;
+    let panic = AssertUnwindSafe(async { unready.call("c").await }).catch_unwind().await.unwrap_err();
+    assert!(panic.downcast_ref::<&str>().unwrap().contains("not polled ready"));
+}
+
+// G14, G15
+#[tokio::test(start_paused = true)]
+async fn a_service_that_fails_to_get_ready_says_so_itself() {
+    let (limiter, recorder) = limiter(1, 0);
+    let (script, probe) = Script::new();
+    limiter.check().unwrap();
+    recorder.take();
+    let mut refusing = limiter.layer().layer(probe.clone());
+    let mut waiting = limiter.layer().wait().layer(probe);
+    assert!(refusing.ready().await.is_ok() && waiting.ready().await.is_ok(), "without a token, too");
+    script.set_ready(Ready::Err("dead"));
+    for error in [refusing.ready().await.err(), waiting.ready().await.err()] {
+        assert_eq!(error.unwrap().to_string(), "dead");
+    }
+    assert!(recorder.take().is_empty());
+}
+
+// G24: what an observer does is its own affair.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_costs_no_token_but_its_own_call_s() {
+    let is_terminal = |kind: &EventKind<'_>| !matches!(kind, EventKind::Admitted | EventKind::PermitAwaited { .. });
+    for at_the_end in [false, true] {
+        let limiter = RateLimiter::builder("api", Rate::per_second(1))
+            .max_wait(10 * SECOND)
+            .observer(move |event: &Event<'_>| {
+                assert!(std::thread::panicking() || is_terminal(&event.kind) != at_the_end, "told to panic");
+            })
+            .build()
+            .unwrap();
+        let (script, probe) = Script::new();
+        let mut service = limiter.layer().wait().layer(probe);
+        for _ in 0..2 {
+            assert!(AssertUnwindSafe(call(&mut service)).catch_unwind().await.is_err());
+        }
+        if at_the_end {
+            let mut waits = task::spawn(service.ready().await.unwrap().call("waits"));
+            assert_pending!(waits.poll());
+            assert!(catch_unwind(AssertUnwindSafe(|| drop(waits))).is_err());
+        }
+        assert_eq!(script.live(), 0);
+        advance(SECOND).await;
+        assert_eq!((limiter.snapshot().available, limiter.snapshot().full_after), (1, Duration::ZERO));
+    }
+}
+
+// L9, L10, G28
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_stands_still_and_then_jumps_far_leaves_no_debt() {
+    let (limiter, _) = limiter(2, 100);
+    let mut waiting: Vec<_> = (0..20).map(|_| task::spawn(limiter.acquire(1))).collect();
+    let passed = waiting.iter_mut().map(|call| call.poll()).filter(|poll| poll.is_ready()).count();
+    assert_eq!(passed, 2, "while it stands still");
+    advance(Duration::from_secs(400 * 86_400)).await;
+    assert!(waiting.iter_mut().skip(2).all(|call| call.poll().is_ready()), "all are due");
+    assert_eq!((limiter.snapshot().available, limiter.snapshot().full_after), (2, Duration::ZERO));
+}
+
+// L33
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_rate_keeps_the_time_of_those_who_wait_and_loses_no_token() {
+    let (limiter, recorder) = limiter(1, 10);
+    limiter.check().unwrap();
+    let mut stays = task::spawn(limiter.acquire(1));
+    let mut leaves = task::spawn(limiter.acquire(1));
+    assert_pending!(stays.poll());
+    assert_pending!(leaves.poll());
+    limiter.set_rate(Rate::per_second(10), 5).unwrap();
+    // Three tokens of debt, of which five may be used at once.
+    assert_eq!(limiter.snapshot().available, 2);
+    assert!(limiter.check().is_ok() && limiter.check().is_ok() && limiter.check().is_err());
+    drop(leaves);
+    advance(SECOND - MS).await;
+    assert_pending!(stays.poll());
+    advance(2 * MS).await;
+    assert!(assert_ready!(stays.poll()).is_ok());
+    assert_eq!((limiter.snapshot().available, limiter.snapshot().full_after), (5, Duration::ZERO));
+    assert_eq!(recorder.count("cancelled waiting"), 1);
+}
+
+// G26, G23: thousands of calls, many of them dropped, on many threads.
+#[test]
+fn thousands_of_concurrent_calls_lose_no_token() {
+    let recorder = crate::support::recorder::Recorder::new();
+    let limiter = RateLimiter::builder("api", Rate::per_hour(100))
+        .max_wait(Duration::from_secs(100 * 3600))
+        .observer(recorder.clone())
+        .build()
+        .unwrap();
+    let (script, probe) = Script::new();
+    let service = limiter.layer().wait().layer(probe);
+    on_threads(8, |_| {
+        let service = service.clone();
+        async move {
+            let calls = (0..500).map(|_| {
+                let mut service = service.clone();
+                async move { drop(poll_once(call(&mut service))) }
+            });
+            futures_util::future::join_all(calls).await;
+        }
+    });
+    // A call that finds a token is made at its first poll; all others were waiting when they were dropped.
+    assert_eq!(script.calls(), recorder.count("admitted"));
+    assert_eq!(recorder.count("completed"), script.calls());
+    assert_eq!(recorder.count("cancelled waiting") + script.calls(), 4000);
+    assert!(script.calls() >= 100, "the burst");
+    // What was given back and fitted into no cell is paid off with the rest: an hour for each hundred.
+    assert!(limiter.snapshot().full_after <= Duration::from_secs(41 * 3600));
+}
+
+// L18: dropping the futures of a handle, too.
+#[tokio::test(start_paused = true)]
+async fn a_run_may_be_dropped_while_it_waits_and_while_it_works() {
+    let (limiter, recorder) = limiter(1, 10);
+    let never = || std::future::pending::<Result<(), BoxError>>();
+    let mut works = task::spawn(limiter.run(never()));
+    let mut waits = task::spawn(limiter.run(never()));
+    assert_pending!(works.poll());
+    assert_pending!(waits.poll());
+    drop((works, waits));
+    assert_eq!(recorder.take(), ["admitted", "cancelled", "cancelled waiting"]);
+    assert_eq!(limiter.snapshot().full_after, SECOND, "the one that worked has had its token");
+}
+
+// G22
+#[test]
+fn outside_of_a_runtime_only_waiting_panics_and_costs_no_token() {
+    let (limiter, recorder) = limiter(1, 10);
+    let (_, probe) = Script::new();
+    let mut refusing = limiter.layer().layer(probe.clone());
+    let mut waiting = limiter.layer().wait().layer(probe.clone());
+    let mut holding = limiter.layer().backpressure().layer(probe);
+    assert!(poll_once(call(&mut waiting)).is_ready());
+    let debt = limiter.snapshot().full_after;
+    assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call(&mut waiting)))).is_err());
+    assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call(&mut holding)))).is_err());
+    assert!(limiter.snapshot().full_after <= debt, "both are given back");
+    assert!(poll_once(call(&mut refusing)).is_ready(), "refused, without a timer");
+    assert_eq!(
+        recorder.take(),
+        ["admitted", "completed success", "cancelled waiting", "rejected rate_limited"],
+        "a readiness that was not reached is no call"
+    );
+}
