@@ -93,6 +93,10 @@ where
     type Future = RespondFuture<S::Future, F>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if self.refused.is_some() {
+            // The stack has failed its readiness, and must not be asked again; what is ready stays ready.
+            return Poll::Ready(Ok(()));
+        }
         match ready!(self.inner.poll_ready(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(Error::Rejected(rejection)) => {
