@@ -1,4 +1,4 @@
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 use tower_layer::Layer;
 
@@ -11,7 +11,7 @@ use crate::{
 /// Puts a [`CircuitBreaker`] around a service.
 ///
 /// `C` judges results; it is cloned for each call. `M` is the [readiness mode](crate::readiness).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
     breaker: CircuitBreaker,
     classify: C,
@@ -43,6 +43,12 @@ impl<C, M> CircuitBreakerLayer<C, M> {
     /// `poll_ready` is pending while the circuit would refuse; see the [module docs](super#readiness).
     pub fn backpressure(self) -> CircuitBreakerLayer<C, Backpressure> {
         CircuitBreakerLayer { breaker: self.breaker, classify: self.classify, mode: PhantomData }
+    }
+}
+
+impl<C, M> fmt::Debug for CircuitBreakerLayer<C, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerLayer").field("breaker", &self.breaker).finish_non_exhaustive()
     }
 }
 
