@@ -1,0 +1,150 @@
+//! The time source: that it is asked only where a decision needs it, and that a clock of one's own decides alone. A paused
+//! clock cannot tell how often it was read, so these tests count.
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use support::{BoxError, poll_once};
+use tower_rampart::{
+    bulkhead::Bulkhead,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    clock::{Clock, ManualClock, Nanos},
+    rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
+    retry::RetryBudget,
+};
+
+/// A clock that counts its readings.
+#[derive(Clone, Default)]
+struct Counting {
+    clock: ManualClock,
+    readings: Arc<AtomicUsize>,
+}
+
+impl Clock for Counting {
+    fn now(&self) -> Nanos {
+        self.readings.fetch_add(1, SeqCst);
+        self.clock.now()
+    }
+}
+
+impl Counting {
+    /// At a time that is not the origin.
+    fn new() -> Self {
+        let counting = Self::default();
+        counting.clock.advance(Duration::from_secs(1_000));
+        counting
+    }
+
+    fn readings(&self, of: impl FnOnce()) -> usize {
+        let before = self.readings.load(SeqCst);
+        of();
+        self.readings.load(SeqCst) - before
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_breaker_that_counts_failures_in_a_row_reads_no_clock_until_it_trips() {
+    let clock = Counting::new();
+    let breaker = CircuitBreaker::builder("x").no_time_window().no_failure_rate().consecutive_failures(2);
+    let breaker = breaker.clock(clock.clone()).build().unwrap();
+    let call = |succeeds: bool| {
+        let permit = breaker.try_acquire().unwrap();
+        if succeeds { permit.success() } else { permit.failure() }
+    };
+    assert_eq!(clock.readings(|| call(true)), 0);
+    assert_eq!(clock.readings(|| call(false)), 0);
+    assert_eq!(clock.readings(|| drop(breaker.try_acquire().unwrap())), 0);
+    assert_eq!(clock.readings(|| call(false)), 1, "it trips");
+    assert_eq!(clock.readings(|| assert!(breaker.try_acquire().is_err())), 1);
+    assert_eq!(clock.readings(|| assert_eq!(breaker.state(), CircuitState::Open)), 0);
+}
+
+#[test]
+fn a_breaker_with_a_count_window_reads_no_clock_and_one_with_a_time_window_one_a_call() {
+    let clock = Counting::new();
+    let by_count = CircuitBreaker::builder("x").no_time_window().count_window(100).clock(clock.clone());
+    let by_count = by_count.build().unwrap();
+    assert_eq!(clock.readings(|| by_count.try_acquire().unwrap().success()), 0);
+    assert_eq!(clock.readings(|| by_count.try_acquire().unwrap().failure()), 0);
+    let by_time = CircuitBreaker::builder("x").clock(clock.clone()).build().unwrap();
+    assert_eq!(clock.readings(|| by_time.try_acquire().unwrap().success()), 1);
+    assert_eq!(clock.readings(|| drop(by_time.try_acquire().unwrap())), 0, "cancelled");
+    let slow = CircuitBreaker::builder("x").slow_calls(SECOND, 0.5).clock(clock.clone()).build().unwrap();
+    assert_eq!(clock.readings(|| slow.try_acquire().unwrap().success()), 2, "at the beginning and at the end");
+}
+
+#[test]
+fn a_limiter_reads_the_clock_once_whatever_the_answer() {
+    let clock = Counting::new();
+    let limiter = RateLimiter::builder("x", Rate::per_second(1)).clock(clock.clone()).build().unwrap();
+    assert_eq!(clock.readings(|| assert!(limiter.check().is_ok())), 1);
+    assert_eq!(clock.readings(|| assert!(limiter.check().is_err())), 1);
+    let keyed = KeyedRateLimiter::<str>::builder("x", Rate::per_second(1)).clock(clock.clone()).build().unwrap();
+    assert_eq!(clock.readings(|| assert!(keyed.check_key("a").is_ok())), 1);
+    assert_eq!(clock.readings(|| assert!(keyed.check_key("a").is_err())), 1);
+}
+
+#[tokio::test]
+async fn a_bulkhead_reads_the_clock_for_those_who_wait() {
+    let clock = Counting::new();
+    let bulkhead = Bulkhead::builder("x").max_concurrent(1).max_wait(SECOND).clock(clock.clone()).build().unwrap();
+    let mut held = None;
+    assert_eq!(clock.readings(|| held = Some(bulkhead.try_acquire().unwrap())), 0);
+    assert_eq!(clock.readings(|| assert!(bulkhead.try_acquire().is_err())), 0);
+    let run = || assert!(poll_once(bulkhead.run(async { Ok::<_, BoxError>(()) })).is_pending());
+    assert_eq!(clock.readings(run), 1, "when the wait begins");
+    drop(held);
+    let run = || assert!(poll_once(bulkhead.run(async { Ok::<_, BoxError>(()) })).is_ready());
+    assert_eq!(clock.readings(run), 0);
+}
+
+#[test]
+fn a_budget_without_a_rate_reads_no_clock() {
+    let clock = Counting::new();
+    let budget = RetryBudget::builder().min_per_second(0).clock(clock.clone()).build().unwrap();
+    let use_it = || {
+        assert!(budget.try_withdraw());
+        budget.deposit();
+    };
+    assert_eq!(clock.readings(use_it), 0);
+}
+
+// A clock of one's own decides, whatever tokio's says.
+#[tokio::test(start_paused = true)]
+async fn decisions_follow_the_clock_that_was_given() {
+    let clock = ManualClock::new();
+    let breaker = CircuitBreaker::builder("x").consecutive_failures(1).open_jitter(false).open_duration(SECOND);
+    let breaker = breaker.clock(clock.clone()).build().unwrap();
+    breaker.try_acquire().unwrap().failure();
+    tokio::time::advance(SECOND * 60).await;
+    let left = breaker.try_acquire().unwrap_err().retry_after().unwrap();
+    assert!(left.abs_diff(SECOND) < Duration::from_millis(1), "{left:?}");
+    clock.advance(SECOND);
+    assert!(breaker.try_acquire().is_ok());
+}
+
+#[test]
+fn a_manual_clock_is_shared_by_its_clones_and_stops_at_the_ends() {
+    let clock = ManualClock::new();
+    let shown = clock.clone();
+    assert_eq!(shown.now(), Nanos::new(0));
+    clock.advance(SECOND);
+    assert_eq!(shown.now(), Nanos::new(1_000_000_000));
+    clock.set(Nanos::new(7));
+    assert_eq!(shown.now().get(), 7, "backwards, as a broken clock would");
+    clock.advance(Duration::MAX);
+    assert_eq!(shown.now(), Nanos::MAX);
+    clock.advance(SECOND);
+    assert_eq!(shown.now(), Nanos::MAX);
+    let shared: Arc<dyn Clock> = Arc::new(clock);
+    assert_eq!(shared.now(), Nanos::MAX, "an `Arc` of a clock is one");
+}
