@@ -1,19 +1,24 @@
 //! The adapters to `tracing` and to the `metrics` facade, driven by real layers.
-#![cfg(all(feature = "tracing", feature = "metrics"))]
+#![cfg(all(feature = "tracing", feature = "metrics", feature = "tower"))]
 
 mod support;
 
 use std::{
+    collections::HashSet,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use support::{BoxError, probe::Script};
-use tower::{Layer, ServiceExt};
+use support::{
+    BoxError,
+    probe::{Reply, Script},
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{
-    Rejection, Verdict,
+    Rejection, ServiceBuilderExt, Verdict,
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     event::{MetricsObserver, TracingObserver},
@@ -22,11 +27,21 @@ use tower_rampart::{
     retry::{Backoff, Jitter, Retry, RetryBudget},
     timeout::Timeout,
 };
-use tracing::{Event, Metadata, Subscriber, field::Visit, span};
+use tracing::{Event, Level, Metadata, Subscriber, field::Visit, span};
 
-/// Writes down what it is told.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
+/// Writes down what it is told, down to a level.
+#[derive(Clone)]
+struct Log(Level, Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    fn down_to(level: Level) -> Self {
+        Self(level, Arc::default())
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.1.lock().unwrap())
+    }
+}
 
 struct Line(String);
 
@@ -37,8 +52,8 @@ impl Visit for Line {
 }
 
 impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.0
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
@@ -53,7 +68,7 @@ impl Subscriber for Log {
         if event.metadata().target() == "tower_rampart" {
             let mut line = Line(event.metadata().level().to_string());
             event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
+            self.1.lock().unwrap().push(line.0);
         }
     }
 
@@ -106,16 +121,16 @@ where
     }
     let fallback = Fallback::value("f", "instead").observer(observer);
     let (script, probe) = Script::new();
-    script.reply(support::probe::Reply::Err(Rejection::bulkhead_full("x", 1).into()));
+    script.reply(Reply::Err(Rejection::bulkhead_full("x", 1).into()));
     assert_eq!(fallback.layer(probe).oneshot("a").await.unwrap(), "instead");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tracing_hears_every_kind_at_its_level() {
-    let log = Log::default();
+    let log = Log::down_to(Level::TRACE);
     let _guard = tracing::subscriber::set_default(log.clone());
     everything(TracingObserver::new()).await;
-    let lines = log.0.lock().unwrap().clone();
+    let lines = log.take();
     let expect = |line: &str| assert!(lines.iter().any(|there| there.starts_with(line)), "no {line} in {lines:#?}");
     expect(
         "WARN message=circuit changed its state pattern=\"circuit_breaker\" name=\"b\" from=\"closed\" to=\"open\" \
@@ -130,9 +145,27 @@ async fn tracing_hears_every_kind_at_its_level() {
     expect("DEBUG message=retry scheduled pattern=\"retry\" name=\"r\" attempt=2 delay=1ms");
     expect("DEBUG message=fell back pattern=\"fallback\" name=\"f\" served=\"value\"");
     expect("TRACE message=call admitted pattern=\"circuit_breaker\" name=\"b\"");
-    expect("TRACE message=call completed pattern=\"circuit_breaker\" name=\"b\" verdict=\"success\" elapsed=Some(");
-    expect("TRACE message=call cancelled pattern=\"bulkhead\" name=\"k\" admitted=false");
-    expect("TRACE message=permit awaited pattern=\"bulkhead\" name=\"k\"");
+    expect("TRACE message=call completed pattern=\"circuit_breaker\" name=\"b\" verdict=\"success\" elapsed=0ns");
+    expect("TRACE message=call cancelled pattern=\"circuit_breaker\" name=\"b\" admitted=true elapsed=0ns");
+    expect("TRACE message=permit awaited pattern=\"bulkhead\" name=\"k\" waited=0ns");
+    // What is not known is not there.
+    let exactly = |line: &str| assert!(lines.iter().any(|there| there == line), "no {line} in {lines:#?}");
+    exactly("TRACE message=call cancelled pattern=\"bulkhead\" name=\"k\" admitted=false");
+    exactly("TRACE message=call completed pattern=\"retry\" name=\"r\" verdict=\"failure\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_level_that_is_off_says_nothing() {
+    for (level, expected) in
+        [(Level::WARN, &["WARN"][..]), (Level::INFO, &["WARN", "INFO"]), (Level::DEBUG, &["WARN", "INFO", "DEBUG"])]
+    {
+        let log = Log::down_to(level);
+        let _guard = tracing::subscriber::set_default(log.clone());
+        everything(TracingObserver::new()).await;
+        let lines = log.take();
+        let levels: HashSet<_> = lines.iter().map(|line| line.split_once(' ').unwrap().0).collect();
+        assert_eq!(levels, expected.iter().copied().collect(), "down to {level}");
+    }
 }
 
 #[test]
@@ -160,8 +193,75 @@ fn metrics_add_up_and_nothing_stays_in_flight() {
     );
     expect("rampart_circuit_state{pattern=\"circuit_breaker\",name=\"b\"} 2");
     expect("rampart_fallbacks_total{pattern=\"fallback\",name=\"f\",served=\"value\"} 1");
-    expect("rampart_call_duration_seconds_count{pattern=\"timeout\",name=\"t\"} 1");
+    // The one that timed out took 5 ms: no other took any time.
+    expect("rampart_call_duration_seconds_count{pattern=\"timeout\",name=\"t\"} 2");
+    expect("rampart_call_duration_seconds_sum{pattern=\"timeout\",name=\"t\"} 0.005");
     expect("rampart_permit_wait_seconds_count{pattern=\"bulkhead\",name=\"k\"} 1");
     let in_flight: Vec<_> = text.lines().filter(|line| line.starts_with("rampart_in_flight{")).collect();
     assert!(in_flight.len() >= 6 && in_flight.iter().all(|line| line.ends_with(" 0")), "{in_flight:?}");
+}
+
+/// What the gauge of calls in flight says for each pattern.
+fn in_flight(text: &str) -> Vec<(&str, &str)> {
+    let mut lines: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("rampart_in_flight{pattern=\"")?.split_once("\",name=\"api-7\"} "))
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn all_six(each: &'static str) -> [(&'static str, &'static str); 6] {
+    ["bulkhead", "circuit_breaker", "fallback", "rate_limiter", "retry", "timeout"].map(|pattern| (pattern, each))
+}
+
+// G23: whatever follows an admission takes the call out of the gauge again, once.
+#[test]
+fn a_call_is_in_flight_from_its_admission_to_its_end_whatever_that_is() {
+    const LIMIT: Duration = Duration::from_millis(50);
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    let calls = async {
+        // A name that is not static, for once.
+        let (name, observer) = (|| format!("api-{}", 7), MetricsObserver::new());
+        let limiter = RateLimiter::builder(name(), Rate::per_second(100)).observer(observer).build().unwrap();
+        let (script, probe) = Script::new();
+        let mut service = ServiceBuilder::new()
+            .fallback(Fallback::value(name(), "instead").observer(observer))
+            .retries(&Retry::builder(name()).max_attempts(1).observer(observer).build().unwrap())
+            .rate_limiter(&limiter)
+            .circuit_breaker(&CircuitBreaker::builder(name()).observer(observer).build().unwrap())
+            .bulkhead(&Bulkhead::builder(name()).max_concurrent(2).observer(observer).build().unwrap())
+            .time_limit(&Timeout::builder(name(), LIMIT).observer(observer).build())
+            .service(probe);
+        for end in ["Ok", "Err", "drop", "panic", "time out", "drop unpolled"] {
+            script.reply(Reply::Later);
+            let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call("a"));
+            assert!(end == "drop unpolled" || call.poll().is_pending());
+            assert_eq!(in_flight(&handle.render()), all_six("1"), "{end}");
+            match end {
+                "Ok" => script.answer(Ok("ok")),
+                "Err" => script.answer(Err("boom".into())),
+                "time out" => tokio::time::advance(LIMIT + Duration::from_millis(1)).await,
+                _ => {}
+            }
+            if matches!(end, "Ok" | "Err" | "time out") {
+                assert!(call.poll().is_ready());
+            } else {
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    let _call = call;
+                    assert_ne!(end, "panic");
+                }));
+            }
+            assert_eq!(in_flight(&handle.render()), all_six("0"), "{end}");
+        }
+        // Refused, it is never in flight.
+        while limiter.check().is_ok() {}
+        assert_eq!(service.ready().await.unwrap().call("a").await.unwrap(), "instead");
+        assert_eq!(in_flight(&handle.render()), all_six("0"));
+    };
+    metrics::with_local_recorder(&recorder, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(calls);
+    });
 }

@@ -1,4 +1,6 @@
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use super::{CircuitState, Event, EventKind, Observer, Pattern};
 use crate::error::Rejection;
@@ -14,12 +16,13 @@ use crate::error::Rejection;
 /// | `rampart_transitions_total` | counter | `from`, `to`, `cause` |
 /// | `rampart_circuit_state` | gauge | 0 closed, 1 half-open, 2 open, 3 forced open, -1 disabled; since the first change |
 /// | `rampart_in_flight` | gauge | |
-/// | `rampart_call_duration_seconds` | histogram | where the pattern knows the duration |
+/// | `rampart_call_duration_seconds` | histogram | where the pattern knows the duration; a call that timed out lasted as long as it was allowed to |
 /// | `rampart_permit_wait_seconds` | histogram | |
 /// | `rampart_fallbacks_total` | counter | `served` |
 ///
-/// Each event looks its metric up by name and labels in the recorder that is installed, which allocates. If that is too
-/// much for a path of yours, give the observer to the breaker alone.
+/// Each event looks its metrics up by name and labels in the recorder that is installed then: an allocation and a look at
+/// a map for each, two or three for a call's end. Handles are not kept, so that a recorder may be installed late, or for
+/// the time of a test. If that is too much for a path of yours, give the observer to the breaker alone.
 ///
 /// The name is a label: give it to instances of which there are few.
 #[derive(Clone, Copy, Debug)]
@@ -54,51 +57,42 @@ impl MetricsObserver {
 
 impl Observer for MetricsObserver {
     fn on_event(&self, event: &Event<'_>) {
-        let (pattern, name) = (event.pattern.as_str(), event.name.as_str().to_owned());
-        let outcome = |outcome: &'static str| {
-            let labels = [("pattern", pattern.to_owned()), ("name", name.clone()), ("outcome", outcome.to_owned())];
-            counter!("rampart_calls_total", &labels).increment(1);
+        let in_flight = || gauge!("rampart_in_flight", labels(event, []));
+        let ended = |outcome, elapsed: Option<Duration>| {
+            counter!("rampart_calls_total", labels(event, [("outcome", outcome)])).increment(1);
+            if let Some(elapsed) = elapsed {
+                histogram!("rampart_call_duration_seconds", labels(event, [])).record(elapsed.as_secs_f64());
+            }
         };
-        let labels = || [("pattern", pattern.to_owned()), ("name", name.clone())];
-        let ended = || gauge!("rampart_in_flight", &labels()).decrement(1.0);
         match event.kind {
-            EventKind::Admitted => gauge!("rampart_in_flight", &labels()).increment(1.0),
+            EventKind::Admitted => in_flight().increment(1.0),
             EventKind::Rejected { rejection } => {
-                outcome("rejected");
-                counter!(
-                    "rampart_rejections_total", "pattern" => pattern, "name" => name.clone(),
-                    "reason" => rejection.reason()
-                )
-                .increment(1);
-                // Only a timeout refuses what it has let in before.
-                if event.pattern == Pattern::Timeout && matches!(rejection, Rejection::TimedOut { attempted: true, .. })
-                {
-                    ended();
-                }
+                // Only a timeout refuses what it has let in before. Without those calls the durations would hide the
+                // slowest.
+                let given_up = match rejection {
+                    Rejection::TimedOut { after, attempted: true, .. } if event.pattern == Pattern::Timeout => {
+                        in_flight().decrement(1.0);
+                        Some(*after)
+                    }
+                    _ => None,
+                };
+                ended("rejected", given_up);
+                counter!("rampart_rejections_total", labels(event, [("reason", rejection.reason())])).increment(1);
             }
             EventKind::Completed { verdict, elapsed } => {
-                outcome(verdict.as_str());
-                ended();
-                if let Some(elapsed) = elapsed {
-                    histogram!("rampart_call_duration_seconds", &labels()).record(elapsed.as_secs_f64());
-                }
+                ended(verdict.as_str(), elapsed);
+                in_flight().decrement(1.0);
             }
             EventKind::Cancelled { admitted, elapsed } => {
-                outcome("cancelled");
+                ended("cancelled", elapsed);
                 if admitted {
-                    ended();
-                }
-                if let Some(elapsed) = elapsed {
-                    histogram!("rampart_call_duration_seconds", &labels()).record(elapsed.as_secs_f64());
+                    in_flight().decrement(1.0);
                 }
             }
             EventKind::StateChanged { from, to, cause, .. } => {
-                counter!(
-                    "rampart_transitions_total", "pattern" => pattern, "name" => name.clone(),
-                    "from" => from.as_str(), "to" => to.as_str(), "cause" => cause.as_str()
-                )
-                .increment(1);
-                gauge!("rampart_circuit_state", &labels()).set(match to {
+                let labelled = labels(event, [("from", from.as_str()), ("to", to.as_str()), ("cause", cause.as_str())]);
+                counter!("rampart_transitions_total", labelled).increment(1);
+                gauge!("rampart_circuit_state", labels(event, [])).set(match to {
                     CircuitState::Closed => 0.0,
                     CircuitState::HalfOpen => 1.0,
                     CircuitState::Open => 2.0,
@@ -106,26 +100,31 @@ impl Observer for MetricsObserver {
                     CircuitState::Disabled => -1.0,
                 });
             }
-            EventKind::RetryScheduled { .. } => counter!("rampart_retries_total", &labels()).increment(1),
+            EventKind::RetryScheduled { .. } => counter!("rampart_retries_total", labels(event, [])).increment(1),
             EventKind::RetriesExhausted { .. } => {
-                let limit = "attempts";
-                counter!("rampart_retries_exhausted_total", "pattern" => pattern, "name" => name, "limit" => limit)
-                    .increment(1);
+                counter!("rampart_retries_exhausted_total", labels(event, [("limit", "attempts")])).increment(1);
             }
             EventKind::BudgetExhausted { .. } => {
-                let limit = "budget";
-                counter!("rampart_retries_exhausted_total", "pattern" => pattern, "name" => name, "limit" => limit)
-                    .increment(1);
+                counter!("rampart_retries_exhausted_total", labels(event, [("limit", "budget")])).increment(1);
             }
             EventKind::PermitAwaited { waited } => {
-                histogram!("rampart_permit_wait_seconds", &labels()).record(waited.as_secs_f64());
+                histogram!("rampart_permit_wait_seconds", labels(event, [])).record(waited.as_secs_f64());
             }
             EventKind::FellBack { served } => {
-                counter!(
-                    "rampart_fallbacks_total", "pattern" => pattern, "name" => name, "served" => served.as_str()
-                )
-                .increment(1);
+                counter!("rampart_fallbacks_total", labels(event, [("served", served.as_str())])).increment(1);
             }
         }
     }
+}
+
+/// One allocation, and one more for a name that is not static.
+fn labels<const N: usize>(event: &Event<'_>, more: [(&'static str, &'static str); N]) -> Vec<Label> {
+    let name = match event.name.as_static() {
+        Some(name) => Label::from_static_parts("name", name),
+        None => Label::new("name", event.name.as_str().to_owned()),
+    };
+    let mut labels = Vec::with_capacity(2 + N);
+    labels.extend([Label::from_static_parts("pattern", event.pattern.as_str()), name]);
+    labels.extend(more.map(|(key, value)| Label::from_static_parts(key, value)));
+    labels
 }

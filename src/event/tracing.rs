@@ -1,4 +1,4 @@
-use tracing::{Level, debug, event_enabled, info, trace, warn};
+use tracing::{debug, field, info, trace, warn};
 
 use super::{Event, EventKind, Observer};
 
@@ -13,6 +13,9 @@ use super::{Event, EventKind, Observer};
 ///
 /// Changes of state and an exhausted budget are rare and somebody should know; rejections are what the layers are for, and
 /// come in masses when they come. A level that is off costs the check that tracing makes for it.
+///
+/// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; a duration that is not known is left
+/// away. A rejection has its label as `reason` and its text as `rejection`.
 ///
 /// ```
 /// use tower_rampart::{circuit_breaker::CircuitBreaker, event::TracingObserver};
@@ -57,14 +60,14 @@ impl Observer for TracingObserver {
             EventKind::FellBack { served } => {
                 debug!(target: TARGET, pattern, name, served = served.as_str(), "fell back");
             }
-            // One check for the events of every healthy call.
-            _ if !event_enabled!(target: TARGET, Level::TRACE) => {}
             EventKind::Admitted => trace!(target: TARGET, pattern, name, "call admitted"),
             EventKind::Completed { verdict, elapsed } => {
-                trace!(target: TARGET, pattern, name, verdict = verdict.as_str(), ?elapsed, "call completed");
+                let elapsed = elapsed.map(field::debug);
+                trace!(target: TARGET, pattern, name, verdict = verdict.as_str(), elapsed, "call completed");
             }
             EventKind::Cancelled { admitted, elapsed } => {
-                trace!(target: TARGET, pattern, name, admitted, ?elapsed, "call cancelled");
+                let elapsed = elapsed.map(field::debug);
+                trace!(target: TARGET, pattern, name, admitted, elapsed, "call cancelled");
             }
             EventKind::PermitAwaited { waited } => trace!(target: TARGET, pattern, name, ?waited, "permit awaited"),
         }
