@@ -22,6 +22,7 @@
 
 use std::{
     cell::Cell,
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll},
@@ -118,12 +119,17 @@ pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
 
 pin_project! {
     /// Future of [`scope`].
-    #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Scope<F> {
         at: Instant,
         #[pin]
         future: F,
+    }
+}
+
+impl<F> fmt::Debug for Scope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("at", &self.at).finish_non_exhaustive()
     }
 }
 

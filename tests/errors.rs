@@ -5,10 +5,11 @@ mod support;
 use std::{error::Error as _, time::Duration};
 
 use support::{
-    BoxError,
-    probe::{Reply, Script},
+    BoxError, poll_once,
+    probe::{Ready, Reply, Script},
 };
-use tower::{Layer, Service, ServiceExt};
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt, layer::util::Identity};
 use tower_rampart::{AdaptErrorLayer, AsRejection, Error, Rejection, RespondLayer, error::find_rejection};
 
 fn open() -> Rejection {
@@ -153,4 +154,143 @@ async fn a_wrapped_stack_turns_rejections_into_responses_and_lets_errors_through
     assert_eq!(service.ready().await.unwrap().call("c").await.unwrap(), "circuit_open");
     let error: BoxError = service.ready().await.unwrap().call("d").await.unwrap_err();
     assert_eq!(error.to_string(), "boom");
+}
+
+fn reason(rejection: Rejection) -> &'static str {
+    rejection.reason()
+}
+
+// G1, G2, G3, G5, G6, G14
+#[tokio::test]
+async fn the_readiness_of_adapted_and_wrapped_services_is_their_own() {
+    let (script, probe) = Script::new();
+    let mut adapted = task::spawn(AdaptErrorLayer::new().layer(probe.clone()));
+    let mut wrapped = task::spawn(RespondLayer::new(Identity::new(), reason).layer(probe));
+    macro_rules! check {
+        ($service:ident, $dead:pat) => {
+            script.set_ready(Ready::No);
+            assert_pending!($service.enter(|cx, mut service| service.poll_ready(cx)));
+            script.set_ready(Ready::Yes);
+            assert!($service.is_woken());
+            for _ in 0..2 {
+                assert!(assert_ready!($service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+            }
+            let mut clone = $service.enter(|_, service| service.clone());
+            assert_eq!($service.enter(|_, mut service| service.call("a")).await.unwrap(), "ok");
+            assert_eq!(clone.ready().await.unwrap().call("b").await.unwrap(), "ok");
+            script.set_ready(Ready::Err("dead"));
+            let dead = assert_ready!($service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+            assert!(matches!(dead, $dead), "{dead:?}");
+            script.set_ready(Ready::Yes);
+        };
+    }
+    check!(adapted, Error::Service(_));
+    check!(wrapped, _);
+}
+
+// G9, G10, G16, G20, G21, G22
+#[test]
+fn adapted_and_wrapped_calls_end_with_their_futures() {
+    fn send_sync<T: Send + Sync + Clone + 'static>(layer: T) -> T {
+        layer
+    }
+
+    fn check<S>(script: &Script, mut service: S)
+    where
+        S: Service<&'static str, Response = &'static str> + Clone + Send + std::fmt::Debug,
+        S::Error: std::fmt::Debug,
+        S::Future: Send + std::fmt::Debug,
+    {
+        script.reply(Reply::Later).reply(Reply::Later);
+        assert!(poll_once(service.ready()).is_ready());
+        let call = service.call("secret");
+        assert!(!format!("{service:?} {call:?}").contains("secret"));
+        drop(call);
+        assert!(poll_once((&mut service).oneshot("pending")).is_pending());
+        assert_eq!(script.live(), 0);
+        let boxed: Box<dyn Service<_, Response = _, Error = _, Future = _>> = Box::new(service.clone());
+        assert!(poll_once(boxed.oneshot("a")).is_ready());
+    }
+
+    let (script, probe) = Script::new();
+    check(&script, send_sync(AdaptErrorLayer::new()).layer(probe.clone()));
+    check(&script, send_sync(RespondLayer::new(Identity::new(), reason)).layer(probe));
+}
+
+/// Fails its readiness with a rejection, as no layer of this crate does.
+#[derive(Clone)]
+struct Impatient;
+
+impl<S> Layer<S> for Impatient {
+    type Service = Exhausted<S>;
+
+    fn layer(&self, inner: S) -> Exhausted<S> {
+        Exhausted { inner, failed: false }
+    }
+}
+
+#[derive(Clone)]
+struct Exhausted<S> {
+    inner: S,
+    failed: bool,
+}
+
+impl<S, Req> Service<Req> for Exhausted<S>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        assert!(!self.failed, "asked again after it had failed for good");
+        self.failed = true;
+        std::task::Poll::Ready(Err(open().into()))
+    }
+
+    fn call(&mut self, request: Req) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+// G3, G6, G15
+#[tokio::test]
+async fn a_wrapped_stack_answers_for_a_foreign_layer_that_refuses_in_its_readiness() {
+    let (script, probe) = Script::new();
+    let service = RespondLayer::new(Impatient, reason).layer(probe);
+    let mut wrapped = service.clone();
+    wrapped.ready().await.unwrap();
+    assert_eq!(wrapped.ready().await.unwrap().call("a").await.unwrap(), "circuit_open", "ready it stays");
+    assert_eq!(service.oneshot("b").await.unwrap(), "circuit_open");
+    assert_eq!(script.calls(), 0, "the server was not ready for them");
+}
+
+#[test]
+fn a_unified_error_is_taken_apart_and_mapped() {
+    let (rejected, own) = (Error::<u8>::Rejected(open()), Error::Service(7_u8));
+    assert_eq!((rejected.as_service(), own.as_service()), (None, Some(&7)));
+    assert_eq!((rejected.clone().into_rejection(), own.clone().into_rejection()), (Some(open()), None));
+    assert_eq!((rejected.clone().into_service(), own.clone().into_service()), (None, Some(7)));
+    assert_eq!(rejected.map_service(u32::from), Error::Rejected(open()));
+    assert_eq!(own.map_service(u32::from), Error::Service(7_u32));
+}
+
+#[test]
+fn the_text_of_a_rejection_names_the_pattern_the_instance_and_the_number() {
+    let second = Duration::from_secs(1);
+    let texts = [
+        (open(), "circuit breaker `db` is open, retry after 1s"),
+        (Rejection::circuit_open("db", None), "circuit breaker `db` is open"),
+        (Rejection::bulkhead_full("db", 8), "bulkhead `db` is full at its limit of 8"),
+        (Rejection::queue_timeout("db", second), "bulkhead `db` had no permit within 1s"),
+        (Rejection::rate_limited("db", Some(second), 5), "rate limiter `db` refused, retry after 1s"),
+        (Rejection::rate_limited("db", None, 5), "rate limiter `db` refused, the cost exceeds its burst of 5"),
+        (Rejection::timed_out("db", second, true), "timeout `db` fired after 1s"),
+        (Rejection::timed_out("db", second, false), "timeout `db` of 1s had no time left to call the service"),
+    ];
+    for (rejection, text) in texts {
+        assert_eq!(rejection.to_string(), text);
+    }
 }

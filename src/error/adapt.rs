@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -86,10 +87,15 @@ where
 
 pin_project! {
     /// Future of [`AdaptError`].
-    #[derive(Debug)]
     pub struct AdaptFuture<F> {
         #[pin]
         inner: F,
+    }
+}
+
+impl<F> fmt::Debug for AdaptFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdaptFuture").finish_non_exhaustive()
     }
 }
 

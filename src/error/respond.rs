@@ -25,7 +25,7 @@ use super::{AdaptError, Error, Rejection};
 /// let layer = RespondLayer::new(stack, |rejection: Rejection| format!("503 {rejection}"));
 /// # let _ = layer;
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RespondLayer<L, F> {
     layers: L,
     respond: F,
@@ -50,8 +50,13 @@ where
     }
 }
 
+impl<L: fmt::Debug, F> fmt::Debug for RespondLayer<L, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RespondLayer").field("layers", &self.layers).finish_non_exhaustive()
+    }
+}
+
 /// Service made by [`RespondLayer`].
-#[derive(Debug)]
 pub struct Respond<S, F> {
     inner: S,
     respond: F,
@@ -63,6 +68,12 @@ pub struct Respond<S, F> {
 impl<S: Clone, F: Clone> Clone for Respond<S, F> {
     fn clone(&self) -> Self {
         Self { inner: self.inner.clone(), respond: self.respond.clone(), refused: None }
+    }
+}
+
+impl<S: fmt::Debug, F> fmt::Debug for Respond<S, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Respond").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
@@ -93,6 +104,10 @@ where
     type Future = RespondFuture<S::Future, F>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        if self.refused.is_some() {
+            // The stack has failed its readiness, and must not be asked again; what is ready stays ready.
+            return Poll::Ready(Ok(()));
+        }
         match ready!(self.inner.poll_ready(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(Error::Rejected(rejection)) => {

@@ -121,13 +121,15 @@ pub enum EventKind<'a> {
         /// Time from admission until then, when it is known anyway.
         elapsed: Option<Duration>,
     },
-    /// A circuit breaker changed its state. Exactly one event for each transition.
+    /// A circuit breaker changed its state. Exactly one event for each transition, told by the thread that made it. Of
+    /// transitions that follow each other within moments on different threads the later may be told first:
+    /// `generation` restores their order.
     StateChanged {
         /// The state it left.
         from: CircuitState,
         /// The state it is in now.
         to: CircuitState,
-        /// Counts transitions; orders events of concurrent transitions.
+        /// Grows with every transition, not always by one, and begins again after 262,143.
         generation: u64,
         /// Why.
         cause: Cause,

@@ -55,8 +55,7 @@ pub(crate) enum Next {
 
 impl Inner {
     /// The call begins. Reads the clock only when there is a deadline of its own.
-    pub(crate) fn begin(&self) -> Course {
-        self.tell.event(|| EventKind::Admitted);
+    fn begin(&self) -> Course {
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
         Course { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
     }
@@ -231,7 +230,10 @@ pub(crate) struct Call<H: Retrying> {
 impl<H: Retrying> Call<H> {
     pub(crate) fn begin(holder: H) -> Self {
         let course = holder.retry().begin();
-        Self { holder, course, ended: false }
+        // Guarded before the observer is told: if it panics, the call still has an end.
+        let call = Self { holder, course, ended: false };
+        call.holder.retry().tell.event(|| EventKind::Admitted);
+        call
     }
 
     pub(crate) fn finish(&mut self, verdict: Verdict) {

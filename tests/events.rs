@@ -1,0 +1,201 @@
+//! The hook itself: who hears what, and what an observer that panics does to others.
+
+mod support;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use support::{
+    BoxError,
+    probe::{Probe, Reply, Script},
+    recorder::Recorder,
+};
+use tower::{Layer, Service, util::BoxCloneService};
+use tower_rampart::{
+    Event, EventKind, Observer, Rejection, Verdict,
+    bulkhead::Bulkhead,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    event::{Pattern, Served},
+    fallback::{Fallback, FallbackLayer},
+    rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
+    retry::Retry,
+    timeout::Timeout,
+};
+
+type Boxed = BoxCloneService<&'static str, &'static str, BoxError>;
+
+/// Each pattern around a probe, and what it is called.
+fn each_pattern<O: Observer + Clone>(observer: O) -> Vec<(&'static str, Script, Boxed)> {
+    let fallback: FallbackLayer<_> = Fallback::value("x", "instead");
+    let keyed = KeyedRateLimiter::<str>::builder("x", Rate::per_second(100)).observer(observer.clone());
+    let key = |request: &&'static str| Some(*request);
+    vec![
+        boxed("breaker", CircuitBreaker::builder("x").observer(observer.clone()).build().unwrap().layer()),
+        boxed("retry", Retry::builder("x").observer(observer.clone()).build().unwrap().layer()),
+        boxed("timeout", Timeout::builder("x", Duration::from_secs(1)).observer(observer.clone()).build().layer()),
+        boxed("bulkhead", Bulkhead::builder("x").observer(observer.clone()).build().unwrap().layer()),
+        boxed(
+            "limiter",
+            RateLimiter::builder("x", Rate::per_second(100)).observer(observer.clone()).build().unwrap().layer(),
+        ),
+        boxed("keyed limiter", keyed.build().unwrap().layer(key)),
+        boxed("fallback", fallback.observer(observer)),
+    ]
+}
+
+fn boxed<L>(name: &'static str, layer: L) -> (&'static str, Script, Boxed)
+where
+    L: Layer<Probe>,
+    L::Service: Service<&'static str, Response = &'static str, Error = BoxError> + Clone + Send + 'static,
+    <L::Service as Service<&'static str>>::Future: Send,
+{
+    let (script, probe) = Script::new();
+    (name, script, BoxCloneService::new(layer.layer(probe)))
+}
+
+/// Polls once, and says whether that panicked.
+fn panics(service: &mut Boxed) -> bool {
+    let call = async {
+        std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+        service.call("a").await
+    };
+    catch_unwind(AssertUnwindSafe(|| support::poll_once(call))).is_err()
+}
+
+fn is(event: &Event<'_>, kind: &str) -> bool {
+    format!("{:?}", event.kind).starts_with(kind)
+}
+
+// G23
+#[test]
+fn a_healthy_call_is_admitted_and_completed_in_every_layer() {
+    let recorder = Recorder::new();
+    for (name, _, mut service) in each_pattern(recorder.clone()) {
+        assert!(!panics(&mut service));
+        assert_eq!(recorder.take(), ["admitted", "completed success"], "{name}");
+    }
+}
+
+// G23, G24
+#[test]
+fn who_listens_beside_one_that_panics_still_hears_one_end_of_each_call() {
+    for kind in ["Admitted", "Completed"] {
+        let recorder = Recorder::new();
+        let told = move |event: &Event<'_>| assert!(!is(event, kind), "told to panic");
+        for (name, script, mut service) in each_pattern((recorder.clone(), told)) {
+            assert!(panics(&mut service), "{name}");
+            let lines = recorder.take();
+            let ends = lines.iter().filter(|line| !line.starts_with("admitted")).count();
+            assert_eq!((lines.len(), ends, script.live()), (2, 1, 0), "{name}, {kind}: {lines:?}");
+        }
+    }
+}
+
+// G24: a second panic, while the first unwinds, would abort the process.
+#[test]
+fn an_observer_that_panics_while_a_panic_drops_the_call_does_not_abort() {
+    let told = |event: &Event<'_>| assert!(is(event, "Admitted"), "told to panic");
+    for (name, script, mut service) in each_pattern(told) {
+        for reply in [Reply::PanicInPoll, Reply::PanicInCall] {
+            script.reply(reply);
+            assert!(panics(&mut service), "{name}");
+            assert_eq!(script.live(), 0);
+        }
+    }
+}
+
+#[test]
+fn observers_are_shared_paired_and_made_of_closures() {
+    let (first, second, told) = (Recorder::new(), Recorder::new(), Arc::new(Mutex::new(Vec::new())));
+    let third = told.clone();
+    let closure = move |event: &Event<'_>| {
+        third.lock().unwrap().push((event.pattern, event.name.to_string()));
+    };
+    let shared: Arc<dyn Observer> = Arc::new(first.clone());
+    let breaker = CircuitBreaker::builder("db").observer((shared, (second.clone(), closure))).build().unwrap();
+    breaker.try_acquire().unwrap().success();
+    assert_eq!(first.take(), ["admitted", "completed success"]);
+    assert_eq!(second.take(), ["admitted", "completed success"]);
+    assert_eq!(told.lock().unwrap()[..], [(); 2].map(|()| (Pattern::CircuitBreaker, "db".to_owned())));
+}
+
+// B37: threads may tell transitions that follow each other closely in another order; their numbers restore it.
+#[test]
+fn under_races_transitions_are_told_once_each_and_their_generations_order_them() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = told.clone();
+    let observer = move |event: &Event<'_>| {
+        if let EventKind::StateChanged { from, to, generation, .. } = event.kind {
+            log.lock().unwrap().push((generation, from, to));
+        }
+    };
+    let breaker = CircuitBreaker::builder("x")
+        .consecutive_failures(2)
+        .open_duration(Duration::from_millis(1))
+        .open_growth(1.0, Duration::from_millis(1))
+        .observer(observer)
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8_u32 {
+            let breaker = &breaker;
+            scope.spawn(move || {
+                for call in 0..400_u32 {
+                    match breaker.try_acquire() {
+                        Ok(permit) if (call / 20 + thread) % 2 == 0 => permit.failure(),
+                        Ok(permit) => permit.success(),
+                        Err(_) if call % 8 == thread => breaker.half_open(),
+                        Err(_) => {}
+                    }
+                }
+            });
+        }
+    });
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.sort_unstable_by_key(|(generation, ..)| *generation);
+    assert!(told.len() > 2 && told[0].1 == CircuitState::Closed, "{told:?}");
+    for pair in told.windows(2) {
+        assert!(pair[0].0 < pair[1].0 && pair[0].2 == pair[1].1, "{pair:?}");
+    }
+    assert_eq!(told.last().unwrap().2, breaker.state());
+}
+
+#[test]
+fn labels_are_stable() {
+    let patterns = [
+        (Pattern::CircuitBreaker, "circuit_breaker"),
+        (Pattern::Retry, "retry"),
+        (Pattern::Timeout, "timeout"),
+        (Pattern::Bulkhead, "bulkhead"),
+        (Pattern::RateLimiter, "rate_limiter"),
+        (Pattern::Fallback, "fallback"),
+    ];
+    for (pattern, label) in patterns {
+        assert_eq!((pattern.as_str(), format!("{pattern:>16}")), (label, format!("{label:>16}")));
+    }
+    let served = [Served::Value, Served::Function, Served::Service].map(Served::as_str);
+    assert_eq!(served, ["value", "function", "service"]);
+    let verdicts = [Verdict::Success, Verdict::Failure, Verdict::Throttled, Verdict::Ignored];
+    assert_eq!(verdicts.map(|verdict| verdict.to_string()), ["success", "failure", "throttled", "ignored"]);
+    let rejections = [
+        Rejection::circuit_open("x", None),
+        Rejection::bulkhead_full("x", 1),
+        Rejection::queue_timeout("x", Duration::ZERO),
+        Rejection::rate_limited("x", None, 1),
+        Rejection::timed_out("x", Duration::ZERO, true),
+    ];
+    let reasons = rejections.map(|rejection| (rejection.kind().as_str(), rejection.reason()));
+    assert_eq!(
+        reasons,
+        [
+            ("circuit_breaker", "circuit_open"),
+            ("bulkhead", "bulkhead_full"),
+            ("bulkhead", "queue_timeout"),
+            ("rate_limiter", "rate_limited"),
+            ("timeout", "timed_out"),
+        ]
+    );
+}
