@@ -57,7 +57,8 @@
 //!
 //! By the generic cell rate algorithm (ITU-T I.371), which is a token bucket that needs one number: a bucket of `burst`
 //! tokens that fills at `rate`. In any interval of length t at most `burst + rate * t` calls pass, so there is no double
-//! burst at a window's edge. A refused call leaves no trace.
+//! burst at a window's edge. A refused call leaves no trace. The time for one token is kept in eighths of a nanosecond and
+//! rounded up: a rate around a million a second comes out up to 0.013% short, and none ever above.
 //!
 //! # Readiness
 //!

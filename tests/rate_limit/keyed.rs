@@ -1,15 +1,26 @@
 //! One limit per key.
 
-use std::time::Duration;
+use std::{
+    hash::{BuildHasherDefault, Hasher},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
 
-use tower::{Layer, ServiceExt};
+use futures_util::FutureExt;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt};
 use tower_rampart::{
+    AsRejection,
     clock::ManualClock,
     rate_limit::{KeyedRateLimiter, KeyedRateLimiterBuilder, Rate, WhenFull, WithoutKey},
 };
 
-use super::refused;
-use crate::support::{probe::Script, recorder::Recorder};
+use super::{call, refused};
+use crate::support::{
+    BoxError, poll_once,
+    probe::{Ready, Reply, Script},
+    recorder::Recorder,
+};
 
 fn limiter(rate: Rate) -> KeyedRateLimiterBuilder<str> {
     KeyedRateLimiter::builder("users", rate)
@@ -29,33 +40,155 @@ fn each_key_has_its_own_tokens() {
     assert_eq!(limiter.check_key_n("carol", 3).unwrap_err().retry_after(), None);
 }
 
-// L25: ten million distinct keys.
+/// Hashes a number well and quickly, also in a debug build.
+#[derive(Clone, Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
+type Mixing = BuildHasherDefault<Mix>;
+
+// L25: ten million distinct keys, from two threads.
 #[test]
 fn a_flood_of_keys_stays_within_its_memory_and_resets_nobody() {
+    const FLOOD: u64 = 10_000_000;
+    const VICTIMS: u64 = 100;
     let clock = ManualClock::new();
-    let limiter: KeyedRateLimiter<u64> = KeyedRateLimiter::builder("clients", Rate::new(5, Duration::from_secs(900)))
-        .max_keys(10_000)
-        .clock(clock.clone())
-        .build()
-        .unwrap();
+    let limiter: KeyedRateLimiter<u64, _> =
+        KeyedRateLimiter::builder("clients", Rate::new(5, Duration::from_secs(900)))
+            .max_keys(10_000)
+            .hasher(Mixing::default())
+            .clock(clock.clone())
+            .build()
+            .unwrap();
     let bytes = limiter.snapshot().bytes;
     assert!(bytes <= 36 * 10_000 * 2, "{bytes}");
-    let victim = u64::MAX;
-    assert!((0..5).all(|_| limiter.check_key(&victim).is_ok()));
-    let flood = 10_000_000_u64;
-    let mut admitted = 0_u64;
-    for key in 0..flood {
-        admitted += u64::from(limiter.check_key(&key).is_ok());
-        if key % (flood / 100) == 0 {
-            assert!(limiter.check_key(&victim).is_err(), "reset after {key} keys");
+    let victims = || (0..VICTIMS).map(|victim| u64::MAX - victim);
+    victims().for_each(|victim| assert!((0..5).all(|_| limiter.check_key(&victim).is_ok())));
+    let flood = |from: u64| {
+        let mut admitted = 0_u64;
+        for key in from..from + FLOOD / 2 {
+            admitted += u64::from(limiter.check_key(&key).is_ok());
+            if key % (FLOOD / 100) == 0 {
+                assert!(victims().all(|victim| limiter.check_key(&victim).is_err()), "reset after {key} keys");
+            }
         }
-    }
+        admitted
+    };
+    let admitted: u64 = std::thread::scope(|scope| {
+        let other = scope.spawn(|| flood(FLOOD / 2));
+        flood(0) + other.join().unwrap()
+    });
     let snapshot = limiter.snapshot();
     assert_eq!(snapshot.bytes, bytes);
     assert!(snapshot.active_keys * 8 <= bytes && snapshot.overflows > 0);
-    assert!(admitted < flood / 4, "when all places are taken, those without one share a limit: {admitted}");
+    assert!(admitted < FLOOD / 100, "when all places are taken, those without one share a limit: {admitted}");
     clock.advance(Duration::from_secs(900));
-    assert!((0..5).all(|_| limiter.check_key(&victim).is_ok()), "and in its time it is let in again");
+    assert!(
+        victims().all(|victim| (0..5).all(|_| limiter.check_key(&victim).is_ok())),
+        "in their time they are let in"
+    );
+}
+
+// K1: places that have become idle are used again, so the number of keys over time has no bound.
+#[test]
+fn keys_come_and_go() {
+    let clock = ManualClock::new();
+    let limiter: KeyedRateLimiter<u64, _> = KeyedRateLimiter::builder("c", Rate::per_second(1))
+        .max_keys(500)
+        .hasher(Mixing::default())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    for key in 0..10_000 {
+        assert!(limiter.check_key(&key).is_ok() && limiter.check_key(&key).is_err());
+        clock.advance(Duration::from_millis(20));
+    }
+    let snapshot = limiter.snapshot();
+    assert!((49..=51).contains(&snapshot.active_keys), "{}", snapshot.active_keys);
+    assert_eq!(snapshot.overflows, 0);
+}
+
+// L27
+#[test]
+fn threads_share_each_key_s_tokens_exactly() {
+    let limiter: KeyedRateLimiter<u64> = KeyedRateLimiter::builder("c", Rate::per_hour(50)).build().unwrap();
+    let admitted: usize = std::thread::scope(|scope| {
+        let work = |_| scope.spawn(|| (0..1000).filter(|turn| limiter.check_key(&(turn % 5)).is_ok()).count());
+        (0..8).map(work).collect::<Vec<_>>().into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 250, "of 8000");
+}
+
+// G23: by the handle.
+#[tokio::test]
+async fn what_a_handle_admits_has_an_end_too() {
+    let recorder = Recorder::new();
+    let limiter = limiter(Rate::per_hour(3)).observer(recorder.clone()).build().unwrap();
+    limiter.check_key("alice").unwrap();
+    limiter.run_key("alice", async { Ok::<_, BoxError>(()) }).await.unwrap();
+    limiter.run_key("alice", async { Err::<(), BoxError>("boom".into()) }).await.unwrap_err();
+    let error = limiter.run_key("alice", async { Ok::<_, BoxError>(()) }).await.unwrap_err();
+    assert!(error.as_rejection().is_some());
+    assert!(poll_once(limiter.run_key("bob", std::future::pending::<Result<(), BoxError>>())).is_pending());
+    assert_eq!(
+        recorder.take(),
+        [
+            "admitted",
+            "completed success",
+            "admitted",
+            "completed success",
+            "admitted",
+            "completed failure",
+            "rejected rate_limited",
+            "admitted",
+            "cancelled",
+        ]
+    );
+}
+
+// G1, G2, G9, G10, G13, G14, G16, G23
+#[tokio::test(start_paused = true)]
+async fn the_layer_passes_on_what_is_not_its_own_and_ends_each_call_once() {
+    let recorder = Recorder::new();
+    let limiter = limiter(Rate::per_hour(100)).observer(recorder.clone()).build().unwrap();
+    let (script, probe) = Script::new();
+    let mut service = task::spawn(limiter.layer(|_: &&'static str| Some("alice")).layer(probe));
+    script.set_ready(Ready::No);
+    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    script.set_ready(Ready::Yes);
+    assert!(service.is_woken());
+    script.set_ready(Ready::Err("dead"));
+    let error = assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+    assert_eq!(error.to_string(), "dead");
+    script.set_ready(Ready::Yes);
+    let mut service = service.into_inner();
+    script.reply(Reply::Err("boom".into()));
+    assert_eq!(call(&mut &mut service).await.unwrap_err().to_string(), "boom");
+    drop(service.ready().await.unwrap().call("never polled"));
+    script.reply(Reply::Later);
+    let mut pending = task::spawn(service.ready().await.unwrap().call("dropped"));
+    assert_pending!(pending.poll());
+    drop(pending);
+    for reply in [Reply::PanicInCall, Reply::PanicInPoll] {
+        script.reply(reply);
+        assert!(AssertUnwindSafe(call(&mut service)).catch_unwind().await.is_err());
+    }
+    assert_eq!((recorder.count("admitted"), recorder.count("completed failure"), script.live()), (5, 1, 0));
+    assert_eq!(recorder.count("cancelled"), 4);
 }
 
 #[test]

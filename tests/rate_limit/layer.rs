@@ -209,6 +209,43 @@ async fn it_works_borrowed_boxed_buffered_and_optional() {
     assert_eq!(error.as_rejection().unwrap().name(), "api", "found through the buffer");
 }
 
+// L31, G17: who drives readiness sees the truth.
+#[tokio::test(start_paused = true)]
+async fn with_backpressure_a_load_shedder_sheds_and_a_buffer_paces() {
+    let (limiter, recorder) = limiter(1, 0);
+    let (_, probe) = Script::new();
+    let mut shedding = ServiceBuilder::new().load_shed().layer(limiter.layer().backpressure()).service(probe.clone());
+    assert!(call(&mut shedding).await.is_ok());
+    let error = call(&mut shedding).await.unwrap_err();
+    assert!(error.is::<tower::load_shed::error::Overloaded>(), "{error}");
+    drop(shedding);
+    assert_eq!(limiter.snapshot().full_after, Duration::from_secs(1), "the shed call has left no reservation");
+    let began = Instant::now();
+    let buffered = tower::buffer::Buffer::new(limiter.layer().backpressure().layer(probe), 8);
+    let calls = (0..3).map(|_| {
+        let mut buffered = buffered.clone();
+        async move { call(&mut buffered).await.map(drop) }
+    });
+    assert!(futures_util::future::join_all(calls).await.iter().all(Result::is_ok));
+    let elapsed = began.elapsed();
+    assert!(elapsed >= Duration::from_secs(3) && elapsed < Duration::from_millis(3010), "{elapsed:?}");
+    assert_eq!(recorder.count("rejected"), 0);
+}
+
+// G20
+#[tokio::test]
+async fn futures_are_send_when_their_parts_are() {
+    fn send<T: Send>(_: T) {}
+
+    let (limiter, _) = limiter(9, 0);
+    let (_, probe) = Script::new();
+    send(limiter.layer().layer(probe.clone()).ready().await.unwrap().call("a"));
+    send(limiter.layer().backpressure().layer(probe.clone()).ready().await.unwrap().call("a"));
+    send(limiter.layer().wait().layer(probe).ready().await.unwrap().call("a"));
+    send(limiter.run(async { Ok::<_, BoxError>(()) }));
+    send(limiter.acquire(1));
+}
+
 // L11, G26
 #[test]
 fn many_threads_get_exactly_the_burst() {

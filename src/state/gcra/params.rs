@@ -25,8 +25,8 @@ const MAX_TOLERANCE: u64 = 1 << 59;
 impl Params {
     pub(crate) const MAX_BURST: u32 = (1 << (64 - MANTISSA_BITS - EXPONENT_BITS)) - 1;
 
-    /// `count` tokens in `per`, `burst` at once. `None` when a number is zero, or too large to count with: more than
-    /// eight tokens a nanosecond, `MAX_BURST` at once, or a burst that takes more than two years to refill.
+    /// `count` tokens in `per`, `burst` at once; never more than eight tokens a nanosecond. `None` when a number is zero,
+    /// or too large to count with: more than `MAX_BURST` at once, or a burst that takes more than two years to refill.
     pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
         let period = (per.as_nanos().checked_mul(UNITS_PER_NANO.into())?).div_ceil(u128::from(count.max(1)));
         let period = u64::try_from(period).ok()?;
