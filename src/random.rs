@@ -51,4 +51,28 @@ mod tests {
         assert!(draws.iter().all(|draw| *draw == b.duration(range.clone()) && range.contains(draw)));
         assert!(draws.windows(2).all(|pair| pair[0] != pair[1]));
     }
+
+    #[test]
+    fn draws_fill_the_range_evenly_and_reach_no_further() {
+        let random = Random::seeded(1);
+        let (low, high) = (Duration::from_secs(1), Duration::from_secs(5));
+        let mut quarters = [0_u32; 4];
+        for _ in 0..4_000 {
+            let draw = random.duration(low..=high);
+            assert!((low..=high).contains(&draw));
+            quarters[((draw - low).as_millis() / 1_000).min(3) as usize] += 1;
+        }
+        // Six standard deviations around a thousand each.
+        assert!(quarters.iter().all(|count| count.abs_diff(1_000) < 165), "{quarters:?}");
+    }
+
+    #[test]
+    fn empty_single_and_endless_ranges_are_no_trouble() {
+        let random = Random::from_entropy();
+        assert_eq!(random.duration(Duration::ZERO..=Duration::ZERO), Duration::ZERO);
+        let (two, one) = (Duration::from_secs(2), Duration::from_secs(1));
+        assert_eq!(random.duration(two..=one), two);
+        assert!(random.duration(Duration::ZERO..=Duration::MAX) <= Duration::MAX);
+        assert_eq!(random.duration(Duration::MAX..=Duration::MAX), Duration::MAX);
+    }
 }

@@ -62,3 +62,98 @@ impl WakerList {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, AtomicUsize, Ordering},
+        },
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn counter() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count::default());
+        (count.clone(), count.into())
+    }
+
+    #[test]
+    fn each_task_is_woken_once_by_its_latest_waker() {
+        let (list, (old, old_waker), (new, new_waker)) = (WakerList::default(), counter(), counter());
+        let mut place = None;
+        list.register(&mut place, &old_waker);
+        list.register(&mut place, &new_waker);
+        list.wake_all();
+        list.wake_all();
+        assert_eq!((old.0.load(Ordering::SeqCst), new.0.load(Ordering::SeqCst)), (0, 1));
+        // Its place is no longer known, and it gets another.
+        list.register(&mut place, &new_waker);
+        list.wake_all();
+        assert_eq!(new.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn who_leaves_is_forgotten_and_others_are_not() {
+        let (list, (left, left_waker), (stays, stays_waker)) = (WakerList::default(), counter(), counter());
+        let (mut leaving, mut staying) = (None, None);
+        list.register(&mut leaving, &left_waker);
+        list.register(&mut staying, &stays_waker);
+        list.deregister(&mut leaving);
+        list.deregister(&mut leaving);
+        assert_eq!(list.lock().wakers.len(), 1);
+        list.wake_all();
+        // Woken already: there is nothing to leave, and nobody else's place is touched.
+        let mut other = None;
+        list.register(&mut other, &left_waker);
+        list.deregister(&mut staying);
+        assert_eq!(list.lock().wakers.len(), 1);
+        assert_eq!((left.0.load(Ordering::SeqCst), stays.0.load(Ordering::SeqCst)), (0, 1));
+    }
+
+    /// A waker whose wake-up comes back to the list, as that of a task that is polled at once, or dropped, does.
+    struct Reenter(Arc<WakerList>);
+
+    impl Wake for Reenter {
+        fn wake(self: Arc<Self>) {
+            let mut place = None;
+            self.0.register(&mut place, Waker::noop());
+            self.0.deregister(&mut place);
+        }
+    }
+
+    #[test]
+    fn a_woken_task_may_come_back_to_the_list_at_once() {
+        let list = Arc::new(WakerList::default());
+        list.register(&mut None, &Arc::new(Reenter(list.clone())).into());
+        list.wake_all();
+        assert!(list.lock().wakers.is_empty());
+    }
+
+    #[test]
+    fn a_task_that_registers_before_it_looks_is_woken_or_sees_the_change() {
+        for _ in 0..500 {
+            let (list, changed, (woken, waker)) = (WakerList::default(), AtomicBool::new(false), counter());
+            let seen = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    changed.store(true, Ordering::Release);
+                    list.wake_all();
+                });
+                list.register(&mut None, &waker);
+                changed.load(Ordering::Acquire)
+            });
+            assert!(seen || woken.0.load(Ordering::SeqCst) == 1);
+        }
+    }
+}

@@ -305,6 +305,9 @@ fn debug_shows_the_configuration() {
     let (_, breaker, _, _) = service(1);
     let text = format!("{breaker:?} {:?}", breaker.layer());
     assert!(text.contains("db") && text.contains("Closed"), "{text}");
+    // Closures cannot be shown, and must not be in the way.
+    let layer = breaker.layer().classify_with(|_: Result<&(), &BoxError>| Verdict::Success);
+    assert!(format!("{layer:?}").contains("db"));
 }
 
 // G25
