@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     classify::Verdict,
-    error::{ConfigError, Rejection},
+    error::{ConfigError, FromRejection, Rejection},
     guarded::Guard,
     hold::{Hold, Shared},
     name::Name,
@@ -128,7 +128,7 @@ impl Bulkhead {
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection>,
+        E: FromRejection,
     {
         let mut call = self.admit().await?;
         let result = future.await;

@@ -16,7 +16,7 @@ use super::{
     queue::Waiting,
 };
 use crate::{
-    error::Rejection,
+    error::FromRejection,
     guarded::Guarded,
     hold::Hold,
     readiness::{Backpressure, Reject, Wait},
@@ -86,7 +86,7 @@ impl<S: fmt::Debug, M> fmt::Debug for BulkheadService<S, M> {
 impl<S, Req> Service<Req> for BulkheadService<S, Reject>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -112,7 +112,7 @@ where
 impl<S, Req> Service<Req> for BulkheadService<S, Backpressure>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -161,7 +161,7 @@ impl<S> BulkheadService<S, Backpressure> {
 impl<S, Req> Service<Req> for BulkheadService<S, Wait>
 where
     S: Service<Req> + Clone,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
 {
     type Response = S::Response;
     type Error = S::Error;

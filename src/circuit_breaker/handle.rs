@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
-    error::{AsRejection, ConfigError, Rejection},
+    error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
     guarded::Guard,
     hold::Shared,
@@ -88,7 +88,7 @@ impl CircuitBreaker {
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection> + AsRejection,
+        E: FromRejection + AsRejection,
     {
         self.run_with(DefaultClassifier, future).await
     }
@@ -102,7 +102,7 @@ impl CircuitBreaker {
     where
         C: Classify<T, E>,
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection>,
+        E: FromRejection,
     {
         let mut call = admit(&*self.0, classify)?;
         let result = future.await;

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     classify::{Classify, DefaultClassifier},
-    error::Rejection,
+    error::FromRejection,
     guarded::Guarded,
     hold::Hold,
     readiness::{Backpressure, Reject},
@@ -94,7 +94,7 @@ impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreakerService<S, C, M> {
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C, Reject>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     C: Classify<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
@@ -129,7 +129,7 @@ where
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C, Backpressure>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     C: Classify<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;

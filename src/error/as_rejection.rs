@@ -18,6 +18,22 @@ pub trait AsRejection {
     fn as_rejection(&self) -> Option<&Rejection>;
 }
 
+/// Errors that can hold a [`Rejection`]: every one that is `From<Rejection>`, and no other.
+///
+/// What the layers ask of a service's error. It is not implemented by hand, and exists for what the compiler says when an
+/// error cannot: `From` is not ours to explain.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot hold a `Rejection`, which a layer of `tower-rampart` may answer with",
+    label = "`{Self}: From<Rejection>` is missing",
+    note = "for an error of your own, implement `From<tower_rampart::Rejection>` (`#[from]` with thiserror)",
+    note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{Self}` into `tower_rampart::Error<{Self}>`",
+    note = "for a single future, `tower_rampart::adapt` does the same"
+)]
+pub trait FromRejection: From<Rejection> {}
+
+#[diagnostic::do_not_recommend]
+impl<E: From<Rejection>> FromRejection for E {}
+
 /// The first rejection in `error` or its sources.
 ///
 /// Sees through wrappers whose `source()` is that of what they hold: `std::io::Error`, and what is

@@ -40,6 +40,11 @@
 //! [`Error<E>`], and the caller matches [`Error::Service`] with the foreign error, typed and unchanged, or
 //! [`Error::Rejected`]. For a single future there is [`adapt`].
 //!
+//! Where the compiler says that an error [cannot hold a `Rejection`](FromRejection), the third way is the answer. Where it
+//! says no more than that a service "doesn't satisfy `Service<_>`", it was asked for a method (`ready`, `call`,
+//! `oneshot`) and keeps the reason to itself: say of which request, as in `ServiceExt::<Request>::ready(&mut service)`, and
+//! it tells.
+//!
 //! For servers that must not fail (axum wants `Infallible`), [`RespondLayer`] wraps a whole stack: it adapts on the
 //! inside and turns rejections into responses on the outside.
 //!
@@ -62,7 +67,7 @@ mod respond;
 mod unified;
 
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
-pub use as_rejection::{AsRejection, find_rejection};
+pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 pub use config::ConfigError;
 pub use rejection::Rejection;
 pub use respond::{Respond, RespondLayer};

@@ -6,7 +6,7 @@ use super::{
     inner::{Call, Inner, Pace},
 };
 use crate::{
-    error::{ConfigError, Rejection},
+    error::{ConfigError, FromRejection, Rejection},
     guarded::Guard,
     hold::Shared,
     name::Name,
@@ -141,7 +141,7 @@ impl RateLimiter {
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection>,
+        E: FromRejection,
     {
         let mut call = self.admit(1).await?;
         let result = future.await;

@@ -17,7 +17,7 @@ use super::{
     inner::{Call, Inner, Pace, Tokens},
 };
 use crate::{
-    error::Rejection,
+    error::FromRejection,
     guarded::Guarded,
     hold::Hold,
     readiness::{Backpressure, Reject, Wait},
@@ -92,7 +92,7 @@ impl<S: fmt::Debug, C, M> fmt::Debug for RateLimitService<S, C, M> {
 impl<S, C, Req> Service<Req> for RateLimitService<S, C, Reject>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     C: Cost<Req>,
 {
     type Response = S::Response;
@@ -118,7 +118,7 @@ where
 impl<S, Req> Service<Req> for RateLimitService<S, One, Backpressure>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -174,7 +174,7 @@ where
 impl<S, C, Req> Service<Req> for RateLimitService<S, C, Wait>
 where
     S: Service<Req> + Clone,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     C: Cost<Req>,
 {
     type Response = S::Response;

@@ -4,6 +4,11 @@ use std::fmt;
 ///
 /// [`Cloned`] is the default, for requests that are `Clone`. [`RetryLayer`](super::RetryLayer) has methods that make
 /// others of closures.
+#[diagnostic::on_unimplemented(
+    message = "the retry cannot copy the request `{Req}`",
+    label = "`{Req}: Clone` is missing, which is how requests are copied by default",
+    note = "for a request that can be copied only sometimes, use the layer's `.clone_with(..)`, as in `.clone_with(reqwest::Request::try_clone)`: without a copy it is sent once"
+)]
 pub trait Repeat<Req> {
     /// A second copy of the request, made before it is sent; `None` when it can be sent only once, which then happens,
     /// without retries.
@@ -27,6 +32,7 @@ pub trait Repeat<Req> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Cloned;
 
+#[diagnostic::do_not_recommend]
 impl<Req: Clone> Repeat<Req> for Cloned {
     fn duplicate(&self, request: &Req) -> Option<Req> {
         Some(request.clone())

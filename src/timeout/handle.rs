@@ -11,7 +11,7 @@ use std::{
 use super::{TimeoutLayer, future::ResponseFuture};
 use crate::{
     deadline::NEVER,
-    error::Rejection,
+    error::FromRejection,
     event::{Observer, Pattern, Tell},
     hold::Shared,
     name::Name,
@@ -75,7 +75,7 @@ impl Timeout {
     ///
     /// # Errors
     ///
-    /// The future's own, or [`Rejection::TimedOut`]; the future has been dropped then.
+    /// The future's own, or [`Rejection::TimedOut`](crate::Rejection::TimedOut); the future has been dropped then.
     ///
     /// # Panics
     ///
@@ -83,7 +83,7 @@ impl Timeout {
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection>,
+        E: FromRejection,
     {
         ResponseFuture::begin(self, self.nanos(), || future).await
     }

@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use super::{Fixed, RequestLimit, Timeout, future::ResponseFuture};
-use crate::{error::Rejection, state::time::nanos_of};
+use crate::{error::FromRejection, state::time::nanos_of};
 
 /// Service made by [`TimeoutLayer`](super::TimeoutLayer).
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl<S, D> TimeoutService<S, D> {
 impl<S, D, Req> Service<Req> for TimeoutService<S, D>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     D: RequestLimit<Req>,
 {
     type Response = S::Response;

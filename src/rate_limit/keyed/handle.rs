@@ -13,7 +13,7 @@ use super::layer::Call;
 use crate::{
     classify::Verdict,
     clock::{Clock, TimeSource},
-    error::{ConfigError, Rejection},
+    error::{ConfigError, FromRejection, Rejection},
     event::{EventKind, Observer, Pattern, Tell},
     guarded::Guard,
     hold::Shared,
@@ -131,7 +131,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     pub async fn run_key<F, T, E>(&self, key: &K, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
-        E: From<Rejection>,
+        E: FromRejection,
     {
         self.take(key)?;
         let mut call = Call::begin(&self.shared);

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{KeyedRateLimiter, handle::Inner};
 use crate::{
     classify::{Classify, ResultClassifier},
-    error::Rejection,
+    error::FromRejection,
     event::EventKind,
     guarded::{Guard, Guarded, guarded_future},
     hold::{Hold, Shared},
@@ -144,7 +144,7 @@ impl<S: fmt::Debug, K: ?Sized, F, H> fmt::Debug for KeyedRateLimitService<S, K, 
 impl<S, K, F, H, Q, Req> Service<Req> for KeyedRateLimitService<S, K, F, H>
 where
     S: Service<Req>,
-    S::Error: From<Rejection>,
+    S::Error: FromRejection,
     K: Hash + ?Sized,
     F: Fn(&Req) -> Option<Q>,
     Q: Borrow<K>,

@@ -1,0 +1,11 @@
+//! A future with a foreign error, run by a handle as it is.
+
+use tower_rampart::bulkhead::Bulkhead;
+
+#[derive(Debug)]
+struct ForeignError;
+
+fn main() {
+    let bulkhead = Bulkhead::new("db", 1).unwrap();
+    drop(bulkhead.run(async { Err::<(), _>(ForeignError) }));
+}
