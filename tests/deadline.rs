@@ -1,4 +1,5 @@
 //! The deadline around a call, as those inside see it; T13 and T14 of the contract. What enforces it is in `timeout.rs`.
+#![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
 
