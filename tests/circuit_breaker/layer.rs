@@ -244,6 +244,25 @@ async fn who_waits_for_a_stuck_service_is_refused_when_the_circuit_opens() {
     assert_eq!(script.calls(), 0);
 }
 
+// B13, G17: what is queued behind a stuck service is refused when the circuit opens.
+#[tokio::test]
+async fn a_buffer_before_a_stuck_service_is_emptied_when_the_circuit_opens() {
+    let (script, breaker, service, _) = service(1);
+    script.set_ready(Ready::No);
+    let buffered = tower::buffer::Buffer::new(service, 4);
+    let queued = (0..3).map(|_| {
+        let mut buffered = buffered.clone();
+        async move { call(&mut buffered).await }
+    });
+    let mut queued = task::spawn(futures_util::future::join_all(queued));
+    assert_pending!(queued.poll());
+    tokio::task::yield_now().await;
+    assert_pending!(queued.poll());
+    breaker.force_open();
+    assert!(queued.await.iter().all(|result| refused(result).is_some()));
+    assert_eq!(script.calls(), 0);
+}
+
 // G1, G2, G3, G14, G15
 #[tokio::test]
 async fn readiness_is_the_services_own() {
