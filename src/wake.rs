@@ -18,7 +18,14 @@ pub(crate) struct WakerList {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
+    /// In the order of their numbers, since each is put at the end: a crowd that registers anew is found by halving.
     wakers: Vec<(u64, Waker)>,
+}
+
+impl Waiting {
+    fn position(&self, Place(id): &Place) -> Option<usize> {
+        self.wakers.binary_search_by_key(id, |(id, _)| *id).ok()
+    }
 }
 
 /// A task's place in the list. Give it back with [`WakerList::deregister`].
@@ -34,9 +41,14 @@ impl WakerList {
     /// Has `waker` woken at the next change. Registering again replaces the waker.
     pub(crate) fn register(&self, place: &mut Option<Place>, waker: &Waker) {
         let mut waiting = self.lock();
-        let known = place.as_ref().and_then(|place| waiting.wakers.iter_mut().find(|(id, _)| *id == place.0));
-        match known {
-            Some((_, old)) => old.clone_from(waker),
+        match place.as_ref().and_then(|place| waiting.position(place)) {
+            Some(known) if waiting.wakers[known].1.will_wake(waker) => {}
+            Some(known) => {
+                let old = std::mem::replace(&mut waiting.wakers[known].1, waker.clone());
+                drop(waiting);
+                // Outside the lock: a waker's drop may drop its task, which leaves the list.
+                drop(old);
+            }
             None => {
                 let id = waiting.next;
                 waiting.next += 1;
@@ -48,9 +60,11 @@ impl WakerList {
 
     /// Forgets the task.
     pub(crate) fn deregister(&self, place: &mut Option<Place>) {
-        if let Some(Place(id)) = place.take() {
-            self.lock().wakers.retain(|(other, _)| *other != id);
-        }
+        let Some(place) = place.take() else { return };
+        let mut waiting = self.lock();
+        let waker = waiting.position(&place).map(|known| waiting.wakers.remove(known));
+        drop(waiting);
+        drop(waker); // outside the lock, as above
     }
 
     /// Wakes and forgets all.
@@ -138,6 +152,51 @@ mod tests {
         let list = Arc::new(WakerList::default());
         list.register(&mut None, &Arc::new(Reenter(list.clone())).into());
         list.wake_all();
+        assert!(list.lock().wakers.is_empty());
+    }
+
+    /// A waker that owns its task, whose drop leaves the list.
+    struct Owner(Arc<WakerList>, Mutex<Option<Place>>);
+
+    impl Wake for Owner {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            let place = self.1.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.0.deregister(place);
+        }
+    }
+
+    #[test]
+    fn a_waker_may_drop_a_task_that_leaves_the_list() {
+        let list = Arc::new(WakerList::default());
+        let mut places = [None, None];
+        for place in &mut places {
+            let mut owned = None;
+            list.register(&mut owned, Waker::noop());
+            let owner = Arc::new(Owner(list.clone(), Mutex::new(owned)));
+            list.register(place, &owner.into());
+        }
+        let [mut replaced, mut left] = places;
+        list.register(&mut replaced, Waker::noop());
+        list.deregister(&mut left);
+        assert_eq!(list.lock().wakers.len(), 1, "the one that was registered last");
+    }
+
+    #[test]
+    fn a_crowd_comes_and_goes_in_any_order() {
+        let (list, mut places) = (WakerList::default(), [const { None }; 100]);
+        for round in 0..3 {
+            places.iter_mut().for_each(|place| list.register(place, Waker::noop()));
+            assert_eq!(list.lock().wakers.len(), 100);
+            places.iter_mut().step_by(round + 2).for_each(|place| list.deregister(place));
+            places.iter_mut().rev().for_each(|place| list.register(place, Waker::noop()));
+            assert_eq!(list.lock().wakers.len(), 100);
+        }
+        list.wake_all();
+        places.iter_mut().for_each(|place| list.deregister(place));
         assert!(list.lock().wakers.is_empty());
     }
 

@@ -82,7 +82,8 @@ impl CircuitBreakerBuilder {
     }
 
     /// Judges the rates by the last `calls` calls, from 1 to 1000, exactly. A success in a window without failures
-    /// writes nothing and reads no clock.
+    /// writes nothing and reads no clock. It works beside the time window; [`no_time_window`](Self::no_time_window) turns
+    /// that off.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.count = Some(calls);
         self
@@ -133,7 +134,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// How long the circuit stays open at first; at least 1 ms. Rounded down to a quarter of a millisecond.
+    /// How long the circuit stays open at first; at least 1 ms. Rounded down to a quarter of a millisecond. Raises the
+    /// maximum of the growth if it is shorter.
     pub fn open_duration(mut self, first: Duration) -> Self {
         self.open.first = first;
         self.open.max = self.open.max.max(first);
@@ -141,6 +143,7 @@ impl CircuitBreakerBuilder {
     }
 
     /// Each time a probe fails the open time is multiplied by `factor`, at least 1, up to `max`. A factor of 1 keeps it.
+    /// It stops growing after 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self

@@ -77,13 +77,13 @@ impl Inner {
         }
     }
 
+    pub(super) fn refuses(&self) -> bool {
+        matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
+    }
+
     /// The refusal of a call that was not let as far as the circuit.
     pub(super) fn refuse(&self) -> Rejection {
-        let retry_after = match self.circuit.outlook(|| self.now()) {
-            Outlook::Open | Outlook::Probe => Some(Duration::ZERO),
-            Outlook::Wait { until } => until.map(|until| until.saturating_since(self.now())),
-        };
-        self.rejected(retry_after)
+        self.rejected(self.circuit.time_left(|| self.now()))
     }
 
     fn rejected(&self, retry_after: Option<Duration>) -> Rejection {
@@ -113,6 +113,12 @@ impl<H: Deref<Target = Inner>> Slot<H> {
 
     pub(super) fn is_probe(&self) -> bool {
         self.0.as_ref().is_some_and(|(_, ticket)| ticket.is_probe())
+    }
+
+    /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that its
+    /// place was given to another.
+    pub(super) fn is_current(&self) -> bool {
+        self.0.as_ref().is_some_and(|(holder, ticket)| holder.circuit.is_current(*ticket))
     }
 
     /// The call begins.

@@ -75,11 +75,14 @@
 //! # Readiness
 //!
 //! - [`layer()`](CircuitBreaker::layer) refuses: while the circuit would, `poll_ready` is ready at once, without asking
-//!   the service, and `call` answers [`CircuitOpen`](crate::Rejection::CircuitOpen).
+//!   the service, and `call` answers [`CircuitOpen`](crate::Rejection::CircuitOpen). A task that waits for a service that
+//!   is not ready is woken, and refused, when the circuit opens.
 //! - [`.backpressure()`](CircuitBreakerLayer::backpressure): `poll_ready` is pending until the circuit would let the call
 //!   in, and reserves the place of a probe. For use under a balancer, which then sends its traffic elsewhere: a breaker
 //!   that is ready and refuses fast attracts it. Between `poll_ready` and `call` the circuit may still trip; the call is
-//!   refused then. So it may be during a gradual recovery.
+//!   refused then, and `poll_ready` pending again. So is a call with a probe's place that was kept idle for longer than
+//!   `probe_timeout`, if another has it now. During a gradual recovery `poll_ready` is ready, and `call` may refuse.
+//!   Waiting needs tokio's timer: outside of a runtime with time enabled it panics.
 //!
 //! # Order
 //!

@@ -41,8 +41,21 @@ enum Readied {
     Refusing,
     /// A place for a probe is reserved (backpressure only).
     Probe(Slot<Hold<Inner>>),
-    /// Waiting for the circuit (backpressure only).
+    /// Waiting for a change of the circuit.
     Waiting(Waiting),
+}
+
+impl Readied {
+    /// Has the task woken when the circuit changes. Look at the circuit afterwards: a change that the look does not see
+    /// wakes the task.
+    fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut Waiting {
+        if !matches!(self, Self::Waiting(_)) {
+            *self = Self::Waiting(Waiting { breaker: breaker.clone(), place: None, sleep: None });
+        }
+        let Self::Waiting(waiting) = self else { unreachable!("it was just set") };
+        breaker.0.waiters.register(&mut waiting.place, cx.waker());
+        waiting
+    }
 }
 
 impl<S> CircuitBreakerService<S> {
@@ -102,14 +115,20 @@ where
     type Future = ResponseFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        let breaker = &self.breaker.0;
-        if let Outlook::Wait { .. } = breaker.circuit.outlook(|| breaker.now()) {
-            // A service that is stuck must not delay the refusal.
-            self.readied = Readied::Refusing;
-            return Poll::Ready(Ok(()));
+        // A service that is stuck must not delay the refusal.
+        if !self.breaker.0.refuses() {
+            if let Poll::Ready(ready) = self.inner.poll_ready(cx) {
+                self.readied = Readied::Nothing;
+                return Poll::Ready(ready);
+            }
+            // Nor must it when the circuit opens while the task waits for it.
+            self.readied.wait(&self.breaker, cx);
+            if !self.breaker.0.refuses() {
+                return Poll::Pending;
+            }
         }
-        self.readied = Readied::Nothing;
-        self.inner.poll_ready(cx)
+        self.readied = Readied::Refusing;
+        Poll::Ready(Ok(()))
     }
 
     // Closed and healthy: 2 RMWs on this thread's reference count, and of the circuit one load here, one in
@@ -150,7 +169,7 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let admitted = match mem::replace(&mut self.readied, Readied::Nothing) {
-            Readied::Probe(slot) => Ok(slot.begin(self.classify.clone())),
+            Readied::Probe(slot) if slot.is_current() => Ok(slot.begin(self.classify.clone())),
             _ => admit(self.breaker.0.hold(), self.classify.clone()),
         };
         ResponseFuture::new(match admitted {
@@ -164,12 +183,13 @@ impl<S, C> CircuitBreakerService<S, C, Backpressure> {
     fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let breaker = &self.breaker.0;
         loop {
-            if let Readied::Probe(_) = self.readied {
-                return Poll::Ready(());
-            }
-            if let Readied::Waiting(waiting) = &mut self.readied {
-                // Registered before the look: a change that the look does not see wakes the task.
-                breaker.waiters.register(&mut waiting.place, cx.waker());
+            match &self.readied {
+                Readied::Probe(slot) if slot.is_current() => return Poll::Ready(()),
+                Readied::Probe(_) => self.readied = Readied::Nothing,
+                Readied::Waiting(_) => {
+                    self.readied.wait(&self.breaker, cx);
+                }
+                Readied::Nothing | Readied::Refusing => {}
             }
             match breaker.circuit.outlook(|| breaker.now()) {
                 Outlook::Open => {
@@ -183,7 +203,7 @@ impl<S, C> CircuitBreakerService<S, C, Backpressure> {
                 },
                 Outlook::Wait { until } => {
                     let Readied::Waiting(waiting) = &mut self.readied else {
-                        self.readied = Readied::Waiting(Waiting::new(&self.breaker));
+                        self.readied.wait(&self.breaker, cx);
                         continue;
                     };
                     let Some(until) = until else { return Poll::Pending };
@@ -203,14 +223,8 @@ impl<S, C> CircuitBreakerService<S, C, Backpressure> {
 struct Waiting {
     breaker: CircuitBreaker,
     place: Option<Place>,
-    /// Kept for its wake-up at the end of the open time. Allocated by a task that has to wait.
+    /// Kept for its wake-up at the end of the open time. Allocated by a task that waits for that (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
-}
-
-impl Waiting {
-    fn new(breaker: &CircuitBreaker) -> Self {
-        Self { breaker: breaker.clone(), place: None, sleep: None }
-    }
 }
 
 impl Drop for Waiting {

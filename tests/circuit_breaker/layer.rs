@@ -210,6 +210,59 @@ async fn ready_while_open_and_closed_before_the_call_is_refused_since_the_servic
     assert!(call(&mut service).await.is_ok());
 }
 
+// B14, B16: the time after which a probe is given up is not the time left.
+#[tokio::test(start_paused = true)]
+async fn while_probes_are_out_the_layer_knows_no_time_left() {
+    let (script, breaker, mut service, _) = service(1);
+    script.reply(failure());
+    assert!(call(&mut service).await.is_err());
+    assert!(refused(&call(&mut service).await).unwrap().retry_after().unwrap() <= OPEN);
+    tokio::time::advance(OPEN).await;
+    script.reply(Reply::Later);
+    let mut probe = task::spawn(service.clone().ready().await.unwrap().call("probe"));
+    assert_pending!(probe.poll());
+    assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), None);
+    assert_eq!(refused(&call(&mut service).await).unwrap().retry_after(), None, "the layer says what the handle says");
+}
+
+// B13: also one that was waiting for the service already.
+#[tokio::test]
+async fn who_waits_for_a_stuck_service_is_refused_when_the_circuit_opens() {
+    let (script, breaker, service, _) = service(1);
+    script.set_ready(Ready::No);
+    let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(service.clone())).collect();
+    for service in &mut waiting {
+        assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    }
+    breaker.force_open();
+    for service in &mut waiting {
+        assert!(service.is_woken());
+        assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+        let error = service.enter(|_, mut service| service.call("request")).await.unwrap_err();
+        assert!(error.as_rejection().is_some());
+    }
+    assert_eq!(script.calls(), 0);
+}
+
+// B13, G17: what is queued behind a stuck service is refused when the circuit opens.
+#[tokio::test]
+async fn a_buffer_before_a_stuck_service_is_emptied_when_the_circuit_opens() {
+    let (script, breaker, service, _) = service(1);
+    script.set_ready(Ready::No);
+    let buffered = tower::buffer::Buffer::new(service, 4);
+    let queued = (0..3).map(|_| {
+        let mut buffered = buffered.clone();
+        async move { call(&mut buffered).await }
+    });
+    let mut queued = task::spawn(futures_util::future::join_all(queued));
+    assert_pending!(queued.poll());
+    tokio::task::yield_now().await;
+    assert_pending!(queued.poll());
+    breaker.force_open();
+    assert!(queued.await.iter().all(|result| refused(result).is_some()));
+    assert_eq!(script.calls(), 0);
+}
+
 // G1, G2, G3, G14, G15
 #[tokio::test]
 async fn readiness_is_the_services_own() {

@@ -111,6 +111,65 @@ async fn tripped_between_readiness_and_call_the_call_is_refused() {
     assert!(service.call("late").await.unwrap_err().as_rejection().is_some());
 }
 
+// B35, I6: a place that was reserved does not outlive the half-open state it was reserved in.
+#[tokio::test(start_paused = true)]
+async fn a_reserved_place_is_worth_nothing_once_the_circuit_is_open_again() {
+    let (script, probe) = Script::new();
+    let breaker = consecutive(1).probes(2).build().unwrap();
+    let mut first = breaker.layer().backpressure().layer(probe);
+    let mut second = first.clone();
+    script.reply(failure());
+    assert!(call(&mut first).await.is_err());
+    tokio::time::advance(OPEN).await;
+    second.ready().await.unwrap();
+    script.reply(failure());
+    assert!(call(&mut first).await.is_err(), "the other probe fails");
+    assert_eq!(breaker.state(), CircuitState::Open);
+    let calls = script.calls();
+    assert!(second.call("late").await.unwrap_err().as_rejection().is_some());
+    assert_eq!(script.calls(), calls);
+}
+
+// B31
+#[tokio::test(start_paused = true)]
+async fn a_service_with_a_reserved_place_is_pending_again_when_it_is_forced_open() {
+    let (script, breaker, service) = open().await;
+    tokio::time::advance(OPEN).await;
+    let mut service = task::spawn(service);
+    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    breaker.force_open();
+    assert_pending!(poll_ready!(service));
+    breaker.half_open();
+    assert!(service.is_woken());
+    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+    breaker.force_open();
+    assert!(service.enter(|_, mut service| service.call("late")).await.is_err());
+    assert_eq!(script.calls(), 1);
+}
+
+// B24: an idle caller that is ready does not block the others for longer than a probe may.
+#[tokio::test(start_paused = true)]
+async fn a_reserved_place_that_is_never_used_goes_to_another() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let (script, probe) = Script::new();
+    let breaker = consecutive(1).probe_timeout(LIMIT).build().unwrap();
+    let mut idle = breaker.layer().backpressure().layer(probe);
+    script.reply(failure());
+    assert!(call(&mut idle).await.is_err());
+    tokio::time::advance(OPEN).await;
+    let mut waiting = task::spawn(idle.clone());
+    idle.ready().await.unwrap();
+    assert_pending!(poll_ready!(waiting));
+    tokio::time::advance(LIMIT + Duration::from_millis(1)).await;
+    assert!(waiting.is_woken());
+    assert!(assert_ready!(poll_ready!(waiting)).is_ok());
+    assert!(idle.call("late").await.unwrap_err().as_rejection().is_some(), "its place is another's now");
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+    assert!(waiting.enter(|_, mut service| service.call("probe")).await.is_ok());
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
 // B34: one of five endpoints is broken; under p2c it gets no traffic but its probes.
 #[tokio::test(start_paused = true)]
 async fn a_balancer_sends_nothing_to_an_open_circuit() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_rampart::{
     Rejection, Verdict,
     circuit_breaker::{CircuitBreaker, CircuitState},
-    clock::ManualClock,
+    clock::{Clock, ManualClock, Nanos},
 };
 
 use super::{OPEN, consecutive, recorder};
@@ -413,6 +413,29 @@ fn gradual_recovery_lets_a_growing_share_in() {
     clock.advance(Duration::from_secs(6));
     assert!((8..=12).contains(&early) && (50..=60).contains(&half), "{early} {half}");
     assert_eq!(share(), 100);
+}
+
+// B8, B14: whatever the clock does, nobody is let in while it is open, and everybody in the end.
+#[test]
+fn a_clock_that_jumps_neither_locks_it_nor_breaks_it() {
+    let day = Duration::from_secs(86_400);
+    let clock = ManualClock::new();
+    clock.advance(day);
+    let breaker = consecutive(1).min_calls(1000).time_window(OPEN * 10).clock(clock.clone()).build().unwrap();
+    for jump in [Duration::ZERO, OPEN / 2, day / 2, day * 3650 - OPEN * 9] {
+        fail(&breaker);
+        let opened = clock.now();
+        clock.set(opened.saturating_sub(jump));
+        assert!(retry_after(&breaker).unwrap() <= jump + OPEN, "open, and longer by no more than the clock went back");
+        clock.set(opened.saturating_add(OPEN));
+        finish(&breaker, Verdict::Success);
+        assert_eq!(breaker.state(), CircuitState::Closed);
+        clock.advance(jump);
+    }
+    clock.set(Nanos::MAX);
+    fail(&breaker);
+    finish(&breaker, Verdict::Success);
+    assert_eq!(breaker.state(), CircuitState::Closed, "at the end of time it does not refuse for ever");
 }
 
 // B38

@@ -189,6 +189,21 @@ impl Circuit {
         self.load().phase.state()
     }
 
+    /// Whether the ticket is of the present generation, so that its outcome would count. One load.
+    pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
+        self.load().generation == ticket.generation
+    }
+
+    /// The time until a caller that is refused now may come back, if that is known.
+    pub(crate) fn time_left(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
+        match self.load().phase {
+            Phase::Open { deadline } => Some(reached_at(deadline).saturating_since(now())),
+            Phase::HalfOpen { in_flight, .. } => (in_flight < self.config.probes).then_some(Duration::ZERO),
+            Phase::ForcedOpen => None,
+            Phase::Closed { .. } | Phase::Disabled => Some(Duration::ZERO),
+        }
+    }
+
     pub(crate) fn view(&self, now: impl Fn() -> Nanos) -> CircuitView {
         let word = self.load();
         let (run, probes_in_flight, probes_succeeded, open_for) = match word.phase {
