@@ -36,6 +36,7 @@ impl<T> Shared<T> {
 
     /// A share of the handle for one call: one read-modify-write now and one on drop, on this thread's line. The first
     /// call of a stripe allocates the line.
+    #[inline]
     pub(crate) fn hold(&self) -> Hold<T> {
         let line = &self.lines[stripe() & (self.lines.len() - 1)];
         Hold(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
@@ -51,6 +52,7 @@ impl<T> Clone for Shared<T> {
 impl<T> Deref for Shared<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.value
     }
@@ -68,6 +70,7 @@ pub(crate) struct Hold<T>(Arc<Line<T>>);
 impl<T> Deref for Hold<T> {
     type Target = T;
 
+    #[inline]
     fn deref(&self) -> &T {
         &self.0.value
     }
@@ -95,6 +98,7 @@ pub(crate) fn stripes() -> usize {
 }
 
 /// A small number that is the calling thread's own. Mask it to the number of stripes.
+#[inline]
 pub(crate) fn stripe() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

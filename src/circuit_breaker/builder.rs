@@ -278,6 +278,7 @@ impl CircuitBreakerBuilder {
             slow: self.slow.map(|(_, share)| millionths(share)),
         };
         let judged = rates.failed.is_some() || rates.slow.is_some();
+        let watched = self.slow.is_some() || self.observer.is_some();
         let circuit = Circuit::new(CircuitConfig {
             consecutive: self.consecutive.and_then(NonZeroU32::new),
             count: self.count.filter(|_| judged).map(|size| (size, rates)),
@@ -293,6 +294,8 @@ impl CircuitBreakerBuilder {
             circuit,
             open_times: self.open,
             slow_after: self.slow.map(|(limit, _)| limit),
+            watched,
+            quiet: !watched && (self.time.is_none() || !judged),
             random: self.random,
             waiters: WakerList::default(),
             tell: Tell::new(Pattern::CircuitBreaker, self.name, self.observer),

@@ -59,6 +59,7 @@ impl CircuitBreaker {
     /// # Errors
     ///
     /// [`Rejection::CircuitOpen`].
+    #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         Ok(Permit { call: admit(&*self.0, ())? })
     }
@@ -244,16 +245,19 @@ pub struct Permit<'a> {
 
 impl Permit<'_> {
     /// The call succeeded.
+    #[inline(always)]
     pub fn success(self) {
         self.finish(Verdict::Success);
     }
 
     /// The call failed.
+    #[inline(always)]
     pub fn failure(self) {
         self.finish(Verdict::Failure);
     }
 
     /// The call went so.
+    #[inline(always)]
     pub fn finish(mut self, verdict: Verdict) {
         self.call.finish(verdict);
     }

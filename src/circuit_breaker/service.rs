@@ -197,9 +197,9 @@ impl<S, C> CircuitBreakerService<S, C, Backpressure> {
                     return Poll::Ready(());
                 }
                 Outlook::Probe => match Slot::try_take(breaker.hold()) {
-                    Ok(slot) if slot.is_probe() => self.readied = Readied::Probe(slot),
+                    Some(slot) if slot.is_probe() => self.readied = Readied::Probe(slot),
                     // It has closed meanwhile, or somebody was faster: look again.
-                    Ok(_) | Err(_) => {}
+                    Some(_) | None => {}
                 },
                 Outlook::Wait { until } => {
                     let Readied::Waiting(waiting) = &mut self.readied else {

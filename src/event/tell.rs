@@ -25,11 +25,13 @@ impl Tell {
     }
 
     /// Whether anybody listens: the one branch a call without an observer pays.
+    #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.observer.is_some()
     }
 
     /// Emits what `kind` makes, if anybody listens.
+    #[inline]
     pub(crate) fn event<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
         if let Some(observer) = &self.observer {
             self.tell(&**observer, kind());
@@ -42,6 +44,7 @@ impl Tell {
         rejection
     }
 
+    #[inline(never)]
     fn tell(&self, observer: &dyn Observer, kind: EventKind<'_>) {
         let event = Event { pattern: self.pattern, name: &self.name, kind };
         if std::thread::panicking() {

@@ -14,19 +14,20 @@ use crate::state::{
 };
 
 impl Circuit {
-    /// Asks for admission.
-    #[inline]
-    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
-        let word = self.word.load(Ordering::Acquire);
-        match plainly_closed(word) {
-            Some(generation) => Admission::Admitted(Ticket { generation, probe: false }),
-            None => self.admit_otherwise(Word::unpack(word), now),
-        }
+    /// Admission to a circuit that lets everybody in without a look at anything else. One load.
+    #[inline(always)]
+    pub(crate) fn admit_plainly(&self) -> Option<Ticket> {
+        let generation = plainly_closed(self.word.load(Ordering::Acquire))?;
+        Some(Ticket::call(generation))
     }
 
-    fn admit_otherwise(&self, word: Word, now: impl FnOnce() -> Nanos) -> Admission {
+    /// Asks for admission.
+    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
+        let word = self.load();
         match word.phase {
-            Phase::Disabled => Admission::Admitted(Ticket { generation: word.generation, probe: false }),
+            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
+                Admission::Admitted(Ticket::call(word.generation))
+            }
             Phase::ForcedOpen => Admission::Rejected { retry_after: None },
             _ => self.admit_in_time(word, now()),
         }
@@ -35,7 +36,7 @@ impl Circuit {
     /// The states in which time decides.
     fn admit_in_time(&self, mut word: Word, now: Nanos) -> Admission {
         loop {
-            let admitted = Ticket { generation: word.generation, probe: false };
+            let admitted = Ticket::call(word.generation);
             let (next, transition) = match word.phase {
                 Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
                 Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
@@ -70,7 +71,7 @@ impl Circuit {
                 }
             };
             if self.swap(word, next) {
-                return Admission::Probe(Ticket { generation: next.generation, probe: true }, transition);
+                return Admission::Probe(Ticket::probe(next.generation), transition);
             }
             word = self.load();
         }

@@ -39,9 +39,18 @@ impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
 }
 
 impl Circuit {
+    /// Whether a success of this ticket, which was not slow, changes nothing: the circuit is closed, in the ticket's
+    /// generation, without a run of failures, and the count window, if there is one, has only good calls in it. At most
+    /// two loads. Not to be asked when there is a time window.
+    #[inline(always)]
+    pub(crate) fn success_changes_nothing(&self, ticket: Ticket) -> bool {
+        debug_assert!(self.time.is_none());
+        self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation().into()))
+            && is_well(self.word.load(Ordering::Acquire), ticket.0)
+    }
+
     /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
     /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
-    #[inline]
     pub(crate) fn finish(
         &self,
         ticket: Ticket,
@@ -51,30 +60,8 @@ impl Circuit {
         now: impl Fn() -> Nanos,
         open_for: impl FnOnce(u32) -> Duration,
     ) -> Option<Transition> {
-        let word = self.word.load(Ordering::Acquire);
-        // What nearly all calls come to, before anything is unpacked: a success that changes nothing.
-        let changes_nothing = outcome == Outcome::Success
-            && !slow
-            && !ticket.probe
-            && is_well(word, ticket.generation)
-            && self.time.is_none()
-            && self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation.into()));
-        if changes_nothing { None } else { self.finish_otherwise(word, ticket, outcome, slow, stripe, now, open_for) }
-    }
-
-    #[allow(clippy::too_many_arguments)] // those of `finish`, and the word that it has seen
-    fn finish_otherwise(
-        &self,
-        word: u64,
-        ticket: Ticket,
-        outcome: Outcome,
-        slow: bool,
-        stripe: impl FnOnce() -> usize,
-        now: impl Fn() -> Nanos,
-        open_for: impl FnOnce(u32) -> Duration,
-    ) -> Option<Transition> {
-        let word = Word::unpack(word);
-        if word.generation != ticket.generation {
+        let word = self.load();
+        if word.generation != ticket.generation() {
             return None;
         }
         let (outcome, slow) = match outcome {
@@ -83,7 +70,7 @@ impl Circuit {
             outcome => (outcome, slow && self.config.slow),
         };
         let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
-        if ticket.probe {
+        if ticket.is_probe() {
             return self.finish_probe(word, outcome, slow, &mut opening);
         }
         let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
@@ -96,8 +83,8 @@ impl Circuit {
                 Run::Tripped(transition) => return Some(transition),
             },
         }
-        let generation = ticket.generation.into();
-        let is_current = || self.load().generation == ticket.generation;
+        let generation = ticket.generation().into();
+        let is_current = || self.load().generation == ticket.generation();
         let by_count = self.count.as_ref().and_then(|window| match window.record(generation, sample, is_current) {
             Recorded::Evaluated(counts) => window.rates().due(counts),
             Recorded::Quietly | Recorded::Stale => None,
@@ -108,7 +95,7 @@ impl Circuit {
             .and_then(|window| window.rates().due(window.record(generation, sample, now(), stripe(), is_current)?));
         // A share of failures before a share of slow calls.
         let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
-        self.trip(ticket.generation, cause, &mut opening)
+        self.trip(ticket.generation(), cause, &mut opening)
     }
 
     /// Extends or ends the run of failures, or trips by it, in one swap.

@@ -78,11 +78,12 @@ pub(crate) struct Circuit {
 }
 
 /// An admitted call. Finish it, or give it back.
+///
+/// ```text
+/// [probe: 1 | generation: 18]
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    generation: u32,
-    probe: bool,
-}
+pub(crate) struct Ticket(u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -191,7 +192,7 @@ impl Circuit {
 
     /// Whether the ticket is of the present generation, so that its outcome would count. One load.
     pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
-        self.load().generation == ticket.generation
+        self.load().generation == ticket.generation()
     }
 
     /// The time until a caller that is refused now may come back, if that is known.
@@ -228,8 +229,25 @@ impl Circuit {
 }
 
 impl Ticket {
+    const PROBE: u32 = word::GENERATION_MASK + 1;
+
+    #[inline]
+    fn call(generation: u32) -> Self {
+        Self(generation)
+    }
+
+    fn probe(generation: u32) -> Self {
+        Self(generation | Self::PROBE)
+    }
+
+    #[inline]
+    fn generation(self) -> u32 {
+        self.0 & word::GENERATION_MASK
+    }
+
+    #[inline]
     pub(crate) fn is_probe(self) -> bool {
-        self.probe
+        self.0 & Self::PROBE != 0
     }
 }
 

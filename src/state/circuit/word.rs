@@ -107,11 +107,12 @@ pub(super) fn plainly_closed(word: u64) -> Option<u32> {
     (word >> 62 == 0 && word >> 16 & 1 == 0).then_some((word >> 40) as u32 & GENERATION_MASK)
 }
 
-/// Whether the circuit is closed, in this generation, without a run of failures: a success changes nothing in it.
+/// Whether the circuit is closed, in the ticket's generation, without a run of failures: a success changes nothing in
+/// it. A ticket's probe bit comes to lie where no bit is left, so a probe is never well.
 #[inline]
-pub(super) fn is_well(word: u64, generation: u32) -> bool {
+pub(super) fn is_well(word: u64, ticket: u32) -> bool {
     const FLAPS: u64 = 15 << 58;
-    word & !FLAPS == u64::from(generation) << 40
+    word & !FLAPS == u64::from(ticket) << 40
 }
 
 /// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.

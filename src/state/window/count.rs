@@ -71,6 +71,7 @@ impl Word {
         Self { generation, full: false, block: 0, fill: 0, clean: 0, bits: 0 }
     }
 
+    #[inline]
     fn unpack(word: u64) -> Self {
         Self {
             generation: word >> 50,
@@ -207,6 +208,7 @@ impl CountWindow {
         }
     }
 
+    #[inline]
     fn is_clean(&self, word: Word) -> bool {
         word.bits == 0 && word.clean * u64::from(self.block) + u64::from(word.fill) >= u64::from(self.size)
     }
@@ -273,6 +275,7 @@ impl CountWindow {
     }
 }
 
+#[inline]
 fn tag_of_generation(generation: u64) -> u64 {
     generation & ((1 << GENERATION_BITS) - 1)
 }
