@@ -76,6 +76,7 @@ pub mod event;
 pub mod fallback;
 mod guarded;
 mod hold;
+mod lent;
 mod name;
 mod random;
 pub mod rate_limit;

@@ -3,12 +3,12 @@ use std::{fmt, future::Future, time::Duration};
 use super::{
     BulkheadBuilder, BulkheadLayer,
     builder::check_limit,
-    inner::{Acquire, Call, Inner, Slot},
+    inner::{Inner, Permitted},
 };
 use crate::{
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
-    guarded::Guard,
+    guarded::{Entry, Held},
     hold::{Hold, Shared},
     name::Name,
 };
@@ -61,10 +61,12 @@ impl Bulkhead {
     /// # Errors
     ///
     /// [`Rejection::BulkheadFull`] when none is free, or when others wait for one.
+    #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
-        match Slot::try_take(&*self.0) {
-            Ok(slot) => Ok(Permit { call: slot.admit() }),
-            Err(inner) => Err(inner.full()),
+        let inner = &*self.0;
+        match inner.admit() {
+            Some(permitted) => Ok(Permit { held: Held::new(inner, permitted) }),
+            None => Err(inner.full()),
         }
     }
 
@@ -74,9 +76,9 @@ impl Bulkhead {
     ///
     /// As [`try_acquire`](Self::try_acquire).
     pub fn try_acquire_owned(&self) -> Result<OwnedPermit, Rejection> {
-        match Slot::try_take(self.0.hold()) {
-            Ok(slot) => Ok(OwnedPermit { call: slot.admit() }),
-            Err(inner) => Err(inner.full()),
+        match self.0.admit() {
+            Some(permitted) => Ok(OwnedPermit { held: Held::new(self.0.hold(), permitted) }),
+            None => Err(self.0.full()),
         }
     }
 
@@ -93,15 +95,17 @@ impl Bulkhead {
     ///
     /// When it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self) -> Result<Permit<'_>, Rejection> {
-        Ok(Permit { call: self.admit().await? })
+        Ok(Permit { held: self.admit().await? })
     }
 
-    async fn admit(&self) -> Result<Call<&Inner>, Rejection> {
-        match Slot::try_take(&*self.0) {
-            Ok(slot) => Ok(slot.admit()),
-            Err(inner) if inner.may_wait() => Acquire::new(inner).await,
-            Err(inner) => Err(inner.full()),
-        }
+    async fn admit(&self) -> Result<Held<&Inner, Permitted>, Rejection> {
+        let inner = &*self.0;
+        let permitted = match inner.enter(|| inner) {
+            Entry::Now(permitted) => permitted,
+            Entry::Later(acquire) => acquire.await?,
+            Entry::Never(rejection) => return Err(rejection),
+        };
+        Ok(Held::new(inner, permitted))
     }
 
     /// Runs `future` with a permit, which it waits for as [`acquire`](Self::acquire) does.
@@ -130,9 +134,9 @@ impl Bulkhead {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let mut call = self.admit().await?;
+        let held = self.admit().await?;
         let result = future.await;
-        call.end(result.as_ref());
+        held.end(result.as_ref());
         result
     }
 
@@ -187,12 +191,13 @@ pub struct BulkheadSnapshot {
 #[derive(Debug)]
 #[must_use = "dropping the permit gives it back"]
 pub struct Permit<'a> {
-    call: Call<&'a Inner>,
+    held: Held<&'a Inner, Permitted>,
 }
 
 impl Drop for Permit<'_> {
+    #[inline(always)]
     fn drop(&mut self) {
-        end(&mut self.call);
+        end(&mut self.held);
     }
 }
 
@@ -200,19 +205,20 @@ impl Drop for Permit<'_> {
 #[derive(Debug)]
 #[must_use = "dropping the permit gives it back"]
 pub struct OwnedPermit {
-    call: Call<Hold<Inner>>,
+    held: Held<Hold<Inner>, Permitted>,
 }
 
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
-        end(&mut self.call);
+        end(&mut self.held);
     }
 }
 
 /// A guard that is dropped in the course of things is the end of its call; one that a panic drops was cancelled, which
-/// is what `Call` says when it is dropped itself.
-fn end<H: std::ops::Deref<Target = Inner>>(call: &mut Call<H>) {
+/// is what `Held` says when it is dropped itself.
+#[inline(always)]
+fn end<H: std::ops::Deref<Target = Inner>>(held: &mut Held<H, Permitted>) {
     if !std::thread::panicking() {
-        call.finish(Verdict::Success);
+        held.with(|inner, permitted| permitted.finish(inner, Verdict::Success));
     }
 }

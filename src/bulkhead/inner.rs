@@ -17,7 +17,8 @@ use crate::{
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventKind, Tell},
-    guarded::Guard,
+    guarded::{Entry, Guard, Held, Ticket, tell_admitted},
+    hold::Hold,
 };
 
 #[derive(Debug)]
@@ -31,8 +32,34 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// The refusal of a call that found all permits out and no place to wait.
+    #[inline(never)]
     pub(crate) fn full(&self) -> Rejection {
         self.tell.reject(Rejection::bulkhead_full(self.tell.name().clone(), self.queue.permits().limit()))
+    }
+
+    /// Lets a call in that finds a permit.
+    #[inline(always)]
+    pub(crate) fn admit(&self) -> Option<Permitted> {
+        self.queue.try_acquire().then(|| self.begin())
+    }
+
+    /// Lets a call in, or has it wait if it may.
+    #[inline(always)]
+    pub(crate) fn enter<H: Deref<Target = Self> + Clone>(
+        &self,
+        holder: impl FnOnce() -> H,
+    ) -> Entry<Permitted, Acquire<H>> {
+        match self.admit() {
+            Some(permitted) => Entry::Now(permitted),
+            None if self.may_wait() => Entry::Later(Acquire::new(holder())),
+            None => Entry::Never(self.full()),
+        }
+    }
+
+    /// A call begins with a permit that was taken for it. If the observer panics, the permit comes home.
+    #[inline(always)]
+    pub(crate) fn begin(&self) -> Permitted {
+        if self.tell.is_on() { tell_admitted(&self.tell, self, Permitted) } else { Permitted }
     }
 
     /// Whether a call that finds no free permit may wait for one.
@@ -41,66 +68,63 @@ impl Inner {
     }
 }
 
-/// A permit that no call uses yet. Dropping it gives it back.
+/// A permit that no call uses yet.
 #[derive(Debug)]
-pub(crate) struct Slot<H: Deref<Target = Inner>>(Option<H>);
+pub(crate) struct Vacant;
 
-impl<H: Deref<Target = Inner>> Slot<H> {
-    /// Takes a permit if one is free.
-    pub(crate) fn try_take(holder: H) -> Result<Self, H> {
-        if holder.queue.try_acquire() { Ok(Self(Some(holder))) } else { Err(holder) }
-    }
-
-    /// For a permit that the queue has given.
-    pub(crate) fn granted(holder: H) -> Self {
-        Self(Some(holder))
-    }
-
-    /// The call begins.
-    pub(crate) fn admit(mut self) -> Call<H> {
-        let holder = self.0.take();
-        // Guarded before the observer is told: if it panics, the permit comes home.
-        let call = Call(holder);
-        if let Some(holder) = &call.0 {
-            holder.tell.event(|| EventKind::Admitted);
-        }
-        call
+impl Ticket<Inner> for Vacant {
+    fn cancel(self, inner: &Inner) {
+        inner.queue.release();
     }
 }
 
-impl<H: Deref<Target = Inner>> Drop for Slot<H> {
-    fn drop(&mut self) {
-        if let Some(holder) = self.0.take() {
-            holder.queue.release();
-        }
-    }
-}
-
-/// A call with its permit. Dropping it before it ended is its cancellation.
+/// A call's permit.
 #[derive(Debug)]
-pub(crate) struct Call<H: Deref<Target = Inner>>(Option<H>);
+pub(crate) struct Permitted;
 
-impl<H: Deref<Target = Inner>> Call<H> {
+impl Permitted {
     /// The call ended: the permit comes home now, however long the future's value is kept.
-    pub(crate) fn finish(&mut self, verdict: Verdict) {
-        if let Some(holder) = self.0.take() {
-            holder.queue.release();
-            holder.tell.event(|| EventKind::Completed { verdict, elapsed: None });
+    #[inline(always)]
+    pub(super) fn finish(self, inner: &Inner, verdict: Verdict) {
+        inner.queue.release();
+        inner.tell.event(|| EventKind::Completed { verdict, elapsed: None });
+    }
+}
+
+/// What a call is lent.
+pub(crate) trait Bounding {
+    /// `None` when the bulkhead was left out of the stack, or the call was refused.
+    fn bulkhead(&self) -> Option<&Inner>;
+}
+
+impl Bounding for Inner {
+    #[inline(always)]
+    fn bulkhead(&self) -> Option<&Inner> {
+        Some(self)
+    }
+}
+
+impl Bounding for Option<Hold<Inner>> {
+    #[inline(always)]
+    fn bulkhead(&self) -> Option<&Inner> {
+        self.as_deref()
+    }
+}
+
+impl<P: Bounding> Ticket<P> for Permitted {
+    fn cancel(self, parts: &P) {
+        if let Some(inner) = parts.bulkhead() {
+            inner.queue.release();
+            inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }
 
-impl<H: Deref<Target = Inner>, T, E> Guard<T, E> for Call<H> {
-    fn end(&mut self, result: Result<&T, &E>) {
-        self.finish(ResultClassifier.classify(result));
-    }
-}
-
-impl<H: Deref<Target = Inner>> Drop for Call<H> {
-    fn drop(&mut self) {
-        if let Some(holder) = self.0.take() {
-            holder.queue.release();
-            holder.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+impl<P: Bounding, T, E> Guard<P, T, E> for Permitted {
+    #[inline(always)]
+    fn end(self, parts: &P, result: Result<&T, &E>) {
+        if let Some(inner) = parts.bulkhead() {
+            self.finish(inner, ResultClassifier.classify(result));
         }
     }
 }
@@ -133,7 +157,8 @@ impl<H: Deref<Target = Inner> + Clone> Acquire<H> {
 }
 
 impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
-    type Output = Result<Call<H>, Rejection>;
+    /// To be used up at once: nothing gives a permit back that is dropped.
+    type Output = Result<Permitted, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -151,12 +176,13 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
         if !granted {
             return Poll::Ready(Err(holder.full()));
         }
-        let slot = Slot::granted(holder);
-        if let Some(holder) = &slot.0 {
-            let waited = holder.time.now().saturating_since(*this.started);
-            holder.tell.event(|| EventKind::PermitAwaited { waited });
+        let held = Held::new(holder, Vacant);
+        if let Some((inner, _)) = held.get() {
+            let waited = inner.time.now().saturating_since(*this.started);
+            inner.tell.event(|| EventKind::PermitAwaited { waited });
         }
-        Poll::Ready(Ok(slot.admit()))
+        let (holder, Vacant) = held.release();
+        Poll::Ready(Ok(holder.begin()))
     }
 }
 

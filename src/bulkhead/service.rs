@@ -12,19 +12,20 @@ use tower_service::Service;
 use super::{
     Bulkhead,
     future::{ResponseFuture, WaitFuture},
-    inner::{Acquire, Inner, Slot},
+    inner::{Inner, Permitted, Vacant},
     queue::Waiting,
 };
 use crate::{
     error::FromRejection,
-    guarded::Guarded,
+    guarded::{Deferred, Entry, Guarded, Held},
     hold::Hold,
+    lent::{Bare, Owned},
     readiness::{Backpressure, Reject, Wait},
 };
 
 /// Service made by [`BulkheadLayer`](super::BulkheadLayer).
 pub struct BulkheadService<S, M = Reject> {
-    inner: S,
+    inner: Bare<S>,
     bulkhead: Bulkhead,
     reserved: Reserved,
     mode: PhantomData<fn() -> M>,
@@ -34,7 +35,7 @@ pub struct BulkheadService<S, M = Reject> {
 enum Reserved {
     Nothing,
     Place(Waiting<Hold<Inner>>),
-    Permit(Slot<Hold<Inner>>),
+    Permit(Held<Hold<Inner>, Vacant>),
 }
 
 impl<S> BulkheadService<S> {
@@ -46,7 +47,7 @@ impl<S> BulkheadService<S> {
 
 impl<S, M> BulkheadService<S, M> {
     pub(super) fn with(inner: S, bulkhead: &Bulkhead) -> Self {
-        Self { inner, bulkhead: bulkhead.clone(), reserved: Reserved::Nothing, mode: PhantomData }
+        Self { inner: Bare::new(inner), bulkhead: bulkhead.clone(), reserved: Reserved::Nothing, mode: PhantomData }
     }
 
     /// The bulkhead.
@@ -56,30 +57,30 @@ impl<S, M> BulkheadService<S, M> {
 
     /// The service within.
     pub fn get_ref(&self) -> &S {
-        &self.inner
+        &self.inner.inner
     }
 
     /// The service within, mutably.
     pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
+        &mut self.inner.inner
     }
 
     /// Takes the service out again.
     pub fn into_inner(self) -> S {
-        self.inner
+        self.inner.inner
     }
 }
 
 /// A clone starts without a reservation.
 impl<S: Clone, M> Clone for BulkheadService<S, M> {
     fn clone(&self) -> Self {
-        Self::with(self.inner.clone(), &self.bulkhead)
+        Self::with(self.get_ref().clone(), &self.bulkhead)
     }
 }
 
 impl<S: fmt::Debug, M> fmt::Debug for BulkheadService<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BulkheadService").field("inner", &self.inner).field("bulkhead", &self.bulkhead).finish()
+        f.debug_struct("BulkheadService").field("inner", self.get_ref()).field("bulkhead", &self.bulkhead).finish()
     }
 }
 
@@ -93,19 +94,30 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.inner.poll_ready(cx)
     }
 
     // 2 RMWs on the permit word (acquire, release) and 2 on this thread's reference count; no clock, no allocation.
-    // A refusal: no RMW on the permit word.
+    // A refusal: no RMW.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match Slot::try_take(self.bulkhead.0.hold()) {
-            Ok(slot) => {
-                let guard = slot.admit();
-                ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
-            }
-            Err(inner) => ResponseFuture::new(Guarded::refused(inner.full())),
+        match self.bulkhead.0.admit() {
+            Some(permitted) => self.permitted(self.bulkhead.0.hold(), permitted, request),
+            None => ResponseFuture::new(Owned::new(None, Guarded::refused(self.bulkhead.0.full()))),
         }
+    }
+}
+
+impl<S, M> BulkheadService<S, M> {
+    /// Makes the call that was let in; `hold` is the share of the handle that its future keeps.
+    #[inline(always)]
+    fn permitted<Req>(&mut self, hold: Hold<Inner>, permitted: Permitted, request: Req) -> ResponseFuture<S::Future>
+    where
+        S: Service<Req>,
+    {
+        let parts = Some(hold);
+        let call = Guarded::start(&parts, permitted, || Bare::new(self.inner.inner.call(request)));
+        ResponseFuture::new(Owned::new(parts, call))
     }
 }
 
@@ -120,7 +132,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         ready!(self.poll_permit(cx));
-        let inner = self.inner.poll_ready(cx);
+        let inner = self.inner.inner.poll_ready(cx);
         if !matches!(inner, Poll::Ready(Ok(()))) {
             // A permit is not kept while the service is not ready: that may take long, and others could use it.
             self.reserved = Reserved::Nothing;
@@ -130,9 +142,10 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match mem::replace(&mut self.reserved, Reserved::Nothing) {
-            Reserved::Permit(slot) => {
-                let guard = slot.admit();
-                ResponseFuture::new(Guarded::Calling { future: self.inner.call(request), guard })
+            Reserved::Permit(held) => {
+                let (hold, Vacant) = held.release();
+                let permitted = hold.begin();
+                self.permitted(hold, permitted, request)
             }
             Reserved::Nothing | Reserved::Place(_) => panic!("`call` without a `poll_ready` that was ready"),
         }
@@ -144,12 +157,12 @@ impl<S> BulkheadService<S, Backpressure> {
         loop {
             self.reserved = match &mut self.reserved {
                 Reserved::Permit(_) => return Poll::Ready(()),
-                Reserved::Nothing => match Slot::try_take(self.bulkhead.0.hold()) {
-                    Ok(slot) => Reserved::Permit(slot),
-                    Err(inner) => Reserved::Place(Waiting::new(inner, u32::MAX)),
-                },
+                Reserved::Nothing if self.bulkhead.0.queue.try_acquire() => {
+                    Reserved::Permit(Held::new(self.bulkhead.0.hold(), Vacant))
+                }
+                Reserved::Nothing => Reserved::Place(Waiting::new(self.bulkhead.0.hold(), u32::MAX)),
                 Reserved::Place(waiting) => match ready!(Pin::new(waiting).poll(cx)) {
-                    Ok(()) => Reserved::Permit(Slot::granted(self.bulkhead.0.hold())),
+                    Ok(()) => Reserved::Permit(Held::new(self.bulkhead.0.hold(), Vacant)),
                     // Four billion wait already: look again when somebody has left.
                     Err(_) => Reserved::Nothing,
                 },
@@ -168,22 +181,15 @@ where
     type Future = WaitFuture<S, Req>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.inner.poll_ready(cx)
     }
 
     // As in the refusing mode when a permit is free; the service is cloned only by a call that waits.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match Slot::try_take(self.bulkhead.0.hold()) {
-            Ok(slot) => {
-                let guard = slot.admit();
-                WaitFuture::responding(Guarded::Calling { future: self.inner.call(request), guard })
-            }
-            Err(inner) if inner.may_wait() => {
-                // The instance that was polled ready makes the call; its clone takes its place.
-                let clone = self.inner.clone();
-                WaitFuture::waiting(mem::replace(&mut self.inner, clone), request, Acquire::new(inner))
-            }
-            Err(inner) => WaitFuture::responding(Guarded::refused(inner.full())),
-        }
+        let entry = self.bulkhead.0.enter(|| self.bulkhead.0.hold());
+        let parts = (!matches!(entry, Entry::Never(_))).then(|| self.bulkhead.0.hold());
+        let call = Deferred::enter(&parts, entry, &mut self.inner, request);
+        WaitFuture::new(Owned::new(parts, call))
     }
 }

@@ -2,13 +2,13 @@ use std::{fmt, future::Future, time::Duration};
 
 use super::{
     CircuitBreakerBuilder, CircuitBreakerLayer,
-    inner::{Call, Inner, admit},
+    inner::{Admitted, Inner},
 };
 use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
-    guarded::Guard,
+    guarded::Held,
     hold::Shared,
     name::Name,
     state::window::Counts,
@@ -61,7 +61,8 @@ impl CircuitBreaker {
     /// [`Rejection::CircuitOpen`].
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
-        Ok(Permit { call: admit(&*self.0, ())? })
+        let inner = &*self.0;
+        Ok(Permit { held: Held::new(inner, inner.admit()?) })
     }
 
     /// Runs `future` if the circuit lets it, and counts its result.
@@ -105,9 +106,10 @@ impl CircuitBreaker {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let mut call = admit(&*self.0, classify)?;
+        let inner = &*self.0;
+        let mut held = Held::new(inner, inner.admit()?);
         let result = future.await;
-        call.end(result.as_ref());
+        held.with(|inner, call| call.finish(inner, classify.classify(result.as_ref())));
         result
     }
 
@@ -240,7 +242,7 @@ impl From<Counts> for WindowSnapshot {
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {
-    call: Call<&'a Inner, ()>,
+    held: Held<&'a Inner, Admitted>,
 }
 
 impl Permit<'_> {
@@ -259,6 +261,6 @@ impl Permit<'_> {
     /// The call went so.
     #[inline(always)]
     pub fn finish(mut self, verdict: Verdict) {
-        self.call.finish(verdict);
+        self.held.with(|inner, call| call.finish(inner, verdict));
     }
 }

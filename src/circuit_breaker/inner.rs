@@ -1,17 +1,18 @@
 //! What all handles and futures of one breaker share, and the life of one call in it.
 
-use std::{ops::Deref, time::Duration};
+use std::time::Duration;
 
 use crate::{
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{CircuitState, EventKind, Tell},
-    guarded::Guard,
-    hold::stripe,
+    guarded::{Guard, Held, Ticket, tell_admitted},
+    hold::{Hold, stripe},
+    lent::Owner,
     random::Random,
     state::{
-        circuit::{Admission, Circuit, Outcome, Outlook, Ticket},
+        circuit::{self, Admission, Circuit, Outcome, Outlook},
         transition::Transition,
     },
     wake::WakerList,
@@ -73,51 +74,58 @@ impl Inner {
         }
     }
 
+    /// Lets a call in, or refuses it.
     #[inline(always)]
-    fn admit(&self) -> Result<Ticket, Refused> {
+    pub(super) fn admit(&self) -> Result<Admitted, Rejection> {
+        match self.take_place() {
+            Ok(place) => Ok(place.begin(self)),
+            Err(Refused(retry_after)) => Err(self.rejected(retry_after)),
+        }
+    }
+
+    /// A place for a probe, if there is one and one is needed.
+    pub(super) fn take_probe(&self) -> Option<Place> {
+        self.take_place().ok().filter(|place| place.is_probe())
+    }
+
+    #[inline(always)]
+    fn take_place(&self) -> Result<Place, Refused> {
         match self.circuit.admit_plainly() {
-            Some(ticket) => Ok(ticket),
-            None => self.admit_otherwise(),
+            Some(ticket) => Ok(Place(ticket)),
+            None => self.take_place_otherwise(),
         }
     }
 
     #[inline(never)]
-    fn admit_otherwise(&self) -> Result<Ticket, Refused> {
+    fn take_place_otherwise(&self) -> Result<Place, Refused> {
         match self.circuit.admit(|| self.now()) {
-            Admission::Admitted(ticket) => Ok(ticket),
+            Admission::Admitted(ticket) => Ok(Place(ticket)),
             Admission::Probe(ticket, transition) => {
                 if let Some(transition) = transition {
-                    self.guarding(ticket, || self.changed(transition));
+                    self.guarding(Place(ticket), || self.changed(transition));
                 }
-                Ok(ticket)
+                Ok(Place(ticket))
             }
             Admission::Rejected { retry_after } => Err(Refused(retry_after)),
         }
     }
 
     /// Tells an observer of what was just admitted: if it panics, the place is given back.
-    fn guarding(&self, ticket: Ticket, tell: impl FnOnce()) {
-        let slot = Slot(Some(self), ticket);
+    fn guarding(&self, place: Place, tell: impl FnOnce()) {
+        let held = Held::new(self, place);
         tell();
-        std::mem::forget(slot);
+        held.release();
     }
 
     /// A call begins that is observed, or measured.
     #[inline(never)]
-    fn begin(&self, ticket: Ticket) -> Nanos {
+    fn begin(&self, ticket: circuit::Ticket) -> Admitted {
         let started = if self.slow_after.is_some() { self.now() } else { UNTIMED };
-        self.guarding(ticket, || self.tell.event(|| EventKind::Admitted));
-        started
+        let admitted = Admitted { ticket, started };
+        if self.tell.is_on() { tell_admitted(&self.tell, self, admitted) } else { admitted }
     }
 
-    /// Nobody makes use of an admission.
-    fn give_back(&self, ticket: Ticket) {
-        if ticket.is_probe() {
-            self.finish(ticket, Outcome::Ignored, false, None);
-        }
-    }
-
-    fn finish(&self, ticket: Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
+    fn finish(&self, ticket: circuit::Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
         let open_for = |flaps| self.open_times.draw(flaps, &self.random);
         match self.circuit.finish(ticket, outcome, slow, stripe, now, open_for) {
@@ -130,7 +138,7 @@ impl Inner {
 
     /// A call ended so.
     #[inline(never)]
-    fn end(&self, ticket: Ticket, started: Nanos, verdict: Verdict) {
+    fn end(&self, ticket: circuit::Ticket, started: Nanos, verdict: Verdict) {
         let outcome = match verdict {
             Verdict::Success => Outcome::Success,
             Verdict::Failure => Outcome::Failure,
@@ -144,7 +152,7 @@ impl Inner {
 
     /// A call was dropped before it ended.
     #[cold]
-    fn cancel(&self, ticket: Ticket, started: Nanos) {
+    fn cancel(&self, ticket: circuit::Ticket, started: Nanos) {
         if std::thread::panicking() {
             return self.end(ticket, started, Verdict::Failure);
         }
@@ -181,97 +189,129 @@ impl Inner {
     }
 }
 
-/// An admission that no call uses yet. Dropping it gives a probe's place back.
-#[derive(Debug)]
-pub(super) struct Slot<H: Deref<Target = Inner>>(Option<H>, Ticket);
+/// A place that no call uses yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(circuit::Ticket);
 
-impl<H: Deref<Target = Inner>> Slot<H> {
-    /// Asks the circuit.
-    pub(super) fn try_take(holder: H) -> Option<Self> {
-        let ticket = holder.admit().ok()?;
-        Some(Self(Some(holder), ticket))
+impl Place {
+    pub(super) fn is_probe(self) -> bool {
+        self.0.is_probe()
     }
 
-    pub(super) fn is_probe(&self) -> bool {
-        self.1.is_probe()
-    }
-
-    /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that its
-    /// place was given to another.
-    pub(super) fn is_current(&self) -> bool {
-        self.0.as_ref().is_some_and(|holder| holder.circuit.is_current(self.1))
+    /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that it
+    /// was given to another.
+    pub(super) fn is_current(self, inner: &Inner) -> bool {
+        inner.circuit.is_current(self.0)
     }
 
     /// The call begins.
-    pub(super) fn begin<C>(mut self, classify: C) -> Call<H, C> {
-        Call::begin(self.0.take().expect("a slot begins one call"), self.1, classify)
+    #[inline(always)]
+    pub(super) fn begin(self, inner: &Inner) -> Admitted {
+        if inner.watched { inner.begin(self.0) } else { Admitted { ticket: self.0, started: UNTIMED } }
     }
 }
 
-impl<H: Deref<Target = Inner>> Drop for Slot<H> {
-    fn drop(&mut self) {
-        if let Some(holder) = self.0.take() {
-            holder.give_back(self.1);
+impl Ticket<Inner> for Place {
+    /// A probe's place is free again.
+    fn cancel(self, inner: &Inner) {
+        if self.is_probe() {
+            inner.finish(self.0, Outcome::Ignored, false, None);
         }
-    }
-}
-
-/// Asks for admission and begins the call, or says no.
-#[inline(always)]
-pub(super) fn admit<H: Deref<Target = Inner>, C>(holder: H, classify: C) -> Result<Call<H, C>, Rejection> {
-    match holder.admit() {
-        Ok(ticket) => Ok(Call::begin(holder, ticket, classify)),
-        Err(refused) => Err(holder.rejected(refused.0)),
     }
 }
 
 /// Not admitted; with the time after which to ask again, if that is known.
 struct Refused(Option<Duration>);
 
-/// A call that was let in. Dropping it before it ended is its cancellation, or a failure if it is a panic that drops it.
-#[derive(Debug)]
-pub(crate) struct Call<H: Deref<Target = Inner>, C> {
-    holder: Option<H>,
-    ticket: Ticket,
+/// A call that was let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Admitted {
+    ticket: circuit::Ticket,
     /// When it began, or [`UNTIMED`].
     started: Nanos,
-    classify: C,
 }
 
-impl<H: Deref<Target = Inner>, C> Call<H, C> {
+impl Admitted {
     #[inline(always)]
-    fn begin(holder: H, ticket: Ticket, classify: C) -> Self {
-        let started = if holder.watched { holder.begin(ticket) } else { UNTIMED };
-        Self { holder: Some(holder), ticket, started, classify }
-    }
-
-    #[inline(always)]
-    pub(super) fn finish(&mut self, verdict: Verdict) {
-        let Some(holder) = self.holder.take() else { return };
+    pub(super) fn finish(self, inner: &Inner, verdict: Verdict) {
         // What nearly all calls come to.
         let changes_nothing =
-            holder.quiet && verdict == Verdict::Success && holder.circuit.success_changes_nothing(self.ticket);
+            inner.quiet && verdict == Verdict::Success && inner.circuit.success_changes_nothing(self.ticket);
         if !changes_nothing {
-            holder.end(self.ticket, self.started, verdict);
+            inner.end(self.ticket, self.started, verdict);
         }
     }
 }
 
-impl<H: Deref<Target = Inner>, C, T, E> Guard<T, E> for Call<H, C>
-where
-    C: Classify<T, E>,
-{
-    #[inline(always)]
-    fn end(&mut self, result: Result<&T, &E>) {
-        self.finish(self.classify.classify(result));
+/// What a call is lent.
+pub(crate) trait Breaking {
+    type Classifier;
+
+    /// `None` when the breaker was left out of the stack.
+    fn breaker(&self) -> Option<&Inner>;
+
+    fn classifier(&self) -> &Self::Classifier;
+}
+
+impl Breaking for Inner {
+    type Classifier = ();
+
+    fn breaker(&self) -> Option<&Inner> {
+        Some(self)
+    }
+
+    fn classifier(&self) -> &() {
+        &()
     }
 }
 
-impl<H: Deref<Target = Inner>, C> Drop for Call<H, C> {
+/// What the future of a layer's call owns: `None` when the call was refused.
+#[derive(Debug)]
+pub(crate) struct Watched<C> {
+    pub(super) hold: Option<Hold<Inner>>,
+    pub(super) classify: C,
+}
+
+impl<C> Owner for Watched<C> {
+    type Parts = Self;
+
     #[inline(always)]
-    fn drop(&mut self) {
-        if let Some(holder) = self.holder.take() {
-            holder.cancel(self.ticket, self.started);
+    fn parts(&self) -> &Self {
+        self
+    }
+}
+
+impl<C> Breaking for Watched<C> {
+    type Classifier = C;
+
+    #[inline(always)]
+    fn breaker(&self) -> Option<&Inner> {
+        self.hold.as_deref()
+    }
+
+    #[inline(always)]
+    fn classifier(&self) -> &C {
+        &self.classify
+    }
+}
+
+impl<P: Breaking> Ticket<P> for Admitted {
+    fn cancel(self, parts: &P) {
+        if let Some(inner) = parts.breaker() {
+            inner.cancel(self.ticket, self.started);
+        }
+    }
+}
+
+impl<P, T, E> Guard<P, T, E> for Admitted
+where
+    P: Breaking,
+    P::Classifier: Classify<T, E>,
+{
+    #[inline(always)]
+    fn end(self, parts: &P, result: Result<&T, &E>) {
+        if let Some(inner) = parts.breaker() {
+            self.finish(inner, parts.classifier().classify(result));
         }
     }
 }

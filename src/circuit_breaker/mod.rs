@@ -110,6 +110,7 @@ pub mod future;
 mod handle;
 mod inner;
 mod layer;
+mod readied;
 mod service;
 
 pub use builder::CircuitBreakerBuilder;

@@ -1,21 +1,31 @@
 //! Futures of [`RateLimitService`](super::RateLimitService).
 
-use super::inner::{Call, Inner, Pace};
+use std::future::Future;
+
+use tower_service::Service;
+
+use super::inner::{Inner, Pace, Passed};
 use crate::{
-    guarded::{deferred_future, guarded_future},
+    error::Rejection,
+    guarded::{Deferred, Guarded},
     hold::Hold,
+    lent::{Bare, Owned, response_future},
 };
 
-guarded_future! {
+response_future! {
     /// A call that was let in, or refused.
     ///
     /// Its tokens are spent, however it ends.
-    ResponseFuture under Call<Hold<Inner>>
+    pub struct ResponseFuture<F> =
+        Owned<Option<Hold<Inner>>, Guarded<Bare<F>, Passed>>;
+    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
-deferred_future! {
+response_future! {
     /// A call that waits for its tokens first, if it has to.
     ///
     /// Dropping it while it waits gives the tokens back; the request was never sent.
-    WaitFuture waits in Pace<Hold<Inner>>, under Call<Hold<Inner>>
+    pub struct WaitFuture<S, Req> where [S: Service<Req>] =
+        Owned<Option<Hold<Inner>>, Deferred<Bare<S>, Req, Pace<Hold<Inner>>, Bare<S::Future>, Passed>>;
+    impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

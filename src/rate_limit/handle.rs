@@ -3,11 +3,11 @@ use std::{fmt, future::Future, sync::PoisonError, time::Duration};
 use super::{
     Rate, RateLimitLayer, RateLimiterBuilder,
     builder::params,
-    inner::{Call, Inner, Pace},
+    inner::{Inner, Passed},
 };
 use crate::{
     error::{ConfigError, FromRejection, Rejection},
-    guarded::Guard,
+    guarded::{Entry, Guard, Held, Ticket},
     hold::Shared,
     name::Name,
     state::gcra::Slot,
@@ -61,6 +61,7 @@ impl RateLimiter {
     /// # Errors
     ///
     /// [`Rejection::RateLimited`], with the time after which the call would pass if nobody else comes.
+    #[inline]
     pub fn check(&self) -> Result<(), Rejection> {
         self.check_n(1)
     }
@@ -70,10 +71,10 @@ impl RateLimiter {
     /// # Errors
     ///
     /// As [`check`](Self::check); without a time when the cost exceeds the burst and so never can pass.
+    #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
         self.0.check(cost)?;
-        // What follows is not known here.
-        Guard::<(), ()>::end(&mut Call::begin(&self.0, || &*self.0), Ok(&()));
+        self.admitted().end(NOT_KNOWN);
         Ok(())
     }
 
@@ -84,7 +85,7 @@ impl RateLimiter {
     /// As [`check_n`](Self::check_n).
     pub fn try_acquire(&self, cost: u32) -> Result<Token<'_>, Rejection> {
         let slot = self.0.take(cost)?;
-        Ok(Token { inner: &self.0, slot, call: Call::begin(&self.0, || &*self.0) })
+        Ok(Token { slot, call: self.admitted() })
     }
 
     /// Whether a call with this cost would pass now. Takes nothing, tells no observer.
@@ -118,19 +119,22 @@ impl RateLimiter {
     ///
     /// When it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self, cost: u32) -> Result<(), Rejection> {
-        self.admit(cost).await.map(|mut call| {
-            // What follows is not known here.
-            Guard::<(), ()>::end(&mut call, Ok(&()));
-        })
+        self.admit(cost).await.map(|call| call.end(NOT_KNOWN))
     }
 
-    async fn admit(&self, cost: u32) -> Result<Call<&Inner>, Rejection> {
+    #[inline(always)]
+    fn admitted(&self) -> Held<&Inner, Passed> {
+        Held::new(&*self.0, Passed::admitted(&self.0.tell))
+    }
+
+    async fn admit(&self, cost: u32) -> Result<Held<&Inner, Passed>, Rejection> {
         let inner = &*self.0;
-        match inner.gcra.reserve(inner.now(), cost, inner.max_wait) {
-            Ok((Duration::ZERO, _)) => Ok(Call::begin(inner, || inner)),
-            Ok((wait, slot)) => Pace::new(inner, slot, wait).await,
-            Err(refusal) => Err(inner.refuse(refusal)),
-        }
+        let passed = match inner.enter(cost, || inner) {
+            Entry::Now(passed) => passed,
+            Entry::Later(pace) => pace.await?,
+            Entry::Never(rejection) => return Err(rejection),
+        };
+        Ok(Held::new(inner, passed))
     }
 
     /// Runs `future` when it has a token, which it waits for as [`acquire`](Self::acquire) does.
@@ -143,7 +147,7 @@ impl RateLimiter {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let mut call = self.admit(1).await?;
+        let call = self.admit(1).await?;
         let result = future.await;
         call.end(result.as_ref());
         result
@@ -203,11 +207,9 @@ pub struct RateLimiterSnapshot {
 }
 
 /// Tokens of a [`RateLimiter`], taken. Dropping it keeps them spent; [`refund`](Self::refund) gives them back.
-#[derive(Debug)]
 pub struct Token<'a> {
-    inner: &'a Inner,
     slot: Slot,
-    call: Call<&'a Inner>,
+    call: Held<&'a Inner, Passed>,
 }
 
 impl Token<'_> {
@@ -217,15 +219,26 @@ impl Token<'_> {
     /// be replaced is not given back, since the bucket could then hold more than its due; the limiter is stricter for a
     /// period at most.
     pub fn refund(mut self) {
-        self.inner.gcra.cancel(self.slot);
-        self.call.cancel();
+        self.call.with(|inner, passed| {
+            inner.gcra.cancel(self.slot);
+            passed.cancel(inner);
+        });
     }
 }
 
 impl Drop for Token<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            Guard::<(), ()>::end(&mut self.call, Ok(&()));
+            self.call.with(|inner, passed| passed.end(inner, NOT_KNOWN));
         }
     }
 }
+
+impl fmt::Debug for Token<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+/// What follows a check is not known to the limiter.
+const NOT_KNOWN: Result<&(), &()> = Ok(&());

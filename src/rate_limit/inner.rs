@@ -14,11 +14,11 @@ use tokio::time::Sleep;
 
 use super::Rate;
 use crate::{
-    classify::{Classify, ResultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventKind, Tell},
-    guarded::Guard,
+    guarded::{Entry, Held, Telling, Ticket, Told},
+    hold::Hold,
     state::gcra::{Gcra, Refusal, Slot},
 };
 
@@ -37,6 +37,7 @@ impl Inner {
         self.time.now()
     }
 
+    #[inline(never)]
     pub(super) fn refuse(&self, refusal: Refusal) -> Rejection {
         let retry_after = match refusal {
             Refusal::Wait(wait) => Some(wait),
@@ -51,6 +52,20 @@ impl Inner {
         self.gcra.check(self.now(), cost).map_err(|refusal| self.refuse(refusal))
     }
 
+    /// Lets a call in, or has it wait until its tokens are due, for up to `max_wait`.
+    #[inline(always)]
+    pub(super) fn enter<H: Deref<Target = Self>>(
+        &self,
+        cost: u32,
+        holder: impl FnOnce() -> H,
+    ) -> Entry<Passed, Pace<H>> {
+        match self.gcra.reserve(self.now(), cost, self.max_wait) {
+            Ok((Duration::ZERO, _)) => Entry::Now(Passed::admitted(&self.tell)),
+            Ok((wait, slot)) => Entry::Later(Pace::new(holder(), slot, wait)),
+            Err(refusal) => Entry::Never(self.refuse(refusal)),
+        }
+    }
+
     /// Takes tokens that are there now, and may be given back.
     pub(super) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
         match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
@@ -60,63 +75,29 @@ impl Inner {
     }
 }
 
-/// Tokens that no call uses yet. Dropping them gives them back.
-#[derive(Debug)]
-pub(super) struct Tokens<H: Deref<Target = Inner>>(Option<(H, Slot)>);
+/// Tokens that no call uses yet.
+pub(super) type Tokens<H> = Held<H, Slot>;
 
-impl<H: Deref<Target = Inner>> Tokens<H> {
-    pub(super) fn new(holder: H, slot: Slot) -> Self {
-        Self(Some((holder, slot)))
-    }
-
-    /// They are used.
-    pub(super) fn spend(mut self) -> H {
-        self.0.take().expect("tokens are spent once").0
+impl Ticket<Inner> for Slot {
+    /// They are given back.
+    fn cancel(self, inner: &Inner) {
+        inner.gcra.cancel(self);
     }
 }
 
-impl<H: Deref<Target = Inner>> Drop for Tokens<H> {
-    fn drop(&mut self) {
-        if let Some((holder, slot)) = self.0.take() {
-            holder.gcra.cancel(slot);
-        }
+/// A call that was let in. Nothing is to be released at its end.
+pub(crate) type Passed = Told<Inner>;
+
+impl Telling<Inner> for Inner {
+    fn tell(&self) -> Option<&Tell> {
+        Some(&self.tell)
     }
 }
 
-/// A call that was let in, for those who listen. Nothing is to be released at its end.
-#[derive(Debug)]
-pub(crate) struct Call<H: Deref<Target = Inner>>(Option<H>);
-
-impl<H: Deref<Target = Inner>> Call<H> {
-    /// The call begins. A limiter without an observer holds nothing for it.
-    pub(super) fn begin(inner: &Inner, holder: impl FnOnce() -> H) -> Self {
-        let call = Self(inner.tell.is_on().then(holder));
-        inner.tell.event(|| EventKind::Admitted);
-        call
-    }
-
-    fn finish(&mut self, verdict: Verdict) {
-        if let Some(holder) = self.0.take() {
-            holder.tell.event(|| EventKind::Completed { verdict, elapsed: None });
-        }
-    }
-
-    pub(super) fn cancel(&mut self) {
-        if let Some(holder) = self.0.take() {
-            holder.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
-        }
-    }
-}
-
-impl<H: Deref<Target = Inner>, T, E> Guard<T, E> for Call<H> {
-    fn end(&mut self, result: Result<&T, &E>) {
-        self.finish(ResultClassifier.classify(result));
-    }
-}
-
-impl<H: Deref<Target = Inner>> Drop for Call<H> {
-    fn drop(&mut self) {
-        self.cancel();
+impl Telling<Inner> for Option<Hold<Inner>> {
+    #[inline(always)]
+    fn tell(&self) -> Option<&Tell> {
+        self.as_ref().map(|inner| &inner.tell)
     }
 }
 
@@ -128,7 +109,7 @@ pin_project! {
     where
         H: Deref<Target = Inner>,
     {
-        tokens: Waiting<H>,
+        tokens: Option<Held<H, Awaited>>,
         #[pin]
         sleep: Sleep,
         wait: Duration,
@@ -137,33 +118,31 @@ pin_project! {
 
 impl<H: Deref<Target = Inner>> Pace<H> {
     pub(super) fn new(holder: H, slot: Slot, wait: Duration) -> Self {
-        let tokens = Waiting(Some(Tokens::new(holder, slot)));
+        // Before the timer, which panics outside of a runtime.
+        let tokens = Some(Held::new(holder, Awaited(slot)));
         Self { tokens, sleep: tokio::time::sleep(wait), wait }
     }
 }
 
-impl<H: Deref<Target = Inner> + Clone> Future for Pace<H> {
-    type Output = Result<Call<H>, Rejection>;
+impl<H: Deref<Target = Inner>> Future for Pace<H> {
+    type Output = Result<Passed, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         ready!(this.sleep.poll(cx));
-        let holder = this.tokens.0.take().expect("polled after it ended").spend();
+        let (holder, _) = this.tokens.take().expect("polled after it ended").release();
         let waited = *this.wait;
         holder.tell.event(|| EventKind::PermitAwaited { waited });
-        Poll::Ready(Ok(Call::begin(&holder, || holder.clone())))
+        Poll::Ready(Ok(Passed::admitted(&holder.tell)))
     }
 }
 
-/// Says that the call was cancelled if it is dropped while it waits.
-struct Waiting<H: Deref<Target = Inner>>(Option<Tokens<H>>);
+/// Tokens that are waited for: the call is cancelled if they are dropped meanwhile.
+struct Awaited(Slot);
 
-impl<H: Deref<Target = Inner>> Drop for Waiting<H> {
-    fn drop(&mut self) {
-        let Some(mut tokens) = self.0.take() else { return };
-        if let Some((holder, slot)) = tokens.0.take() {
-            holder.gcra.cancel(slot);
-            holder.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
-        }
+impl Ticket<Inner> for Awaited {
+    fn cancel(self, inner: &Inner) {
+        inner.gcra.cancel(self.0);
+        inner.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }

@@ -2,7 +2,6 @@ use std::{
     fmt,
     future::Future,
     marker::PhantomData,
-    mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,18 +13,19 @@ use tower_service::Service;
 use super::{
     Cost, One, RateLimiter,
     future::{ResponseFuture, WaitFuture},
-    inner::{Call, Inner, Pace, Tokens},
+    inner::{Inner, Passed, Tokens},
 };
 use crate::{
-    error::FromRejection,
-    guarded::Guarded,
+    error::{FromRejection, Rejection},
+    guarded::{Deferred, Guarded},
     hold::Hold,
+    lent::{Bare, Owned},
     readiness::{Backpressure, Reject, Wait},
 };
 
 /// Service made by [`RateLimitLayer`](super::RateLimitLayer).
 pub struct RateLimitService<S, C = One, M = Reject> {
-    inner: S,
+    inner: Bare<S>,
     limiter: RateLimiter,
     cost: C,
     reserved: Option<Reserved>,
@@ -48,7 +48,7 @@ impl<S> RateLimitService<S> {
 
 impl<S, C, M> RateLimitService<S, C, M> {
     pub(super) fn with(inner: S, limiter: &RateLimiter, cost: C) -> Self {
-        Self { inner, limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
+        Self { inner: Bare::new(inner), limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
     }
 
     /// The limiter.
@@ -58,34 +58,54 @@ impl<S, C, M> RateLimitService<S, C, M> {
 
     /// The service within.
     pub fn get_ref(&self) -> &S {
-        &self.inner
+        &self.inner.inner
     }
 
     /// The service within, mutably.
     pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
+        &mut self.inner.inner
     }
 
     /// Takes the service out again.
     pub fn into_inner(self) -> S {
-        self.inner
+        self.inner.inner
     }
 
-    fn begin(&self) -> Call<Hold<Inner>> {
-        Call::begin(&self.limiter.0, || self.limiter.0.hold())
+    /// What the future of a call owns: nothing, when nobody listens.
+    #[inline(always)]
+    fn parts(&self) -> Option<Hold<Inner>> {
+        self.limiter.0.tell.is_on().then(|| self.limiter.0.hold())
+    }
+
+    /// Makes the call if it was let in.
+    #[inline(always)]
+    fn pass<Req>(&mut self, verdict: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
+    where
+        S: Service<Req>,
+    {
+        let (parts, call) = match verdict {
+            Ok(()) => {
+                let parts = self.parts();
+                let passed = Passed::admitted(&self.limiter.0.tell);
+                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.inner.call(request)));
+                (parts, call)
+            }
+            Err(rejection) => (None, Guarded::refused(rejection)),
+        };
+        ResponseFuture::new(Owned::new(parts, call))
     }
 }
 
 /// A clone starts without a reservation.
 impl<S: Clone, C: Clone, M> Clone for RateLimitService<S, C, M> {
     fn clone(&self) -> Self {
-        Self::with(self.inner.clone(), &self.limiter, self.cost.clone())
+        Self::with(self.get_ref().clone(), &self.limiter, self.cost.clone())
     }
 }
 
 impl<S: fmt::Debug, C, M> fmt::Debug for RateLimitService<S, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimitService").field("inner", &self.inner).field("limiter", &self.limiter).finish()
+        f.debug_struct("RateLimitService").field("inner", self.get_ref()).field("limiter", &self.limiter).finish()
     }
 }
 
@@ -100,18 +120,13 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.inner.poll_ready(cx)
     }
 
     // 1 RMW and one clock read; a refusal, no RMW. Without an observer nothing is held, and nothing allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(match self.limiter.0.check(self.cost.cost(&request)) {
-            Ok(()) => {
-                let guard = self.begin();
-                Guarded::Calling { future: self.inner.call(request), guard }
-            }
-            Err(rejection) => Guarded::refused(rejection),
-        })
+        let verdict = self.limiter.0.check(self.cost.cost(&request));
+        self.pass(verdict, request)
     }
 }
 
@@ -126,7 +141,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // The service first: a token is taken only when it can be used, and given back when it no longer can.
-        let ready = self.inner.poll_ready(cx);
+        let ready = self.inner.inner.poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
             self.reserved = None;
             return ready;
@@ -153,21 +168,15 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let due = match self.reserved.take() {
+        let verdict = match self.reserved.take() {
             Some(Reserved { tokens, sleep: None }) => {
-                tokens.spend();
+                tokens.release();
                 Ok(())
             }
             // Called without having been ready. That is the service's to complain about; the rate holds all the same.
             _ => self.limiter.0.check(1),
         };
-        ResponseFuture::new(match due {
-            Ok(()) => {
-                let guard = self.begin();
-                Guarded::Calling { future: self.inner.call(request), guard }
-            }
-            Err(rejection) => Guarded::refused(rejection),
-        })
+        self.pass(verdict, request)
     }
 }
 
@@ -182,24 +191,15 @@ where
     type Future = WaitFuture<S, Req>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.inner.inner.poll_ready(cx)
     }
 
     // As in the refusing mode when the tokens are there; the service is cloned only by a call that waits.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let limiter = &self.limiter.0;
-        match limiter.gcra.reserve(limiter.now(), self.cost.cost(&request), limiter.max_wait) {
-            Ok((Duration::ZERO, _)) => {
-                let guard = self.begin();
-                WaitFuture::responding(Guarded::Calling { future: self.inner.call(request), guard })
-            }
-            Ok((wait, slot)) => {
-                let pace = Pace::new(limiter.hold(), slot, wait);
-                // The instance that was polled ready makes the call; its clone takes its place.
-                let clone = self.inner.clone();
-                WaitFuture::waiting(mem::replace(&mut self.inner, clone), request, pace)
-            }
-            Err(refusal) => WaitFuture::responding(Guarded::refused(limiter.refuse(refusal))),
-        }
+        let entry = self.limiter.0.enter(self.cost.cost(&request), || self.limiter.0.hold());
+        let parts = self.parts();
+        let call = Deferred::enter(&parts, entry, &mut self.inner, request);
+        WaitFuture::new(Owned::new(parts, call))
     }
 }

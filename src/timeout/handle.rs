@@ -8,12 +8,17 @@ use std::{
     time::Duration,
 };
 
-use super::{TimeoutLayer, future::ResponseFuture};
+use super::{
+    TimeoutLayer,
+    future::ResponseFuture,
+    timed::{Timed, Voice},
+};
 use crate::{
     deadline::NEVER,
     error::FromRejection,
     event::{Observer, Pattern, Tell},
     hold::Shared,
+    lent::{Bare, Owned},
     name::Name,
     state::time::nanos_of,
 };
@@ -24,7 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Timeout(pub(super) Shared<Inner>);
 
-pub(super) struct Inner {
+pub(crate) struct Inner {
     /// In nanoseconds, or [`NEVER`]; `nanos_of` saturates to it.
     limit: AtomicU64,
     pub(super) tell: Tell,
@@ -85,7 +90,15 @@ impl Timeout {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        ResponseFuture::begin(self, self.nanos(), || future).await
+        self.begin(self.nanos(), || future).await
+    }
+
+    /// `after` in nanoseconds, or [`NEVER`].
+    #[inline(always)]
+    pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
+        let voice = Voice::of(self);
+        let call = Timed::begin(&voice, after, || Bare::new(start()));
+        ResponseFuture::new(Owned::new(voice, call))
     }
 
     /// How it is set.

@@ -75,6 +75,7 @@ pub mod future;
 mod handle;
 mod layer;
 mod service;
+mod timed;
 
 pub use handle::{Timeout, TimeoutBuilder, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};

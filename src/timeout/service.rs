@@ -56,15 +56,17 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the limit and a few
     // accesses to a thread-local; no RMW, no clock, no timer, no allocation.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = self.limits.limit(&request).map_or_else(|| self.timeout.nanos(), nanos_of);
         let inner = &mut self.inner;
-        ResponseFuture::begin(&self.timeout, limit, || inner.call(request))
+        self.timeout.begin(limit, || inner.call(request))
     }
 }

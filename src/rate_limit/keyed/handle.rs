@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use super::layer::Call;
+use super::layer::Passed;
 use crate::{
     classify::Verdict,
     clock::{Clock, TimeSource},
     error::{ConfigError, FromRejection, Rejection},
     event::{EventKind, Observer, Pattern, Tell},
-    guarded::Guard,
+    guarded::Held,
     hold::Shared,
     name::Name,
     rate_limit::{Rate, builder::check_rate},
@@ -134,9 +134,10 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         E: FromRejection,
     {
         self.take(key)?;
-        let mut call = Call::begin(&self.shared);
+        let shared = &*self.shared;
+        let held = Held::new(shared, Passed::admitted(&shared.tell));
         let result = future.await;
-        call.end(result.as_ref());
+        held.end(result.as_ref());
         result
     }
 

@@ -1,6 +1,7 @@
 use std::{
     borrow::Borrow,
     fmt,
+    future::Future,
     hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
     task::{Context, Poll},
@@ -11,11 +12,11 @@ use tower_service::Service;
 
 use super::{KeyedRateLimiter, handle::Inner};
 use crate::{
-    classify::{Classify, ResultClassifier},
-    error::FromRejection,
-    event::EventKind,
-    guarded::{Guard, Guarded, guarded_future},
-    hold::{Hold, Shared},
+    error::{FromRejection, Rejection},
+    event::Tell,
+    guarded::{Guarded, Telling, Told},
+    hold::Hold,
+    lent::{Bare, Owned, response_future},
 };
 
 /// What happens to a request that has no key.
@@ -167,46 +168,37 @@ where
             (None, WithoutKey::Pass) => Ok(()),
             (None, WithoutKey::Refuse) => Err(shared.refuse()),
         };
-        let inner = match verdict {
+        let (parts, call) = match verdict {
             Ok(()) => {
-                let guard = Call::begin(shared);
-                Guarded::Calling { future: self.inner.call(request), guard }
+                let parts = shared.tell.is_on().then(|| shared.hold());
+                let passed = Passed::admitted(&shared.tell);
+                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.call(request)));
+                (parts, call)
             }
-            Err(rejection) => Guarded::refused(rejection),
+            Err(rejection) => (None, Guarded::refused(rejection)),
         };
-        KeyedResponseFuture::new(inner)
+        KeyedResponseFuture::new(Owned::new(parts, call))
     }
 }
 
-/// A call that was let in, for those who listen.
-pub(super) struct Call(Option<Hold<Inner>>);
+/// A call that was let in. Nothing is to be released at its end.
+pub(super) type Passed = Told<Inner>;
 
-impl Call {
-    pub(super) fn begin(inner: &Shared<Inner>) -> Self {
-        let call = Self(inner.tell.is_on().then(|| inner.hold()));
-        inner.tell.event(|| EventKind::Admitted);
-        call
+impl Telling<Inner> for Inner {
+    fn tell(&self) -> Option<&Tell> {
+        Some(&self.tell)
     }
 }
 
-impl<T, E> Guard<T, E> for Call {
-    fn end(&mut self, result: Result<&T, &E>) {
-        if let Some(inner) = self.0.take() {
-            let verdict = ResultClassifier.classify(result);
-            inner.tell.event(|| EventKind::Completed { verdict, elapsed: None });
-        }
+impl Telling<Inner> for Option<Hold<Inner>> {
+    fn tell(&self) -> Option<&Tell> {
+        self.as_ref().map(|inner| &inner.tell)
     }
 }
 
-impl Drop for Call {
-    fn drop(&mut self) {
-        if let Some(inner) = self.0.take() {
-            inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
-        }
-    }
-}
-
-guarded_future! {
+response_future! {
     /// Future of [`KeyedRateLimitService`].
-    KeyedResponseFuture under Call
+    pub struct KeyedResponseFuture<F> =
+        Owned<Option<Hold<Inner>>, Guarded<Bare<F>, Passed>>;
+    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

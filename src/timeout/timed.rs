@@ -1,0 +1,233 @@
+//! A call with a limit of time.
+
+use std::{
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    task::coop::{Unconstrained, unconstrained},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    Timeout,
+    handle::{Inner, duration_of},
+};
+use crate::{
+    classify::{Classify, ResultClassifier},
+    clock,
+    deadline::{self, Limit},
+    error::Rejection,
+    event::{EventKind, Tell},
+    hold::Hold,
+    lent::{Cancel, Owner, Stage},
+    state::time::nanos_of,
+};
+
+/// What a call is lent by the timeout `K`: there may be two in a stack.
+pub(crate) trait Timing<K> {
+    /// To whom the timeout speaks, if anybody listens.
+    fn tell(&self) -> Option<&Tell>;
+
+    /// The refusal of a call that took too long, told to whom it concerns.
+    fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
+}
+
+/// The timeout of a layer of its own.
+pub(crate) struct Alone;
+
+/// What the future of a layer's call owns of its timeout: a name that is free to copy, unless somebody listens.
+pub(crate) enum Voice {
+    Quiet(&'static str),
+    Held(Hold<Inner>),
+}
+
+impl Voice {
+    #[inline(always)]
+    pub(super) fn of(timeout: &Timeout) -> Self {
+        match timeout.name().as_static() {
+            Some(name) if !timeout.0.tell.is_on() => Self::Quiet(name),
+            _ => Self::Held(timeout.0.hold()),
+        }
+    }
+}
+
+impl Owner for Voice {
+    type Parts = Self;
+
+    #[inline(always)]
+    fn parts(&self) -> &Self {
+        self
+    }
+}
+
+impl Timing<Alone> for Voice {
+    #[inline(always)]
+    fn tell(&self) -> Option<&Tell> {
+        match self {
+            Self::Quiet(_) => None,
+            Self::Held(inner) => Some(&inner.tell),
+        }
+    }
+
+    fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
+        match self {
+            Self::Quiet(name) => Rejection::timed_out(*name, after, attempted),
+            Self::Held(inner) => inner.time_out(after, attempted),
+        }
+    }
+}
+
+impl Inner {
+    #[cold]
+    pub(crate) fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
+        self.tell.reject(Rejection::timed_out(self.tell.name().clone(), after, attempted))
+    }
+}
+
+pin_project! {
+    #[project = TimedProj]
+    pub(crate) enum Timed<C, K> {
+        Calling {
+            #[pin]
+            call: C,
+            // Registered when the inner call is pending for the first time. Not subject to tokio's cooperative budget:
+            // an inner future that uses it up at each poll would starve the timer.
+            #[pin]
+            sleep: Option<Unconstrained<Sleep>>,
+            limit: Limit,
+            // What the rejection reports, in nanoseconds.
+            after: u64,
+            // When the call began, if somebody listens.
+            started: Option<Instant>,
+            ended: bool,
+        },
+        Late {
+            rejection: Option<Rejection>,
+            timeout: PhantomData<fn() -> K>,
+        },
+    }
+}
+
+impl<C, K> Timed<C, K> {
+    /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER).
+    #[inline(always)]
+    pub(crate) fn begin<P: Timing<K>>(parts: &P, after: u64, start: impl FnOnce() -> C) -> Self {
+        let (mut limit, mut after) = (Limit::Within(after), after);
+        // A deadline from outside that nobody but us will enforce.
+        if let Some(at) = deadline::advised() {
+            let left = nanos_of(at.saturating_duration_since(clock::instant()));
+            if left == 0 {
+                let rejection = Some(parts.time_out(duration_of(after), false));
+                return Self::Late { rejection, timeout: PhantomData };
+            }
+            if left < after {
+                (limit, after) = (Limit::Until(Some(at)), left);
+            }
+        }
+        let (call, started) = match parts.tell() {
+            Some(tell) if tell.is_on() => Self::observed(tell, &mut limit, start),
+            _ => (limit.enter(start), None),
+        };
+        Self::Calling { call, sleep: None, limit, after, started, ended: false }
+    }
+
+    #[inline(never)]
+    fn observed(tell: &Tell, limit: &mut Limit, start: impl FnOnce() -> C) -> (C, Option<Instant>) {
+        /// The call, if the observer or the service panics.
+        struct Begun<'a>(&'a Tell, Instant);
+
+        impl Drop for Begun<'_> {
+            fn drop(&mut self) {
+                self.0.event(|| EventKind::Cancelled { admitted: true, elapsed: Some(since(self.1)) });
+            }
+        }
+
+        let begun = Begun(tell, clock::instant());
+        tell.event(|| EventKind::Admitted);
+        let call = limit.enter(start);
+        let started = begun.1;
+        std::mem::forget(begun);
+        (call, Some(started))
+    }
+}
+
+fn since(started: Instant) -> Duration {
+    clock::instant().saturating_duration_since(started)
+}
+
+impl<P, C, K> Cancel<P> for Timed<C, K>
+where
+    P: Timing<K>,
+    C: Cancel<P>,
+{
+    fn cancel(mut self: Pin<&mut Self>, parts: &P) {
+        if let TimedProj::Calling { call, started, ended: false, .. } = self.as_mut().project() {
+            let started = *started;
+            call.cancel(parts);
+            self.set(Self::Late { rejection: None, timeout: PhantomData });
+            if let Some(tell) = parts.tell() {
+                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: started.map(since) });
+            }
+        }
+    }
+}
+
+impl<P, C, K, T, E> Stage<P> for Timed<C, K>
+where
+    P: Timing<K>,
+    C: Stage<P, Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, parts: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let after = match self.as_mut().project() {
+            TimedProj::Late { rejection, .. } => {
+                return Poll::Ready(Err(rejection.take().expect("polled after it ended").into()));
+            }
+            TimedProj::Calling { mut call, mut sleep, limit, after, started, ended } => {
+                // A response that is there wins over the timer.
+                if let Poll::Ready(result) = limit.enter(|| call.as_mut().poll(parts, cx)) {
+                    *ended = true;
+                    if let Some(started) = started
+                        && let Some(tell) = parts.tell()
+                    {
+                        let verdict = ResultClassifier.classify(result.as_ref());
+                        tell.event(|| EventKind::Completed { verdict, elapsed: Some(since(*started)) });
+                    }
+                    return Poll::Ready(result);
+                }
+                if *after != 0 {
+                    if sleep.is_none() {
+                        let mut deadline = limit.deadline();
+                        // A deadline from outside may have been put around the call after it was made.
+                        if let Some(at) = deadline::advised()
+                            && deadline.is_none_or(|own| at < own)
+                        {
+                            *after = nanos_of(at.saturating_duration_since(clock::instant()));
+                            deadline = Some(at);
+                        }
+                        let Some(deadline) = deadline else { return Poll::Pending };
+                        sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+                    }
+                    if let Some(sleep) = sleep.as_pin_mut() {
+                        ready!(sleep.poll(cx));
+                    }
+                }
+                *ended = true;
+                call.cancel(parts);
+                *after
+            }
+        };
+        // Drops the inner future before anybody hears of it: what it held is free by then, even if the observer panics.
+        self.set(Self::Late { rejection: None, timeout: PhantomData });
+        Poll::Ready(Err(parts.time_out(duration_of(after), true).into()))
+    }
+}
