@@ -100,6 +100,12 @@ where
         self.0.as_ref().map(|(holder, ticket)| (&**holder, ticket))
     }
 
+    /// The ticket, to change it.
+    #[inline(always)]
+    pub(crate) fn ticket(&mut self) -> &mut K {
+        &mut self.0.as_mut().expect("a ticket is used up last").1
+    }
+
     /// Hands the ticket to somebody else.
     #[inline(always)]
     pub(crate) fn release(mut self) -> (H, K) {

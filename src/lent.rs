@@ -96,6 +96,15 @@ pub(crate) trait Owner {
     fn parts(&self) -> &Self::Parts;
 }
 
+impl<T> Owner for Hold<T> {
+    type Parts = T;
+
+    #[inline(always)]
+    fn parts(&self) -> &T {
+        self
+    }
+}
+
 /// For a call that was refused, or that nobody listens to: there is nothing to own.
 impl<T> Owner for Option<Hold<T>> {
     type Parts = Self;

@@ -1,14 +1,11 @@
 use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 
-use super::{
-    Backoff, RetryBudget, RetryBuilder, RetryLayer,
-    builder::check_attempts,
-    inner::{Call, Inner, Next},
-};
+use super::{Backoff, RetryBudget, RetryBuilder, RetryLayer, builder::check_attempts, inner::Inner};
 use crate::{
-    classify::{Classify, DefaultClassifier},
+    classify::{Classify, DefaultClassifier, Verdict},
     deadline::Watched,
     error::{AsRejection, ConfigError},
+    guarded::{Held, tell_admitted},
     hold::Shared,
     name::Name,
 };
@@ -94,30 +91,33 @@ impl Retry {
         Fut: Future<Output = Result<T, E>>,
     {
         let inner = &*self.0;
-        let mut call = Call::begin(inner);
+        let mut held = Held::new(inner, tell_admitted(&inner.tell, inner, inner.begin()));
         let mut number = 1;
         loop {
             let (result, exhausted) = Watched::new(attempt(number)).await;
-            let idempotent = || inner.idempotent;
-            match inner.judge(&mut call.course, &classify, result.as_ref(), true, idempotent, exhausted) {
-                Next::Answer(verdict) => {
-                    call.finish(verdict);
-                    return result;
-                }
-                Next::Retry(delay) => {
-                    // A failed response may hold a connection, and is dropped before the delay.
-                    let error = result.err();
-                    tokio::time::sleep(delay).await;
-                    if let Some(error) = error
-                        && inner.is_late(&call.course)
-                    {
-                        call.give_up();
-                        return Err(error);
-                    }
-                    number = call.course.next();
-                    call.course.sent();
-                }
+            let verdict = classify.classify(result.as_ref());
+            let delay = if verdict == Verdict::Success {
+                inner.succeeded();
+                None
+            } else {
+                let idempotent = || inner.idempotent;
+                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, idempotent, exhausted)
+            };
+            let Some(delay) = delay else {
+                held.with(|inner, course| inner.finish(course, verdict));
+                return result;
+            };
+            // A failed response may hold a connection, and is dropped before the delay.
+            let error = result.err();
+            tokio::time::sleep(delay).await;
+            if let Some(error) = error
+                && inner.is_late(held.ticket())
+            {
+                held.with(|inner, course| inner.give_up(course));
+                return Err(error);
             }
+            number = held.ticket().next();
+            held.ticket().sent();
         }
     }
 

@@ -44,43 +44,40 @@ pub(crate) struct Course {
     owed: bool,
 }
 
-/// What to do with a result.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// It is the answer.
-    Answer(Verdict),
-    /// Try again after this delay.
-    Retry(Duration),
-}
-
 impl Inner {
     /// The call begins. Reads the clock only when there is a deadline of its own.
-    fn begin(&self) -> Course {
+    #[inline]
+    pub(super) fn begin(&self) -> Course {
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
         Course { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
     }
 
-    /// Judges the result of an attempt.
+    /// An attempt succeeded.
+    #[inline]
+    pub(super) fn succeeded(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
+    /// The delay after which another attempt is to be made, if the result of this one, which is not a success, is not
+    /// the answer.
     ///
     /// `copied` is whether the request is there for another attempt, `idempotent` whether it was declared so, and
     /// `exhausted` whether the result comes from a retry within that has given up.
-    pub(crate) fn judge<T, E, C: Classify<T, E>>(
+    #[allow(clippy::too_many_arguments)] // what is known of the attempt
+    #[inline(never)]
+    pub(super) fn judge<T, E, C: Classify<T, E>>(
         &self,
         course: &mut Course,
+        verdict: Verdict,
         classify: &C,
         result: Result<&T, &E>,
         copied: bool,
         idempotent: impl FnOnce() -> bool,
         exhausted: bool,
-    ) -> Next {
-        let verdict = classify.classify(result);
+    ) -> Option<Duration> {
         course.verdict = verdict;
-        if verdict == Verdict::Success {
-            if let Some(budget) = &self.budget {
-                budget.deposit();
-            }
-            return Next::Answer(verdict);
-        }
         let rejection = result.err().and_then(|error| classify.rejection(error));
         // No copy is made for the last attempt. A retry of a single attempt has nothing that could be exhausted.
         let may_repeat = self.may_repeat(course);
@@ -89,7 +86,7 @@ impl Inner {
             if exhausted {
                 deadline::mark_exhausted();
             }
-            return Next::Answer(verdict);
+            return None;
         }
         let hint = match rejection {
             Some(Rejection::RateLimited { retry_after, .. }) => *retry_after,
@@ -97,14 +94,12 @@ impl Inner {
             Some(_) => None,
             None => classify.retry_after(result),
         };
-        match self.schedule(course, hint, exhausted || !may_repeat) {
-            Some(delay) => Next::Retry(delay),
-            None => {
-                // A retry outside should not multiply what was given up here.
-                deadline::mark_exhausted();
-                Next::Answer(verdict)
-            }
+        let delay = self.schedule(course, hint, exhausted || !may_repeat);
+        if delay.is_none() {
+            // A retry outside should not multiply what was given up here.
+            deadline::mark_exhausted();
         }
+        delay
     }
 
     fn deserves(&self, verdict: Verdict, rejection: Option<&Rejection>, idempotent: impl FnOnce() -> bool) -> bool {
@@ -154,16 +149,18 @@ impl Inner {
     }
 
     /// Whether more attempts may follow the one that was made last.
+    #[inline]
     pub(crate) fn may_repeat(&self, course: &Course) -> bool {
         course.made < self.max_attempts()
     }
 
+    #[inline]
     pub(crate) fn max_attempts(&self) -> u32 {
         self.max_attempts.load(Ordering::Relaxed)
     }
 
-    fn settle(&self, course: &mut Course) {
-        if std::mem::take(&mut course.owed)
+    fn settle(&self, course: &Course) {
+        if course.owed
             && let Some(budget) = &self.budget
         {
             budget.give_back();
@@ -171,21 +168,23 @@ impl Inner {
     }
 
     /// The attempt that was scheduled is not sent after all: the last result is the answer.
-    fn give_up(&self, course: &Course) -> Verdict {
+    pub(super) fn give_up(&self, course: Course) {
         deadline::mark_exhausted();
         self.tell.event(|| EventKind::RetriesExhausted { attempts: course.made });
-        course.verdict
+        let verdict = course.verdict;
+        self.finish(course, verdict);
     }
 
     /// The call ended. A token for a retry that was not sent goes back.
-    pub(crate) fn finish(&self, course: &mut Course, verdict: Verdict) {
-        self.settle(course);
+    #[inline]
+    pub(super) fn finish(&self, course: Course, verdict: Verdict) {
+        self.settle(&course);
         self.tell.event(|| EventKind::Completed { verdict, elapsed: None });
     }
 
     /// The call was dropped.
-    pub(crate) fn cancel(&self, course: &mut Course) {
-        self.settle(course);
+    pub(super) fn cancel(&self, course: Course) {
+        self.settle(&course);
         self.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
@@ -205,53 +204,5 @@ impl Course {
     /// The earliest deadline that an attempt must not begin after.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
-    }
-}
-
-/// Access to the [`Inner`] for what holds it in one way or another.
-pub(crate) trait Retrying {
-    fn retry(&self) -> &Inner;
-}
-
-impl Retrying for &Inner {
-    fn retry(&self) -> &Inner {
-        self
-    }
-}
-
-/// One call. Dropping it before it ended is its cancellation.
-#[derive(Debug)]
-pub(crate) struct Call<H: Retrying> {
-    pub(crate) holder: H,
-    pub(crate) course: Course,
-    ended: bool,
-}
-
-impl<H: Retrying> Call<H> {
-    pub(crate) fn begin(holder: H) -> Self {
-        let course = holder.retry().begin();
-        // Guarded before the observer is told: if it panics, the call still has an end.
-        let call = Self { holder, course, ended: false };
-        call.holder.retry().tell.event(|| EventKind::Admitted);
-        call
-    }
-
-    pub(crate) fn finish(&mut self, verdict: Verdict) {
-        self.ended = true;
-        self.holder.retry().finish(&mut self.course, verdict);
-    }
-
-    /// Ends the call with the last result, instead of the attempt that was scheduled.
-    pub(crate) fn give_up(&mut self) {
-        let verdict = self.holder.retry().give_up(&self.course);
-        self.finish(verdict);
-    }
-}
-
-impl<H: Retrying> Drop for Call<H> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.holder.retry().cancel(&mut self.course);
-        }
     }
 }

@@ -101,6 +101,7 @@ mod handle;
 mod inner;
 mod layer;
 mod repeat;
+mod repeated;
 mod service;
 
 pub use backoff::{Backoff, Delays, Jitter};

@@ -9,11 +9,13 @@ use tower_service::Service;
 use super::{
     Cloned, Repeat, Retry,
     future::ResponseFuture,
-    inner::{Call, Inner, Retrying},
+    inner::Inner,
+    repeated::{Repeated, Repeating, Supplying},
 };
 use crate::{
     classify::{Classify, DefaultClassifier},
-    hold::{Hold, Shared},
+    hold::Shared,
+    lent::{Bare, Owned},
 };
 
 /// Service made by [`RetryLayer`](super::RetryLayer).
@@ -34,15 +36,34 @@ pub(super) struct Site<S, C, Q> {
     template: Mutex<S>,
 }
 
-impl<S: Clone, C, Q> Site<S, C, Q> {
-    pub(super) fn service(&self) -> S {
-        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl<S: Clone, C, Q> Supplying<Bare<S>> for Site<S, C, Q> {
+    fn service(&self) -> Bare<S> {
+        Bare::new(self.template.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
-impl<S, C, Q> Retrying for Hold<Site<S, C, Q>> {
-    fn retry(&self) -> &Inner {
-        &self.retry.0
+impl<S, C, Q> Repeating for Site<S, C, Q> {
+    type Parts = ();
+    type Classifier = C;
+    type Repeat = Q;
+
+    #[inline(always)]
+    fn retry(&self) -> Option<&Inner> {
+        Some(&self.retry.0)
+    }
+
+    fn attempts(&self) -> &() {
+        &()
+    }
+
+    #[inline(always)]
+    fn classifier(&self) -> &C {
+        &self.classify
+    }
+
+    #[inline(always)]
+    fn repeat(&self) -> &Q {
+        &self.repeat
     }
 }
 
@@ -105,11 +126,10 @@ where
 
     // 2 RMWs on this thread's reference count and one load of the budget; no clock without a deadline of its own, no
     // allocation but what copying the request takes.
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = Call::begin(self.site.hold());
-        let site = &call.holder;
-        let copy = if site.retry().may_repeat(&call.course) { site.repeat.duplicate(&request) } else { None };
-        let attempt = self.inner.call(request);
-        ResponseFuture::new(call, attempt, copy)
+        let site = self.site.hold();
+        let call = Repeated::begin(&*site, request, |request| Bare::new(self.inner.call(request)));
+        ResponseFuture::new(Owned::new(site, call))
     }
 }
