@@ -178,6 +178,8 @@ pub(crate) enum Limit {
     Within(u64),
     /// It has; `None` is a limit so long that it is never reached.
     Until(Option<Instant>),
+    /// There is none: what is around stays as it is.
+    None,
 }
 
 impl Limit {
@@ -185,6 +187,9 @@ impl Limit {
     /// too. Costs a few moves to and from a thread-local, and no clock.
     #[inline]
     pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
+        if let Self::None = self {
+            return inside();
+        }
         let mut outer = Outer::save();
         AMBIENT.with(|ambient| {
             if let Self::Within(within) = *self {
@@ -220,7 +225,7 @@ impl Limit {
         }
         match *self {
             Self::Until(until) => until,
-            Self::Within(_) => None,
+            Self::Within(_) | Self::None => None,
         }
     }
 }

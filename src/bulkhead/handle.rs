@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones count together.
 #[derive(Clone)]
-pub struct Bulkhead(pub(super) Shared<Inner>);
+pub struct Bulkhead(pub(crate) Shared<Inner>);
 
 impl Bulkhead {
     /// A bulkhead with the defaults of [`BulkheadBuilder`], to be changed.

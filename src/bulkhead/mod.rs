@@ -82,3 +82,5 @@ pub use builder::BulkheadBuilder;
 pub use handle::{Bulkhead, BulkheadSnapshot, OwnedPermit, Permit};
 pub use layer::BulkheadLayer;
 pub use service::BulkheadService;
+
+pub(crate) use inner::{Acquire, Bounding, Inner, Permitted};

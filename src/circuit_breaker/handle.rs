@@ -18,7 +18,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share one circuit.
 #[derive(Clone)]
-pub struct CircuitBreaker(pub(super) Shared<Inner>);
+pub struct CircuitBreaker(pub(crate) Shared<Inner>);
 
 impl CircuitBreaker {
     /// A breaker with the defaults of [`CircuitBreakerBuilder`].

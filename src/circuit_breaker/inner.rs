@@ -23,27 +23,27 @@ const UNTIMED: Nanos = Nanos::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(super) circuit: Circuit,
-    pub(super) open_times: OpenTimes,
+    pub(crate) circuit: Circuit,
+    pub(crate) open_times: OpenTimes,
     /// Calls that take longer are slow.
-    pub(super) slow_after: Option<Duration>,
+    pub(crate) slow_after: Option<Duration>,
     /// There is an observer, or calls are timed.
-    pub(super) watched: bool,
+    pub(crate) watched: bool,
     /// Neither that, nor a time window: a healthy call has nobody to tell and nothing to write.
-    pub(super) quiet: bool,
-    pub(super) random: Random,
-    pub(super) waiters: WakerList,
-    pub(super) tell: Tell,
-    pub(super) time: TimeSource,
+    pub(crate) quiet: bool,
+    pub(crate) random: Random,
+    pub(crate) waiters: WakerList,
+    pub(crate) tell: Tell,
+    pub(crate) time: TimeSource,
 }
 
 /// How long the circuit stays open.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct OpenTimes {
-    pub(super) first: Duration,
-    pub(super) growth: f64,
-    pub(super) max: Duration,
-    pub(super) jitter: bool,
+pub(crate) struct OpenTimes {
+    pub(crate) first: Duration,
+    pub(crate) growth: f64,
+    pub(crate) max: Duration,
+    pub(crate) jitter: bool,
 }
 
 impl OpenTimes {
@@ -56,7 +56,7 @@ impl OpenTimes {
 }
 
 impl Inner {
-    pub(super) fn now(&self) -> Nanos {
+    pub(crate) fn now(&self) -> Nanos {
         self.time.now()
     }
 
@@ -67,7 +67,7 @@ impl Inner {
         self.tell.event(|| EventKind::StateChanged { from, to, generation, cause });
     }
 
-    pub(super) fn set(&self, to: CircuitState, open_for: Duration) {
+    pub(crate) fn set(&self, to: CircuitState, open_for: Duration) {
         match self.circuit.set(to, self.now(), open_for) {
             Some(transition) => self.changed(transition),
             None => self.waiters.wake_all(),
@@ -76,7 +76,7 @@ impl Inner {
 
     /// Lets a call in, or refuses it.
     #[inline(always)]
-    pub(super) fn admit(&self) -> Result<Admitted, Rejection> {
+    pub(crate) fn admit(&self) -> Result<Admitted, Rejection> {
         match self.take_place() {
             Ok(place) => Ok(place.begin(self)),
             Err(Refused(retry_after)) => Err(self.rejected(retry_after)),
@@ -84,7 +84,7 @@ impl Inner {
     }
 
     /// A place for a probe, if there is one and one is needed.
-    pub(super) fn take_probe(&self) -> Option<Place> {
+    pub(crate) fn take_probe(&self) -> Option<Place> {
         self.take_place().ok().filter(|place| place.is_probe())
     }
 
@@ -174,12 +174,12 @@ impl Inner {
         (Some(now), Some(elapsed), elapsed > limit)
     }
 
-    pub(super) fn refuses(&self) -> bool {
+    pub(crate) fn refuses(&self) -> bool {
         matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
     }
 
     /// The refusal of a call that was not let as far as the circuit.
-    pub(super) fn refuse(&self) -> Rejection {
+    pub(crate) fn refuse(&self) -> Rejection {
         self.rejected(self.circuit.time_left(|| self.now()))
     }
 
@@ -191,22 +191,22 @@ impl Inner {
 
 /// A place that no call uses yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place(circuit::Ticket);
+pub(crate) struct Place(circuit::Ticket);
 
 impl Place {
-    pub(super) fn is_probe(self) -> bool {
+    pub(crate) fn is_probe(self) -> bool {
         self.0.is_probe()
     }
 
     /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that it
     /// was given to another.
-    pub(super) fn is_current(self, inner: &Inner) -> bool {
+    pub(crate) fn is_current(self, inner: &Inner) -> bool {
         inner.circuit.is_current(self.0)
     }
 
     /// The call begins.
     #[inline(always)]
-    pub(super) fn begin(self, inner: &Inner) -> Admitted {
+    pub(crate) fn begin(self, inner: &Inner) -> Admitted {
         if inner.watched { inner.begin(self.0) } else { Admitted { ticket: self.0, started: UNTIMED } }
     }
 }
@@ -233,7 +233,7 @@ pub(crate) struct Admitted {
 
 impl Admitted {
     #[inline(always)]
-    pub(super) fn finish(self, inner: &Inner, verdict: Verdict) {
+    pub(crate) fn finish(self, inner: &Inner, verdict: Verdict) {
         // What nearly all calls come to.
         let changes_nothing =
             inner.quiet && verdict == Verdict::Success && inner.circuit.success_changes_nothing(self.ticket);
@@ -268,8 +268,8 @@ impl Breaking for Inner {
 /// What the future of a layer's call owns: `None` when the call was refused.
 #[derive(Debug)]
 pub(crate) struct Watched<C> {
-    pub(super) hold: Option<Hold<Inner>>,
-    pub(super) classify: C,
+    pub(crate) hold: Option<Hold<Inner>>,
+    pub(crate) classify: C,
 }
 
 impl<C> Owner for Watched<C> {

@@ -119,3 +119,6 @@ pub use layer::CircuitBreakerLayer;
 pub use service::CircuitBreakerService;
 
 pub use crate::event::{Cause, CircuitState};
+
+pub(crate) use inner::{Admitted, Breaking, Inner};
+pub(crate) use readied::Readied;

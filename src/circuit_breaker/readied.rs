@@ -16,7 +16,7 @@ use super::{
 use crate::{error::Rejection, guarded::Held, hold::Hold, state::circuit::Outlook, wake};
 
 #[derive(Default)]
-pub(super) enum Readied {
+pub(crate) enum Readied {
     #[default]
     Nothing,
     /// The circuit refuses, so the service within was not asked: `call` must not reach it.
@@ -28,12 +28,12 @@ pub(super) enum Readied {
 }
 
 /// Whether a reserved place still admits.
-pub(super) fn is_current(held: &Held<Hold<Inner>, Place>) -> bool {
+pub(crate) fn is_current(held: &Held<Hold<Inner>, Place>) -> bool {
     held.get().is_some_and(|(inner, place)| place.is_current(inner))
 }
 
 /// A task that waits for the circuit.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     breaker: CircuitBreaker,
     place: Option<wake::Place>,
     /// Kept for its wake-up at the end of the open time. Made by a task that waits for that (backpressure only).
@@ -60,7 +60,7 @@ impl Readied {
 
     /// Ready when the service within is, and at once while the circuit refuses.
     #[inline(always)]
-    pub(super) fn poll_rejecting<E>(
+    pub(crate) fn poll_rejecting<E>(
         &mut self,
         breaker: &CircuitBreaker,
         cx: &mut Context<'_>,
@@ -96,7 +96,7 @@ impl Readied {
 
     /// For `call`, after [`poll_rejecting`](Self::poll_rejecting).
     #[inline(always)]
-    pub(super) fn admit_rejecting(&mut self, inner: &Inner) -> Result<Admitted, Rejection> {
+    pub(crate) fn admit_rejecting(&mut self, inner: &Inner) -> Result<Admitted, Rejection> {
         match self {
             Self::Nothing => inner.admit(),
             _ => self.admit_or_refuse(inner),
@@ -112,7 +112,7 @@ impl Readied {
     }
 
     /// Ready when the circuit would admit, with a place reserved if that is for a probe.
-    pub(super) fn poll_admitting(&mut self, breaker: &CircuitBreaker, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_admitting(&mut self, breaker: &CircuitBreaker, cx: &mut Context<'_>) -> Poll<()> {
         let inner = &*breaker.0;
         loop {
             match self {

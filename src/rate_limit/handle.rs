@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the tokens.
 #[derive(Clone)]
-pub struct RateLimiter(pub(super) Shared<Inner>);
+pub struct RateLimiter(pub(crate) Shared<Inner>);
 
 impl RateLimiter {
     /// A limiter with the defaults of [`RateLimiterBuilder`], to be changed.

@@ -24,21 +24,21 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(super) gcra: Gcra,
+    pub(crate) gcra: Gcra,
     /// As it was asked for. Locked by those who change or look at it, not by calls.
-    pub(super) rate: Mutex<Rate>,
-    pub(super) max_wait: Duration,
-    pub(super) tell: Tell,
-    pub(super) time: TimeSource,
+    pub(crate) rate: Mutex<Rate>,
+    pub(crate) max_wait: Duration,
+    pub(crate) tell: Tell,
+    pub(crate) time: TimeSource,
 }
 
 impl Inner {
-    pub(super) fn now(&self) -> Nanos {
+    pub(crate) fn now(&self) -> Nanos {
         self.time.now()
     }
 
     #[inline(never)]
-    pub(super) fn refuse(&self, refusal: Refusal) -> Rejection {
+    pub(crate) fn refuse(&self, refusal: Refusal) -> Rejection {
         let retry_after = match refusal {
             Refusal::Wait(wait) => Some(wait),
             Refusal::Never => None,
@@ -48,13 +48,13 @@ impl Inner {
     }
 
     /// Takes tokens that are there now, for good.
-    pub(super) fn check(&self, cost: u32) -> Result<(), Rejection> {
+    pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
         self.gcra.check(self.now(), cost).map_err(|refusal| self.refuse(refusal))
     }
 
     /// Lets a call in, or has it wait until its tokens are due, for up to `max_wait`.
     #[inline(always)]
-    pub(super) fn enter<H: Deref<Target = Self>>(
+    pub(crate) fn enter<H: Deref<Target = Self>>(
         &self,
         cost: u32,
         holder: impl FnOnce() -> H,
@@ -67,7 +67,7 @@ impl Inner {
     }
 
     /// Takes tokens that are there now, and may be given back.
-    pub(super) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
+    pub(crate) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
         match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
             Ok((_, slot)) => Ok(slot),
             Err(refusal) => Err(self.refuse(refusal)),
@@ -76,7 +76,7 @@ impl Inner {
 }
 
 /// Tokens that no call uses yet.
-pub(super) type Tokens<H> = Held<H, Slot>;
+pub(crate) type Tokens<H> = Held<H, Slot>;
 
 impl Ticket<Inner> for Slot {
     /// They are given back.
@@ -117,7 +117,7 @@ pin_project! {
 }
 
 impl<H: Deref<Target = Inner>> Pace<H> {
-    pub(super) fn new(holder: H, slot: Slot, wait: Duration) -> Self {
+    pub(crate) fn new(holder: H, slot: Slot, wait: Duration) -> Self {
         // Before the timer, which panics outside of a runtime.
         let tokens = Some(Held::new(holder, Awaited(slot)));
         Self { tokens, sleep: tokio::time::sleep(wait), wait }

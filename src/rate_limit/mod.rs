@@ -108,3 +108,5 @@ pub use keyed::{
 pub use layer::{Cost, CostOf, One, RateLimitLayer};
 pub use rate::Rate;
 pub use service::RateLimitService;
+
+pub(crate) use inner::{Inner, Pace, Passed};

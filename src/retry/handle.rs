@@ -14,7 +14,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the number of attempts, the budget and the observer.
 #[derive(Clone)]
-pub struct Retry(pub(super) Shared<Inner>);
+pub struct Retry(pub(crate) Shared<Inner>);
 
 impl Retry {
     /// A retry with the defaults of [`RetryBuilder`], to be changed.

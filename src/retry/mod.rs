@@ -111,3 +111,6 @@ pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
 pub use repeat::{CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
 pub use service::RetryService;
+
+pub(crate) use inner::Inner;
+pub(crate) use repeated::{Repeated, Repeating, Supplying};

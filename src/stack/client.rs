@@ -1,19 +1,32 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tower_layer::{Identity, Layer};
+use tower_service::Service;
 
-use super::{Choice, Part, PartService, describe, timeout};
+use super::{
+    Choice, describe,
+    future::ClientFuture,
+    lent::{Attempts, Bounded, Broken, Limit, Limited},
+    parts::{Parts, Total},
+    timeout,
+};
 use crate::{
-    bulkhead::{Bulkhead, BulkheadLayer, BulkheadService},
-    circuit_breaker::{CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService},
-    classify::{ClassifyFn, DefaultClassifier, Verdict},
-    error::{AsRejection, ConfigError},
-    event::Observer,
+    bulkhead::Bulkhead,
+    circuit_breaker::CircuitBreaker,
+    classify::{Classify, ClassifyFn, DefaultClassifier, Verdict},
+    error::{AsRejection, ConfigError, FromRejection, Rejection},
+    event::{Observer, Tell},
+    hold::Shared,
+    lent::{Bare, Lent, Owned},
     name::Name,
-    rate_limit::{One, RateLimitLayer, RateLimitService, RateLimiter},
-    readiness::Wait,
-    retry::{CloneWith, Cloned, IdempotentIf, Retry, RetryBudget, RetryLayer, RetryService},
-    timeout::{Timeout, TimeoutLayer, TimeoutService},
+    rate_limit::RateLimiter,
+    retry::{self, CloneWith, Cloned, IdempotentIf, Repeat, Repeated, Repeating, Retry, RetryBudget, Supplying},
+    timeout::{Timed, Timeout, Timing},
 };
 
 /// A client's stack, to be set up. See the [module docs](super).
@@ -230,14 +243,16 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         }
         let (retry, breaker, bulkhead) = (retry.build()?, breaker.build()?, bulkhead.build()?);
         let stack = ClientStack {
-            total: self.total.resolve(|| Duration::from_secs(5)).map(|limit| timeout(name.clone(), limit)),
+            parts: Parts {
+                total: self.total.resolve(|| Duration::from_secs(5)).map(|limit| timeout(name.clone(), limit)),
+                limiter: self.limiter,
+                breaker: self.breaker.resolve(|| breaker),
+                bulkhead: self.bulkhead.resolve(|| bulkhead),
+                attempt: self.attempt.resolve(|| Duration::from_secs(2)).map(|limit| timeout(attempt, limit)),
+                classify: self.classify,
+            },
             retry: self.retry.resolve(|| retry),
-            limiter: self.limiter,
-            breaker: self.breaker.resolve(|| breaker),
-            bulkhead: self.bulkhead.resolve(|| bulkhead),
-            attempt: self.attempt.resolve(|| Duration::from_secs(2)).map(|limit| timeout(attempt, limit)),
             name,
-            classify: self.classify,
             repeat: self.repeat,
             fallback: self.fallback,
         };
@@ -258,13 +273,8 @@ impl<C, Q, F> fmt::Debug for ClientBuilder<C, Q, F> {
 #[derive(Clone)]
 pub struct ClientStack<C = DefaultClassifier, Q = Cloned, F = Identity> {
     name: Name,
-    total: Option<Timeout>,
+    parts: Parts<C>,
     retry: Option<Retry>,
-    limiter: Option<RateLimiter>,
-    breaker: Option<CircuitBreaker>,
-    bulkhead: Option<Bulkhead>,
-    attempt: Option<Timeout>,
-    classify: C,
     repeat: Q,
     fallback: F,
 }
@@ -277,7 +287,7 @@ impl<C, Q, F> ClientStack<C, Q, F> {
 
     /// The total timeout.
     pub fn total_timeout(&self) -> Option<&Timeout> {
-        self.total.as_ref()
+        self.parts.total.as_ref()
     }
 
     /// The retry.
@@ -287,27 +297,27 @@ impl<C, Q, F> ClientStack<C, Q, F> {
 
     /// The rate limiter.
     pub fn rate_limiter(&self) -> Option<&RateLimiter> {
-        self.limiter.as_ref()
+        self.parts.limiter.as_ref()
     }
 
     /// The circuit breaker.
     pub fn circuit_breaker(&self) -> Option<&CircuitBreaker> {
-        self.breaker.as_ref()
+        self.parts.breaker.as_ref()
     }
 
     /// The bulkhead.
     pub fn bulkhead(&self) -> Option<&Bulkhead> {
-        self.bulkhead.as_ref()
+        self.parts.bulkhead.as_ref()
     }
 
     /// The attempt timeout.
     pub fn attempt_timeout(&self) -> Option<&Timeout> {
-        self.attempt.as_ref()
+        self.parts.attempt.as_ref()
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let total = self.total.as_ref().map(Timeout::limit);
-        let attempt = self.attempt.as_ref().map(Timeout::limit);
+        let total = self.parts.total.as_ref().map(Timeout::limit);
+        let attempt = self.parts.attempt.as_ref().map(Timeout::limit);
         let below = |field, limit: Option<Duration>, outer: Option<Duration>, outer_name: &str| match (limit, outer) {
             (Some(limit), Some(outer)) if limit >= outer && outer != Duration::MAX => {
                 Err(ConfigError::new(field, format!("{limit:?} is not below {outer_name} of {outer:?}")))
@@ -318,11 +328,11 @@ impl<C, Q, F> ClientStack<C, Q, F> {
         below("attempt_timeout", attempt, total, "the total timeout")?;
         let retry = self.retry.as_ref().and_then(|retry| retry.snapshot().deadline);
         below("retry", retry, total.map(|total| total.saturating_add(Duration::from_nanos(1))), "the total timeout")?;
-        let queue = self.bulkhead.as_ref().and_then(|bulkhead| waits(bulkhead.snapshot().max_wait));
+        let queue = self.parts.bulkhead.as_ref().and_then(|bulkhead| waits(bulkhead.snapshot().max_wait));
         below("bulkhead", queue, total, "the total timeout")?;
-        let pace = self.limiter.as_ref().and_then(|limiter| waits(limiter.snapshot().max_wait));
+        let pace = self.parts.limiter.as_ref().and_then(|limiter| waits(limiter.snapshot().max_wait));
         below("rate_limiter", pace, total, "the total timeout")?;
-        let slow = self.breaker.as_ref().and_then(CircuitBreaker::slow_after);
+        let slow = self.parts.breaker.as_ref().and_then(CircuitBreaker::slow_after);
         below("circuit_breaker", slow, attempt, "the attempt timeout: no call could be slow and not be timed out")
     }
 }
@@ -330,12 +340,12 @@ impl<C, Q, F> ClientStack<C, Q, F> {
 impl<C, Q, F> fmt::Display for ClientStack<C, Q, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
-        parts.extend(self.total.as_ref().map(|timeout| format!("total timeout {:?}", timeout.limit())));
+        parts.extend(self.parts.total.as_ref().map(|timeout| format!("total timeout {:?}", timeout.limit())));
         parts.extend(self.retry.as_ref().map(describe::retry));
-        parts.extend(self.limiter.as_ref().map(describe::limiter));
-        parts.extend(self.breaker.as_ref().map(describe::breaker));
-        parts.extend(self.bulkhead.as_ref().map(describe::bulkhead));
-        parts.extend(self.attempt.as_ref().map(|timeout| format!("attempt timeout {:?}", timeout.limit())));
+        parts.extend(self.parts.limiter.as_ref().map(describe::limiter));
+        parts.extend(self.parts.breaker.as_ref().map(describe::breaker));
+        parts.extend(self.parts.bulkhead.as_ref().map(describe::bulkhead));
+        parts.extend(self.parts.attempt.as_ref().map(|timeout| format!("attempt timeout {:?}", timeout.limit())));
         parts.push("service".to_owned());
         write!(f, "client stack `{}`: {}", self.name, parts.join(" -> "))
     }
@@ -347,16 +357,6 @@ impl<C, Q, F> fmt::Debug for ClientStack<C, Q, F> {
     }
 }
 
-type Attempt<S> = PartService<TimeoutService<S>, S>;
-type Bounded<S> = PartService<BulkheadService<Attempt<S>, Wait>, Attempt<S>>;
-type Broken<S, C> = PartService<CircuitBreakerService<Bounded<S>, C>, Bounded<S>>;
-type Limited<S, C> = PartService<RateLimitService<Broken<S, C>, One, Wait>, Broken<S, C>>;
-type Retried<S, C, Q> = PartService<RetryService<Limited<S, C>, C, Q>, Limited<S, C>>;
-
-/// The service of a [`ClientStack`], inside of its fallback.
-pub type ClientService<S, C = DefaultClassifier, Q = Cloned> =
-    PartService<TimeoutService<Retried<S, C, Q>>, Retried<S, C, Q>>;
-
 impl<S, C, Q, F> Layer<S> for ClientStack<C, Q, F>
 where
     S: Clone,
@@ -367,15 +367,113 @@ where
     type Service = F::Service;
 
     fn layer(&self, service: S) -> F::Service {
-        let Self { total, limiter, bulkhead, attempt, classify, repeat, fallback, .. } = self;
-        let breaker = |breaker| CircuitBreakerLayer::new(breaker).classify(classify.clone());
-        let retry = |retry| RetryLayer::new(retry).classify(classify.clone()).repeat(repeat.clone());
-        let service = Part(attempt.as_ref().map(TimeoutLayer::new)).layer(service);
-        let service = Part(bulkhead.as_ref().map(|bulkhead| BulkheadLayer::new(bulkhead).wait())).layer(service);
-        let service = Part(self.breaker.as_ref().map(breaker)).layer(service);
-        let service = Part(limiter.as_ref().map(|limiter| RateLimitLayer::new(limiter).wait())).layer(service);
-        let service = Part(self.retry.as_ref().map(retry)).layer(service);
-        let service = Part(total.as_ref().map(TimeoutLayer::new)).layer(service);
-        fallback.layer(service)
+        let attempts = Limited(Broken::new(Bounded(Limit(Bare::new(service)))));
+        let template = Mutex::new(attempts.clone());
+        let (retry, repeat) = (self.retry.clone(), self.repeat.clone());
+        let site = Shared::new(Site { parts: self.parts.clone(), retry, repeat, template });
+        self.fallback.layer(ClientService { attempts, site })
+    }
+}
+
+/// The service of a [`ClientStack`], inside of its fallback.
+///
+/// The same as the layers one around the other, but a call holds all of their handles by one count, and the total
+/// timeout needs no timer while that of an attempt runs.
+pub struct ClientService<S, C = DefaultClassifier, Q = Cloned> {
+    attempts: Attempts<Bare<S>>,
+    site: Shared<Site<S, C, Q>>,
+}
+
+/// What the calls of one service share.
+pub(crate) struct Site<S, C, Q> {
+    parts: Parts<C>,
+    retry: Option<Retry>,
+    repeat: Q,
+    /// What further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
+    template: Mutex<Attempts<Bare<S>>>,
+}
+
+impl<S, C, Q> Repeating for Site<S, C, Q> {
+    type Parts = Parts<C>;
+    type Classifier = C;
+    type Repeat = Q;
+
+    #[inline(always)]
+    fn retry(&self) -> Option<&retry::Inner> {
+        self.retry.as_ref().map(|retry| &*retry.0)
+    }
+
+    #[inline(always)]
+    fn attempts(&self) -> &Parts<C> {
+        &self.parts
+    }
+
+    #[inline(always)]
+    fn classifier(&self) -> &C {
+        &self.parts.classify
+    }
+
+    #[inline(always)]
+    fn repeat(&self) -> &Q {
+        &self.repeat
+    }
+}
+
+impl<S: Clone, C, Q> Supplying<Attempts<Bare<S>>> for Site<S, C, Q> {
+    fn service(&self) -> Attempts<Bare<S>> {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S, C, Q> Timing<Total> for Site<S, C, Q> {
+    #[inline(always)]
+    fn tell(&self) -> Option<&Tell> {
+        Timing::<Total>::tell(&self.parts)
+    }
+
+    fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
+        Timing::<Total>::time_out(&self.parts, after, attempted)
+    }
+}
+
+impl<S: Clone, C, Q> Clone for ClientService<S, C, Q> {
+    fn clone(&self) -> Self {
+        Self { attempts: self.attempts.clone(), site: self.site.clone() }
+    }
+}
+
+impl<S, C, Q> fmt::Debug for ClientService<S, C, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientService").finish_non_exhaustive()
+    }
+}
+
+impl<S, C, Q, Req> Service<Req> for ClientService<S, C, Q>
+where
+    S: Service<Req> + Clone,
+    S::Error: FromRejection,
+    C: Classify<S::Response, S::Error>,
+    Q: Repeat<Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ClientFuture<S, Req, C, Q>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.attempts.poll_ready(&self.site.parts, cx)
+    }
+
+    // Healthy, with the parts by default: 4 RMWs (2 on this thread's count of the site, 2 on the bulkhead's permits) and
+    // one clock read, for the breaker's time window; one more read and one timer when the service is not ready at once.
+    // No allocation but what copying the request takes.
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let site = self.site.hold();
+        let attempts = &mut self.attempts;
+        let call = Timed::begin(&*site, site.parts.total_limit(), || {
+            Repeated::begin(&*site, request, |request| attempts.call(&site.parts, request))
+        });
+        ClientFuture::new(Owned::new(site, call))
     }
 }

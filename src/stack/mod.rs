@@ -45,11 +45,12 @@
 
 mod client;
 mod describe;
-mod part;
+pub mod future;
+mod lent;
+mod parts;
 mod server;
 
 pub use client::{ClientBuilder, ClientService, ClientStack, client};
-pub use part::{Part, PartFuture, PartService};
 pub use server::{ServerBuilder, ServerService, ServerStack, server};
 
 use std::{sync::Arc, time::Duration};

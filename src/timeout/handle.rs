@@ -27,12 +27,12 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the limit and the observer.
 #[derive(Clone)]
-pub struct Timeout(pub(super) Shared<Inner>);
+pub struct Timeout(pub(crate) Shared<Inner>);
 
 pub(crate) struct Inner {
     /// In nanoseconds, or [`NEVER`]; `nanos_of` saturates to it.
     limit: AtomicU64,
-    pub(super) tell: Tell,
+    pub(crate) tell: Tell,
 }
 
 impl Timeout {
@@ -60,7 +60,7 @@ impl Timeout {
     }
 
     #[inline]
-    pub(super) fn nanos(&self) -> u64 {
+    pub(crate) fn nanos(&self) -> u64 {
         self.0.limit.load(Ordering::Relaxed)
     }
 
@@ -97,7 +97,7 @@ impl Timeout {
     #[inline(always)]
     pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
         let voice = Voice::of(self);
-        let call = Timed::begin(&voice, after, || Bare::new(start()));
+        let call = Timed::begin(&voice, Some(after), || Bare::new(start()));
         ResponseFuture::new(Owned::new(voice, call))
     }
 

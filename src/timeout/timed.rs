@@ -115,9 +115,20 @@ pin_project! {
 }
 
 impl<C, K> Timed<C, K> {
-    /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER).
+    /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
+    /// left out of the stack.
     #[inline(always)]
-    pub(crate) fn begin<P: Timing<K>>(parts: &P, after: u64, start: impl FnOnce() -> C) -> Self {
+    pub(crate) fn begin<P: Timing<K>>(parts: &P, after: Option<u64>, start: impl FnOnce() -> C) -> Self {
+        let Some(after) = after else {
+            return Self::Calling {
+                call: start(),
+                sleep: None,
+                limit: Limit::None,
+                after: deadline::NEVER,
+                started: None,
+                ended: false,
+            };
+        };
         let (mut limit, mut after) = (Limit::Within(after), after);
         // A deadline from outside that nobody but us will enforce.
         if let Some(at) = deadline::advised() {
