@@ -139,7 +139,9 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Attempt { call } => {
-                    let (polled, exhausted) = deadline::watch_exhausted(|| call.poll(parts.attempts(), cx));
+                    let outer = deadline::swap_exhausted(false);
+                    let polled = call.poll(parts.attempts(), cx);
+                    let exhausted = deadline::swap_exhausted(outer);
                     let result = ready!(polled);
                     let verdict = parts.classifier().classify(result.as_ref());
                     let delay = if verdict == Verdict::Success {

@@ -26,7 +26,6 @@ use crate::{
     event::{EventKind, Tell},
     hold::Hold,
     lent::{Cancel, Owner, Stage},
-    state::time::nanos_of,
 };
 
 /// What a call is lent by the timeout `K`: there may be two in a stack.
@@ -131,25 +130,36 @@ impl<C, K> Timed<C, K> {
         };
         let (mut limit, mut after) = (Limit::Within(after), after);
         // A deadline from outside that nobody but us will enforce.
-        if let Some(at) = deadline::advised() {
-            let left = nanos_of(at.saturating_duration_since(clock::instant()));
+        let at = deadline::advised();
+        if at != deadline::NEVER {
+            let left = at.saturating_sub(clock::nanos());
             if left == 0 {
                 let rejection = Some(parts.time_out(duration_of(after), false));
                 return Self::Late { rejection, timeout: PhantomData };
             }
             if left < after {
-                (limit, after) = (Limit::Until(Some(at)), left);
+                (limit, after) = (Limit::Until(at), left);
             }
         }
         let (call, started) = match parts.tell() {
-            Some(tell) if tell.is_on() => Self::observed(tell, &mut limit, start),
-            _ => (limit.enter(start), None),
+            Some(tell) if tell.is_on() => {
+                let observed = Self::observed(tell, limit, start);
+                limit = observed.1;
+                (observed.0, Some(observed.2))
+            }
+            _ => {
+                let mut outer = None;
+                let entered = limit.enter(&mut outer);
+                let call = start();
+                limit = entered.leave().unwrap_or(limit);
+                (call, None)
+            }
         };
         Self::Calling { call, sleep: None, limit, after, started, ended: false }
     }
 
     #[inline(never)]
-    fn observed(tell: &Tell, limit: &mut Limit, start: impl FnOnce() -> C) -> (C, Option<Instant>) {
+    fn observed(tell: &Tell, limit: Limit, start: impl FnOnce() -> C) -> (C, Limit, Instant) {
         /// The call, if the observer or the service panics.
         struct Begun<'a>(&'a Tell, Instant);
 
@@ -161,10 +171,13 @@ impl<C, K> Timed<C, K> {
 
         let begun = Begun(tell, clock::instant());
         tell.event(|| EventKind::Admitted);
-        let call = limit.enter(start);
+        let mut outer = None;
+        let entered = limit.enter(&mut outer);
+        let call = start();
+        let limit = entered.leave().unwrap_or(limit);
         let started = begun.1;
         std::mem::forget(begun);
-        (call, Some(started))
+        (call, limit, started)
     }
 }
 
@@ -205,7 +218,13 @@ where
             }
             TimedProj::Calling { mut call, mut sleep, limit, after, started, ended } => {
                 // A response that is there wins over the timer.
-                if let Poll::Ready(result) = limit.enter(|| call.as_mut().poll(parts, cx)) {
+                let mut outer = None;
+                let entered = limit.enter(&mut outer);
+                let polled = call.as_mut().poll(parts, cx);
+                if let Some(started) = entered.leave() {
+                    *limit = started;
+                }
+                if let Poll::Ready(result) = polled {
                     *ended = true;
                     if let Some(started) = started
                         && let Some(tell) = parts.tell()
@@ -219,13 +238,12 @@ where
                     if sleep.is_none() {
                         let mut deadline = limit.deadline();
                         // A deadline from outside may have been put around the call after it was made.
-                        if let Some(at) = deadline::advised()
-                            && deadline.is_none_or(|own| at < own)
-                        {
-                            *after = nanos_of(at.saturating_duration_since(clock::instant()));
-                            deadline = Some(at);
+                        let advised = deadline::advised();
+                        if advised < deadline {
+                            *after = advised.saturating_sub(clock::nanos());
+                            deadline = advised;
                         }
-                        let Some(deadline) = deadline else { return Poll::Pending };
+                        let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
                         sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
                     }
                     if let Some(sleep) = sleep.as_pin_mut() {
