@@ -11,7 +11,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{
     task::coop::{Unconstrained, unconstrained},
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 
 use super::{
@@ -102,8 +102,8 @@ pin_project! {
             limit: Limit,
             // What the rejection reports, in nanoseconds.
             after: u64,
-            // When the call began, if somebody listens.
-            started: Option<Instant>,
+            // When the call began, if somebody listens, or NEVER.
+            started: u64,
             ended: bool,
         },
         Late {
@@ -118,71 +118,78 @@ impl<C, K> Timed<C, K> {
     /// left out of the stack.
     #[inline(always)]
     pub(crate) fn begin<P: Timing<K>>(parts: &P, after: Option<u64>, start: impl FnOnce() -> C) -> Self {
-        let Some(after) = after else {
-            return Self::Calling {
-                call: start(),
-                sleep: None,
-                limit: Limit::None,
-                after: deadline::NEVER,
-                started: None,
-                ended: false,
-            };
+        let Some(mut after) = after else {
+            return Self::calling(start(), Limit::None, deadline::NEVER, deadline::NEVER);
         };
-        let (mut limit, mut after) = (Limit::Within(after), after);
+        let mut limit = Limit::Within(after);
         // A deadline from outside that nobody but us will enforce.
-        let at = deadline::advised();
-        if at != deadline::NEVER {
-            let left = at.saturating_sub(clock::nanos());
+        let advised = deadline::advised();
+        if advised != deadline::NEVER {
+            let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
-                let rejection = Some(parts.time_out(duration_of(after), false));
-                return Self::Late { rejection, timeout: PhantomData };
+                return Self::late(parts.time_out(duration_of(after), false));
             }
             if left < after {
-                (limit, after) = (Limit::Until(at), left);
+                (limit, after) = (Limit::Until(advised), left);
             }
         }
-        let (call, started) = match parts.tell() {
-            Some(tell) if tell.is_on() => {
-                let observed = Self::observed(tell, limit, start);
-                limit = observed.1;
-                (observed.0, Some(observed.2))
-            }
-            _ => {
-                let mut outer = None;
-                let entered = limit.enter(&mut outer);
-                let call = start();
-                limit = entered.leave().unwrap_or(limit);
-                (call, None)
-            }
-        };
-        Self::Calling { call, sleep: None, limit, after, started, ended: false }
-    }
-
-    #[inline(never)]
-    fn observed(tell: &Tell, limit: Limit, start: impl FnOnce() -> C) -> (C, Limit, Instant) {
-        /// The call, if the observer or the service panics.
-        struct Begun<'a>(&'a Tell, Instant);
-
-        impl Drop for Begun<'_> {
-            fn drop(&mut self) {
-                self.0.event(|| EventKind::Cancelled { admitted: true, elapsed: Some(since(self.1)) });
-            }
-        }
-
-        let begun = Begun(tell, clock::instant());
-        tell.event(|| EventKind::Admitted);
+        let begun = Begun::begin(parts.tell());
         let mut outer = None;
         let entered = limit.enter(&mut outer);
         let call = start();
-        let limit = entered.leave().unwrap_or(limit);
-        let started = begun.1;
-        std::mem::forget(begun);
-        (call, limit, started)
+        limit = entered.leave().unwrap_or(limit);
+        Self::calling(call, limit, after, begun.succeed())
+    }
+
+    #[inline(always)]
+    fn calling(call: C, limit: Limit, after: u64, started: u64) -> Self {
+        Self::Calling { call, sleep: None, limit, after, started, ended: false }
+    }
+
+    #[inline(always)]
+    fn late(rejection: Rejection) -> Self {
+        Self::Late { rejection: Some(rejection), timeout: PhantomData }
     }
 }
 
-fn since(started: Instant) -> Duration {
-    clock::instant().saturating_duration_since(started)
+/// The beginning of a call, for those who listen: it is cancelled if one of them or the service panics.
+struct Begun<'a> {
+    tell: Option<&'a Tell>,
+    started: u64,
+}
+
+impl<'a> Begun<'a> {
+    #[inline(always)]
+    fn begin(tell: Option<&'a Tell>) -> Self {
+        match tell {
+            Some(tell) if tell.is_on() => {
+                let begun = Self { tell: Some(tell), started: clock::nanos() };
+                tell.event(|| EventKind::Admitted);
+                begun
+            }
+            _ => Self { tell: None, started: deadline::NEVER },
+        }
+    }
+
+    #[inline(always)]
+    fn succeed(mut self) -> u64 {
+        self.tell = None;
+        self.started
+    }
+}
+
+impl Drop for Begun<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell {
+            tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(self.started) });
+        }
+    }
+}
+
+/// The time since a call began that somebody listens to.
+fn since(started: u64) -> Option<Duration> {
+    (started != deadline::NEVER).then(|| Duration::from_nanos(clock::nanos().saturating_sub(started)))
 }
 
 impl<P, C, K> Cancel<P> for Timed<C, K>
@@ -196,7 +203,7 @@ where
             call.cancel(parts);
             self.set(Self::Late { rejection: None, timeout: PhantomData });
             if let Some(tell) = parts.tell() {
-                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: started.map(since) });
+                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
             }
         }
     }
@@ -226,11 +233,9 @@ where
                 }
                 if let Poll::Ready(result) = polled {
                     *ended = true;
-                    if let Some(started) = started
-                        && let Some(tell) = parts.tell()
-                    {
+                    if let Some(tell) = parts.tell() {
                         let verdict = ResultClassifier.classify(result.as_ref());
-                        tell.event(|| EventKind::Completed { verdict, elapsed: Some(since(*started)) });
+                        tell.event(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }
                     return Poll::Ready(result);
                 }
