@@ -10,6 +10,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use crate::{
     classify::{Classify, ResultClassifier},
@@ -224,6 +225,13 @@ where
             GuardedProj::Over => unreachable!("polled after it was dropped"),
         }
     }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { call, .. } => call.wakes_at(),
+            Self::Refused { .. } | Self::Over => None,
+        }
+    }
 }
 
 /// How a call gets past a pattern that may have it wait.
@@ -334,6 +342,13 @@ where
                 }
             };
             self.set(Self::Calling { call });
+        }
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { call } => call.wakes_at(),
+            Self::Waiting { .. } => None,
         }
     }
 }

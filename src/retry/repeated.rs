@@ -7,7 +7,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     Repeat, WhenNotReady,
@@ -216,6 +216,13 @@ where
                 StateProj::Over => unreachable!("polled after it was dropped"),
             };
             this.state.set(next);
+        }
+    }
+    fn wakes_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Attempt { call } => call.wakes_at(),
+            State::Sleeping { sleep } => Some(sleep.deadline()),
+            State::Waiting { .. } | State::Over => None,
         }
     }
 }

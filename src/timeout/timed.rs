@@ -11,7 +11,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::{
     task::coop::{Unconstrained, unconstrained},
-    time::Sleep,
+    time::{Instant, Sleep},
 };
 
 use super::{
@@ -37,8 +37,81 @@ pub(crate) trait Timing<K> {
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
 }
 
-/// The timeout of a layer of its own.
+/// A timeout, by its place.
+pub(crate) trait Place {
+    type Timer: Timer;
+}
+
+/// The only timeout of a layer or a stack.
 pub(crate) struct Alone;
+
+impl Place for Alone {
+    type Timer = Inline;
+}
+
+/// A timer that is armed when the call is pending, and is not subject to tokio's cooperative budget: an inner future that
+/// uses it up at each poll would starve it.
+pub(crate) trait Timer: Default {
+    fn arm(self: Pin<&mut Self>, deadline: Instant);
+
+    /// Ready when it is armed and the time has come.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    fn armed_for(&self) -> Option<Instant>;
+}
+
+pin_project! {
+    /// A timer that nearly every call arms that is not ready at once: it lies in the call.
+    #[derive(Default)]
+    pub(crate) struct Inline {
+        #[pin]
+        sleep: Option<Unconstrained<Sleep>>,
+        // `Unconstrained` hides it.
+        deadline: Option<Instant>,
+    }
+}
+
+impl Timer for Inline {
+    fn arm(self: Pin<&mut Self>, deadline: Instant) {
+        let mut this = self.project();
+        this.sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+        *this.deadline = Some(deadline);
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.project().sleep.as_pin_mut() {
+            Some(sleep) => sleep.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn armed_for(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// A timer that calls seldom arm, because one within them wakes the task earlier: allocated by those who do, so that all
+/// calls are smaller.
+#[derive(Default)]
+pub(crate) struct Boxed(Option<Pin<Box<Inline>>>);
+
+impl Timer for Boxed {
+    #[cold]
+    fn arm(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.get_or_insert_default().as_mut().arm(deadline);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn armed_for(&self) -> Option<Instant> {
+        self.0.as_ref()?.armed_for()
+    }
+}
 
 /// What the future of a layer's call owns of its timeout: a name that is free to copy, unless somebody listens.
 pub(crate) enum Voice {
@@ -91,14 +164,15 @@ impl Inner {
 
 pin_project! {
     #[project = TimedProj]
-    pub(crate) enum Timed<C, K> {
+    pub(crate) enum Timed<C, K>
+    where
+        K: Place,
+    {
         Calling {
             #[pin]
             call: C,
-            // Registered when the inner call is pending for the first time. Not subject to tokio's cooperative budget:
-            // an inner future that uses it up at each poll would starve the timer.
             #[pin]
-            sleep: Option<Unconstrained<Sleep>>,
+            timer: K::Timer,
             limit: Limit,
             // What the rejection reports, in nanoseconds.
             after: u64,
@@ -113,7 +187,7 @@ pin_project! {
     }
 }
 
-impl<C, K> Timed<C, K> {
+impl<C, K: Place> Timed<C, K> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
     /// left out of the stack.
     #[inline(always)]
@@ -143,7 +217,7 @@ impl<C, K> Timed<C, K> {
 
     #[inline(always)]
     fn calling(call: C, limit: Limit, after: u64, started: u64) -> Self {
-        Self::Calling { call, sleep: None, limit, after, started, ended: false }
+        Self::Calling { call, timer: K::Timer::default(), limit, after, started, ended: false }
     }
 
     #[inline(always)]
@@ -196,6 +270,7 @@ impl<P, C, K> Cancel<P> for Timed<C, K>
 where
     P: Timing<K>,
     C: Cancel<P>,
+    K: Place,
 {
     fn cancel(mut self: Pin<&mut Self>, parts: &P) {
         if let TimedProj::Calling { call, started, ended: false, .. } = self.as_mut().project() {
@@ -214,6 +289,7 @@ where
     P: Timing<K>,
     C: Stage<P, Output = Result<T, E>>,
     E: From<Rejection>,
+    K: Place,
 {
     type Output = Result<T, E>;
 
@@ -223,7 +299,7 @@ where
             TimedProj::Late { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it ended").into()));
             }
-            TimedProj::Calling { mut call, mut sleep, limit, after, started, ended } => {
+            TimedProj::Calling { mut call, mut timer, limit, after, started, ended } => {
                 // A response that is there wins over the timer.
                 let mut outer = None;
                 let entered = limit.enter(&mut outer);
@@ -240,7 +316,7 @@ where
                     return Poll::Ready(result);
                 }
                 if *after != 0 {
-                    if sleep.is_none() {
+                    if timer.armed_for().is_none() {
                         let mut deadline = limit.deadline();
                         // A deadline from outside may have been put around the call after it was made.
                         let advised = deadline::advised();
@@ -249,11 +325,12 @@ where
                             deadline = advised;
                         }
                         let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
-                        sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+                        if call.wakes_at().is_some_and(|at| at <= deadline) {
+                            return Poll::Pending;
+                        }
+                        timer.as_mut().arm(deadline);
                     }
-                    if let Some(sleep) = sleep.as_pin_mut() {
-                        ready!(sleep.poll(cx));
-                    }
+                    ready!(timer.poll(cx));
                 }
                 *ended = true;
                 call.cancel(parts);
@@ -263,5 +340,11 @@ where
         // Drops the inner future before anybody hears of it: what it held is free by then, even if the observer panics.
         self.set(Self::Late { rejection: None, timeout: PhantomData });
         Poll::Ready(Err(parts.time_out(duration_of(after), true).into()))
+    }
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { timer, .. } => timer.armed_for(),
+            Self::Late { .. } => None,
+        }
     }
 }
