@@ -50,7 +50,7 @@ impl Inner {
         holder: impl FnOnce() -> H,
     ) -> Entry<Permitted, Acquire<H>> {
         match self.admit() {
-            Some(permitted) => Entry::Now(permitted),
+            Some(permitted) => Entry::Now(Some(permitted)),
             None if self.may_wait() => Entry::Later(Acquire::new(holder())),
             None => Entry::Never(self.full()),
         }

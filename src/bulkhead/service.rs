@@ -116,7 +116,7 @@ impl<S, M> BulkheadService<S, M> {
         S: Service<Req>,
     {
         let parts = Some(hold);
-        let call = Guarded::start(&parts, permitted, || Bare::new(self.inner.inner.call(request)));
+        let call = Guarded::start(&parts, Some(permitted), || Bare::new(self.inner.inner.call(request)));
         ResponseFuture::new(Owned::new(parts, call))
     }
 }

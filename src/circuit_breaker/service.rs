@@ -85,7 +85,7 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
         S: Service<Req>,
     {
         let parts = Watched { hold: Some(hold), classify: self.classify.clone() };
-        let call = Guarded::start(&parts, admitted, || Bare::new(self.inner.call(request)));
+        let call = Guarded::start(&parts, Some(admitted), || Bare::new(self.inner.call(request)));
         ResponseFuture::new(Owned::new(parts, call))
     }
 

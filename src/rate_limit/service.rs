@@ -87,7 +87,7 @@ impl<S, C, M> RateLimitService<S, C, M> {
             Ok(()) => {
                 let parts = self.parts();
                 let passed = Passed::admitted(&self.limiter.0.tell);
-                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.inner.call(request)));
+                let call = Guarded::start(&parts, Some(passed), || Bare::new(self.inner.inner.call(request)));
                 (parts, call)
             }
             Err(rejection) => (None, Guarded::refused(rejection)),

@@ -85,20 +85,15 @@ impl<C, S, Req, E> Repeated<C, S, Req, E> {
     where
         P: Repeating<Repeat: Repeat<Req>>,
     {
-        let (course, copy, call) = match parts.retry() {
-            Some(retry) => {
-                let mut course = retry.begin();
-                if retry.tell.is_on() {
-                    course = tell_admitted(&retry.tell, retry, course);
-                }
-                let may_repeat = retry.may_repeat(&course);
-                let held = Held::new(retry, course);
-                let copy = if may_repeat { parts.repeat().duplicate(&request) } else { None };
-                let call = start(request);
-                (Some(held.release().1), copy, call)
-            }
-            None => (None, None, start(request)),
-        };
+        let held = parts.retry().map(|retry| {
+            let course = retry.begin();
+            let observed = retry.tell.is_on();
+            Held::new(retry, if observed { tell_admitted(&retry.tell, retry, course) } else { course })
+        });
+        let may_repeat = held.as_ref().and_then(Held::get).is_some_and(|(retry, course)| retry.may_repeat(course));
+        let copy = if may_repeat { parts.repeat().duplicate(&request) } else { None };
+        let call = start(request);
+        let course = held.map(|held| held.release().1);
         Self { course, copy, idempotent: None, service: None, error: None, state: State::Attempt { call } }
     }
 }

@@ -192,13 +192,11 @@ impl<C, K: Place> Timed<C, K> {
     /// left out of the stack.
     #[inline(always)]
     pub(crate) fn begin<P: Timing<K>>(parts: &P, after: Option<u64>, start: impl FnOnce() -> C) -> Self {
-        let Some(mut after) = after else {
-            return Self::calling(start(), Limit::None, deadline::NEVER, deadline::NEVER);
-        };
-        let mut limit = Limit::Within(after);
+        let mut limit = after.map_or(Limit::None, Limit::Within);
+        let mut after = after.unwrap_or(deadline::NEVER);
         // A deadline from outside that nobody but us will enforce.
         let advised = deadline::advised();
-        if advised != deadline::NEVER {
+        if advised != deadline::NEVER && !matches!(limit, Limit::None) {
             let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
                 return Self::late(parts.time_out(duration_of(after), false));
@@ -212,12 +210,7 @@ impl<C, K: Place> Timed<C, K> {
         let entered = limit.enter(&mut outer);
         let call = start();
         limit = entered.leave().unwrap_or(limit);
-        Self::calling(call, limit, after, begun.succeed())
-    }
-
-    #[inline(always)]
-    fn calling(call: C, limit: Limit, after: u64, started: u64) -> Self {
-        Self::Calling { call, timer: K::Timer::default(), limit, after, started, ended: false }
+        Self::Calling { call, timer: K::Timer::default(), limit, after, started: begun.succeed(), ended: false }
     }
 
     #[inline(always)]

@@ -172,7 +172,7 @@ where
             Ok(()) => {
                 let parts = shared.tell.is_on().then(|| shared.hold());
                 let passed = Passed::admitted(&shared.tell);
-                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.call(request)));
+                let call = Guarded::start(&parts, Some(passed), || Bare::new(self.inner.call(request)));
                 (parts, call)
             }
             Err(rejection) => (None, Guarded::refused(rejection)),
