@@ -8,7 +8,7 @@ use crate::{
     error::Rejection,
     event::{CircuitState, EventKind, Tell},
     guarded::{Guard, Held, Ticket, tell_admitted},
-    hold::{Hold, stripe},
+    hold::{Hold, thread_number},
     lent::Owner,
     random::Random,
     state::{
@@ -128,7 +128,7 @@ impl Inner {
     fn finish(&self, ticket: circuit::Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
         let open_for = |flaps| self.open_times.draw(flaps, &self.random);
-        match self.circuit.finish(ticket, outcome, slow, stripe, now, open_for) {
+        match self.circuit.finish(ticket, outcome, slow, thread_number, now, open_for) {
             Some(transition) => self.changed(transition),
             // Its place is free.
             None if ticket.is_probe() => self.waiters.wake_all(),
