@@ -274,12 +274,13 @@ pub(crate) struct Entered<'a> {
 }
 
 impl Entered<'_> {
-    /// If somebody inside started the clock, it has started for this limit too: then this is what it has become.
+    /// What the limit has become: if somebody inside started the clock, it has started for this limit too.
     #[inline(always)]
-    pub(crate) fn leave(self) -> Option<Limit> {
-        let changed = self.restore();
+    pub(crate) fn leave(self) -> Limit {
+        let started = self.restore();
+        let limit = started.unwrap_or(self.limit);
         mem::forget(self);
-        changed
+        limit
     }
 
     #[inline(always)]

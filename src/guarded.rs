@@ -162,14 +162,16 @@ pin_project! {
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that `start` begins, under the ticket if there is one. If it panics the ticket is cancelled.
+    /// A call that has begun, under the ticket if there is one. The ticket was held meanwhile: had the call panicked as it
+    /// began, that would have been its cancellation.
+    //
+    // Not a closure that begins the call: closures are not inlined for sure, and each one that is not costs a copy of
+    // the call, which is as long as the futures of all that is within.
     #[inline(always)]
-    pub(crate) fn start<P: ?Sized>(parts: &P, ticket: Option<K>, start: impl FnOnce() -> C) -> Self
+    pub(crate) fn begun<P: ?Sized>(call: C, held: Option<Held<&P, K>>) -> Self
     where
         K: Ticket<P>,
     {
-        let held = ticket.map(|ticket| Held::new(parts, ticket));
-        let call = start();
         Self::Calling { call, ticket: held.map(|held| held.release().1) }
     }
 
@@ -272,7 +274,8 @@ impl<S, Req, A, C, K> Deferred<S, Req, A, C, K> {
     {
         match entry {
             Entry::Now(ticket) => {
-                Self::Calling { call: Guarded::start(parts, ticket, || service.call(parts, request)) }
+                let held = ticket.map(|ticket| Held::new(parts, ticket));
+                Self::Calling { call: Guarded::begun(service.call(parts, request), held) }
             }
             Entry::Never(rejection) => Self::Calling { call: Guarded::refused(rejection) },
             Entry::Later(acquire) => Self::Waiting { wait: wait(acquire, service, request) },
@@ -319,7 +322,8 @@ where
                     match ready!(wait.acquire.poll(cx)) {
                         Ok(ticket) => {
                             let request = wait.request.take().expect("polled after it ended");
-                            Guarded::start(parts, Some(ticket), || wait.service.call(parts, request))
+                            let held = Held::new(parts, ticket);
+                            Guarded::begun(wait.service.call(parts, request), Some(held))
                         }
                         Err(rejection) => Guarded::refused(rejection),
                     }

@@ -56,15 +56,22 @@ impl Queue {
         &self.permits
     }
 
+    #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         self.permits.try_acquire()
     }
 
     /// Gives a permit back, or hands it to the first who waits.
+    #[inline]
     pub(crate) fn release(&self) {
-        if self.permits.release().is_ok() {
-            return;
+        if self.permits.release().is_err() {
+            self.hand_over();
         }
+    }
+
+    /// Somebody waits, or did.
+    #[cold]
+    fn hand_over(&self) {
         let waker = {
             let mut waiters = self.lock();
             if self.permits.hand_over() { waiters.grant_first() } else { None }

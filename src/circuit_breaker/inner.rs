@@ -174,7 +174,13 @@ impl Inner {
         (Some(now), Some(elapsed), elapsed > limit)
     }
 
+    #[inline(always)]
     pub(crate) fn refuses(&self) -> bool {
+        self.circuit.admit_plainly().is_none() && self.refuses_otherwise()
+    }
+
+    #[inline(never)]
+    fn refuses_otherwise(&self) -> bool {
         matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
     }
 

@@ -78,23 +78,35 @@ pin_project! {
     }
 }
 
-impl<C, S, Req, E> Repeated<C, S, Req, E> {
-    /// Makes the first attempt.
+/// A call that is beginning.
+pub(crate) struct Beginning<'a, Req> {
+    held: Option<Held<&'a Inner, Course>>,
+    copy: Option<Req>,
+}
+
+impl<'a, Req> Beginning<'a, Req> {
     #[inline(always)]
-    pub(crate) fn begin<P>(parts: &P, request: Req, start: impl FnOnce(Req) -> C) -> Self
+    pub(crate) fn new<P>(parts: &'a P, request: &Req) -> Self
     where
         P: Repeating<Repeat: Repeat<Req>>,
     {
-        let held = parts.retry().map(|retry| {
-            let course = retry.begin();
-            let observed = retry.tell.is_on();
-            Held::new(retry, if observed { tell_admitted(&retry.tell, retry, course) } else { course })
-        });
-        let may_repeat = held.as_ref().and_then(Held::get).is_some_and(|(retry, course)| retry.may_repeat(course));
-        let copy = if may_repeat { parts.repeat().duplicate(&request) } else { None };
-        let call = start(request);
-        let course = held.map(|held| held.release().1);
-        Self { course, copy, idempotent: None, service: None, error: None, state: State::Attempt { call } }
+        let Some(retry) = parts.retry() else { return Self { held: None, copy: None } };
+        let mut course = retry.begin();
+        if retry.tell.is_on() {
+            course = tell_admitted(&retry.tell, retry, course);
+        }
+        let may_repeat = retry.may_repeat(&course);
+        let held = Held::new(retry, course);
+        let copy = if may_repeat { parts.repeat().duplicate(request) } else { None };
+        Self { held: Some(held), copy }
+    }
+
+    /// The first attempt has begun.
+    #[inline(always)]
+    pub(crate) fn begun<C, S, E>(self, call: C) -> Repeated<C, S, Req, E> {
+        let course = self.held.map(|held| held.release().1);
+        let state = State::Attempt { call };
+        Repeated { course, copy: self.copy, idempotent: None, service: None, error: None, state }
     }
 }
 

@@ -10,11 +10,11 @@ use crate::{
     circuit_breaker::{Admitted, Readied},
     classify::Classify,
     error::Rejection,
-    guarded::{Deferred, Entry, Guarded},
+    guarded::{Deferred, Entry, Guarded, Held},
     hold::Hold,
     lent::Lent,
     rate_limit::{self, Pace, Passed},
-    timeout::Timed,
+    timeout::{Beginning, Timed},
 };
 
 /// All that lies between the retry and a client's service.
@@ -100,7 +100,10 @@ where
             None => Ok(None),
         };
         match admitted {
-            Ok(admitted) => Guarded::start(parts, admitted, || self.inner.call(parts, request)),
+            Ok(admitted) => {
+                let held = admitted.map(|admitted| Held::new(parts, admitted));
+                Guarded::begun(self.inner.call(parts, request), held)
+            }
             Err(rejection) => Guarded::refused(rejection),
         }
     }
@@ -154,6 +157,10 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        Timed::begin(parts, parts.attempt_limit(), || self.0.call(parts, request))
+        let mut outer = None;
+        match Beginning::new::<_, Attempt>(parts, parts.attempt_limit(), &mut outer) {
+            Ok(beginning) => beginning.begun(self.0.call(parts, request)),
+            Err(rejection) => Timed::refused(rejection),
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use super::{
     TimeoutLayer,
     future::ResponseFuture,
-    timed::{Timed, Voice},
+    timed::{Beginning, Timed, Voice},
 };
 use crate::{
     deadline::NEVER,
@@ -97,7 +97,11 @@ impl Timeout {
     #[inline(always)]
     pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
         let voice = Voice::of(self);
-        let call = Timed::begin(&voice, Some(after), || Bare::new(start()));
+        let mut outer = None;
+        let call = match Beginning::new(&voice, Some(after), &mut outer) {
+            Ok(beginning) => beginning.begun(Bare::new(start())),
+            Err(rejection) => Timed::refused(rejection),
+        };
         ResponseFuture::new(Owned::new(voice, call))
     }
 

@@ -80,4 +80,4 @@ mod timed;
 pub use handle::{Timeout, TimeoutBuilder, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};
 pub use service::TimeoutService;
-pub(crate) use timed::{Alone, Boxed, Inline, Place, Timed, Timing};
+pub(crate) use timed::{Alone, Beginning, Boxed, Inline, Place, Timed, Timing};

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     classify::{Classify, ResultClassifier},
     clock,
-    deadline::{self, Limit},
+    deadline::{self, Entered, Limit, Outer},
     error::Rejection,
     event::{EventKind, Tell},
     hold::Hold,
@@ -187,65 +187,80 @@ pin_project! {
     }
 }
 
-impl<C, K: Place> Timed<C, K> {
+/// A call that is beginning, within its limit.
+pub(crate) struct Beginning<'a> {
+    entered: Entered<'a>,
+    /// What the rejection reports, in nanoseconds.
+    after: u64,
+    observed: Observed<'a>,
+}
+
+impl<'a> Beginning<'a> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
-    /// left out of the stack.
+    /// left out of the stack. Refused where a deadline has passed that nobody but us will enforce.
     #[inline(always)]
-    pub(crate) fn begin<P: Timing<K>>(parts: &P, after: Option<u64>, start: impl FnOnce() -> C) -> Self {
+    pub(crate) fn new<P, K>(parts: &'a P, after: Option<u64>, outer: &'a mut Option<Outer>) -> Result<Self, Rejection>
+    where
+        P: Timing<K>,
+    {
         let mut limit = after.map_or(Limit::None, Limit::Within);
         let mut after = after.unwrap_or(deadline::NEVER);
-        // A deadline from outside that nobody but us will enforce.
         let advised = deadline::advised();
         if advised != deadline::NEVER && !matches!(limit, Limit::None) {
             let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
-                return Self::late(parts.time_out(duration_of(after), false));
+                return Err(parts.time_out(duration_of(after), false));
             }
             if left < after {
                 (limit, after) = (Limit::Until(advised), left);
             }
         }
-        let begun = Begun::begin(parts.tell());
-        let mut outer = None;
-        let entered = limit.enter(&mut outer);
-        let call = start();
-        limit = entered.leave().unwrap_or(limit);
-        Self::Calling { call, timer: K::Timer::default(), limit, after, started: begun.succeed(), ended: false }
+        let observed = Observed::begin(parts.tell());
+        Ok(Self { entered: limit.enter(outer), after, observed })
     }
 
+    /// It has begun.
     #[inline(always)]
-    fn late(rejection: Rejection) -> Self {
+    pub(crate) fn begun<C, K: Place>(self, call: C) -> Timed<C, K> {
+        let (limit, after) = (self.entered.leave(), self.after);
+        Timed::Calling { call, timer: K::Timer::default(), limit, after, started: self.observed.begun(), ended: false }
+    }
+}
+
+impl<C, K: Place> Timed<C, K> {
+    #[inline(always)]
+    pub(crate) fn refused(rejection: Rejection) -> Self {
         Self::Late { rejection: Some(rejection), timeout: PhantomData }
     }
 }
 
 /// The beginning of a call, for those who listen: it is cancelled if one of them or the service panics.
-struct Begun<'a> {
+struct Observed<'a> {
     tell: Option<&'a Tell>,
     started: u64,
 }
 
-impl<'a> Begun<'a> {
+impl<'a> Observed<'a> {
     #[inline(always)]
     fn begin(tell: Option<&'a Tell>) -> Self {
         match tell {
             Some(tell) if tell.is_on() => {
-                let begun = Self { tell: Some(tell), started: clock::nanos() };
+                let observed = Self { tell: Some(tell), started: clock::nanos() };
                 tell.event(|| EventKind::Admitted);
-                begun
+                observed
             }
             _ => Self { tell: None, started: deadline::NEVER },
         }
     }
 
     #[inline(always)]
-    fn succeed(mut self) -> u64 {
+    fn begun(mut self) -> u64 {
         self.tell = None;
         self.started
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for Observed<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if let Some(tell) = self.tell {
@@ -297,9 +312,7 @@ where
                 let mut outer = None;
                 let entered = limit.enter(&mut outer);
                 let polled = call.as_mut().poll(parts, cx);
-                if let Some(started) = entered.leave() {
-                    *limit = started;
-                }
+                *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
                     *ended = true;
                     if let Some(tell) = parts.tell() {
