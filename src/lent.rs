@@ -186,6 +186,7 @@ macro_rules! response_future {
     ) => {
         pin_project_lite::pin_project! {
             $(#[$doc])*
+            #[allow(clippy::type_complexity)] // what it is made of, spelled out this once
             pub struct $name<$($param),+> $(where $($bound)+)? {
                 #[pin]
                 inner: $inner,
@@ -193,6 +194,7 @@ macro_rules! response_future {
         }
 
         impl<$($param),+> $name<$($param),+> $(where $($bound)+)? {
+            #[allow(clippy::type_complexity)]
             #[inline(always)]
             pub(super) fn new(inner: $inner) -> Self {
                 Self { inner }
