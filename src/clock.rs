@@ -121,19 +121,25 @@ pub(crate) fn nanos() -> u64 {
 /// time-line that begins well before its base.
 const BASE: u64 = 1 << 50; // 13 days
 
-fn base() -> Instant {
-    #[allow(clippy::disallowed_methods)]
-    static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
-    Instant::from_std(*BASE_INSTANT)
-}
+#[allow(clippy::disallowed_methods)]
+static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
 /// Where an instant lies on the time-line.
+#[inline]
 pub(crate) fn nanos_at(instant: Instant) -> u64 {
-    let base = base();
+    let (instant, base) = (instant.into_std(), *BASE_INSTANT);
     match instant.checked_duration_since(base) {
-        Some(after) => BASE.saturating_add(nanos_of(after)),
-        None => BASE.saturating_sub(nanos_of(base.saturating_duration_since(instant))),
+        Some(after) => {
+            let nanos = after.as_secs().saturating_mul(1_000_000_000) + u64::from(after.subsec_nanos());
+            BASE.saturating_add(nanos)
+        }
+        None => before_base(base, instant),
     }
+}
+
+#[cold]
+fn before_base(base: std::time::Instant, instant: std::time::Instant) -> u64 {
+    BASE.saturating_sub(nanos_of(base.saturating_duration_since(instant)))
 }
 
 /// What [`nanos_at`] was made of; `None` when it is further away than an instant can be.
@@ -141,8 +147,8 @@ pub(crate) fn instant_of(nanos: u64) -> Option<Instant> {
     if nanos == u64::MAX {
         None
     } else if nanos >= BASE {
-        base().checked_add(Duration::from_nanos(nanos - BASE))
+        BASE_INSTANT.checked_add(Duration::from_nanos(nanos - BASE)).map(Instant::from_std)
     } else {
-        base().checked_sub(Duration::from_nanos(BASE - nanos))
+        BASE_INSTANT.checked_sub(Duration::from_nanos(BASE - nanos)).map(Instant::from_std)
     }
 }

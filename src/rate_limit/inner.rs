@@ -44,7 +44,7 @@ impl Inner {
             Refusal::Never => None,
         };
         let limit = self.gcra.params().burst();
-        self.tell.reject(Rejection::rate_limited(self.tell.name().clone(), retry_after, limit))
+        self.tell.reject(|name| Rejection::rate_limited(name, retry_after, limit))
     }
 
     /// Takes tokens that are there now, for good.

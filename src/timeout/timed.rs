@@ -158,7 +158,7 @@ impl Timing<Alone> for Voice {
 impl Inner {
     #[cold]
     pub(crate) fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.tell.reject(Rejection::timed_out(self.tell.name().clone(), after, attempted))
+        self.tell.reject(|name| Rejection::timed_out(name, after, attempted))
     }
 }
 

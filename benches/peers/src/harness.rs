@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{seq::SliceRandom, rng};
+use rand::{rng, seq::SliceRandom};
 
 use crate::allocations;
 

@@ -26,7 +26,12 @@ pub fn row(row: &Row, measured: &[Measured]) {
             };
             line += &figure.map_or(" |".to_owned(), |figure| format!(" {} |", digits(figure)));
         }
-        println!("{line} {} | {} | {} |", digits(one.allocations), digits(one.bytes), against(one, &measured[reference(measured)]));
+        println!(
+            "{line} {} | {} | {} |",
+            digits(one.allocations),
+            digits(one.bytes),
+            against(one, &measured[reference(measured)])
+        );
     }
     if row.claims.is_empty() {
         return;

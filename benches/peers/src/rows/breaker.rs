@@ -140,7 +140,9 @@ pub fn clean() -> Row {
             Claim::new("100 times recloser's total at 2 threads", 100.0, |row| {
                 row.more("rampart, count window", "recloser", 2)
             }),
-            Claim::new("2 threads on one instance as on two, within 10%", 0.9, |row| row.apart("rampart, count window")),
+            Claim::new("2 threads on one instance as on two, within 10%", 0.9, |row| {
+                row.apart("rampart, count window")
+            }),
             Claim::new("at 8 threads no lower in total than at 2, within 10%", 0.9, |row| {
                 Some(row.scaling("rampart, count window", 8)? / row.scaling("rampart, count window", 2)?)
             }),
@@ -177,7 +179,9 @@ pub fn some_failures() -> Row {
         ],
         settings: one_and_two(),
         claims: vec![
-            Claim::new("count window no slower than recloser", 1.0, |row| row.faster("rampart, count window", "recloser")),
+            Claim::new("count window no slower than recloser", 1.0, |row| {
+                row.faster("rampart, count window", "recloser")
+            }),
             Claim::new("count window 10 times recloser's total at 2 threads", 10.0, |row| {
                 row.more("rampart, count window", "recloser", 2)
             }),

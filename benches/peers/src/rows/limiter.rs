@@ -77,7 +77,8 @@ fn refuses(limiter: RateLimiter) -> impl Fn() -> Worker + Send + Sync {
     }
 }
 
-type Governor<C> = governor::RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
+type Governor<C> =
+    governor::RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<<C as governor::clock::Clock>::Instant>>;
 
 fn governor<C: governor::clock::Clock + Default>(quota: Quota) -> Arc<Governor<C>> {
     Arc::new(governor::RateLimiter::direct_with_clock(quota, C::default()))
@@ -116,9 +117,13 @@ pub fn admission() -> Row {
             Candidate::new("rampart, quanta", || admits(plenty().clock(quanta_clock()).build().expect("well set"))),
             Candidate::new("governor, std", || governs(governor::<MonotonicClock>(open_quota()), true)),
             Candidate::new("governor, quanta", || governs(governor::<QuantaClock>(open_quota()), true)),
-            Candidate::new("one reading of std's clock", || || worker(|| {
-                black_box(Instant::now());
-            })),
+            Candidate::new("one reading of std's clock", || {
+                || {
+                    worker(|| {
+                        black_box(Instant::now());
+                    })
+                }
+            }),
             Candidate::new("one reading of quanta's clock", || {
                 || {
                     let clock = QuantaClock::default();
@@ -177,10 +182,8 @@ pub fn layer() -> Row {
             }),
         ],
         settings: one_and_two(),
-        claims: vec![
-            Claim::new("4 times faster than tower-resilience", 4.0, |row| {
-                row.faster_above("bare service", "rampart", "tower-resilience")
-            }),
-        ],
+        claims: vec![Claim::new("4 times faster than tower-resilience", 4.0, |row| {
+            row.faster_above("bare service", "rampart", "tower-resilience")
+        })],
     }
 }

@@ -76,10 +76,12 @@ where
             let limiter = RateLimiterLayer::builder().limit_for_period(1 << 40).refresh_period(SECOND).build();
             let flat = |service| ServiceBuilder::new().map_err(|_| Fault::Failed).service(service);
             let service = ServiceBuilder::new().map_err(|_| Fault::Failed).service(bulkhead.layer(flat(timed)));
-            let service =
-                ServiceBuilder::new().map_err(|_| Fault::Failed).service(breaker.expect("it is well set").layer(service));
-            let service =
-                ServiceBuilder::new().map_err(|_| Fault::Failed).service(limiter.expect("it is well set").layer(service));
+            let service = ServiceBuilder::new()
+                .map_err(|_| Fault::Failed)
+                .service(breaker.expect("it is well set").layer(service));
+            let service = ServiceBuilder::new()
+                .map_err(|_| Fault::Failed)
+                .service(limiter.expect("it is well set").layer(service));
             let service = layers::retries().layer(service);
             move || calls(service.clone(), Some(true))
         }),
