@@ -16,10 +16,12 @@ impl Seen {
     }
 }
 
+type Program = fn() -> Seen;
+
 pub struct Behaviour {
     /// What is asked, and what is right.
     pub question: &'static str,
-    pub programs: Vec<(&'static str, fn() -> Seen)>,
+    pub programs: Vec<(&'static str, Program)>,
 }
 
 fn all() -> Vec<Behaviour> {
