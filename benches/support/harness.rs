@@ -137,7 +137,7 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
     const CHUNK: u64 = 64;
     let threads = setting.threads();
     let (start, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
-    let per_second: f64 = std::thread::scope(|scope| {
+    let samples: Vec<(Instant, Instant, u64)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let instance = match setting {
@@ -154,16 +154,21 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
                         worker(CHUNK);
                         operations += CHUNK;
                     }
-                    operations as f64 / begun.elapsed().as_secs_f64()
+                    (begun, Instant::now(), operations)
                 })
             })
             .collect();
         start.wait();
         std::thread::sleep(time);
         stop.store(true, Ordering::Relaxed);
-        workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).sum()
+        workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect()
     });
-    threads as f64 * 1e9 / per_second
+    // From the first to begin to the last to end: with more threads than processors, each has its turns, and a rate over
+    // a thread's own turns would count the same time several times.
+    let begun = samples.iter().map(|sample| sample.0).min().expect("there are threads");
+    let ended = samples.iter().map(|sample| sample.1).max().expect("there are threads");
+    let operations: u64 = samples.iter().map(|sample| sample.2).sum();
+    threads as f64 * (ended - begun).as_nanos() as f64 / operations as f64
 }
 
 pub fn median(values: &[f64]) -> f64 {

@@ -24,6 +24,11 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// The window that tower-resilience's breaker has by default. The ready-made stack's own is a time window.
+fn count_window(name: &'static str) -> CircuitBreaker {
+    CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("it is well set")
+}
+
 fn candidates<S>(inner: S) -> Vec<Candidate>
 where
     S: Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
@@ -39,7 +44,7 @@ where
             let service = ServiceBuilder::new()
                 .layer(Retry::attempts("r", 3).expect("it is well set").layer())
                 .layer(rate.layer())
-                .layer(CircuitBreaker::new("b").layer())
+                .layer(count_window("b").layer())
                 .layer(Bulkhead::new("k", 64).expect("it is well set").layer())
                 .layer(Timeout::new("t", SECOND).layer())
                 .service(apart.clone());
@@ -50,8 +55,7 @@ where
             move || calls(service.clone(), Some(true))
         }),
         Candidate::new("rampart, client stack, count window", move || {
-            let breaker = CircuitBreaker::builder("c").no_time_window().count_window(100).build();
-            let stack = stack::client("c").circuit_breaker(&breaker.expect("it is well set")).build();
+            let stack = stack::client("c").circuit_breaker(&count_window("c")).build();
             let service = stack.expect("it is well set").layer(counted.clone());
             move || calls(service.clone(), Some(true))
         }),
