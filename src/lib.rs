@@ -55,6 +55,8 @@
 //! | `tower` | yes | `ServiceBuilderExt` |
 //! | `metrics` | no | `event::MetricsObserver` |
 //! | `anyhow` | no | [`AsRejection`] for `anyhow::Error` |
+//! | `http` | no | `http`: what is known about HTTP and gRPC, for clients and servers |
+//! | `hyper-util`, `reqwest`, `tonic` | no | the same, with the types of these: see `http` |
 //!
 //! # Cost
 //!
@@ -76,6 +78,8 @@ pub mod event;
 pub mod fallback;
 mod guarded;
 mod hold;
+#[cfg(feature = "http")]
+pub mod http;
 mod lent;
 mod name;
 mod random;

@@ -1,0 +1,30 @@
+//! What is known about HTTP and gRPC, for clients and servers (feature `http`).
+
+#[macro_use]
+mod access;
+mod classify;
+mod drain;
+mod grpc;
+mod head;
+mod hint;
+mod hold_off;
+mod idempotency;
+mod repeat;
+mod replay;
+mod transport;
+
+pub use classify::{Adjust, ByStatus, HttpClassifier};
+pub use drain::{Drain, DrainBody, DrainLayer};
+pub use grpc::GrpcClassifier;
+pub use head::{RequestHead, ResponseHead};
+pub use hint::{rate_limit_reset, retry_after};
+pub use hold_off::{HoldOff, HoldOffLayer};
+pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
+pub use repeat::{ByMethod, HttpRepeat, Idempotent};
+pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
+pub use transport::{TransportError, was_sent};
+
+/// Futures of the services in this module.
+pub mod future {
+    pub use super::{drain::DrainFuture, hold_off::HoldOffFuture};
+}
