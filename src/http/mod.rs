@@ -12,6 +12,7 @@ mod idempotency;
 mod repeat;
 mod replay;
 mod transport;
+pub mod whole;
 
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use drain::{Drain, DrainBody, DrainLayer};

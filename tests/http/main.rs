@@ -7,6 +7,7 @@ mod bodies;
 mod classify;
 mod hints;
 mod repeat;
+mod whole;
 
 use std::time::Duration;
 
