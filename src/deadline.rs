@@ -138,14 +138,19 @@ impl<F: Future> Future for Scope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut outer = Outer::save();
-        outer.changed = true;
-        AMBIENT.with(|ambient| {
-            ambient.until.set(earlier(outer.until, Some(*this.at)));
-            ambient.advised.set(earlier(outer.advised, Some(*this.at)));
-        });
-        this.future.poll(cx)
+        within(*this.at, || this.future.poll(cx))
     }
+}
+
+/// Runs `inside` with this deadline around it, as a [`Scope`] does with its future.
+pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
+    let mut outer = Outer::save();
+    outer.changed = true;
+    AMBIENT.with(|ambient| {
+        ambient.until.set(earlier(outer.until, Some(at)));
+        ambient.advised.set(earlier(outer.advised, Some(at)));
+    });
+    inside()
 }
 
 /// The earliest deadline around that nobody enforces: the next timeout inside has to.

@@ -5,8 +5,10 @@ mod support;
 
 mod bodies;
 mod classify;
+mod deadlines;
 mod hints;
 mod repeat;
+mod servers;
 mod whole;
 
 use std::time::Duration;
