@@ -82,6 +82,7 @@ mod hold;
 pub mod http;
 mod lent;
 mod name;
+pub mod per_key;
 mod random;
 pub mod rate_limit;
 pub mod readiness;
