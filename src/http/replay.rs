@@ -16,6 +16,8 @@ use http_body::{Body, Frame, SizeHint};
 use tower_layer::Layer;
 use tower_service::Service;
 
+use crate::BoxError;
+
 /// Makes requests whose body streams repeatable: records the body while it is sent, for a retry inside.
 ///
 /// The body becomes a [`ReplayBody`]. It is sent as it comes, without waiting for its end, and is recorded only while
@@ -181,9 +183,13 @@ impl<B> Clone for ReplayBody<B> {
     }
 }
 
-impl<B: Body> Body for ReplayBody<B> {
+impl<B> Body for ReplayBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = ReplayError<B::Error>;
+    type Error = ReplayError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
@@ -228,7 +234,7 @@ impl<B: Body> Body for ReplayBody<B> {
             Poll::Ready(Some(Err(error))) => {
                 state.body = None;
                 state.stop(&tape.recording);
-                return Poll::Ready(Some(Err(ReplayError::Body(error))));
+                return Poll::Ready(Some(Err(ReplayError::Body(error.into()))));
             }
             Poll::Ready(Some(Ok(frame))) => frame.map_data(|mut data| data.copy_to_bytes(data.remaining())),
         };
@@ -291,12 +297,12 @@ impl<B> fmt::Debug for ReplayBody<B> {
 }
 
 /// Why a [`ReplayBody`] broke off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ReplayError<E> {
+pub enum ReplayError {
     /// The body itself did.
     #[error("the request's body failed")]
-    Body(#[source] E),
+    Body(#[source] BoxError),
     /// Another attempt is being made: this one is over.
     #[error("another attempt is sending the request's body")]
     Superseded,

@@ -127,6 +127,13 @@ impl TransportError for reqwest::Error {
 }
 
 #[cfg(feature = "tonic")]
+impl TransportError for tonic::transport::Error {
+    fn was_sent(&self) -> bool {
+        was_sent(self)
+    }
+}
+
+#[cfg(feature = "tonic")]
 impl TransportError for tonic::Status {
     fn was_sent(&self) -> bool {
         was_sent(self)

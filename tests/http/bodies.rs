@@ -72,7 +72,7 @@ type Arrived = Arc<Mutex<Vec<String>>>;
 async fn send<B>(body: B, layer: ReplayLayer, frames: usize) -> (Vec<String>, Result<Response<()>, BoxError>)
 where
     B: Body + Unpin,
-    B::Error: std::fmt::Display,
+    B::Error: Into<BoxError>,
 {
     let arrived = Arrived::default();
     let log = arrived.clone();

@@ -1,5 +1,7 @@
 //! What is known about HTTP: without sockets, and (`sockets`) over real ones.
 
+#[path = "../support/faults.rs"]
+mod faults;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -8,7 +10,9 @@ mod classify;
 mod deadlines;
 mod hints;
 mod repeat;
+mod served;
 mod servers;
+mod sockets;
 mod whole;
 
 use std::time::Duration;
