@@ -1,4 +1,42 @@
 //! What is known about HTTP and gRPC, for clients and servers (feature `http`).
+//!
+//! The patterns know calls, results and rejections. This module knows what they are in HTTP:
+//!
+//! | for | there is |
+//! |---|---|
+//! | how a response counts | [`HttpClassifier`], [`GrpcClassifier`] |
+//! | how long a server asks to wait | [`retry_after`], [`rate_limit_reset`]; the classifiers tell the retry |
+//! | a circuit that opens when a server asks for it | [`HoldOffLayer`] |
+//! | what may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
+//! | request bodies that stream | [`ReplayLayer`] |
+//! | bodies of failed responses | [`DrainLayer`] |
+//! | layers that cover the response's body | [`whole`] |
+//! | a breaker for each host | [`per_key`](crate::per_key) |
+//! | deadlines from hop to hop | [`DeadlineHeader`] |
+//! | a server's responses to rejections | [`Responses`], [`grpc_response`] |
+//! | limits by client | [`ClientIp`] |
+//!
+//! # Clients and servers
+//!
+//! Each has a page: wrapping [hyper](guide::hyper_client), [reqwest](guide::reqwest_client) and
+//! [tonic](guide::tonic_client); protecting servers of [axum](guide::axum_server), [hyper](guide::hyper_server) and
+//! [tonic](guide::tonic_server).
+//!
+//! # Order, for a client
+//!
+//! ```text
+//! IdempotencyKeyLayer -> ReplayLayer -> total timeout -> retry -> DrainLayer -> breaker -> HoldOffLayer -> bulkhead
+//!     -> attempt timeout -> DeadlineHeader::send -> AdaptErrorLayer -> client
+//! ```
+//!
+//! Outside of the retry is what must be the same for all attempts, the key and the record of the body; inside is what
+//! each attempt has of its own.
+//!
+//! # Features
+//!
+//! `http` brings types of the crates `http`, `http-body` and `bytes`, and works with any client and server of those.
+//! `hyper-util`, `reqwest` and `tonic` add what needs a type of these: above all, to tell a failure to connect from one
+//! after the request was sent.
 
 #[macro_use]
 mod access;
@@ -7,6 +45,7 @@ mod client_ip;
 mod deadline;
 mod drain;
 mod grpc;
+pub mod guide;
 mod head;
 mod hint;
 mod hold_off;
