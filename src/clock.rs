@@ -90,7 +90,7 @@ impl TimeSource {
 
     pub(crate) fn now(&self) -> Nanos {
         match self {
-            Self::Tokio => on_time_line(instant()),
+            Self::Tokio => Nanos::new(nanos()),
             Self::Custom(clock) => clock.now(),
         }
     }
@@ -111,17 +111,44 @@ pub(crate) fn instant() -> Instant {
     Instant::now()
 }
 
-/// All handles share one time-line, so that a reading can be shared between them.
-fn on_time_line(instant: Instant) -> Nanos {
-    // The runtime of a test may have been paused before the first reading here: its instants lie a little before the
-    // base, and must still tell time. Hence a time-line that begins well before its base.
-    const BASE: u64 = 1 << 50; // 13 days
-    #[allow(clippy::disallowed_methods)]
-    static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+/// The time now, on the time-line of all handles.
+pub(crate) fn nanos() -> u64 {
+    nanos_at(instant())
+}
 
-    let (base, instant) = (*BASE_INSTANT, instant.into_std());
+/// All handles share one time-line, so that a reading can be shared between them. The runtime of a test may have been
+/// paused before the first reading here: its instants lie a little before the base, and must still tell time. Hence a
+/// time-line that begins well before its base.
+const BASE: u64 = 1 << 50; // 13 days
+
+#[allow(clippy::disallowed_methods)]
+static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+/// Where an instant lies on the time-line.
+#[inline]
+pub(crate) fn nanos_at(instant: Instant) -> u64 {
+    let (instant, base) = (instant.into_std(), *BASE_INSTANT);
     match instant.checked_duration_since(base) {
-        Some(after) => Nanos::new(BASE).saturating_add(after),
-        None => Nanos::new(BASE).saturating_sub(base.saturating_duration_since(instant)),
+        Some(after) => {
+            let nanos = after.as_secs().saturating_mul(1_000_000_000) + u64::from(after.subsec_nanos());
+            BASE.saturating_add(nanos)
+        }
+        None => before_base(base, instant),
+    }
+}
+
+#[cold]
+fn before_base(base: std::time::Instant, instant: std::time::Instant) -> u64 {
+    BASE.saturating_sub(nanos_of(base.saturating_duration_since(instant)))
+}
+
+/// What [`nanos_at`] was made of; `None` when it is further away than an instant can be.
+pub(crate) fn instant_of(nanos: u64) -> Option<Instant> {
+    if nanos == u64::MAX {
+        None
+    } else if nanos >= BASE {
+        BASE_INSTANT.checked_add(Duration::from_nanos(nanos - BASE)).map(Instant::from_std)
+    } else {
+        BASE_INSTANT.checked_sub(Duration::from_nanos(BASE - nanos)).map(Instant::from_std)
     }
 }

@@ -24,6 +24,7 @@ use std::{
     cell::Cell,
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -38,55 +39,62 @@ thread_local! {
     static AMBIENT: Ambient = const { Ambient::none() };
 }
 
-/// What surrounds the code that is being polled on this thread.
+/// A limit, in nanoseconds, that is never reached; or a point in time that never comes. The longest that can be is 584
+/// years.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// What surrounds the code that is being polled on this thread. Points in time are nanoseconds on the handles'
+/// time-line: a number moves through registers, an `Instant` through memory.
 ///
 /// A cell a field: a call that is ready at once enters twice, and copying all of it each time costs more than the rest.
 struct Ambient {
-    /// The earliest deadline that has a point in time.
-    until: Cell<Option<Instant>>,
     /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]: it starts when somebody asks. A
     /// call that is ready at once reads no clock that way.
     within: Cell<u64>,
-    /// When the clocks of the limits in their first poll have started; `None` while `within` is there.
-    started: Cell<Option<Instant>>,
-    /// The earliest deadline that nobody enforces yet: it was set by [`scope`].
-    advised: Cell<Option<Instant>>,
+    /// `started` or `advised` is there.
+    marked: Cell<bool>,
     /// A retry inside has given up and returned its last result: whoever retries outside should not multiply it.
     exhausted: Cell<bool>,
+    /// The earliest deadline that has a point in time.
+    until: Cell<u64>,
+    /// When the clocks of the limits in their first poll have started; [`NEVER`] while `within` is there.
+    started: Cell<u64>,
+    /// `until` as it was before they started: what is outside of all of them.
+    before: Cell<u64>,
+    /// The earliest deadline that nobody enforces yet: it was set by [`scope`].
+    advised: Cell<u64>,
 }
 
 impl Ambient {
     const fn none() -> Self {
         Self {
-            until: Cell::new(None),
             within: Cell::new(NEVER),
-            started: Cell::new(None),
-            advised: Cell::new(None),
+            marked: Cell::new(false),
             exhausted: Cell::new(false),
+            until: Cell::new(NEVER),
+            started: Cell::new(NEVER),
+            before: Cell::new(NEVER),
+            advised: Cell::new(NEVER),
         }
     }
 
     /// Starts all clocks that have not started.
-    fn start(&self, now: Instant) {
+    fn start(&self, now: u64) {
         let within = self.within.replace(NEVER);
         if within != NEVER {
-            self.until.set(earlier(self.until.get(), after(now, within)));
-            self.started.set(Some(now));
+            self.before.set(self.until.get());
+            self.until.set(self.until.get().min(now.saturating_add(within)));
+            self.started.set(now);
+            self.marked.set(true);
         }
     }
-}
 
-/// A limit, in nanoseconds, that is never reached. The longest that can be is 584 years.
-pub(crate) const NEVER: u64 = u64::MAX;
-
-fn after(start: Instant, nanos: u64) -> Option<Instant> {
-    if nanos == NEVER { None } else { start.checked_add(Duration::from_nanos(nanos)) }
-}
-
-fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
+    /// Sets what lies outside of a limit that is entered anew, or of one that is left.
+    fn set(&self, until: u64, started: u64, advised: u64) {
+        self.until.set(until);
+        self.started.set(started);
+        self.advised.set(advised);
+        self.marked.set(started != NEVER || advised != NEVER);
     }
 }
 
@@ -94,9 +102,13 @@ fn earlier<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
 ///
 /// Starts the clock of a surrounding timeout that has not started it yet; reads the clock for that at most once.
 pub fn current() -> Option<Instant> {
+    clock::instant_of(until())
+}
+
+fn until() -> u64 {
     AMBIENT.with(|ambient| {
         if ambient.within.get() != NEVER {
-            ambient.start(clock::instant());
+            ambient.start(clock::nanos());
         }
         ambient.until.get()
     })
@@ -104,7 +116,8 @@ pub fn current() -> Option<Instant> {
 
 /// The time left until the deadline of the running call, if it has one; zero when it has passed.
 pub fn remaining() -> Option<Duration> {
-    current().map(|at| at.saturating_duration_since(clock::instant()))
+    let until = until();
+    (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(clock::nanos())))
 }
 
 /// Runs `future` with a deadline that the code inside sees.
@@ -144,18 +157,21 @@ impl<F: Future> Future for Scope<F> {
 
 /// Runs `inside` with this deadline around it, as a [`Scope`] does with its future.
 pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
-    let mut outer = Outer::save();
-    outer.changed = true;
-    AMBIENT.with(|ambient| {
-        ambient.until.set(earlier(outer.until, Some(at)));
-        ambient.advised.set(earlier(outer.advised, Some(at)));
+    let outer = &mut None;
+    let within = AMBIENT.with(|ambient| {
+        let (outer, at) = (outer.insert(Outer::save(ambient)), clock::nanos_at(at));
+        ambient.set(outer.until.min(at), outer.started, outer.advised.min(at));
+        ambient.within.get()
     });
-    inside()
+    let entered = Entered { limit: Limit::None, within, outer };
+    let output = inside();
+    entered.leave();
+    output
 }
 
-/// The earliest deadline around that nobody enforces: the next timeout inside has to.
-#[inline]
-pub(crate) fn advised() -> Option<Instant> {
+/// The earliest deadline around that nobody enforces, or [`NEVER`]: the next timeout inside has to.
+#[inline(always)]
+pub(crate) fn advised() -> u64 {
     AMBIENT.with(|ambient| ambient.advised.get())
 }
 
@@ -164,16 +180,13 @@ pub(crate) fn mark_exhausted() {
     AMBIENT.with(|ambient| ambient.exhausted.set(true));
 }
 
-/// Polls an attempt, and tells whether a retry inside gave up as it returned.
+/// Looks out for retries inside that give up: beginning with a mark of `false`, and ending with the mark that this
+/// returned, for whoever is around. Returns the mark as it was.
 ///
-/// The mark is meant for the innermost retry around, which sets it again if it gives up itself: what is around both
-/// finds it as it was before.
-pub(crate) fn watch_exhausted<R>(poll: impl FnOnce() -> R) -> (R, bool) {
-    AMBIENT.with(|ambient| {
-        let outer = ambient.exhausted.replace(false);
-        let output = poll();
-        (output, ambient.exhausted.replace(outer))
-    })
+/// A mark is meant for the innermost retry around, which sets it again if it gives up itself.
+#[inline]
+pub(crate) fn swap_exhausted(mark: bool) -> bool {
+    AMBIENT.with(|ambient| ambient.exhausted.replace(mark))
 }
 
 /// A limit of time and its clock, which starts when somebody asks for the deadline, inside or outside.
@@ -181,109 +194,144 @@ pub(crate) fn watch_exhausted<R>(poll: impl FnOnce() -> R) -> (R, bool) {
 pub(crate) enum Limit {
     /// The clock has not started; in nanoseconds, or [`NEVER`].
     Within(u64),
-    /// It has; `None` is a limit so long that it is never reached.
-    Until(Option<Instant>),
+    /// It has; the point in time, or [`NEVER`].
+    Until(u64),
     /// There is none: what is around stays as it is.
     None,
 }
 
 impl Limit {
-    /// Runs `inside` with this limit around it. If somebody inside started the clock, it has started for this limit
-    /// too. Costs a few moves to and from a thread-local, and no clock.
-    #[inline]
-    pub(crate) fn enter<R>(&mut self, inside: impl FnOnce() -> R) -> R {
-        if let Self::None = self {
-            return inside();
-        }
-        let mut outer = Outer::save();
-        AMBIENT.with(|ambient| {
-            if let Self::Within(within) = *self {
-                ambient.within.set(within.min(outer.within));
-                if outer.started.is_none() && outer.advised.is_none() {
-                    return;
-                }
-                // A start that is there already was that of an earlier sibling in this poll, not of this limit.
-                ambient.started.set(None);
+    /// Puts this limit around what runs until [`Entered::leave`]; `outer` is where it keeps what is outside, if need be.
+    /// Costs a few moves to and from a thread-local, and no clock.
+    #[inline(always)]
+    pub(crate) fn enter(self, outer: &mut Option<Outer>) -> Entered<'_> {
+        let within = AMBIENT.with(|ambient| {
+            let outside = ambient.within.get();
+            match self {
+                Self::Within(within) if !ambient.marked.get() => ambient.within.set(within.min(outside)),
+                Self::None => {}
+                _ => self.enter_otherwise(ambient, outer),
             }
-            if let Self::Until(until) = *self {
-                ambient.until.set(earlier(outer.until, until));
-            }
-            ambient.advised.set(None);
-            outer.changed = true;
+            outside
         });
-        let output = inside();
-        if let Self::Within(within) = *self
-            && let Some(started) = AMBIENT.with(|ambient| ambient.started.get())
-        {
-            *self = Self::Until(after(started, within));
-        }
-        output
+        Entered { limit: self, within, outer }
     }
 
-    /// The deadline; starts the clock if it has not started. `None` is never.
-    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+    #[inline(never)]
+    fn enter_otherwise(self, ambient: &Ambient, outer: &mut Option<Outer>) {
+        let outer = outer.insert(Outer::save(ambient));
+        match self {
+            Self::Within(within) => {
+                ambient.within.set(within.min(ambient.within.get()));
+                // A start that is there already was that of an earlier sibling in this poll, not of this limit.
+                ambient.set(outer.until, NEVER, NEVER);
+            }
+            Self::Until(until) => ambient.set(outer.until.min(until), outer.started, NEVER),
+            Self::None => {}
+        }
+    }
+
+    /// The deadline, or [`NEVER`]; starts the clock if it has not started.
+    pub(crate) fn deadline(&mut self) -> u64 {
         if let Self::Within(within) = *self {
-            let now = clock::instant();
+            let now = clock::nanos();
             // Limits around this one that are in their first poll too have started just now: they share the reading.
             AMBIENT.with(|ambient| ambient.start(now));
-            *self = Self::Until(after(now, within));
+            *self = Self::Until(now.saturating_add(within));
         }
         match *self {
             Self::Until(until) => until,
-            Self::Within(_) | Self::None => None,
+            Self::Within(_) | Self::None => NEVER,
         }
     }
 }
 
-/// The surroundings outside of a limit or a scope. Dropping it puts them back, also when what is inside panics, and
-/// passes on what was learnt inside: the start of the clocks.
-///
-/// A limit whose clock does not start changes `within` only, and that is all that is written back then: a call that is
-/// ready at once does not pay for the rest.
-struct Outer {
-    within: u64,
-    until: Option<Instant>,
-    started: Option<Instant>,
-    advised: Option<Instant>,
-    /// More than `within` was changed from outside.
-    changed: bool,
+/// The surroundings outside of a limit or a scope.
+pub(crate) struct Outer {
+    until: u64,
+    started: u64,
+    before: u64,
+    advised: u64,
 }
 
 impl Outer {
-    #[inline]
-    fn save() -> Self {
-        AMBIENT.with(|ambient| Self {
-            within: ambient.within.get(),
+    fn save(ambient: &Ambient) -> Self {
+        Self {
             until: ambient.until.get(),
             started: ambient.started.get(),
+            before: ambient.before.get(),
             advised: ambient.advised.get(),
-            changed: false,
-        })
-    }
-
-    #[cold]
-    fn restore(&self, ambient: &Ambient) {
-        let started = ambient.started.replace(self.started);
-        ambient.until.set(self.until);
-        ambient.advised.set(self.advised);
-        // With `within` there, no clock had started outside: it was inside.
-        if self.within != NEVER
-            && let Some(started) = started
-        {
-            ambient.start(started);
         }
     }
 }
 
-impl Drop for Outer {
-    #[inline]
-    fn drop(&mut self) {
+/// While it is there, a limit or a scope is around what runs. Leaving, or dropping it because what is inside panics,
+/// puts the surroundings back, and passes on what was learnt inside: the start of the clocks.
+///
+/// A limit whose clock does not start changes `within` only, and that is all that is written back then: a call that is
+/// ready at once does not pay for the rest.
+#[must_use]
+pub(crate) struct Entered<'a> {
+    limit: Limit,
+    within: u64,
+    /// `None` where nothing but `within` was changed by entering.
+    outer: &'a mut Option<Outer>,
+}
+
+impl Entered<'_> {
+    /// What the limit has become: if somebody inside started the clock, it has started for this limit too.
+    #[inline(always)]
+    pub(crate) fn leave(self) -> Limit {
+        let started = self.restore();
+        let limit = started.unwrap_or(self.limit);
+        mem::forget(self);
+        limit
+    }
+
+    #[inline(always)]
+    fn restore(&self) -> Option<Limit> {
         AMBIENT.with(|ambient| {
-            ambient.within.set(self.within);
-            if self.changed || ambient.started.get().is_some() {
-                self.restore(ambient);
+            if ambient.marked.get() || self.outer.is_some() {
+                return restore_all(ambient, self.limit, self.within, self.outer);
             }
-        });
+            ambient.within.set(self.within);
+            None
+        })
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.restore();
+    }
+}
+
+#[inline(never)]
+fn restore_all(ambient: &Ambient, limit: Limit, within: u64, outer: &Option<Outer>) -> Option<Limit> {
+    let started = ambient.started.get();
+    ambient.within.set(within);
+    match outer {
+        Some(outer) => {
+            ambient.set(outer.until, outer.started, outer.advised);
+            ambient.before.set(outer.before);
+        }
+        // Nothing was marked outside. If clocks started, what was before is what is around all of them.
+        None => {
+            if started != NEVER {
+                ambient.set(ambient.before.get(), NEVER, NEVER);
+            }
+        }
+    }
+    if started == NEVER {
+        return None;
+    }
+    // With `within` there, no clock had started outside: it was inside.
+    if within != NEVER {
+        ambient.start(started);
+    }
+    match limit {
+        Limit::Within(limit) => Some(Limit::Until(started.saturating_add(limit))),
+        Limit::Until(_) | Limit::None => None,
     }
 }
 
@@ -305,7 +353,9 @@ impl<F: Future> Future for Watched<F> {
     type Output = (F::Output, bool);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (polled, exhausted) = watch_exhausted(|| self.project().future.poll(cx));
+        let outer = swap_exhausted(false);
+        let polled = self.project().future.poll(cx);
+        let exhausted = swap_exhausted(outer);
         polled.map(|output| (output, exhausted))
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 
 use crate::{
     classify::{Classify, ResultClassifier},
@@ -161,22 +162,17 @@ pin_project! {
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that `start` begins, under the ticket. If it panics the ticket is cancelled.
+    /// A call that has begun, under the ticket if there is one. The ticket was held meanwhile: had the call panicked as it
+    /// began, that would have been its cancellation.
+    //
+    // Not a closure that begins the call: closures are not inlined for sure, and each one that is not costs a copy of
+    // the call, which is as long as the futures of all that is within.
     #[inline(always)]
-    pub(crate) fn start<P: ?Sized>(parts: &P, ticket: K, start: impl FnOnce() -> C) -> Self
+    pub(crate) fn begun<P: ?Sized>(call: C, held: Option<Held<&P, K>>) -> Self
     where
         K: Ticket<P>,
     {
-        let held = Held::new(parts, ticket);
-        let call = start();
-        let (_, ticket) = held.release();
-        Self::Calling { call, ticket: Some(ticket) }
-    }
-
-    /// A call that nothing guards.
-    #[inline(always)]
-    pub(crate) fn unguarded(call: C) -> Self {
-        Self::Calling { call, ticket: None }
+        Self::Calling { call, ticket: held.map(|held| held.release().1) }
     }
 
     #[inline(always)]
@@ -224,12 +220,19 @@ where
             GuardedProj::Over => unreachable!("polled after it was dropped"),
         }
     }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { call, .. } => call.wakes_at(),
+            Self::Refused { .. } | Self::Over => None,
+        }
+    }
 }
 
 /// How a call gets past a pattern that may have it wait.
 pub(crate) enum Entry<K, A> {
-    /// It is let in now.
-    Now(K),
+    /// It is let in now; without a ticket where the pattern was left out of the stack.
+    Now(Option<K>),
     /// It has to wait for its ticket.
     Later(A),
     /// It is refused.
@@ -261,12 +264,6 @@ pin_project! {
 }
 
 impl<S, Req, A, C, K> Deferred<S, Req, A, C, K> {
-    /// A call that nothing guards.
-    #[inline(always)]
-    pub(crate) fn unguarded(call: C) -> Self {
-        Self::Calling { call: Guarded::unguarded(call) }
-    }
-
     /// Calls the service, now or later. The instance that was polled ready makes the call; if that is later, its clone
     /// takes its place.
     #[inline(always)]
@@ -277,22 +274,20 @@ impl<S, Req, A, C, K> Deferred<S, Req, A, C, K> {
     {
         match entry {
             Entry::Now(ticket) => {
-                Self::Calling { call: Guarded::start(parts, ticket, || service.call(parts, request)) }
+                let held = ticket.map(|ticket| Held::new(parts, ticket));
+                Self::Calling { call: Guarded::begun(service.call(parts, request), held) }
             }
             Entry::Never(rejection) => Self::Calling { call: Guarded::refused(rejection) },
-            Entry::Later(acquire) => Self::wait(acquire, service, request),
+            Entry::Later(acquire) => Self::Waiting { wait: wait(acquire, service, request) },
         }
     }
+}
 
-    #[cold]
-    fn wait(acquire: A, service: &mut S, request: Req) -> Self
-    where
-        S: Clone,
-    {
-        let clone = service.clone();
-        let service = mem::replace(service, clone);
-        Self::Waiting { wait: Box::pin(Wait { acquire, service, request: Some(request) }) }
-    }
+#[cold]
+fn wait<S: Clone, Req, A>(acquire: A, service: &mut S, request: Req) -> Pin<Box<Wait<S, Req, A>>> {
+    let clone = service.clone();
+    let service = mem::replace(service, clone);
+    Box::pin(Wait { acquire, service, request: Some(request) })
 }
 
 impl<P: ?Sized, S, Req, A, C, K> Cancel<P> for Deferred<S, Req, A, C, K>
@@ -327,13 +322,21 @@ where
                     match ready!(wait.acquire.poll(cx)) {
                         Ok(ticket) => {
                             let request = wait.request.take().expect("polled after it ended");
-                            Guarded::start(parts, ticket, || wait.service.call(parts, request))
+                            let held = Held::new(parts, ticket);
+                            Guarded::begun(wait.service.call(parts, request), Some(held))
                         }
                         Err(rejection) => Guarded::refused(rejection),
                     }
                 }
             };
             self.set(Self::Calling { call });
+        }
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { call } => call.wakes_at(),
+            Self::Waiting { .. } => None,
         }
     }
 }

@@ -7,13 +7,12 @@
 
 use std::{
     cell::Cell,
+    cmp::Reverse,
+    collections::BinaryHeap,
     fmt,
     num::NonZeroUsize,
     ops::Deref,
-    sync::{
-        Arc, LazyLock, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
 };
 
 /// The inside of a handle. Clones share it.
@@ -38,7 +37,7 @@ impl<T> Shared<T> {
     /// call of a stripe allocates the line.
     #[inline]
     pub(crate) fn hold(&self) -> Hold<T> {
-        let line = &self.lines[stripe() & (self.lines.len() - 1)];
+        let line = &self.lines[thread_number() & (self.lines.len() - 1)];
         Hold(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
     }
 }
@@ -97,25 +96,63 @@ pub(crate) fn stripes() -> usize {
     *STRIPES
 }
 
-/// A small number that is the calling thread's own. Mask it to the number of stripes.
+/// A small number that no other living thread has. Numbers of threads that have ended are given out again, the lowest
+/// first; who gets one has seen all that its last owner did. [`NO_NUMBER`] for what a thread does at its very end.
 #[inline]
-pub(crate) fn stripe() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static STRIPE: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    STRIPE.with(|cell| {
-        let mut stripe = cell.get();
-        if stripe == usize::MAX {
-            stripe = NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1);
-            cell.set(stripe);
-        }
-        stripe
+pub(crate) fn thread_number() -> usize {
+    NUMBER.with(|number| match number.get() {
+        NOT_YET => first_number(),
+        number => number,
     })
+}
+
+pub(crate) const NO_NUMBER: usize = usize::MAX;
+const NOT_YET: usize = usize::MAX - 1;
+
+thread_local! {
+    static NUMBER: Cell<usize> = const { Cell::new(NOT_YET) };
+}
+
+/// Numbers that are free: the lowest that was never given out, and those that came back.
+static FREE: Mutex<(usize, BinaryHeap<Reverse<usize>>)> = Mutex::new((0, BinaryHeap::new()));
+
+#[cold]
+fn first_number() -> usize {
+    struct Lease(usize);
+
+    impl Drop for Lease {
+        fn drop(&mut self) {
+            NUMBER.with(|number| number.set(NO_NUMBER));
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).1.push(Reverse(self.0));
+        }
+    }
+
+    thread_local! {
+        static LEASE: Cell<Option<Lease>> = const { Cell::new(None) };
+    }
+
+    let number = {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        match free.1.pop() {
+            Some(Reverse(number)) => number,
+            None => {
+                free.0 += 1;
+                free.0 - 1
+            }
+        }
+    };
+    NUMBER.with(|own| own.set(number));
+    let lease = Cell::new(Some(Lease(number)));
+    // A thread whose destructors have run already keeps none: dropping the lease gives the number back at once.
+    let _ = LEASE.try_with(|own| own.set(lease.take()));
+    drop(lease);
+    NUMBER.with(Cell::get)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, sync::Barrier};
+
     use super::*;
 
     #[test]
@@ -136,12 +173,67 @@ mod tests {
         let here = line(&shared);
         assert_eq!(here, line(&shared));
         if stripes() > 1 {
-            // Threads are numbered as they come, so among the next `stripes()` ones all lines occur.
-            let elsewhere = (0..stripes()).map(|_| {
-                let shared = shared.clone();
-                std::thread::spawn(move || line(&shared)).join().unwrap()
+            // Threads that live at the same time have different numbers, so among so many of them all lines occur.
+            let all = Barrier::new(stripes());
+            std::thread::scope(|scope| {
+                let there = || {
+                    all.wait();
+                    let there = line(&shared);
+                    all.wait();
+                    there
+                };
+                let elsewhere: Vec<_> = (0..stripes()).map(|_| scope.spawn(there)).collect();
+                assert!(elsewhere.into_iter().any(|there| there.join().unwrap() != here));
             });
-            assert!(elsewhere.into_iter().any(|there| there != here));
         }
+    }
+
+    #[test]
+    fn living_threads_have_different_numbers_and_dead_ones_leave_theirs() {
+        const THREADS: usize = 32;
+        let all = Barrier::new(THREADS);
+        let mut highest = 0;
+        for _ in 0..8 {
+            let numbers: HashSet<usize> = std::thread::scope(|scope| {
+                let number = || {
+                    let number = thread_number();
+                    all.wait();
+                    assert_eq!(number, thread_number());
+                    number
+                };
+                let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(number)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(numbers.len(), THREADS);
+            highest = highest.max(numbers.into_iter().max().unwrap());
+        }
+        // Other tests run beside this one, but not hundreds of threads of them.
+        assert!(highest < 4 * THREADS, "{highest}");
+    }
+
+    #[test]
+    fn a_thread_at_its_end_has_no_number() {
+        struct Last(std::sync::mpsc::Sender<usize>);
+
+        impl Drop for Last {
+            fn drop(&mut self) {
+                let _ = self.0.send(thread_number());
+            }
+        }
+
+        thread_local! {
+            static LAST: Cell<Option<Last>> = const { Cell::new(None) };
+        }
+
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // Destructors run in an order of their own, so one of the two may find the number gone.
+            LAST.with(|last| last.set(Some(Last(sender.clone()))));
+            sender.send(thread_number()).unwrap();
+        })
+        .join()
+        .unwrap();
+        let [alive, at_the_end] = [receiver.recv().unwrap(), receiver.recv().unwrap()];
+        assert!(at_the_end == alive || at_the_end == NO_NUMBER, "{at_the_end}");
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use crate::hold::Hold;
@@ -30,6 +31,13 @@ pub(crate) trait Stage<P: ?Sized>: Cancel<P> {
     type Output;
 
     fn poll(self: Pin<&mut Self>, parts: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
+
+    /// When the last poll, which was pending, has had the task woken by a timer that stays with this call: whoever is
+    /// around and has nothing to do before then needs no timer of its own.
+    #[inline(always)]
+    fn wakes_at(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// What begins calls. As [`Service`], but lent `P`.
@@ -178,6 +186,7 @@ macro_rules! response_future {
     ) => {
         pin_project_lite::pin_project! {
             $(#[$doc])*
+            #[allow(clippy::type_complexity)] // what it is made of, spelled out this once
             pub struct $name<$($param),+> $(where $($bound)+)? {
                 #[pin]
                 inner: $inner,
@@ -185,6 +194,7 @@ macro_rules! response_future {
         }
 
         impl<$($param),+> $name<$($param),+> $(where $($bound)+)? {
+            #[allow(clippy::type_complexity)]
             #[inline(always)]
             pub(super) fn new(inner: $inner) -> Self {
                 Self { inner }

@@ -1,9 +1,8 @@
 //! Tasks that wait for a change of state.
 
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
-    task::Waker,
-};
+use std::{ops::DerefMut, sync::PoisonError, task::Waker};
+
+use crate::state::sync::Mutex;
 
 /// The tasks that wait until a handle changes its state.
 ///
@@ -33,7 +32,7 @@ impl Waiting {
 pub(crate) struct Place(u64);
 
 impl WakerList {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+    fn lock(&self) -> impl DerefMut<Target = Waiting> {
         // Nothing panics while it is held.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -213,6 +212,54 @@ mod tests {
                 changed.load(Ordering::Acquire)
             });
             assert!(seen || woken.0.load(Ordering::SeqCst) == 1);
+        }
+    }
+}
+
+#[cfg(all(test, rampart_loom))]
+mod models {
+    use std::task::Wake;
+
+    use loom::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use super::*;
+    use crate::state::{
+        models::model,
+        sync::{AtomicU64, Fault, Ordering as Order, has},
+    };
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+
+    model! {
+        /// A task that registers first and looks afterwards sees a change, or is woken by it.
+        no_wake_up_is_lost, preemptions: None, refuted by [LookFirst], {
+            let list = Arc::new((WakerList::default(), AtomicU64::new(0)));
+            let changing = Arc::clone(&list);
+            let changed = thread::spawn(move || {
+                changing.1.store(1, Order::Release);
+                changing.0.wake_all();
+            });
+            let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
+            let (mut place, waker) = (None, woken.clone().into());
+            let look = || list.1.load(Order::Acquire) == 1;
+            let early = has(Fault::LookFirst).then(look);
+            list.0.register(&mut place, &waker);
+            let seen = early.unwrap_or_else(look);
+            changed.join().unwrap();
+            assert!(seen || woken.0.load(Ordering::Acquire));
+            list.0.deregister(&mut place);
         }
     }
 }

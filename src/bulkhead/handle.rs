@@ -3,12 +3,12 @@ use std::{fmt, future::Future, time::Duration};
 use super::{
     BulkheadBuilder, BulkheadLayer,
     builder::check_limit,
-    inner::{Inner, Permitted},
+    inner::{Acquire, Inner, Permitted},
 };
 use crate::{
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
-    guarded::{Entry, Held},
+    guarded::Held,
     hold::{Hold, Shared},
     name::Name,
 };
@@ -100,12 +100,11 @@ impl Bulkhead {
 
     async fn admit(&self) -> Result<Held<&Inner, Permitted>, Rejection> {
         let inner = &*self.0;
-        let permitted = match inner.enter(|| inner) {
-            Entry::Now(permitted) => permitted,
-            Entry::Later(acquire) => acquire.await?,
-            Entry::Never(rejection) => return Err(rejection),
-        };
-        Ok(Held::new(inner, permitted))
+        match inner.admit() {
+            Some(permitted) => Ok(Held::new(inner, permitted)),
+            None if inner.may_wait() => Ok(Held::new(inner, Acquire::new(inner).await?)),
+            None => Err(inner.full()),
+        }
     }
 
     /// Runs `future` with a permit, which it waits for as [`acquire`](Self::acquire) does.

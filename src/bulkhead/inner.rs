@@ -34,7 +34,7 @@ impl Inner {
     /// The refusal of a call that found all permits out and no place to wait.
     #[inline(never)]
     pub(crate) fn full(&self) -> Rejection {
-        self.tell.reject(Rejection::bulkhead_full(self.tell.name().clone(), self.queue.permits().limit()))
+        self.tell.reject(|name| Rejection::bulkhead_full(name, self.queue.permits().limit()))
     }
 
     /// Lets a call in that finds a permit.
@@ -50,7 +50,7 @@ impl Inner {
         holder: impl FnOnce() -> H,
     ) -> Entry<Permitted, Acquire<H>> {
         match self.admit() {
-            Some(permitted) => Entry::Now(permitted),
+            Some(permitted) => Entry::Now(Some(permitted)),
             None if self.may_wait() => Entry::Later(Acquire::new(holder())),
             None => Entry::Never(self.full()),
         }
@@ -168,8 +168,8 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
             Poll::Pending => {
                 ready!(this.sleep.poll(cx));
                 let holder = this.cancelled.disarm();
-                let rejection = Rejection::queue_timeout(holder.tell.name().clone(), holder.max_wait);
-                return Poll::Ready(Err(holder.tell.reject(rejection)));
+                let rejection = holder.tell.reject(|name| Rejection::queue_timeout(name, holder.max_wait));
+                return Poll::Ready(Err(rejection));
             }
         };
         let holder = this.cancelled.disarm();

@@ -3,14 +3,17 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    ops::Deref,
+    ops::{Deref, DerefMut},
     pin::Pin,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::PoisonError,
     task::{Context, Poll, Waker},
 };
 
 use super::inner::Inner;
-use crate::state::permits::{Full, Permits};
+use crate::state::{
+    permits::{Full, Permits},
+    sync::Mutex,
+};
 
 /// Permits, and a queue for them.
 ///
@@ -47,7 +50,7 @@ impl Queue {
         Self { permits: Permits::new(limit), waiters: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
+    fn lock(&self) -> impl DerefMut<Target = Waiters> {
         // Nothing panics while it is held.
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -56,15 +59,22 @@ impl Queue {
         &self.permits
     }
 
+    #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         self.permits.try_acquire()
     }
 
     /// Gives a permit back, or hands it to the first who waits.
+    #[inline]
     pub(crate) fn release(&self) {
-        if self.permits.release().is_ok() {
-            return;
+        if self.permits.release().is_err() {
+            self.hand_over();
         }
+    }
+
+    /// Somebody waits, or did.
+    #[cold]
+    fn hand_over(&self) {
         let waker = {
             let mut waiters = self.lock();
             if self.permits.hand_over() { waiters.grant_first() } else { None }
@@ -165,6 +175,107 @@ impl<H: Deref<Target = Inner>> Drop for Waiting<H> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             self.holder.queue.leave(id);
+        }
+    }
+}
+
+#[cfg(all(test, rampart_loom))]
+mod models {
+    use std::{task::Wake, time::Duration};
+
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+    use crate::{
+        clock::TimeSource,
+        event::{Pattern, Tell},
+        state::models::model,
+    };
+
+    struct Woken(loom::sync::atomic::AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, loom::sync::atomic::Ordering::Release);
+        }
+    }
+
+    impl Woken {
+        fn waker() -> (std::sync::Arc<Self>, Waker) {
+            let woken = std::sync::Arc::new(Self(loom::sync::atomic::AtomicBool::new(false)));
+            (woken.clone(), woken.into())
+        }
+
+        fn is(&self) -> bool {
+            self.0.load(loom::sync::atomic::Ordering::Acquire)
+        }
+    }
+
+    /// All of `limit` permits are out.
+    fn taken(limit: u32) -> Arc<Inner> {
+        let inner = Inner {
+            queue: Queue::new(limit),
+            max_wait: Duration::MAX,
+            max_queue: u32::MAX,
+            tell: Tell::new(Pattern::Bulkhead, "k".into(), None),
+            time: TimeSource::default(),
+        };
+        (0..limit).for_each(|_| assert!(inner.queue.try_acquire()));
+        Arc::new(inner)
+    }
+
+    fn poll(waiting: &mut Waiting<Arc<Inner>>, waker: &Waker) -> bool {
+        Pin::new(waiting).poll(&mut Context::from_waker(waker)).is_ready()
+    }
+
+    model! {
+        /// K14: a permit that comes home while somebody joins the queue is seen by the one or wakes it.
+        no_wake_up_is_lost, preemptions: None, refuted by [SplitSwap], {
+            let inner = taken(1);
+            let releasing = Arc::clone(&inner);
+            let released = thread::spawn(move || releasing.queue.release());
+            let (woken, waker) = Woken::waker();
+            let mut waiting = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let at_once = poll(&mut waiting, &waker);
+            released.join().unwrap();
+            assert!(at_once || (woken.is() && poll(&mut waiting, &waker)));
+            assert_eq!(inner.queue.permits().counts(), (1, 0));
+        }
+    }
+
+    model! {
+        /// K15: a permit that is handed to somebody who leaves at that moment comes home, or goes to the next.
+        a_permit_for_one_who_leaves_is_not_lost, preemptions: None, refuted by [SplitSwap], {
+            let inner = taken(1);
+            let (_, waker) = Woken::waker();
+            let (woken, next_waker) = Woken::waker();
+            let mut first = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let mut next = Waiting::new(Arc::clone(&inner), u32::MAX);
+            assert!(!poll(&mut first, &waker));
+            let releasing = Arc::clone(&inner);
+            let released = thread::spawn(move || releasing.queue.release());
+            drop(first);
+            let at_once = poll(&mut next, &next_waker);
+            released.join().unwrap();
+            assert!(at_once || (woken.is() && poll(&mut next, &next_waker)));
+            assert_eq!(inner.queue.permits().counts(), (1, 0));
+        }
+    }
+
+    model! {
+        /// K13: a limit that is raised lets in who waits, also who joins at that moment.
+        a_raised_limit_lets_in_who_waits, preemptions: None, refuted by [SplitSwap], {
+            let inner = taken(1);
+            let [raising, releasing] = [(); 2].map(|()| Arc::clone(&inner));
+            let raised = thread::spawn(move || raising.queue.set_limit(2));
+            let released = thread::spawn(move || releasing.queue.release());
+            let (woken, waker) = Woken::waker();
+            let mut waiting = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let at_once = poll(&mut waiting, &waker);
+            raised.join().unwrap();
+            released.join().unwrap();
+            assert!(at_once || (woken.is() && poll(&mut waiting, &waker)));
+            assert_eq!(inner.queue.permits().counts(), (1, 0));
         }
     }
 }

@@ -116,7 +116,8 @@ impl<S, M> BulkheadService<S, M> {
         S: Service<Req>,
     {
         let parts = Some(hold);
-        let call = Guarded::start(&parts, permitted, || Bare::new(self.inner.inner.call(request)));
+        let held = Held::new(&parts, permitted);
+        let call = Guarded::begun(Bare::new(self.inner.inner.call(request)), Some(held));
         ResponseFuture::new(Owned::new(parts, call))
     }
 }

@@ -8,11 +8,12 @@ use crate::{
     error::Rejection,
     event::{CircuitState, EventKind, Tell},
     guarded::{Guard, Held, Ticket, tell_admitted},
-    hold::{Hold, stripe},
+    hold::{Hold, thread_number},
     lent::Owner,
     random::Random,
     state::{
         circuit::{self, Admission, Circuit, Outcome, Outlook},
+        time::nanos_of,
         transition::Transition,
     },
     wake::WakerList,
@@ -85,7 +86,7 @@ impl Inner {
     pub(crate) fn admit(&self) -> Result<Admitted, Rejection> {
         match self.take_place() {
             Ok(place) => Ok(place.begin(self)),
-            Err(Refused(retry_after)) => Err(self.rejected(retry_after)),
+            Err(refused) => Err(self.rejected(refused)),
         }
     }
 
@@ -104,7 +105,15 @@ impl Inner {
 
     #[inline(never)]
     fn take_place_otherwise(&self) -> Result<Place, Refused> {
-        match self.circuit.admit(|| self.now()) {
+        match self.circuit.refuses_for(|| self.now()) {
+            Ok(nanos) => Err(Refused(nanos)),
+            Err(now) => self.take_place_slowly(now),
+        }
+    }
+
+    #[cold]
+    fn take_place_slowly(&self, now: Option<Nanos>) -> Result<Place, Refused> {
+        match self.circuit.admit(|| now.unwrap_or_else(|| self.now())) {
             Admission::Admitted(ticket) => Ok(Place(ticket)),
             Admission::Probe(ticket, transition) => {
                 if let Some(transition) = transition {
@@ -112,7 +121,7 @@ impl Inner {
                 }
                 Ok(Place(ticket))
             }
-            Admission::Rejected { retry_after } => Err(Refused(retry_after)),
+            Admission::Rejected { retry_after } => Err(Refused(retry_after.map_or(NEVER, nanos_of))),
         }
     }
 
@@ -134,7 +143,7 @@ impl Inner {
     fn finish(&self, ticket: circuit::Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
         let open_for = |flaps| self.open_times.draw(flaps, &self.random);
-        match self.circuit.finish(ticket, outcome, slow, stripe, now, open_for) {
+        match self.circuit.finish(ticket, outcome, slow, thread_number, now, open_for) {
             Some(transition) => self.changed(transition),
             // Its place is free.
             None if ticket.is_probe() => self.waiters.wake_all(),
@@ -180,18 +189,25 @@ impl Inner {
         (Some(now), Some(elapsed), elapsed > limit)
     }
 
+    #[inline(always)]
     pub(crate) fn refuses(&self) -> bool {
+        self.circuit.admit_plainly().is_none() && self.refuses_otherwise()
+    }
+
+    #[inline(never)]
+    fn refuses_otherwise(&self) -> bool {
         matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
     }
 
     /// The refusal of a call that was not let as far as the circuit.
     pub(crate) fn refuse(&self) -> Rejection {
-        self.rejected(self.circuit.time_left(|| self.now()))
+        self.rejected(Refused(self.circuit.time_left(|| self.now()).map_or(NEVER, nanos_of)))
     }
 
     #[inline(never)]
-    fn rejected(&self, retry_after: Option<Duration>) -> Rejection {
-        self.tell.reject(Rejection::circuit_open(self.tell.name().clone(), retry_after))
+    fn rejected(&self, Refused(nanos): Refused) -> Rejection {
+        let retry_after = if nanos == NEVER { None } else { Some(Duration::from_nanos(nanos)) };
+        self.tell.reject(|name| Rejection::circuit_open(name, retry_after))
     }
 }
 
@@ -226,8 +242,11 @@ impl Ticket<Inner> for Place {
     }
 }
 
-/// Not admitted; with the time after which to ask again, if that is known.
-struct Refused(Option<Duration>);
+/// Not admitted; with the nanoseconds after which to ask again, or [`NEVER`].
+struct Refused(u64);
+
+/// That is not known.
+const NEVER: u64 = u64::MAX;
 
 /// A call that was let in.
 #[derive(Clone, Copy, Debug)]

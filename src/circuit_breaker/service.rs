@@ -16,7 +16,7 @@ use super::{
 use crate::{
     classify::{Classify, DefaultClassifier},
     error::{FromRejection, Rejection},
-    guarded::Guarded,
+    guarded::{Guarded, Held},
     hold::Hold,
     lent::{Bare, Owned},
     readiness::{Backpressure, Reject},
@@ -85,7 +85,8 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
         S: Service<Req>,
     {
         let parts = Watched { hold: Some(hold), classify: self.classify.clone() };
-        let call = Guarded::start(&parts, admitted, || Bare::new(self.inner.call(request)));
+        let held = Held::new(&parts, admitted);
+        let call = Guarded::begun(Bare::new(self.inner.call(request)), Some(held));
         ResponseFuture::new(Owned::new(parts, call))
     }
 

@@ -11,8 +11,11 @@ use crate::{event::Pattern, name::Name};
 /// ([`was_attempted`](Self::was_attempted)).
 ///
 /// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for instance.
+// The tag is a whole word and the small fields come before the large ones: moved in pieces of unequal size, a rejection
+// would cost more than the refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[repr(u32)]
 pub enum Rejection {
     /// The circuit breaker is open, or half-open with all its probes in flight.
     #[non_exhaustive]
@@ -25,10 +28,10 @@ pub enum Rejection {
     /// The bulkhead had no free permit and no free place in its queue.
     #[non_exhaustive]
     BulkheadFull {
-        /// The bulkhead's name.
-        name: Name,
         /// Calls it lets in at once.
         limit: u32,
+        /// The bulkhead's name.
+        name: Name,
     },
     /// The call waited for a permit of the bulkhead for as long as it was allowed to.
     #[non_exhaustive]
@@ -41,22 +44,22 @@ pub enum Rejection {
     /// The rate limiter has no token for this call.
     #[non_exhaustive]
     RateLimited {
+        /// The limiter's burst: the most it admits at one instant.
+        limit: u32,
         /// The limiter's name.
         name: Name,
         /// Time until the call would conform; `None` when it never can, because it costs more than the burst.
         retry_after: Option<Duration>,
-        /// The limiter's burst: the most it admits at one instant.
-        limit: u32,
     },
     /// The call did not end in time.
     #[non_exhaustive]
     TimedOut {
+        /// Whether the service was called at all: `false` when the deadline had passed before.
+        attempted: bool,
         /// The timeout's name.
         name: Name,
         /// The limit that was exceeded.
         after: Duration,
-        /// Whether the service was called at all: `false` when the deadline had passed before.
-        attempted: bool,
     },
 }
 
@@ -65,26 +68,31 @@ const _: () = assert!(size_of::<Rejection>() <= 40);
 
 impl Rejection {
     /// A [`CircuitOpen`](Self::CircuitOpen) of the breaker `name`.
+    #[inline]
     pub fn circuit_open(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
         Self::CircuitOpen { name: name.into(), retry_after }
     }
 
     /// A [`BulkheadFull`](Self::BulkheadFull) of the bulkhead `name`.
+    #[inline]
     pub fn bulkhead_full(name: impl Into<Name>, limit: u32) -> Self {
         Self::BulkheadFull { name: name.into(), limit }
     }
 
     /// A [`QueueTimeout`](Self::QueueTimeout) of the bulkhead `name`.
+    #[inline]
     pub fn queue_timeout(name: impl Into<Name>, after: Duration) -> Self {
         Self::QueueTimeout { name: name.into(), after }
     }
 
     /// A [`RateLimited`](Self::RateLimited) of the limiter `name`.
+    #[inline]
     pub fn rate_limited(name: impl Into<Name>, retry_after: Option<Duration>, limit: u32) -> Self {
         Self::RateLimited { name: name.into(), retry_after, limit }
     }
 
     /// A [`TimedOut`](Self::TimedOut) of the timeout `name`.
+    #[inline]
     pub fn timed_out(name: impl Into<Name>, after: Duration, attempted: bool) -> Self {
         Self::TimedOut { name: name.into(), after, attempted }
     }

@@ -38,8 +38,19 @@ impl Tell {
         }
     }
 
-    /// Emits [`EventKind::Rejected`] and hands the rejection back.
-    pub(crate) fn reject(&self, rejection: Rejection) -> Rejection {
+    /// Makes a rejection in this handle's name, and emits [`EventKind::Rejected`].
+    #[inline(always)]
+    pub(crate) fn reject(&self, make: impl FnOnce(Name) -> Rejection) -> Rejection {
+        let name = self.name.clone();
+        if self.is_on() {
+            return self.tell_rejection(make(name));
+        }
+        // Made where it is returned to, without a copy: a rejection is long.
+        make(name)
+    }
+
+    #[inline(never)]
+    fn tell_rejection(&self, rejection: Rejection) -> Rejection {
         self.event(|| EventKind::Rejected { rejection: &rejection });
         rejection
     }

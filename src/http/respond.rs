@@ -82,7 +82,7 @@ impl Responses {
     }
 
     /// The function to give to a [`RespondLayer`](crate::RespondLayer).
-    pub fn respond<B: From<String>>(self) -> impl Fn(Rejection) -> Response<B> + Clone + Copy + Send + Sync + 'static {
+    pub fn respond<B: From<String>>(self) -> impl Fn(Rejection) -> Response<B> + Copy + Send + Sync + 'static {
         move |rejection| self.response(&rejection)
     }
 

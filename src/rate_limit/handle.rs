@@ -3,11 +3,11 @@ use std::{fmt, future::Future, sync::PoisonError, time::Duration};
 use super::{
     Rate, RateLimitLayer, RateLimiterBuilder,
     builder::params,
-    inner::{Inner, Passed},
+    inner::{Inner, Pace, Passed},
 };
 use crate::{
     error::{ConfigError, FromRejection, Rejection},
-    guarded::{Entry, Guard, Held, Ticket},
+    guarded::{Guard, Held, Ticket},
     hold::Shared,
     name::Name,
     state::gcra::Slot,
@@ -129,12 +129,11 @@ impl RateLimiter {
 
     async fn admit(&self, cost: u32) -> Result<Held<&Inner, Passed>, Rejection> {
         let inner = &*self.0;
-        let passed = match inner.enter(cost, || inner) {
-            Entry::Now(passed) => passed,
-            Entry::Later(pace) => pace.await?,
-            Entry::Never(rejection) => return Err(rejection),
-        };
-        Ok(Held::new(inner, passed))
+        match inner.gcra.reserve(inner.now(), cost, inner.max_wait) {
+            Ok((Duration::ZERO, _)) => Ok(self.admitted()),
+            Ok((wait, slot)) => Ok(Held::new(inner, Pace::new(inner, slot, wait).await?)),
+            Err(refusal) => Err(inner.refuse(refusal)),
+        }
     }
 
     /// Runs `future` when it has a token, which it waits for as [`acquire`](Self::acquire) does.

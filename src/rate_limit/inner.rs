@@ -44,7 +44,7 @@ impl Inner {
             Refusal::Never => None,
         };
         let limit = self.gcra.params().burst();
-        self.tell.reject(Rejection::rate_limited(self.tell.name().clone(), retry_after, limit))
+        self.tell.reject(|name| Rejection::rate_limited(name, retry_after, limit))
     }
 
     /// Takes tokens that are there now, for good.
@@ -60,7 +60,7 @@ impl Inner {
         holder: impl FnOnce() -> H,
     ) -> Entry<Passed, Pace<H>> {
         match self.gcra.reserve(self.now(), cost, self.max_wait) {
-            Ok((Duration::ZERO, _)) => Entry::Now(Passed::admitted(&self.tell)),
+            Ok((Duration::ZERO, _)) => Entry::Now(Some(Passed::admitted(&self.tell))),
             Ok((wait, slot)) => Entry::Later(Pace::new(holder(), slot, wait)),
             Err(refusal) => Entry::Never(self.refuse(refusal)),
         }

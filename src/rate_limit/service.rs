@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::{FromRejection, Rejection},
-    guarded::{Deferred, Guarded},
+    guarded::{Deferred, Guarded, Held},
     hold::Hold,
     lent::{Bare, Owned},
     readiness::{Backpressure, Reject, Wait},
@@ -87,7 +87,8 @@ impl<S, C, M> RateLimitService<S, C, M> {
             Ok(()) => {
                 let parts = self.parts();
                 let passed = Passed::admitted(&self.limiter.0.tell);
-                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.inner.call(request)));
+                let held = Held::new(&parts, passed);
+                let call = Guarded::begun(Bare::new(self.inner.inner.call(request)), Some(held));
                 (parts, call)
             }
             Err(rejection) => (None, Guarded::refused(rejection)),

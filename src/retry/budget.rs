@@ -38,6 +38,7 @@ impl RetryBudget {
     }
 
     /// Pays in for a success. One load when the bucket is full.
+    #[inline]
     pub fn deposit(&self) {
         self.0.budget.deposit();
     }

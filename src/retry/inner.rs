@@ -188,6 +188,7 @@ impl Inner {
         self.max_attempts.load(Ordering::Relaxed)
     }
 
+    #[inline]
     fn settle(&self, course: &Course) {
         if course.owed
             && let Some(budget) = &self.budget

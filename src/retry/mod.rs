@@ -116,4 +116,4 @@ pub use repeat::{Again, CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
 pub use service::RetryService;
 
 pub(crate) use inner::Inner;
-pub(crate) use repeated::{Repeated, Repeating, Supplying};
+pub(crate) use repeated::{Beginning, Repeated, Repeating, Supplying};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     Repeat, WhenNotReady,
@@ -78,28 +78,35 @@ pin_project! {
     }
 }
 
-impl<C, S, Req, E> Repeated<C, S, Req, E> {
-    /// Makes the first attempt.
+/// A call that is beginning.
+pub(crate) struct Beginning<'a, Req> {
+    held: Option<Held<&'a Inner, Course>>,
+    copy: Option<Req>,
+}
+
+impl<'a, Req> Beginning<'a, Req> {
     #[inline(always)]
-    pub(crate) fn begin<P>(parts: &P, request: Req, start: impl FnOnce(Req) -> C) -> Self
+    pub(crate) fn new<P>(parts: &'a P, request: &Req) -> Self
     where
         P: Repeating<Repeat: Repeat<Req>>,
     {
-        let (course, copy, call) = match parts.retry() {
-            Some(retry) => {
-                let mut course = retry.begin();
-                if retry.tell.is_on() {
-                    course = tell_admitted(&retry.tell, retry, course);
-                }
-                let may_repeat = retry.may_repeat(&course);
-                let held = Held::new(retry, course);
-                let copy = if may_repeat { parts.repeat().duplicate(&request) } else { None };
-                let call = start(request);
-                (Some(held.release().1), copy, call)
-            }
-            None => (None, None, start(request)),
-        };
-        Self { course, copy, declared: Declared::default(), service: None, error: None, state: State::Attempt { call } }
+        let Some(retry) = parts.retry() else { return Self { held: None, copy: None } };
+        let mut course = retry.begin();
+        if retry.tell.is_on() {
+            course = tell_admitted(&retry.tell, retry, course);
+        }
+        let may_repeat = retry.may_repeat(&course);
+        let held = Held::new(retry, course);
+        let copy = if may_repeat { parts.repeat().duplicate(request) } else { None };
+        Self { held: Some(held), copy }
+    }
+
+    /// The first attempt has begun.
+    #[inline(always)]
+    pub(crate) fn begun<C, S, E>(self, call: C) -> Repeated<C, S, Req, E> {
+        let course = self.held.map(|held| held.release().1);
+        let state = State::Attempt { call };
+        Repeated { course, copy: self.copy, declared: Declared::default(), service: None, error: None, state }
     }
 }
 
@@ -139,7 +146,9 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProj::Attempt { call } => {
-                    let (polled, exhausted) = deadline::watch_exhausted(|| call.poll(parts.attempts(), cx));
+                    let outer = deadline::swap_exhausted(false);
+                    let polled = call.poll(parts.attempts(), cx);
+                    let exhausted = deadline::swap_exhausted(outer);
                     let result = ready!(polled);
                     let verdict = parts.classifier().classify(result.as_ref());
                     let delay = if verdict == Verdict::Success {
@@ -211,6 +220,13 @@ where
                 StateProj::Over => unreachable!("polled after it was dropped"),
             };
             this.state.set(next);
+        }
+    }
+    fn wakes_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Attempt { call } => call.wakes_at(),
+            State::Sleeping { sleep } => Some(sleep.deadline()),
+            State::Waiting { .. } | State::Over => None,
         }
     }
 }

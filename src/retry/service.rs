@@ -10,7 +10,7 @@ use super::{
     Cloned, Repeat, Retry,
     future::ResponseFuture,
     inner::Inner,
-    repeated::{Repeated, Repeating, Supplying},
+    repeated::{Beginning, Repeating, Supplying},
 };
 use crate::{
     classify::{Classify, DefaultClassifier},
@@ -129,7 +129,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let site = self.site.hold();
-        let call = Repeated::begin(&*site, request, |request| Bare::new(self.inner.call(request)));
+        let beginning = Beginning::new(&*site, &request);
+        let call = beginning.begun(Bare::new(self.inner.call(request)));
         ResponseFuture::new(Owned::new(site, call))
     }
 }

@@ -12,8 +12,8 @@ use super::{
     Choice, describe,
     future::ClientFuture,
     lent::{Attempts, Bounded, Broken, Limit, Limited},
+    make_timeout,
     parts::{Parts, Total},
-    timeout,
 };
 use crate::{
     bulkhead::Bulkhead,
@@ -25,8 +25,8 @@ use crate::{
     lent::{Bare, Lent, Owned},
     name::Name,
     rate_limit::RateLimiter,
-    retry::{self, CloneWith, Cloned, IdempotentIf, Repeat, Repeated, Repeating, Retry, RetryBudget, Supplying},
-    timeout::{Timed, Timeout, Timing},
+    retry::{self, CloneWith, Cloned, IdempotentIf, Repeat, Repeating, Retry, RetryBudget, Supplying},
+    timeout::{self, Timed, Timeout, Timing},
 };
 
 /// A client's stack, to be set up. See the [module docs](super).
@@ -233,7 +233,7 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
             };
             return Err(ConfigError::new("retry_budget", reason));
         }
-        let timeout = |name: Name, limit| timeout(name, limit, observer.as_ref());
+        let timeout = |name: Name, limit| make_timeout(name, limit, observer.as_ref());
         let attempt = Name::from(format!("{name}.attempt"));
         let mut retry = Retry::builder(name.clone());
         let mut breaker = CircuitBreaker::builder(name.clone());
@@ -475,10 +475,14 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let site = self.site.hold();
-        let attempts = &mut self.attempts;
-        let call = Timed::begin(&*site, site.parts.total_limit(), || {
-            Repeated::begin(&*site, request, |request| attempts.call(&site.parts, request))
-        });
+        let mut outer = None;
+        let call = match timeout::Beginning::new::<_, Total>(&*site, site.parts.total_limit(), &mut outer) {
+            Ok(timing) => {
+                let repeating = retry::Beginning::new(&*site, &request);
+                timing.begun(repeating.begun(self.attempts.call(&site.parts, request)))
+            }
+            Err(rejection) => Timed::refused(rejection),
+        };
         ClientFuture::new(Owned::new(site, call))
     }
 }

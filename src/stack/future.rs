@@ -13,7 +13,7 @@ use crate::{
     hold::Hold,
     lent::{Bare, Owned, response_future},
     retry::{Repeat, Repeated},
-    timeout::Timed,
+    timeout::{Alone, Timed},
 };
 
 type AttemptOf<S> = Bounded<Limit<Bare<S>>>;
@@ -47,7 +47,7 @@ response_future! {
     ///
     /// Dropping it cancels the request; whatever the parts hold for it comes home.
     pub struct ServerFuture<S, Req, C> where [S: Service<Req>] =
-        Owned<Hold<Parts<C>>, Timed<ServedCall<S, S::Future, Req>, Total>>;
+        Owned<Hold<Parts<C>>, Timed<ServedCall<S, S::Future, Req>, Alone>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection>,

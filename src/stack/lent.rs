@@ -10,11 +10,11 @@ use crate::{
     circuit_breaker::{Admitted, Readied},
     classify::Classify,
     error::Rejection,
-    guarded::{Deferred, Guarded},
+    guarded::{Deferred, Entry, Guarded, Held},
     hold::Hold,
     lent::Lent,
     rate_limit::{self, Pace, Passed},
-    timeout::Timed,
+    timeout::{Beginning, Timed},
 };
 
 /// All that lies between the retry and a client's service.
@@ -48,10 +48,11 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        match &parts.limiter {
-            Some(limiter) => Deferred::enter(parts, limiter.0.enter(1, || limiter.0.hold()), &mut self.0, request),
-            None => Deferred::unguarded(self.0.call(parts, request)),
-        }
+        let entry = match &parts.limiter {
+            Some(limiter) => limiter.0.enter(1, || limiter.0.hold()),
+            None => Entry::Now(None),
+        };
+        Deferred::enter(parts, entry, &mut self.0, request)
     }
 }
 
@@ -94,9 +95,15 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        let Some(breaker) = &parts.breaker else { return Guarded::unguarded(self.inner.call(parts, request)) };
-        match self.readied.admit_rejecting(&breaker.0) {
-            Ok(admitted) => Guarded::start(parts, admitted, || self.inner.call(parts, request)),
+        let admitted = match &parts.breaker {
+            Some(breaker) => self.readied.admit_rejecting(&breaker.0).map(Some),
+            None => Ok(None),
+        };
+        match admitted {
+            Ok(admitted) => {
+                let held = admitted.map(|admitted| Held::new(parts, admitted));
+                Guarded::begun(self.inner.call(parts, request), held)
+            }
             Err(rejection) => Guarded::refused(rejection),
         }
     }
@@ -122,10 +129,11 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        match &parts.bulkhead {
-            Some(bulkhead) => Deferred::enter(parts, bulkhead.0.enter(|| bulkhead.0.hold()), &mut self.0, request),
-            None => Deferred::unguarded(self.0.call(parts, request)),
-        }
+        let entry = match &parts.bulkhead {
+            Some(bulkhead) => bulkhead.0.enter(|| bulkhead.0.hold()),
+            None => Entry::Now(None),
+        };
+        Deferred::enter(parts, entry, &mut self.0, request)
     }
 }
 
@@ -149,6 +157,10 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        Timed::begin(parts, parts.attempt_limit(), || self.0.call(parts, request))
+        let mut outer = None;
+        match Beginning::new::<_, Attempt>(parts, parts.attempt_limit(), &mut outer) {
+            Ok(beginning) => beginning.begun(self.0.call(parts, request)),
+            Err(rejection) => Timed::refused(rejection),
+        }
     }
 }

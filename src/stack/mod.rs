@@ -75,7 +75,7 @@ impl<T> Choice<T> {
     }
 }
 
-fn timeout(name: Name, limit: Duration, observer: Option<&Arc<dyn Observer>>) -> Timeout {
+fn make_timeout(name: Name, limit: Duration, observer: Option<&Arc<dyn Observer>>) -> Timeout {
     let builder = Timeout::builder(name, limit);
     match observer {
         Some(observer) => builder.observer(Arc::clone(observer)).build(),

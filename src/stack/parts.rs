@@ -7,7 +7,7 @@ use crate::{
     event::Tell,
     guarded::Telling,
     rate_limit::{self, RateLimiter},
-    timeout::{self, Timeout},
+    timeout::{self, Boxed, Inline, Place, Timeout},
 };
 
 /// The parts of a stack, but for the retry. `None` is left out.
@@ -21,11 +21,19 @@ pub(crate) struct Parts<C> {
     pub(super) classify: C,
 }
 
-/// The timeout around everything.
+/// The timeout around a client's retry. While an attempt runs it relies on that one's timer.
 pub(crate) struct Total;
+
+impl Place for Total {
+    type Timer = Boxed;
+}
 
 /// The timeout of an attempt.
 pub(crate) struct Attempt;
+
+impl Place for Attempt {
+    type Timer = Inline;
+}
 
 impl<C> Parts<C> {
     /// The limit of the call that begins now, in nanoseconds, if it has one.
@@ -50,6 +58,18 @@ fn time_out(timeout: Option<&Timeout>, after: std::time::Duration, attempted: bo
 }
 
 impl<C> timeout::Timing<Total> for Parts<C> {
+    #[inline(always)]
+    fn tell(&self) -> Option<&Tell> {
+        tell_of(self.total.as_ref())
+    }
+
+    fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
+        time_out(self.total.as_ref(), after, attempted)
+    }
+}
+
+/// A server's stack has no other.
+impl<C> timeout::Timing<timeout::Alone> for Parts<C> {
     #[inline(always)]
     fn tell(&self) -> Option<&Tell> {
         tell_of(self.total.as_ref())

@@ -12,8 +12,8 @@ use super::{
     Choice, describe,
     future::ServerFuture,
     lent::{Bounded, Broken, Limited, Served},
+    make_timeout,
     parts::Parts,
-    timeout,
 };
 use crate::{
     bulkhead::Bulkhead,
@@ -25,7 +25,7 @@ use crate::{
     lent::{Bare, Lent, Owned},
     name::Name,
     rate_limit::RateLimiter,
-    timeout::{Timed, Timeout},
+    timeout::{self, Alone, Timed, Timeout},
 };
 
 /// A server's stack, to be set up. See the [module docs](super).
@@ -137,7 +137,7 @@ impl<C> ServerBuilder<C> {
         let stack = ServerStack {
             parts: Parts {
                 total: (self.total.resolve(|| Duration::from_secs(10)))
-                    .map(|limit| timeout(name.clone(), limit, observer.as_ref())),
+                    .map(|limit| make_timeout(name.clone(), limit, observer.as_ref())),
                 limiter: self.limiter,
                 breaker: self.breaker,
                 bulkhead: self.bulkhead.resolve(|| bulkhead),
@@ -283,7 +283,11 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let parts = self.parts.hold();
-        let call = Timed::begin(&*parts, parts.total_limit(), || self.served.call(&*parts, request));
+        let mut outer = None;
+        let call = match timeout::Beginning::new::<_, Alone>(&*parts, parts.total_limit(), &mut outer) {
+            Ok(timing) => timing.begun(self.served.call(&*parts, request)),
+            Err(rejection) => Timed::refused(rejection),
+        };
         ServerFuture::new(Owned::new(parts, call))
     }
 }

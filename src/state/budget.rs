@@ -78,6 +78,7 @@ impl Budget {
     }
 
     /// A success pays its share.
+    #[inline]
     pub(crate) fn deposit(&self) {
         self.add(self.deposit);
     }
@@ -87,6 +88,7 @@ impl Budget {
         self.add(TOKEN);
     }
 
+    #[inline]
     fn add(&self, amount: u32) {
         drive(&self.word, |word| {
             let word = Word::unpack(word);

@@ -15,6 +15,7 @@ pub(crate) enum Step<T> {
 /// One load, and one read-modify-write per `Write` tried. Lock-free: a failed swap means that another one succeeded.
 /// The linearization point is the swap, or the load that led to `Keep`. `step` may run several times: it must be pure
 /// but for reading the clock once.
+#[inline]
 pub(crate) fn drive<T>(word: &AtomicU64, mut step: impl FnMut(u64) -> Step<T>) -> T {
     let mut seen = word.load(Ordering::Acquire);
     loop {

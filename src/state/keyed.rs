@@ -52,7 +52,8 @@ pub(crate) struct Keyed {
 #[repr(align(64))]
 struct Set([AtomicU64; WAYS]);
 
-const WAYS: usize = 8;
+/// Few ways make small models.
+const WAYS: usize = if cfg!(rampart_loom) { 2 } else { 8 };
 /// Of a set: its entries, and its overflow limiter.
 const BYTES_PER_SET: usize = 72;
 

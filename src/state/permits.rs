@@ -37,10 +37,12 @@ struct Word {
 }
 
 impl Word {
+    #[inline]
     fn unpack(word: u64) -> Self {
         Self { in_flight: word as u32, waiting: (word >> 32) as u32 }
     }
 
+    #[inline]
     fn pack(self) -> u64 {
         u64::from(self.waiting) << 32 | u64::from(self.in_flight)
     }
@@ -51,6 +53,7 @@ impl Permits {
         Self { word: Padded(AtomicU64::new(0)), limit: Padded(AtomicU32::new(limit)) }
     }
 
+    #[inline]
     pub(crate) fn limit(&self) -> u32 {
         self.limit.load(Ordering::Acquire)
     }
@@ -67,6 +70,7 @@ impl Permits {
     }
 
     /// Takes a permit, unless all are out or somebody waits already.
+    #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
@@ -80,6 +84,7 @@ impl Permits {
     }
 
     /// Gives a permit back. When somebody waits nothing is done but to say so: the queue decides, under its lock.
+    #[inline]
     pub(crate) fn release(&self) -> Result<(), SomebodyWaits> {
         drive(&self.word, |word| {
             let word = Word::unpack(word);

@@ -1,7 +1,11 @@
 //! The one door through which the state core gets its atomics.
 
 #[cfg(rampart_loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::Mutex;
+#[cfg(rampart_loom)]
+pub(crate) use mutable::{AtomicU32, AtomicU64, Fault, Ordering, any_fault, has, with_fault};
+#[cfg(not(rampart_loom))]
+pub(crate) use std::sync::Mutex;
 
 #[cfg(not(any(test, rampart_loom)))]
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -122,4 +126,118 @@ mod counting {
 
     counting_atomic!(AtomicU32, u32);
     counting_atomic!(AtomicU64, u64);
+}
+
+#[cfg(rampart_loom)]
+mod mutable {
+    //! loom's atomics, with faults that can be put in: a model that does not notice them proves nothing.
+    #![allow(dead_code)] // without tests nobody puts a fault in
+
+    use std::cell::Cell;
+
+    pub(crate) use loom::sync::atomic::Ordering;
+
+    /// A fault of all words of a structure, or of how it is used.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Fault {
+        /// Read-modify-writes come apart into a load and a store.
+        SplitSwap,
+        /// All orderings are relaxed.
+        Relaxed,
+        /// A task looks before it registers to be woken.
+        LookFirst,
+    }
+
+    thread_local! {
+        // loom runs all threads of a model on the thread that called it.
+        static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Runs `model` with a fault in every word.
+    pub(crate) fn with_fault<R>(fault: Fault, model: impl FnOnce() -> R) -> R {
+        struct Restore;
+
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                FAULT.set(None);
+            }
+        }
+
+        FAULT.set(Some(fault));
+        let _restore = Restore;
+        model()
+    }
+
+    pub(crate) fn any_fault() -> bool {
+        FAULT.get().is_some()
+    }
+
+    pub(crate) fn has(fault: Fault) -> bool {
+        FAULT.get() == Some(fault)
+    }
+
+    fn order(order: Ordering) -> Ordering {
+        if has(Fault::Relaxed) { Ordering::Relaxed } else { order }
+    }
+
+    macro_rules! mutable_atomic {
+        ($name:ident, $int:ty) => {
+            #[derive(Debug, Default)]
+            pub(crate) struct $name(loom::sync::atomic::$name);
+
+            impl $name {
+                pub(crate) fn new(value: $int) -> Self {
+                    Self(loom::sync::atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, ordering: Ordering) -> $int {
+                    self.0.load(order(ordering))
+                }
+
+                pub(crate) fn store(&self, value: $int, ordering: Ordering) {
+                    self.0.store(value, order(ordering));
+                }
+
+                pub(crate) fn fetch_add(&self, value: $int, ordering: Ordering) -> $int {
+                    if has(Fault::SplitSwap) {
+                        let seen = self.0.load(Ordering::Acquire);
+                        self.0.store(seen.wrapping_add(value), Ordering::Release);
+                        return seen;
+                    }
+                    self.0.fetch_add(value, order(ordering))
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    if has(Fault::SplitSwap) {
+                        let seen = self.0.load(failure);
+                        if seen != current {
+                            return Err(seen);
+                        }
+                        self.0.store(new, Ordering::Release);
+                        return Ok(seen);
+                    }
+                    self.0.compare_exchange(current, new, order(success), order(failure))
+                }
+
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    current: $int,
+                    new: $int,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$int, $int> {
+                    self.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    mutable_atomic!(AtomicU32, u32);
+    mutable_atomic!(AtomicU64, u64);
 }

@@ -11,7 +11,7 @@ use std::{
 use super::{
     TimeoutLayer,
     future::ResponseFuture,
-    timed::{Timed, Voice},
+    timed::{Beginning, Timed, Voice},
 };
 use crate::{
     deadline::NEVER,
@@ -97,14 +97,18 @@ impl Timeout {
     #[inline(always)]
     pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
         let voice = Voice::of(self);
-        let call = Timed::begin(&voice, Some(after), || Bare::new(start()));
+        let mut outer = None;
+        let call = match Beginning::new(&voice, Some(after), &mut outer) {
+            Ok(beginning) => beginning.begun(Bare::new(start())),
+            Err(rejection) => Timed::refused(rejection),
+        };
         ResponseFuture::new(Owned::new(voice, call))
     }
 
     /// The rejection of something that took longer than `limit`, told to the observer.
     #[cfg(feature = "http")]
     pub(crate) fn reject(&self, limit: Duration) -> crate::Rejection {
-        self.0.tell.reject(crate::Rejection::timed_out(self.name().clone(), limit, true))
+        self.0.tell.reject(|name| crate::Rejection::timed_out(name, limit, true))
     }
 
     /// How it is set.

@@ -56,8 +56,8 @@
 //! # Order
 //!
 //! The total one outside of retry, the one of an attempt innermost, so that a call that hangs counts as a failure in the
-//! breaker. A response's body is not covered, only the time until the response is there; tower-http's
-//! `ResponseBodyTimeoutLayer` covers the body.
+//! breaker. A response's body is not covered, only the time until the response is there; the feature
+//! `http` has layers that cover the body too (`http::whole`).
 //!
 //! # How to choose the numbers
 //!
@@ -80,4 +80,4 @@ mod timed;
 pub use handle::{Timeout, TimeoutBuilder, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};
 pub use service::TimeoutService;
-pub(crate) use timed::{Timed, Timing};
+pub(crate) use timed::{Alone, Beginning, Boxed, Inline, Place, Timed, Timing};

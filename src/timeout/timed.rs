@@ -21,12 +21,11 @@ use super::{
 use crate::{
     classify::{Classify, ResultClassifier},
     clock,
-    deadline::{self, Limit},
+    deadline::{self, Entered, Limit, Outer},
     error::Rejection,
     event::{EventKind, Tell},
     hold::Hold,
     lent::{Cancel, Owner, Stage},
-    state::time::nanos_of,
 };
 
 /// What a call is lent by the timeout `K`: there may be two in a stack.
@@ -38,8 +37,81 @@ pub(crate) trait Timing<K> {
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
 }
 
-/// The timeout of a layer of its own.
+/// A timeout, by its place.
+pub(crate) trait Place {
+    type Timer: Timer;
+}
+
+/// The only timeout of a layer or a stack.
 pub(crate) struct Alone;
+
+impl Place for Alone {
+    type Timer = Inline;
+}
+
+/// A timer that is armed when the call is pending, and is not subject to tokio's cooperative budget: an inner future that
+/// uses it up at each poll would starve it.
+pub(crate) trait Timer: Default {
+    fn arm(self: Pin<&mut Self>, deadline: Instant);
+
+    /// Ready when it is armed and the time has come.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()>;
+
+    fn armed_for(&self) -> Option<Instant>;
+}
+
+pin_project! {
+    /// A timer that nearly every call arms that is not ready at once: it lies in the call.
+    #[derive(Default)]
+    pub(crate) struct Inline {
+        #[pin]
+        sleep: Option<Unconstrained<Sleep>>,
+        // `Unconstrained` hides it.
+        deadline: Option<Instant>,
+    }
+}
+
+impl Timer for Inline {
+    fn arm(self: Pin<&mut Self>, deadline: Instant) {
+        let mut this = self.project();
+        this.sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+        *this.deadline = Some(deadline);
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.project().sleep.as_pin_mut() {
+            Some(sleep) => sleep.poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn armed_for(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+/// A timer that calls seldom arm, because one within them wakes the task earlier: allocated by those who do, so that all
+/// calls are smaller.
+#[derive(Default)]
+pub(crate) struct Boxed(Option<Pin<Box<Inline>>>);
+
+impl Timer for Boxed {
+    #[cold]
+    fn arm(mut self: Pin<&mut Self>, deadline: Instant) {
+        self.0.get_or_insert_default().as_mut().arm(deadline);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn armed_for(&self) -> Option<Instant> {
+        self.0.as_ref()?.armed_for()
+    }
+}
 
 /// What the future of a layer's call owns of its timeout: a name that is free to copy, unless somebody listens.
 pub(crate) enum Voice {
@@ -86,25 +158,26 @@ impl Timing<Alone> for Voice {
 impl Inner {
     #[cold]
     pub(crate) fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.tell.reject(Rejection::timed_out(self.tell.name().clone(), after, attempted))
+        self.tell.reject(|name| Rejection::timed_out(name, after, attempted))
     }
 }
 
 pin_project! {
     #[project = TimedProj]
-    pub(crate) enum Timed<C, K> {
+    pub(crate) enum Timed<C, K>
+    where
+        K: Place,
+    {
         Calling {
             #[pin]
             call: C,
-            // Registered when the inner call is pending for the first time. Not subject to tokio's cooperative budget:
-            // an inner future that uses it up at each poll would starve the timer.
             #[pin]
-            sleep: Option<Unconstrained<Sleep>>,
+            timer: K::Timer,
             limit: Limit,
             // What the rejection reports, in nanoseconds.
             after: u64,
-            // When the call began, if somebody listens.
-            started: Option<Instant>,
+            // When the call began, if somebody listens, or NEVER.
+            started: u64,
             ended: bool,
         },
         Late {
@@ -114,68 +187,98 @@ pin_project! {
     }
 }
 
-impl<C, K> Timed<C, K> {
+/// A call that is beginning, within its limit.
+pub(crate) struct Beginning<'a> {
+    entered: Entered<'a>,
+    /// What the rejection reports, in nanoseconds.
+    after: u64,
+    observed: Observed<'a>,
+}
+
+impl<'a> Beginning<'a> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
-    /// left out of the stack.
+    /// left out of the stack. Refused where a deadline has passed that nobody but us will enforce.
     #[inline(always)]
-    pub(crate) fn begin<P: Timing<K>>(parts: &P, after: Option<u64>, start: impl FnOnce() -> C) -> Self {
-        let Some(after) = after else {
-            return Self::Calling {
-                call: start(),
-                sleep: None,
-                limit: Limit::None,
-                after: deadline::NEVER,
-                started: None,
-                ended: false,
-            };
-        };
-        let (mut limit, mut after) = (Limit::Within(after), after);
-        // A deadline from outside that nobody but us will enforce.
-        if let Some(at) = deadline::advised() {
-            let left = nanos_of(at.saturating_duration_since(clock::instant()));
+    pub(crate) fn new<P, K>(parts: &'a P, after: Option<u64>, outer: &'a mut Option<Outer>) -> Result<Self, Rejection>
+    where
+        P: Timing<K>,
+    {
+        let mut limit = after.map_or(Limit::None, Limit::Within);
+        let mut after = after.unwrap_or(deadline::NEVER);
+        let advised = deadline::advised();
+        if advised != deadline::NEVER && !matches!(limit, Limit::None) {
+            let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
-                let rejection = Some(parts.time_out(duration_of(after), false));
-                return Self::Late { rejection, timeout: PhantomData };
+                return Err(parts.time_out(duration_of(after), false));
             }
             if left < after {
-                (limit, after) = (Limit::Until(Some(at)), left);
+                (limit, after) = (Limit::Until(advised), left);
             }
         }
-        let (call, started) = match parts.tell() {
-            Some(tell) if tell.is_on() => Self::observed(tell, &mut limit, start),
-            _ => (limit.enter(start), None),
-        };
-        Self::Calling { call, sleep: None, limit, after, started, ended: false }
+        let observed = Observed::begin(parts.tell());
+        Ok(Self { entered: limit.enter(outer), after, observed })
     }
 
-    #[inline(never)]
-    fn observed(tell: &Tell, limit: &mut Limit, start: impl FnOnce() -> C) -> (C, Option<Instant>) {
-        /// The call, if the observer or the service panics.
-        struct Begun<'a>(&'a Tell, Instant);
-
-        impl Drop for Begun<'_> {
-            fn drop(&mut self) {
-                self.0.event(|| EventKind::Cancelled { admitted: true, elapsed: Some(since(self.1)) });
-            }
-        }
-
-        let begun = Begun(tell, clock::instant());
-        tell.event(|| EventKind::Admitted);
-        let call = limit.enter(start);
-        let started = begun.1;
-        std::mem::forget(begun);
-        (call, Some(started))
+    /// It has begun.
+    #[inline(always)]
+    pub(crate) fn begun<C, K: Place>(self, call: C) -> Timed<C, K> {
+        let (limit, after) = (self.entered.leave(), self.after);
+        Timed::Calling { call, timer: K::Timer::default(), limit, after, started: self.observed.begun(), ended: false }
     }
 }
 
-fn since(started: Instant) -> Duration {
-    clock::instant().saturating_duration_since(started)
+impl<C, K: Place> Timed<C, K> {
+    #[inline(always)]
+    pub(crate) fn refused(rejection: Rejection) -> Self {
+        Self::Late { rejection: Some(rejection), timeout: PhantomData }
+    }
+}
+
+/// The beginning of a call, for those who listen: it is cancelled if one of them or the service panics.
+struct Observed<'a> {
+    tell: Option<&'a Tell>,
+    started: u64,
+}
+
+impl<'a> Observed<'a> {
+    #[inline(always)]
+    fn begin(tell: Option<&'a Tell>) -> Self {
+        match tell {
+            Some(tell) if tell.is_on() => {
+                let observed = Self { tell: Some(tell), started: clock::nanos() };
+                tell.event(|| EventKind::Admitted);
+                observed
+            }
+            _ => Self { tell: None, started: deadline::NEVER },
+        }
+    }
+
+    #[inline(always)]
+    fn begun(mut self) -> u64 {
+        self.tell = None;
+        self.started
+    }
+}
+
+impl Drop for Observed<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(tell) = self.tell {
+            tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(self.started) });
+        }
+    }
+}
+
+/// The time since a call began that somebody listens to.
+fn since(started: u64) -> Option<Duration> {
+    (started != deadline::NEVER).then(|| Duration::from_nanos(clock::nanos().saturating_sub(started)))
 }
 
 impl<P, C, K> Cancel<P> for Timed<C, K>
 where
     P: Timing<K>,
     C: Cancel<P>,
+    K: Place,
 {
     fn cancel(mut self: Pin<&mut Self>, parts: &P) {
         if let TimedProj::Calling { call, started, ended: false, .. } = self.as_mut().project() {
@@ -183,7 +286,7 @@ where
             call.cancel(parts);
             self.set(Self::Late { rejection: None, timeout: PhantomData });
             if let Some(tell) = parts.tell() {
-                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: started.map(since) });
+                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
             }
         }
     }
@@ -194,6 +297,7 @@ where
     P: Timing<K>,
     C: Stage<P, Output = Result<T, E>>,
     E: From<Rejection>,
+    K: Place,
 {
     type Output = Result<T, E>;
 
@@ -203,34 +307,36 @@ where
             TimedProj::Late { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it ended").into()));
             }
-            TimedProj::Calling { mut call, mut sleep, limit, after, started, ended } => {
+            TimedProj::Calling { mut call, mut timer, limit, after, started, ended } => {
                 // A response that is there wins over the timer.
-                if let Poll::Ready(result) = limit.enter(|| call.as_mut().poll(parts, cx)) {
+                let mut outer = None;
+                let entered = limit.enter(&mut outer);
+                let polled = call.as_mut().poll(parts, cx);
+                *limit = entered.leave();
+                if let Poll::Ready(result) = polled {
                     *ended = true;
-                    if let Some(started) = started
-                        && let Some(tell) = parts.tell()
-                    {
+                    if let Some(tell) = parts.tell() {
                         let verdict = ResultClassifier.classify(result.as_ref());
-                        tell.event(|| EventKind::Completed { verdict, elapsed: Some(since(*started)) });
+                        tell.event(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }
                     return Poll::Ready(result);
                 }
                 if *after != 0 {
-                    if sleep.is_none() {
+                    if timer.armed_for().is_none() {
                         let mut deadline = limit.deadline();
                         // A deadline from outside may have been put around the call after it was made.
-                        if let Some(at) = deadline::advised()
-                            && deadline.is_none_or(|own| at < own)
-                        {
-                            *after = nanos_of(at.saturating_duration_since(clock::instant()));
-                            deadline = Some(at);
+                        let advised = deadline::advised();
+                        if advised < deadline {
+                            *after = advised.saturating_sub(clock::nanos());
+                            deadline = advised;
                         }
-                        let Some(deadline) = deadline else { return Poll::Pending };
-                        sleep.set(Some(unconstrained(tokio::time::sleep_until(deadline))));
+                        let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
+                        if call.wakes_at().is_some_and(|at| at <= deadline) {
+                            return Poll::Pending;
+                        }
+                        timer.as_mut().arm(deadline);
                     }
-                    if let Some(sleep) = sleep.as_pin_mut() {
-                        ready!(sleep.poll(cx));
-                    }
+                    ready!(timer.poll(cx));
                 }
                 *ended = true;
                 call.cancel(parts);
@@ -240,5 +346,11 @@ where
         // Drops the inner future before anybody hears of it: what it held is free by then, even if the observer panics.
         self.set(Self::Late { rejection: None, timeout: PhantomData });
         Poll::Ready(Err(parts.time_out(duration_of(after), true).into()))
+    }
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Calling { timer, .. } => timer.armed_for(),
+            Self::Late { .. } => None,
+        }
     }
 }

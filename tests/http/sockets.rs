@@ -43,12 +43,16 @@ fn hello() -> Got {
     Got::Response(200, Some("hello".to_owned()))
 }
 
+/// Sends a request with this body to this address.
+type Ask = dyn Fn(Method, String, &'static str) -> Asking;
+type Asking = Pin<Box<dyn Future<Output = Got>>>;
+
 /// A client in a stack, of whatever kind, and the handles of the stack.
 struct Subject {
     name: &'static str,
     breaker: CircuitBreaker,
     bulkhead: Bulkhead,
-    ask: Box<dyn Fn(Method, String, &'static str) -> Pin<Box<dyn Future<Output = Got>>>>,
+    ask: Box<Ask>,
 }
 
 async fn got<B, E>(result: Result<Response<B>, E>) -> Got
@@ -98,7 +102,7 @@ fn by_hyper_util() -> Subject {
     let ask = move |method, url: String, body: &'static str| {
         let request = Request::builder().method(method).uri(url).body(Full::from(body)).unwrap();
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await).await }) as Pin<Box<dyn Future<Output = Got>>>
+        Box::pin(async move { got(call.await).await }) as Asking
     };
     Subject { name: "hyper-util", breaker, bulkhead, ask: Box::new(ask) }
 }
@@ -123,7 +127,7 @@ fn by_hyper_util_whole() -> Subject {
     let ask = move |method, url: String, body: &'static str| {
         let request = Request::builder().method(method).uri(url).body(Full::from(body)).unwrap();
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await).await }) as Pin<Box<dyn Future<Output = Got>>>
+        Box::pin(async move { got(call.await).await }) as Asking
     };
     Subject { name: "hyper-util, whole", breaker, bulkhead, ask: Box::new(ask) }
 }
@@ -135,7 +139,7 @@ fn by_reqwest() -> Subject {
         let mut request = reqwest::Request::new(method, url.parse().unwrap());
         *request.body_mut() = Some(body.into());
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await.map(Response::from)).await }) as Pin<Box<dyn Future<Output = Got>>>
+        Box::pin(async move { got(call.await.map(Response::from)).await }) as Asking
     };
     Subject { name: "reqwest", breaker, bulkhead, ask: Box::new(ask) }
 }
@@ -168,7 +172,7 @@ async fn what_failed_before_its_response_is_repeated_if_it_is_idempotent() {
         for fault in [Fault::Hang, Fault::Close, Fault::Status(503, ""), Fault::Status(500, "")] {
             let (got, attempts) = meets(&subject, Method::GET, &[fault.clone(), fault.clone()]).await;
             assert_eq!((got, attempts), (hello(), 3), "{} {fault:?}", subject.name);
-            let (got, attempts) = meets(&subject, Method::POST, &[fault.clone()]).await;
+            let (got, attempts) = meets(&subject, Method::POST, std::slice::from_ref(&fault)).await;
             assert_eq!(attempts, 1, "{} {fault:?}", subject.name);
             let expected = match fault {
                 Fault::Hang => Got::Rejected("timed_out"),
@@ -197,7 +201,7 @@ async fn a_response_that_breaks_off_reaches_the_caller_and_counts_where_it_is_wa
     for subject in subjects() {
         let whole = subject.name.ends_with("whole");
         for fault in [Fault::HeadersThenHang, Fault::ResetInBody] {
-            let (got, attempts) = meets(&subject, Method::GET, &[fault.clone()]).await;
+            let (got, attempts) = meets(&subject, Method::GET, std::slice::from_ref(&fault)).await;
             assert_eq!((got, attempts), (Got::Response(200, None), 1), "{} {fault:?}", subject.name);
         }
         // One that never stalls: only a total time ends it.

@@ -30,9 +30,12 @@ pin_project! {
     }
 }
 
+/// The call of the layers, and where it learns of the body's end.
+type Carried<F, B> = (Pin<Box<F>>, Arc<Slot<B>>);
+
 /// The call of the layers, while the body lasts.
 struct Covering<F: Future, B> {
-    call: Option<(Pin<Box<F>>, Arc<Slot<B>>)>,
+    call: Option<Carried<F, B>>,
     status: StatusCode,
 }
 
@@ -59,7 +62,7 @@ impl<F: Future, B> Drop for Covering<F, B> {
 }
 
 impl<F: Future, B> WholeBody<F, B> {
-    pub(super) fn new(body: B, call: Option<(Pin<Box<F>>, Arc<Slot<B>>)>, status: StatusCode) -> Self {
+    pub(super) fn new(body: B, call: Option<Carried<F, B>>, status: StatusCode) -> Self {
         Self { body, call: Covering { call, status } }
     }
 

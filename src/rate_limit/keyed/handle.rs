@@ -120,7 +120,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
         let inner = &*self.shared;
         let answer = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
-        answer.verdict.map_err(|refusal| inner.rejection(refusal))
+        answer.verdict.map_err(|refusal| inner.rejection(inner.tell.name().clone(), refusal))
     }
 
     /// Runs `future` if `key` has a token for it.
@@ -171,7 +171,7 @@ impl Inner {
         if overflow {
             self.overflows.fetch_add(1, Ordering::Relaxed);
         }
-        verdict.map_err(|refusal| self.tell.reject(self.rejection(refusal)))
+        verdict.map_err(|refusal| self.tell.reject(|name| self.rejection(name, refusal)))
     }
 
     /// Of the one limiter of all requests that have no key.
@@ -180,15 +180,15 @@ impl Inner {
     }
 
     pub(super) fn refuse(&self) -> Rejection {
-        self.tell.reject(self.rejection(Refusal::Never))
+        self.tell.reject(|name| self.rejection(name, Refusal::Never))
     }
 
-    fn rejection(&self, refusal: Refusal) -> Rejection {
+    fn rejection(&self, name: Name, refusal: Refusal) -> Rejection {
         let retry_after = match refusal {
             Refusal::Wait(wait) => Some(wait),
             Refusal::Never => None,
         };
-        Rejection::rate_limited(self.tell.name().clone(), retry_after, self.table.burst())
+        Rejection::rate_limited(name, retry_after, self.table.burst())
     }
 }
 

@@ -14,7 +14,7 @@ use super::{KeyedRateLimiter, handle::Inner};
 use crate::{
     error::{FromRejection, Rejection},
     event::Tell,
-    guarded::{Guarded, Telling, Told},
+    guarded::{Guarded, Held, Telling, Told},
     hold::Hold,
     lent::{Bare, Owned, response_future},
 };
@@ -172,7 +172,8 @@ where
             Ok(()) => {
                 let parts = shared.tell.is_on().then(|| shared.hold());
                 let passed = Passed::admitted(&shared.tell);
-                let call = Guarded::start(&parts, passed, || Bare::new(self.inner.call(request)));
+                let held = Held::new(&parts, passed);
+                let call = Guarded::begun(Bare::new(self.inner.call(request)), Some(held));
                 (parts, call)
             }
             Err(rejection) => (None, Guarded::refused(rejection)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Admission, Circuit, Outlook, Ticket, transition,
-    word::{Phase, Word, deadline, plainly_closed, ramp_progress, reached_at, tick},
+    word::{Phase, Word, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
 };
 use crate::state::{
     drive::{Step, drive},
@@ -19,6 +19,14 @@ impl Circuit {
     pub(crate) fn admit_plainly(&self) -> Option<Ticket> {
         let generation = plainly_closed(self.word.load(Ordering::Acquire))?;
         Some(Ticket::call(generation))
+    }
+
+    /// The nanoseconds for which an open circuit will refuse yet; or else, the time if it was read to see that. One load.
+    #[inline]
+    pub(crate) fn refuses_for(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
+        let deadline = plainly_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
+        let now = now();
+        if tick(now) < deadline { Ok(reached_at(deadline).get() - now.get()) } else { Err(Some(now)) }
     }
 
     /// Asks for admission.

@@ -56,12 +56,24 @@ impl Circuit {
         ticket: Ticket,
         outcome: Outcome,
         slow: bool,
-        stripe: impl FnOnce() -> usize,
+        thread: impl FnOnce() -> usize,
         now: impl Fn() -> Nanos,
         open_for: impl FnOnce(u32) -> Duration,
     ) -> Option<Transition> {
-        let word = self.load();
-        if word.generation != ticket.generation() {
+        let word = self.word.load(Ordering::Acquire);
+        let generation = ticket.generation();
+        // What nearly all calls with a time window come to, before anything is unpacked.
+        if outcome == Outcome::Success
+            && !slow
+            && is_well(word, ticket.0)
+            && self.count.is_none()
+            && let Some(time) = &self.time
+        {
+            time.record_clean(generation.into(), now(), thread(), || self.load().generation == generation);
+            return None;
+        }
+        let word = Word::unpack(word);
+        if word.generation != generation {
             return None;
         }
         let (outcome, slow) = match outcome {
@@ -92,7 +104,7 @@ impl Circuit {
         let by_time = self
             .time
             .as_ref()
-            .and_then(|window| window.rates().due(window.record(generation, sample, now(), stripe(), is_current)?));
+            .and_then(|window| window.rates().due(window.record(generation, sample, now(), thread(), is_current)?));
         // A share of failures before a share of slow calls.
         let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
         self.trip(ticket.generation(), cause, &mut opening)

@@ -107,6 +107,12 @@ pub(super) fn plainly_closed(word: u64) -> Option<u32> {
     (word >> 62 == 0 && word >> 16 & 1 == 0).then_some((word >> 40) as u32 & GENERATION_MASK)
 }
 
+/// The deadline of a circuit that is open.
+#[inline]
+pub(super) fn plainly_open(word: u64) -> Option<u64> {
+    (word >> 62 == 1).then_some(word & TICK_MAX)
+}
+
 /// Whether the circuit is closed, in the ticket's generation, without a run of failures: a success changes nothing in
 /// it. A ticket's probe bit comes to lie where no bit is left, so a probe is never well.
 #[inline]
@@ -116,6 +122,7 @@ pub(super) fn is_well(word: u64, ticket: u32) -> bool {
 }
 
 /// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.
+#[inline]
 pub(super) fn tick(now: Nanos) -> u64 {
     (now.get() >> TICK_BITS).min(TICK_MAX)
 }
@@ -125,6 +132,7 @@ pub(super) fn deadline(now: Nanos, wait: Duration) -> u64 {
 }
 
 /// The point in time at which a deadline is reached.
+#[inline]
 pub(super) fn reached_at(deadline: u64) -> Nanos {
     Nanos::new(deadline << TICK_BITS)
 }

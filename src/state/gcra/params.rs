@@ -41,6 +41,7 @@ impl Params {
         self.burst
     }
 
+    #[inline]
     pub(super) fn tolerance(self) -> u64 {
         self.period.saturating_mul(self.burst.into())
     }
@@ -56,6 +57,7 @@ impl Params {
         u64::from(self.burst) << (MANTISSA_BITS + EXPONENT_BITS) | u64::from(exponent) << MANTISSA_BITS | mantissa
     }
 
+    #[inline]
     pub(super) fn unpack(word: u64) -> Self {
         let mantissa = word & ((1 << MANTISSA_BITS) - 1);
         let exponent = (word >> MANTISSA_BITS) & ((1 << EXPONENT_BITS) - 1);

@@ -19,8 +19,8 @@ use crate::state::{
 /// ticket, bound: [generation: 10 | epoch | number]    epoch = time / bucket width
 /// ```
 ///
-/// Clean successes are counted in cells of the calling thread's stripe, which it has nearly to itself; bad calls (failed
-/// or slow) in cells that all share. A cell of an older bucket is cleared by the first who counts in it again. Laps and
+/// Clean successes are counted in cells of the calling thread's own, by a plain store; threads for which there are none
+/// share some, by swaps. Bad calls (failed or slow) are counted in cells that all share. A cell of an older bucket is cleared by the first who counts in it again. Laps and
 /// epochs are as wide as the clock requires, counts have the rest: time never wraps, however long a window lies idle.
 ///
 /// Only a bad call can trip, so only bad calls judge. And a bad call needs to look at all cells only when a trip is
@@ -33,6 +33,8 @@ use crate::state::{
 /// - T2 a cell of an older generation or bucket is never added up.
 /// - T3 a trip that is due from the moment when a bad call was recorded is made by that call or by a concurrent one.
 /// - T4 a clock that goes backwards clears nothing newer.
+/// - T5 a cell of a stripe is written by one thread at a time. That is the caller's word: it brings a number that no
+///   other living thread has, and a thread that takes over a number has seen what its predecessor stored.
 ///
 /// Why T3 holds: a bad call writes its cells first and draws its ticket afterwards, and tickets are drawn by swaps of
 /// one word. So a look that saw ticket q has seen the cells of all tickets up to q, and if another d bad calls are
@@ -42,7 +44,8 @@ use crate::state::{
 /// Sums are read cell by cell: they lie between the true values at the beginning and at the end of the reading
 /// (interval-linearizable, not linearizable). One sequential caller is judged as if it had looked at every bad call.
 ///
-/// Cost: clean 1 load and 1 RMW on the thread's own line; bad 3 loads and 2 RMWs (one more of each when both slow and
+/// Cost: clean 1 load and 1 store on the thread's own line, no RMW; a clean one on the shared line, an RMW for the store;
+/// bad 3 loads and 2 RMWs (one more of each when both slow and
 /// failed), and when a look is due a load per cell and a store. Looks are a few per bucket, whatever the rate of calls.
 /// The clock is read once, by the caller.
 ///
@@ -50,7 +53,10 @@ use crate::state::{
 /// cell is mistaken for a present one after exactly k * 1024 transitions within one T.
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
+    /// One for each of the first threads.
     clean: Box<[Padded<Cells>]>,
+    /// For all others.
+    clean_shared: Padded<Cells>,
     failed: Padded<Cells>,
     slow: Padded<Cells>,
     /// Calls that are slow and did not fail, which are in no other cells.
@@ -123,7 +129,8 @@ impl TimeWindow {
         let buckets = u64::from(buckets.clamp(1, MAX_BUCKETS));
         let width = nanos_of(length).max(MIN_LENGTH).div_ceil(buckets);
         Self {
-            clean: (0..stripes.max(1)).map(|_| Padded(cells())).collect(),
+            clean: (0..stripes).map(|_| Padded(cells())).collect(),
+            clean_shared: Padded(cells()),
             failed: Padded(cells()),
             slow: Padded(cells()),
             slow_only: Padded(cells()),
@@ -146,22 +153,26 @@ impl TimeWindow {
     }
 
     /// Counts a call of `generation` that ended `now`. Answers with the window when it is time to judge it.
-    /// `is_current` tells whether the generation is still the present one; it is asked only about words of others.
+    /// `thread` is the calling thread's number. `is_current` tells whether the generation is still the present one; it is
+    /// asked only about words of others.
     pub(crate) fn record(
         &self,
         generation: u64,
         sample: Sample,
         now: Nanos,
-        stripe: usize,
+        thread: usize,
         is_current: impl Fn() -> bool,
     ) -> Option<Counts> {
-        let generation = tag_of_generation(generation);
-        let epoch = self.epoch(now);
-        let bump = |cells| self.bump(cells, generation, epoch, &is_current);
         if sample.is_clean() {
-            bump(&self.clean[stripe % self.clean.len()]);
+            self.record_clean(generation, now, thread, is_current);
             return None;
         }
+        let generation = tag_of_generation(generation);
+        let epoch = self.epoch(now);
+        let bump = |cells: &Cells| {
+            let cell = &cells[(epoch % self.buckets) as usize];
+            self.swap_up(cell, generation, epoch / self.buckets, &is_current);
+        };
         bump(if sample.failed { &self.failed } else { &self.slow_only });
         if sample.slow && sample.failed {
             bump(&self.slow);
@@ -169,19 +180,44 @@ impl TimeWindow {
         self.look_if_due(generation, epoch, &is_current)
     }
 
-    fn bump(&self, cells: &Cells, generation: u64, epoch: u64, is_current: impl Fn() -> bool) {
-        let (split, lap) = (self.cell, epoch / self.buckets);
-        drive(&cells[(epoch % self.buckets) as usize], |word| {
-            let ours = split.generation(word) == generation;
-            let next = if ours && split.period(word) >= lap {
-                split.raised(word, 1)
-            } else if ours || is_current() {
-                split.tag(generation, lap) | 1
-            } else {
-                return Step::Keep(()); // stale: the cell is of a newer generation
-            };
-            if next == word { Step::Keep(()) } else { Step::Write(next, ()) }
+    /// Counts a clean call, which cannot trip.
+    #[inline]
+    pub(crate) fn record_clean(&self, generation: u64, now: Nanos, thread: usize, is_current: impl Fn() -> bool) {
+        let generation = tag_of_generation(generation);
+        let epoch = self.epoch(now);
+        let (cell, lap) = ((epoch % self.buckets) as usize, epoch / self.buckets);
+        match self.clean.get(thread) {
+            Some(own) => {
+                let word = own[cell].load(Ordering::Acquire);
+                if let Some(next) = self.raised(word, generation, lap, is_current) {
+                    own[cell].store(next, Ordering::Release);
+                }
+            }
+            None => self.swap_up(&self.clean_shared[cell], generation, lap, is_current),
+        }
+    }
+
+    #[inline(never)]
+    fn swap_up(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
+        drive(cell, |word| match self.raised(word, generation, lap, &is_current) {
+            Some(next) => Step::Write(next, ()),
+            None => Step::Keep(()),
         });
+    }
+
+    /// The cell with one call more; `None` when it stays as it is, because its count is at its end or the call is stale.
+    #[inline]
+    fn raised(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
+        let split = self.cell;
+        let ours = split.generation(word) == generation;
+        let next = if ours && split.period(word) >= lap {
+            split.raised(word, 1)
+        } else if ours || is_current() {
+            split.tag(generation, lap) | 1
+        } else {
+            return None; // the cell is of a newer generation
+        };
+        (next != word).then_some(next)
     }
 
     fn look_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
@@ -238,7 +274,7 @@ impl TimeWindow {
         };
         let (failed, slow_only) = (sum(&self.failed), sum(&self.slow_only));
         let slow = if self.rates.slow.is_some() { sum(&self.slow) + slow_only } else { 0 };
-        let clean: u64 = self.clean.iter().map(|stripe| sum(stripe)).sum();
+        let clean = sum(&self.clean_shared) + self.clean.iter().map(|own| sum(own)).sum::<u64>();
         Counts { calls: clean + failed + slow_only, failed, slow }
     }
 }

@@ -1,0 +1,47 @@
+//! Heap allocations, counted by thread.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+/// The system's allocator, counting.
+pub struct Counting;
+
+thread_local! {
+    static COUNT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+}
+
+/// Bytes that are allocated now, by all threads.
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands all to the system's allocator; the counters are plain cells, which allocate nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = COUNT.try_with(|count| {
+            let (allocations, bytes) = count.get();
+            count.set((allocations + 1, bytes + layout.size() as u64));
+        });
+        LIVE.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// Allocations and bytes of this thread while `work` runs.
+pub fn of(work: impl FnOnce()) -> (u64, u64) {
+    let before = COUNT.get();
+    work();
+    let after = COUNT.get();
+    (after.0 - before.0, after.1 - before.1)
+}
+
+/// Bytes that are allocated now.
+pub fn live() -> usize {
+    LIVE.load(Ordering::Relaxed)
+}

@@ -1,0 +1,87 @@
+//! Tables, in Markdown.
+
+use crate::{
+    harness::{Measured, Setting, ratio},
+    rows::{Figures, Memory, Row},
+};
+
+pub fn row(row: &Row, measured: &[Measured]) {
+    println!("\n### {}\n", row.name);
+    let mut head = String::from("| |");
+    for setting in &row.settings {
+        head += &match setting {
+            Setting::Shared(1) => " ns, 1 thread |".to_owned(),
+            Setting::Shared(threads) => format!(" M/s, {threads} threads |"),
+            Setting::Apart => " M/s, 2 threads apart |".to_owned(),
+        };
+    }
+    println!("{head} allocations | bytes | times as long as the first, 1 thread |");
+    println!("|---|{}---|---|---|", "---|".repeat(row.settings.len()));
+    for one in measured {
+        let mut line = format!("| {} |", one.name);
+        for setting in &row.settings {
+            let figure = match setting {
+                Setting::Shared(1) => one.nanos(*setting),
+                _ => one.rate(*setting),
+            };
+            line += &figure.map_or(" |".to_owned(), |figure| format!(" {} |", digits(figure)));
+        }
+        println!(
+            "{line} {} | {} | {} |",
+            digits(one.allocations),
+            digits(one.bytes),
+            against(one, &measured[reference(measured)])
+        );
+    }
+    if row.claims.is_empty() {
+        return;
+    }
+    println!("\n| to reach | seen | wanted | |\n|---|---|---|---|");
+    for claim in &row.claims {
+        let Some(seen) = (claim.of)(&Figures(measured)) else { continue };
+        let met = if seen >= claim.at_least { "yes" } else { "**no**" };
+        println!("| {} | {} | {} | {met} |", claim.text, digits(seen), digits(claim.at_least));
+    }
+}
+
+/// The first of ours.
+fn reference(measured: &[Measured]) -> usize {
+    measured.iter().position(|one| one.name.starts_with("rampart")).unwrap_or(0)
+}
+
+fn against(one: &Measured, reference: &Measured) -> String {
+    match (one.rounds(Setting::Shared(1)), reference.rounds(Setting::Shared(1))) {
+        (Some(one), Some(reference)) => {
+            let (middle, low, high) = ratio(one, reference);
+            format!("{} ({} to {})", digits(middle), digits(low), digits(high))
+        }
+        _ => String::new(),
+    }
+}
+
+pub fn window_sizes(sizes: &[(u32, f64, f64)]) {
+    println!("\n### breaker layer with a time window of ten minutes, by the calls in it\n");
+    println!("| calls in the window | rampart, ns per call | tower-resilience, ns per call |\n|---|---|---|");
+    for (calls, ours, theirs) in sizes {
+        println!("| {calls} | {} | {} |", digits(*ours), digits(*theirs));
+    }
+}
+
+pub fn memory(keys: u64, memory: &[Memory]) {
+    println!("\n### keyed limiter, {keys} keys\n");
+    println!("| | bytes per key | after four times as many keys, in terms of the first |\n|---|---|---|");
+    for one in memory {
+        println!("| {} | {} | {} |", one.name, digits(one.bytes_per_key), digits(one.after_a_flood));
+    }
+}
+
+/// Three digits.
+fn digits(figure: f64) -> String {
+    match figure {
+        0.0 => "0".to_owned(),
+        ..0.1 => format!("{figure:.3}"),
+        ..10.0 => format!("{figure:.2}"),
+        ..100.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.0}"),
+    }
+}
