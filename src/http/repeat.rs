@@ -99,6 +99,7 @@ fn again(idempotent: bool) -> Again {
     if idempotent { Again::AfterFailure } else { Again::Unattempted }
 }
 
+#[diagnostic::do_not_recommend]
 impl<A, B> Repeat<Request<B>> for HttpRepeat<A>
 where
     A: Idempotent<Request<B>>,
@@ -121,6 +122,7 @@ where
 }
 
 #[cfg(feature = "reqwest")]
+#[diagnostic::do_not_recommend]
 impl<A> Repeat<reqwest::Request> for HttpRepeat<A>
 where
     A: Idempotent<reqwest::Request>,
