@@ -56,7 +56,7 @@
 //! | `metrics` | no | `event::MetricsObserver` |
 //! | `anyhow` | no | [`AsRejection`] for `anyhow::Error` |
 //! | `http` | no | `http`: what is known about HTTP and gRPC, for clients and servers |
-//! | `hyper-util`, `reqwest`, `tonic` | no | the same, with the types of these: see `http` |
+//! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | the same, with the types of these: see `http` |
 //!
 //! # Cost
 //!

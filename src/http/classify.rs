@@ -130,7 +130,7 @@ where
                 response.status(),
                 StatusCode::MISDIRECTED_REQUEST | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
             ),
-            Err(error) => error.was_sent(),
+            Err(error) => error.was_attempted(),
         }
     }
 

@@ -82,7 +82,7 @@ where
     }
 
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
-        result.err().is_none_or(E::was_sent)
+        result.err().is_none_or(E::was_attempted)
     }
 
     fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
@@ -114,7 +114,7 @@ mod status {
         }
 
         fn was_attempted(&self, result: Result<&Response<T>, &Status>) -> bool {
-            result.err().is_none_or(TransportError::was_sent)
+            result.err().is_none_or(TransportError::was_attempted)
         }
 
         fn retry_after(&self, result: Result<&Response<T>, &Status>) -> Option<Duration> {

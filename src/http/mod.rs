@@ -35,8 +35,8 @@
 //! # Features
 //!
 //! `http` brings types of the crates `http`, `http-body` and `bytes`, and works with any client and server of those.
-//! `hyper-util`, `reqwest` and `tonic` add what needs a type of these: above all, to tell a failure to connect from one
-//! after the request was sent.
+//! `h2`, `hyper-util`, `reqwest` and `tonic` add what needs a type of these: above all, to tell what a server surely has not
+//! seen to from what it may have done.
 
 #[macro_use]
 mod access;
@@ -68,7 +68,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
 pub use respond::{Responses, grpc_response};
-pub use transport::{TransportError, was_sent};
+pub use transport::{TransportError, was_attempted};
 
 /// Futures of the services in this module.
 pub mod future {

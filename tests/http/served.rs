@@ -228,6 +228,37 @@ async fn a_connection_that_goes_away_costs_no_http2_client_a_call() {
     assert_eq!(bulkhead.snapshot().in_flight, 0);
 }
 
+#[tokio::test]
+async fn a_post_that_an_http2_server_refused_to_begin_is_repeated() {
+    // The first request is refused, and the third reset for another reason.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let reached = Arc::new(AtomicUsize::new(0));
+    let handled = reached.clone();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            match handled.fetch_add(1, SeqCst) {
+                0 => respond.send_reset(h2::Reason::REFUSED_STREAM),
+                2 => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+                _ => drop(respond.send_response(Response::new(()), true)),
+            }
+        }
+    });
+    let retry = Retry::builder("r").backoff(Backoff::fixed(Duration::from_millis(5))).no_budget().build().unwrap();
+    let client = ServiceBuilder::new()
+        .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
+        .layer(AdaptErrorLayer::new())
+        .service(Client::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>());
+    let post = || Request::post(format!("http://{address}/")).body(Full::default()).unwrap();
+    assert_eq!(client.clone().oneshot(post()).await.unwrap().status(), 200);
+    assert_eq!(reached.swap(2, SeqCst), 2);
+    let error = client.oneshot(post()).await.unwrap_err();
+    assert!(tower_rampart::http::TransportError::was_attempted(&error), "{error:?}");
+    assert_eq!(reached.load(SeqCst), 3);
+}
+
 /// gRPC messages that are bytes.
 #[derive(Clone, Copy, Default)]
 struct Plain;
@@ -374,5 +405,5 @@ async fn a_channel_that_finds_nobody_has_not_sent() {
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/test.Greeter/Charge");
     let status = client.unary(tonic::Request::new(Bytes::new()), path, Plain).await.unwrap_err();
-    assert!(!tower_rampart::http::TransportError::was_sent(&status), "{status:?}");
+    assert!(!tower_rampart::http::TransportError::was_attempted(&status), "{status:?}");
 }

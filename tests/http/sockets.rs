@@ -69,7 +69,7 @@ where
         }
         Err(error) => match error.as_rejection() {
             Some(rejection) => Got::Rejected(rejection.reason()),
-            None if !error.was_sent() => Got::NotSent,
+            None if !error.was_attempted() => Got::NotSent,
             None => Got::Failed,
         },
     }

@@ -25,7 +25,7 @@
 //! match service.oneshot(request).await {
 //!     Ok(response) => assert_eq!(response.into_body().collect().await?.to_bytes(), "apples"),
 //!     Err(Error::Rejected(rejection)) => println!("not now: {rejection}"),
-//!     Err(Error::Service(error)) if !error.was_sent() => println!("no connection: {error}"),
+//!     Err(Error::Service(error)) if !error.was_attempted() => println!("no connection: {error}"),
 //!     Err(Error::Service(error)) => println!("{error}"),
 //! }
 //! # Ok(()) }
