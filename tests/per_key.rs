@@ -198,3 +198,27 @@ fn what_cannot_work_is_an_error_at_once() {
     let wrong = PerKey::builder("up", |name| CircuitBreaker::builder(name).probes(0).build());
     assert_eq!(field(wrong.build()), "probes");
 }
+
+// G26
+#[test]
+fn the_bound_holds_when_many_new_keys_come_at_once() {
+    for round in 0..200 {
+        let bulkheads = PerKey::<String, _>::builder("up", |name| {
+            // Lets others come in between.
+            std::thread::yield_now();
+            Bulkhead::new(name, 100)
+        });
+        let bulkheads = bulkheads.max_keys(1).build().unwrap();
+        let start = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (bulkheads, start) = (&bulkheads, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    bulkheads.get(&format!("{thread}"));
+                });
+            }
+        });
+        assert_eq!((bulkheads.len(), bulkheads.entries().len()), (1, 1), "in round {round}");
+    }
+}
