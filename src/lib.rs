@@ -66,6 +66,8 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod access;
 #[cfg(feature = "tower")]
 mod builder;
 pub mod bulkhead;

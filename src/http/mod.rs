@@ -38,8 +38,6 @@
 //! `h2`, `hyper-util`, `reqwest` and `tonic` add what needs a type of these: above all, to tell what a server surely has not
 //! seen to from what it may have done.
 
-#[macro_use]
-mod access;
 mod classify;
 mod client_ip;
 mod deadline;

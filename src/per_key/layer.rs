@@ -61,22 +61,9 @@ impl<S, K, H, F, L> PerKeyService<S, K, H, F, L> {
     pub fn handles(&self) -> &PerKey<K, H> {
         &self.per.handles
     }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+service_access!(PerKeyService, K, H, F, L);
 
 impl<S: Clone, K, H, F: Clone, L: Clone> Clone for PerKeyService<S, K, H, F, L> {
     fn clone(&self) -> Self {

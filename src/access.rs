@@ -1,4 +1,4 @@
-//! What every service of this module has: access to the one within.
+//! What services have that can be taken apart: access to the one within.
 
 macro_rules! service_access {
     ($service:ident $(, $param:ident)*) => {
