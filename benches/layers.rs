@@ -3,17 +3,15 @@
 //! `cargo bench --bench layers`. Compare within one run: the machine's noise is not in the code.
 #![allow(missing_docs)]
 
-use std::{
-    future::{Future, Ready, ready},
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+#[path = "support/service.rs"]
+mod service;
+
+use std::time::Duration;
 
 use divan::{Bencher, black_box};
+use service::{AtOnce, call};
 use tower::{Layer, Service};
 use tower_rampart::{
-    BoxError,
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     fallback::Fallback,
@@ -27,36 +25,12 @@ fn main() {
     divan::main();
 }
 
-#[derive(Clone)]
-struct Plain;
-
-impl Service<u64> for Plain {
-    type Response = u64;
-    type Error = BoxError;
-    type Future = Ready<Result<u64, BoxError>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: u64) -> Self::Future {
-        ready(Ok(request))
-    }
-}
-
-fn call<S: Service<u64, Response = u64, Error = BoxError>>(service: &mut S) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let ready = service.poll_ready(&mut cx).is_ready();
-    let answered = matches!(pin!(service.call(black_box(7))).poll(&mut cx), Poll::Ready(Ok(7)));
-    ready && answered
-}
-
 fn bench<L>(bencher: Bencher<'_, '_>, layer: &L)
 where
-    L: Layer<Plain>,
-    L::Service: Service<u64, Response = u64, Error = BoxError>,
+    L: Layer<AtOnce>,
+    L::Service: Service<u64>,
 {
-    let mut service = layer.layer(Plain);
+    let mut service = layer.layer(AtOnce);
     bencher.bench_local(|| assert!(call(&mut service)));
 }
 

@@ -6,6 +6,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use crate::{audit, harness::Candidate, rows::Row};
+
 /// The system's allocator, counting.
 pub struct Counting;
 
@@ -24,7 +26,9 @@ unsafe impl GlobalAlloc for Counting {
             count.set((allocations + 1, bytes + layout.size() as u64));
         });
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
+        let pointer = unsafe { System.alloc(layout) };
+        audit::made(pointer as usize, layout.size());
+        pointer
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -44,4 +48,16 @@ pub fn of(work: impl FnOnce()) -> (u64, u64) {
 /// Bytes that are allocated now.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
+}
+
+/// Allocations and bytes of an operation of each candidate.
+pub fn per_call(row: &Row) -> Vec<(f64, f64)> {
+    const OPERATIONS: u64 = 1000;
+    let per_call = |candidate: &Candidate| {
+        let mut worker = candidate.worker();
+        worker(OPERATIONS);
+        let (allocations, bytes) = of(|| worker(OPERATIONS));
+        (allocations as f64 / OPERATIONS as f64, bytes as f64 / OPERATIONS as f64)
+    };
+    row.candidates.iter().map(per_call).collect()
 }

@@ -3,8 +3,13 @@
 //! `cargo run --release -p peers` measures all rows and prints the tables; `-- --only breaker` those whose name contains
 //! the word; `-- --quick` runs everything once, to see that it runs; `-- behaviours` asks all for the same behaviour.
 
+// Time is measured here, and the library's rule for its own clock is not for the measure.
+#![allow(clippy::disallowed_methods)]
+
 mod allocations;
+mod audit;
 mod behaviours;
+#[path = "../../support/harness.rs"]
 mod harness;
 mod inner;
 mod report;
@@ -33,20 +38,27 @@ struct Options {
 enum Command {
     /// Asks every peer that has the feature for the same behaviour.
     Behaviours,
+    /// Counts, with valgrind's lackey, what healthy calls write to memory that all threads share.
+    Audit,
+    /// One of the calls that the audit looks at.
+    #[command(hide = true)]
+    Audited { subject: String },
 }
 
 fn main() {
     let options = Options::parse();
     // Some layers want a runtime when they are made.
     let _timers = inner::RUNTIME.enter();
-    if let Some(Command::Behaviours) = options.command {
-        behaviours::print();
-        return;
+    match options.command {
+        Some(Command::Behaviours) => return behaviours::print(),
+        Some(Command::Audit) => return audit::print(),
+        Some(Command::Audited { subject }) => return audit::run(&subject),
+        None => {}
     }
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
     let wanted = |name: &str| name.contains(&options.only);
     for row in rows::all().iter().filter(|row| wanted(row.name)) {
-        report::row(row, &harness::measure(&row.candidates, &row.settings, effort));
+        report::row(row, &harness::measure(&row.candidates, &row.settings, effort), &allocations::per_call(row));
     }
     if wanted("window sizes") {
         report::window_sizes(&rows::window_sizes(options.quick));

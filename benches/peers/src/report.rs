@@ -5,7 +5,7 @@ use crate::{
     rows::{Figures, Memory, Row},
 };
 
-pub fn row(row: &Row, measured: &[Measured]) {
+pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
     println!("\n### {}\n", row.name);
     let mut head = String::from("| |");
     for setting in &row.settings {
@@ -17,7 +17,7 @@ pub fn row(row: &Row, measured: &[Measured]) {
     }
     println!("{head} allocations | bytes | times as long as the first, 1 thread |");
     println!("|---|{}---|---|---|", "---|".repeat(row.settings.len()));
-    for one in measured {
+    for (one, (allocations, bytes)) in measured.iter().zip(allocations) {
         let mut line = format!("| {} |", one.name);
         for setting in &row.settings {
             let figure = match setting {
@@ -28,8 +28,8 @@ pub fn row(row: &Row, measured: &[Measured]) {
         }
         println!(
             "{line} {} | {} | {} |",
-            digits(one.allocations),
-            digits(one.bytes),
+            digits(*allocations),
+            digits(*bytes),
             against(one, &measured[reference(measured)])
         );
     }

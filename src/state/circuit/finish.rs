@@ -11,8 +11,10 @@ use crate::state::{
     sync::Ordering,
     time::Nanos,
     transition::{Cause, Transition},
-    window::{Sample, count::Recorded},
+    window::Sample,
 };
+
+const GOOD: Sample = Sample { failed: false, slow: false };
 
 /// What a call did to the run of failures.
 enum Run {
@@ -62,15 +64,16 @@ impl Circuit {
     ) -> Option<Transition> {
         let word = self.word.load(Ordering::Acquire);
         let generation = ticket.generation();
-        // What nearly all calls with a time window come to, before anything is unpacked.
-        if outcome == Outcome::Success
-            && !slow
-            && is_well(word, ticket.0)
-            && self.count.is_none()
-            && let Some(time) = &self.time
-        {
-            time.record_clean(generation.into(), now(), thread(), || self.load().generation == generation);
-            return None;
+        // What nearly all calls come to, before anything is unpacked: a success that ends no run.
+        if outcome == Outcome::Success && !slow && is_well(word, ticket.0) {
+            let is_current = || self.load().generation == generation;
+            let due = self.count.as_ref().and_then(|window| window.due(generation.into(), GOOD, is_current));
+            if let Some(time) = &self.time {
+                time.record_clean(generation.into(), now(), thread(), is_current);
+            }
+            let cause = due?;
+            let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
+            return self.trip(generation, cause, &mut opening);
         }
         let word = Word::unpack(word);
         if word.generation != generation {
@@ -97,10 +100,7 @@ impl Circuit {
         }
         let generation = ticket.generation().into();
         let is_current = || self.load().generation == ticket.generation();
-        let by_count = self.count.as_ref().and_then(|window| match window.record(generation, sample, is_current) {
-            Recorded::Evaluated(counts) => window.rates().due(counts),
-            Recorded::Quietly | Recorded::Stale => None,
-        });
+        let by_count = self.count.as_ref().and_then(|window| window.due(generation, sample, is_current));
         let by_time = self
             .time
             .as_ref()

@@ -7,6 +7,7 @@ use super::{Counts, Rates, Sample};
 use crate::state::{
     drive::{Step, drive},
     sync::{AtomicU64, Ordering, Padded},
+    transition::Cause,
 };
 
 /// Outcomes of the last N calls, in blocks.
@@ -83,6 +84,7 @@ impl Word {
         }
     }
 
+    #[inline]
     fn pack(self) -> u64 {
         self.generation << 50
             | u64::from(self.full) << 49
@@ -131,10 +133,6 @@ impl CountWindow {
         }
     }
 
-    pub(crate) fn rates(&self) -> &Rates {
-        &self.rates
-    }
-
     /// Empties the window for a generation that begins. The first recorder would do so, too; but only a window that is
     /// touched in every generation cannot be taken for that of one with the same tag.
     pub(crate) fn begin(&self, generation: u64, is_current: impl Fn() -> bool) {
@@ -155,8 +153,18 @@ impl CountWindow {
         word.generation == tag_of_generation(generation) && self.is_clean(word)
     }
 
+    /// Counts a call, and says why the window trips by it, if it does.
+    #[inline]
+    pub(crate) fn due(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Option<Cause> {
+        match self.record(generation, sample, is_current) {
+            Recorded::Evaluated(counts) => self.rates.due(counts),
+            Recorded::Quietly | Recorded::Stale => None,
+        }
+    }
+
     /// Counts a call of `generation`. `is_current` tells whether that is still the present one; it is asked only about a
     /// window of another generation.
+    #[inline]
     pub(crate) fn record(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Recorded {
         let generation = tag_of_generation(generation);
         loop {
@@ -227,6 +235,7 @@ impl CountWindow {
             && place.compare_exchange(there, wanted, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    #[inline]
     fn append(&self, word: Word, sample: Sample) -> Word {
         let mut next = word;
         if word.fill == self.block {
@@ -242,6 +251,7 @@ impl CountWindow {
     }
 
     /// Calls of the generation, while the window is not full.
+    #[inline]
     fn raw_calls(&self, word: Word) -> u64 {
         word.block * u64::from(self.block) + u64::from(word.fill)
     }

@@ -19,11 +19,13 @@ pub struct Row {
     pub claims: Vec<Claim>,
 }
 
+type Of = dyn Fn(&Figures<'_>) -> Option<f64>;
+
 /// That one figure is at least so many times another.
 pub struct Claim {
     pub text: &'static str,
     pub at_least: f64,
-    pub of: Box<dyn Fn(&Figures<'_>) -> Option<f64>>,
+    pub of: Box<Of>,
 }
 
 impl Claim {

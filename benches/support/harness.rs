@@ -3,6 +3,8 @@
 //! A sample is a fixed time in which one or more threads, all at once, do as many operations as they get done. The rounds
 //! of all candidates of a row are interleaved, so what disturbs the machine disturbs all; figures are medians, and
 //! ratios are taken round by round.
+#![allow(unreachable_pub)] // shared by benches, as modules
+#![allow(clippy::disallowed_methods)] // the benches' own clock
 
 use std::{
     sync::{
@@ -13,8 +15,6 @@ use std::{
 };
 
 use rand::{rng, seq::SliceRandom};
-
-use crate::allocations;
 
 /// Does so many operations.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
@@ -38,7 +38,14 @@ impl Candidate {
         Self { name, threads: true, make: Box::new(move || Box::new(make())) }
     }
 
+    /// A worker of an instance of its own.
+    #[allow(dead_code)] // not every bench looks at a single worker
+    pub fn worker(&self) -> Worker {
+        (self.make)()()
+    }
+
     /// As [`new`](Self::new), for what cannot be shared by threads.
+    #[allow(dead_code)]
     pub fn single<I>(name: &'static str, make: impl Fn() -> I + 'static) -> Self
     where
         I: Fn() -> Worker + Send + Sync + 'static,
@@ -53,6 +60,7 @@ pub enum Setting {
     /// So many threads on one instance.
     Shared(usize),
     /// Two threads, an instance each: what two cost that have nothing in common.
+    #[allow(dead_code)]
     Apart,
 }
 
@@ -69,8 +77,6 @@ impl Setting {
 pub struct Measured {
     pub name: &'static str,
     pub settings: Vec<(Setting, Vec<f64>)>,
-    pub allocations: f64,
-    pub bytes: f64,
 }
 
 impl Measured {
@@ -122,22 +128,13 @@ pub fn measure(candidates: &[Candidate], settings: &[Setting], effort: Effort) -
 }
 
 fn prepare(candidate: &Candidate, settings: &[Setting]) -> Measured {
-    const OPERATIONS: u64 = 1000;
-    let mut worker = (candidate.make)()();
-    worker(OPERATIONS);
-    let (allocations, bytes) = allocations::of(|| worker(OPERATIONS));
     let settings = settings.iter().filter(|setting| candidate.threads || **setting == Setting::Shared(1));
-    Measured {
-        name: candidate.name,
-        settings: settings.map(|setting| (*setting, Vec::new())).collect(),
-        allocations: allocations as f64 / OPERATIONS as f64,
-        bytes: bytes as f64 / OPERATIONS as f64,
-    }
+    Measured { name: candidate.name, settings: settings.map(|setting| (*setting, Vec::new())).collect() }
 }
 
 /// Nanoseconds per operation and thread.
 fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
-    const CHUNK: u64 = 256;
+    const CHUNK: u64 = 64;
     let threads = setting.threads();
     let (start, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
     let per_second: f64 = std::thread::scope(|scope| {
@@ -175,6 +172,7 @@ pub fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
+#[allow(dead_code)]
 /// The median of `a / b`, round by round, and an interval that holds it with 95% (a bootstrap of the rounds).
 pub fn ratio(a: &[f64], b: &[f64]) -> (f64, f64, f64) {
     use rand::RngExt;

@@ -1,0 +1,141 @@
+//! A hyper client and server on loopback, with and without the full client stack.
+//!
+//! `cargo bench --bench end_to_end` prints requests per second and the 99th percentile; `-- --quick` runs it once. The two
+//! take turns in short rounds, in one run, on the same connections' server.
+#![allow(missing_docs)]
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{net::TcpListener, runtime::Builder};
+use tower::{Layer, Service, ServiceExt};
+use tower_rampart::{AdaptErrorLayer, stack};
+
+const CALLERS: usize = 16;
+
+fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
+    let (rounds, length) = if quick { (2, Duration::from_millis(50)) } else { (40, Duration::from_millis(250)) };
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(run(rounds, length));
+}
+
+async fn run(rounds: usize, length: Duration) {
+    let address = serve().await;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let stack = stack::client("loopback").build().unwrap();
+    let protected = stack.layer(AdaptErrorLayer::new().layer(client.clone()));
+    let uri = format!("http://{address}/");
+    let mut seen: [Seen; 2] = Default::default();
+    for round in 0..=rounds {
+        // In turns, and in turns first.
+        for turn in 0..2 {
+            let which = (round + turn) % 2;
+            let (requests, latencies) = match which {
+                0 => load(&client, &uri, length).await,
+                _ => load(&protected, &uri, length).await,
+            };
+            // The first round warms up.
+            if round > 0 {
+                seen[which].rates.push(requests);
+                seen[which].latencies.add(latencies).unwrap();
+            }
+        }
+    }
+    println!("\n### hyper on loopback, {CALLERS} callers, {rounds} rounds of {length:?}\n");
+    println!("| | requests per second | p50 | p99 |\n|---|---|---|---|");
+    for (name, seen) in ["bare client", "client stack"].iter().zip(&seen) {
+        let micros = |quantile| format!("{} us", seen.latencies.value_at_quantile(quantile));
+        println!("| {name} | {:.0} | {} | {} |", median(&seen.rates), micros(0.5), micros(0.99));
+    }
+    let ratios: Vec<f64> = seen[1].rates.iter().zip(&seen[0].rates).map(|(stack, bare)| stack / bare).collect();
+    let mut sorted = ratios.clone();
+    sorted.sort_by(f64::total_cmp);
+    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+    println!(
+        "\nWith the stack, of the bare client's requests per second in the same round: {:.1}% (median; quartiles {:.1}% \
+         and {:.1}%).",
+        100.0 * at(0.5),
+        100.0 * at(0.25),
+        100.0 * at(0.75)
+    );
+}
+
+struct Seen {
+    rates: Vec<f64>,
+    latencies: Histogram<u64>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { rates: Vec::new(), latencies: Histogram::new(3).unwrap() }
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+async fn serve() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
+            let answer = service_fn(|_: Request<Incoming>| async {
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), answer));
+        }
+    });
+    address
+}
+
+/// So many callers, each asking again as soon as it has its answer. Requests per second, and the latencies in
+/// microseconds.
+#[allow(clippy::disallowed_methods)] // the bench's own clock
+async fn load<S>(service: &S, uri: &str, length: Duration) -> (f64, Histogram<u64>)
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone + Send + 'static,
+    S::Error: std::fmt::Debug + Send,
+    S::Future: Send,
+{
+    let begun = Instant::now();
+    let uri: Arc<str> = uri.into();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (mut service, uri) = (service.clone(), Arc::clone(&uri));
+            tokio::spawn(async move {
+                let mut latencies = Histogram::<u64>::new(3).unwrap();
+                while begun.elapsed() < length {
+                    let asked = Instant::now();
+                    let request = Request::get(&*uri).body(Full::default()).unwrap();
+                    let response = service.ready().await.unwrap().call(request).await.unwrap();
+                    response.into_body().collect().await.unwrap();
+                    latencies.record(asked.elapsed().as_micros() as u64).unwrap();
+                }
+                latencies
+            })
+        })
+        .collect();
+    let mut all = Histogram::new(3).unwrap();
+    for caller in callers {
+        all.add(caller.await.unwrap()).unwrap();
+    }
+    (all.len() as f64 / begun.elapsed().as_secs_f64(), all)
+}

@@ -1,0 +1,45 @@
+//! The service that layers are put around, and how it is called.
+#![allow(unreachable_pub)] // shared by benches, as modules
+
+use std::{
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use tower::Service;
+use tower_rampart::BoxError;
+
+/// Answers at once.
+#[derive(Clone)]
+pub struct AtOnce;
+
+impl Service<u64> for AtOnce {
+    type Response = u64;
+    type Error = BoxError;
+    type Future = Ready<Result<u64, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(Ok(request))
+    }
+}
+
+/// One call, to its end, polled by hand: what a runtime adds is the same for all.
+#[inline(always)]
+pub fn call<S: Service<u64>>(service: &mut S) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = matches!(service.poll_ready(&mut cx), Poll::Ready(Ok(())));
+    let answered = matches!(black_box(pin!(service.call(black_box(7))).poll(&mut cx)), Poll::Ready(Ok(_)));
+    ready && answered
+}
+
+/// Calls a service, whose calls must all succeed.
+#[allow(dead_code)] // not every bench has threads
+pub fn calls<S: Service<u64> + Send + 'static>(mut service: S) -> Box<dyn FnMut(u64) + Send> {
+    Box::new(move |operations| (0..operations).for_each(|_| assert!(call(&mut service))))
+}
