@@ -30,8 +30,9 @@ fn bulkhead() -> Bulkhead {
     Bulkhead::queued("k", 1, Duration::from_secs(1)).unwrap()
 }
 
+/// More in a burst than any check has calls.
 fn limiter() -> RateLimiter {
-    RateLimiter::builder("l", Rate::per_second(1000)).max_wait(Duration::from_secs(1)).build().unwrap()
+    RateLimiter::builder("l", Rate::per_second(10_000)).max_wait(Duration::from_secs(1)).build().unwrap()
 }
 
 /// One attempt, so that results pass as they are.
@@ -40,7 +41,7 @@ fn retry() -> Retry {
 }
 
 fn keyed() -> KeyedRateLimiter<str> {
-    KeyedRateLimiter::builder("u", Rate::per_second(1000)).build().unwrap()
+    KeyedRateLimiter::builder("u", Rate::per_second(10_000)).build().unwrap()
 }
 
 /// The tests of `checks` for each layer; and those of `plain` for those that need no `Clone`.
