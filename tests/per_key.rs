@@ -222,3 +222,22 @@ fn the_bound_holds_when_many_new_keys_come_at_once() {
         assert_eq!((bulkheads.len(), bulkheads.entries().len()), (1, 1), "in round {round}");
     }
 }
+
+// G9, G10, G11, G12
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_or_is_dropped_gives_back_what_it_held() {
+    let bulkheads = PerKey::<String, _>::builder("up", |name| Bulkhead::new(name, 1)).build().unwrap();
+    let (script, probe) = Script::new();
+    let mut service = bulkheads.layer(first_word, Bulkhead::layer).layer(probe);
+    let in_flight = || bulkheads.get(&key("a")).snapshot().in_flight;
+    drop(service.ready().await.unwrap().call("a 1"));
+    script.reply(Reply::Later);
+    let mut dropped = tokio_test::task::spawn(service.ready().await.unwrap().call("a 2"));
+    assert!(dropped.poll().is_pending());
+    assert_eq!(in_flight(), 1);
+    drop(dropped);
+    assert_eq!((in_flight(), script.live()), (0, 0));
+    let mut kept = tokio_test::task::spawn(service.ready().await.unwrap().call("a 3"));
+    assert!(matches!(kept.poll(), std::task::Poll::Ready(Ok("ok"))));
+    assert_eq!(in_flight(), 0, "though the future is kept");
+}

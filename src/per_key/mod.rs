@@ -42,6 +42,11 @@
 //! keys share one handle more, `<name>.other`, until there is a place; so do requests without a key. That is stricter,
 //! never looser. Idle handles are looked for when a new key comes, at most four times in the time they may be idle.
 //!
+//! # Readiness
+//!
+//! `poll_ready` is the service's own. Which handle a call meets is known with its request, so the future waits until that
+//! handle's layer is ready, and calls through it when it is polled: a handle in backpressure mode has the call wait.
+//!
 //! # Cost
 //!
 //! A call hashes its key, takes a shared lock of a sixteenth of the map (2 read-modify-writes), reads the clock, clones

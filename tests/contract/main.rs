@@ -75,11 +75,11 @@ layers! {
     server_stack, spared => stack::server("s").bulkhead(&super::bulkhead()).build().unwrap();
 }
 
-/// Every layer of the crate is in the table above, but for those that change the error or the response's type, which
-/// have tests of their own.
+/// Every layer of the crate is in the table above, but for those that change the error or the response's type, and the one
+/// that makes a layer for each call and so calls the service when its future is polled. They have tests of their own.
 #[test]
 fn no_layer_is_missing() {
-    const ELSEWHERE: [&str; 2] = ["AdaptErrorLayer", "RespondLayer"];
+    const ELSEWHERE: [&str; 3] = ["AdaptErrorLayer", "RespondLayer", "PerKeyLayer"];
     const AS: [(&str, &str); 4] = [
         ("KeyedRateLimitLayer", "keyed().layer"),
         ("FallbackLayer", "Fallback::"),
