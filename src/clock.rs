@@ -108,7 +108,15 @@ impl fmt::Debug for TimeSource {
 /// tokio's `Instant::now()`, for what waits on tokio's timers.
 #[allow(clippy::disallowed_methods)] // this is the one place that reads the clock
 pub(crate) fn instant() -> Instant {
+    #[cfg(test)]
+    READINGS.with(|readings| readings.set(readings.get() + 1));
     Instant::now()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Readings of the clock by this thread.
+    pub(crate) static READINGS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 /// The time now, on the time-line of all handles.

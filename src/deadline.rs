@@ -59,8 +59,6 @@ struct Ambient {
     until: Cell<u64>,
     /// When the clocks of the limits in their first poll have started; [`NEVER`] while `within` is there.
     started: Cell<u64>,
-    /// `until` as it was before they started: what is outside of all of them.
-    before: Cell<u64>,
     /// The earliest deadline that nobody enforces yet: it was set by [`scope`].
     advised: Cell<u64>,
 }
@@ -73,7 +71,6 @@ impl Ambient {
             exhausted: Cell::new(false),
             until: Cell::new(NEVER),
             started: Cell::new(NEVER),
-            before: Cell::new(NEVER),
             advised: Cell::new(NEVER),
         }
     }
@@ -82,7 +79,6 @@ impl Ambient {
     fn start(&self, now: u64) {
         let within = self.within.replace(NEVER);
         if within != NEVER {
-            self.before.set(self.until.get());
             self.until.set(self.until.get().min(now.saturating_add(within)));
             self.started.set(now);
             self.marked.set(true);
@@ -157,13 +153,13 @@ impl<F: Future> Future for Scope<F> {
 
 /// Runs `inside` with this deadline around it, as a [`Scope`] does with its future.
 pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
-    let outer = &mut None;
-    let within = AMBIENT.with(|ambient| {
-        let (outer, at) = (outer.insert(Outer::save(ambient)), clock::nanos_at(at));
-        ambient.set(outer.until.min(at), outer.started, outer.advised.min(at));
-        ambient.within.get()
+    let mut outer = None;
+    let entered = AMBIENT.with(|ambient| {
+        let (marks, at) = (outer.insert(Marks::of(ambient)), clock::nanos_at(at));
+        let (within, until) = (ambient.within.get(), ambient.until.get());
+        ambient.set(until.min(at), marks.started, marks.advised.min(at));
+        Entered { limit: Limit::None, within, until, marks: &mut outer }
     });
-    let entered = Entered { limit: Limit::None, within, outer };
     let output = inside();
     entered.leave();
     output
@@ -201,34 +197,32 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// Puts this limit around what runs until [`Entered::leave`]; `outer` is where it keeps what is outside, if need be.
-    /// Costs a few moves to and from a thread-local, and no clock.
+    /// Puts this limit around what runs until [`Entered::leave`]; `marks` is where it keeps those that are outside, if there
+    /// are any. Costs a few moves to and from a thread-local, and no clock.
     #[inline(always)]
-    pub(crate) fn enter(self, outer: &mut Option<Outer>) -> Entered<'_> {
-        let within = AMBIENT.with(|ambient| {
-            let outside = ambient.within.get();
-            match self {
-                Self::Within(within) if !ambient.marked.get() => ambient.within.set(within.min(outside)),
-                Self::None => {}
-                _ => self.enter_otherwise(ambient, outer),
+    pub(crate) fn enter(self, marks: &mut Option<Marks>) -> Entered<'_> {
+        let (within, until) = AMBIENT.with(|ambient| {
+            let (within, until) = (ambient.within.get(), ambient.until.get());
+            if !matches!(self, Self::None) && ambient.marked.get() {
+                *marks = Some(Marks::of(ambient));
+                self.hide_marks(ambient);
             }
-            outside
+            match self {
+                Self::Within(limit) => ambient.within.set(limit.min(within)),
+                Self::Until(limit) => ambient.until.set(limit.min(until)),
+                Self::None => {}
+            }
+            (within, until)
         });
-        Entered { limit: self, within, outer }
+        Entered { limit: self, within, until, marks }
     }
 
-    #[inline(never)]
-    fn enter_otherwise(self, ambient: &Ambient, outer: &mut Option<Outer>) {
-        let outer = outer.insert(Outer::save(ambient));
-        match self {
-            Self::Within(within) => {
-                ambient.within.set(within.min(ambient.within.get()));
-                // A start that is there already was that of an earlier sibling in this poll, not of this limit.
-                ambient.set(outer.until, NEVER, NEVER);
-            }
-            Self::Until(until) => ambient.set(outer.until.min(until), outer.started, NEVER),
-            Self::None => {}
-        }
+    #[cold]
+    fn hide_marks(self, ambient: &Ambient) {
+        // This limit enforces what was advised. And where its own clock has not started, a start that is there already
+        // was that of an earlier sibling in this poll.
+        let started = if let Self::Within(_) = self { NEVER } else { ambient.started.get() };
+        ambient.set(ambient.until.get(), started, NEVER);
     }
 
     /// The deadline, or [`NEVER`]; starts the clock if it has not started.
@@ -246,56 +240,47 @@ impl Limit {
     }
 }
 
-/// The surroundings outside of a limit or a scope.
-pub(crate) struct Outer {
-    until: u64,
+/// What is marked outside of a limit or a scope.
+pub(crate) struct Marks {
     started: u64,
-    before: u64,
     advised: u64,
 }
 
-impl Outer {
-    fn save(ambient: &Ambient) -> Self {
-        Self {
-            until: ambient.until.get(),
-            started: ambient.started.get(),
-            before: ambient.before.get(),
-            advised: ambient.advised.get(),
-        }
+impl Marks {
+    fn of(ambient: &Ambient) -> Self {
+        Self { started: ambient.started.get(), advised: ambient.advised.get() }
     }
 }
 
 /// While it is there, a limit or a scope is around what runs. Leaving, or dropping it because what is inside panics,
 /// puts the surroundings back, and passes on what was learnt inside: the start of the clocks.
-///
-/// A limit whose clock does not start changes `within` only, and that is all that is written back then: a call that is
-/// ready at once does not pay for the rest.
 #[must_use]
 pub(crate) struct Entered<'a> {
     limit: Limit,
     within: u64,
-    /// `None` where nothing but `within` was changed by entering.
-    outer: &'a mut Option<Outer>,
+    until: u64,
+    /// `None` where nothing was marked.
+    marks: &'a mut Option<Marks>,
 }
 
 impl Entered<'_> {
     /// What the limit has become: if somebody inside started the clock, it has started for this limit too.
     #[inline(always)]
     pub(crate) fn leave(self) -> Limit {
-        let started = self.restore();
-        let limit = started.unwrap_or(self.limit);
+        let limit = self.restore();
         mem::forget(self);
         limit
     }
 
     #[inline(always)]
-    fn restore(&self) -> Option<Limit> {
+    fn restore(&self) -> Limit {
         AMBIENT.with(|ambient| {
-            if ambient.marked.get() || self.outer.is_some() {
-                return restore_all(ambient, self.limit, self.within, self.outer);
-            }
             ambient.within.set(self.within);
-            None
+            ambient.until.set(self.until);
+            if ambient.marked.get() || self.marks.is_some() {
+                return restore_marks(ambient, self.limit, self.within, self.until, self.marks);
+            }
+            self.limit
         })
     }
 }
@@ -307,31 +292,22 @@ impl Drop for Entered<'_> {
 }
 
 #[inline(never)]
-fn restore_all(ambient: &Ambient, limit: Limit, within: u64, outer: &Option<Outer>) -> Option<Limit> {
+fn restore_marks(ambient: &Ambient, limit: Limit, within: u64, until: u64, marks: &Option<Marks>) -> Limit {
     let started = ambient.started.get();
-    ambient.within.set(within);
-    match outer {
-        Some(outer) => {
-            ambient.set(outer.until, outer.started, outer.advised);
-            ambient.before.set(outer.before);
-        }
-        // Nothing was marked outside. If clocks started, what was before is what is around all of them.
-        None => {
-            if started != NEVER {
-                ambient.set(ambient.before.get(), NEVER, NEVER);
-            }
-        }
+    match marks {
+        Some(outside) => ambient.set(until, outside.started, outside.advised),
+        None => ambient.set(until, NEVER, NEVER),
     }
     if started == NEVER {
-        return None;
+        return limit;
     }
     // With `within` there, no clock had started outside: it was inside.
     if within != NEVER {
         ambient.start(started);
     }
     match limit {
-        Limit::Within(limit) => Some(Limit::Until(started.saturating_add(limit))),
-        Limit::Until(_) | Limit::None => None,
+        Limit::Within(limit) => Limit::Until(started.saturating_add(limit)),
+        limit => limit,
     }
 }
 

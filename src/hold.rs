@@ -37,6 +37,8 @@ impl<T> Shared<T> {
     /// call of a stripe allocates the line.
     #[inline]
     pub(crate) fn hold(&self) -> Hold<T> {
+        #[cfg(test)]
+        tests::HOLDS.with(|holds| holds.set(holds.get() + 1));
         let line = &self.lines[thread_number() & (self.lines.len() - 1)];
         Hold(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
     }
@@ -150,10 +152,15 @@ fn first_number() -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{collections::HashSet, sync::Barrier};
 
     use super::*;
+
+    thread_local! {
+        /// Holds taken by this thread: two read-modify-writes each, one now and one on drop.
+        pub(crate) static HOLDS: Cell<u32> = const { Cell::new(0) };
+    }
 
     #[test]
     fn a_hold_keeps_the_value_alive_and_the_last_owner_drops_it() {

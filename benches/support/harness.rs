@@ -103,7 +103,7 @@ pub struct Effort {
 
 impl Effort {
     pub const FULL: Self = Self { rounds: 31, sample: Duration::from_millis(8) };
-    pub const QUICK: Self = Self { rounds: 3, sample: Duration::from_micros(500) };
+    pub const QUICK: Self = Self { rounds: 1, sample: Duration::from_micros(200) };
 }
 
 pub fn measure(candidates: &[Candidate], settings: &[Setting], effort: Effort) -> Vec<Measured> {

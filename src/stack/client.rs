@@ -475,8 +475,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let site = self.site.hold();
-        let mut outer = None;
-        let call = match timeout::Beginning::new::<_, Total>(&*site, site.parts.total_limit(), &mut outer) {
+        let mut marks = None;
+        let call = match timeout::Beginning::new::<_, Total>(&*site, site.parts.total_limit(), &mut marks) {
             Ok(timing) => {
                 let repeating = retry::Beginning::new(&*site, &request);
                 timing.begun(repeating.begun(self.attempts.call(&site.parts, request)))

@@ -157,8 +157,8 @@ where
 
     #[inline(always)]
     fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
-        let mut outer = None;
-        match Beginning::new::<_, Attempt>(parts, parts.attempt_limit(), &mut outer) {
+        let mut marks = None;
+        match Beginning::new::<_, Attempt>(parts, parts.attempt_limit(), &mut marks) {
             Ok(beginning) => beginning.begun(self.0.call(parts, request)),
             Err(rejection) => Timed::refused(rejection),
         }

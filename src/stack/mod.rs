@@ -49,6 +49,8 @@ pub mod future;
 mod lent;
 mod parts;
 mod server;
+#[cfg(all(test, not(rampart_loom)))]
+mod tests;
 
 pub use client::{ClientBuilder, ClientService, ClientStack, client};
 pub use server::{ServerBuilder, ServerService, ServerStack, server};

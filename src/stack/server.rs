@@ -283,8 +283,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let parts = self.parts.hold();
-        let mut outer = None;
-        let call = match timeout::Beginning::new::<_, Alone>(&*parts, parts.total_limit(), &mut outer) {
+        let mut marks = None;
+        let call = match timeout::Beginning::new::<_, Alone>(&*parts, parts.total_limit(), &mut marks) {
             Ok(timing) => timing.begun(self.served.call(&*parts, request)),
             Err(rejection) => Timed::refused(rejection),
         };

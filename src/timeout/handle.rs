@@ -97,8 +97,8 @@ impl Timeout {
     #[inline(always)]
     pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
         let voice = Voice::of(self);
-        let mut outer = None;
-        let call = match Beginning::new(&voice, Some(after), &mut outer) {
+        let mut marks = None;
+        let call = match Beginning::new(&voice, Some(after), &mut marks) {
             Ok(beginning) => beginning.begun(Bare::new(start())),
             Err(rejection) => Timed::refused(rejection),
         };

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     classify::{Classify, ResultClassifier},
     clock,
-    deadline::{self, Entered, Limit, Outer},
+    deadline::{self, Entered, Limit, Marks},
     error::Rejection,
     event::{EventKind, Tell},
     hold::Hold,
@@ -199,7 +199,7 @@ impl<'a> Beginning<'a> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
     /// left out of the stack. Refused where a deadline has passed that nobody but us will enforce.
     #[inline(always)]
-    pub(crate) fn new<P, K>(parts: &'a P, after: Option<u64>, outer: &'a mut Option<Outer>) -> Result<Self, Rejection>
+    pub(crate) fn new<P, K>(parts: &'a P, after: Option<u64>, marks: &'a mut Option<Marks>) -> Result<Self, Rejection>
     where
         P: Timing<K>,
     {
@@ -216,7 +216,7 @@ impl<'a> Beginning<'a> {
             }
         }
         let observed = Observed::begin(parts.tell());
-        Ok(Self { entered: limit.enter(outer), after, observed })
+        Ok(Self { entered: limit.enter(marks), after, observed })
     }
 
     /// It has begun.
@@ -309,8 +309,8 @@ where
             }
             TimedProj::Calling { mut call, mut timer, limit, after, started, ended } => {
                 // A response that is there wins over the timer.
-                let mut outer = None;
-                let entered = limit.enter(&mut outer);
+                let mut marks = None;
+                let entered = limit.enter(&mut marks);
                 let polled = call.as_mut().poll(parts, cx);
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {

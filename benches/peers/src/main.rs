@@ -60,6 +60,9 @@ fn main() {
     for row in rows::all().iter().filter(|row| wanted(row.name)) {
         report::row(row, &harness::measure(&row.candidates, &row.settings, effort), &allocations::per_call(row));
     }
+    if wanted("tails") {
+        report::tails(&rows::tails(options.quick));
+    }
     if wanted("window sizes") {
         report::window_sizes(&rows::window_sizes(options.quick));
     }

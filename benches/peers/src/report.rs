@@ -2,7 +2,7 @@
 
 use crate::{
     harness::{Measured, Setting, ratio},
-    rows::{Figures, Memory, Row},
+    rows::{Figures, Memory, Row, THREADS, Tail},
 };
 
 pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
@@ -56,6 +56,15 @@ fn against(one: &Measured, reference: &Measured) -> String {
             format!("{} ({} to {})", digits(middle), digits(low), digits(high))
         }
         _ => String::new(),
+    }
+}
+
+pub fn tails(tails: &[Tail]) {
+    println!("\n### breaker core, one operation of {THREADS} threads at once, in nanoseconds\n");
+    println!("| | p50 | p99 | p99.9 | p99.99 | longest |\n|---|---|---|---|---|---|");
+    for Tail { name, latencies } in tails {
+        let at = |quantile| latencies.value_at_quantile(quantile);
+        println!("| {name} | {} | {} | {} | {} | {} |", at(0.5), at(0.99), at(0.999), at(0.9999), latencies.max());
     }
 }
 

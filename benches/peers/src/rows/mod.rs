@@ -5,9 +5,11 @@ mod keyed;
 mod layers;
 mod limiter;
 mod stacks;
+mod tails;
 mod window;
 
 pub use keyed::{Memory, memory};
+pub use tails::{THREADS, Tail, tails};
 pub use window::window_sizes;
 
 use crate::harness::{Candidate, Measured, Setting};

@@ -1,0 +1,227 @@
+//! Whatever numbers a builder is given: what builds works, and what does not names one of the fields that were given.
+//! Nothing panics, and nothing overflows.
+
+use std::time::Duration;
+
+use proptest::{prelude::*, sample::select};
+use tower_rampart::{
+    ConfigError, Error, adapt,
+    bulkhead::Bulkhead,
+    circuit_breaker::CircuitBreaker,
+    clock::{ManualClock, Nanos},
+    rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
+    retry::{Backoff, Jitter, Retry, RetryBudget},
+    stack,
+    timeout::Timeout,
+};
+
+/// Numbers as people and mistakes bring them.
+fn number() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        select(vec![0, 1, 2, 3, 100, 1000, 1001, 65_535, 65_536, u32::MAX - 1, u32::MAX]),
+        any::<u32>(),
+        0_u32..50
+    ]
+}
+
+fn share() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        select(vec![0.0, -0.0, 1.0, 0.5, 1e-9, 1.0 + 1e-9, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX]),
+        0.0..1.0_f64,
+        any::<f64>(),
+    ]
+}
+
+fn duration() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        select(vec![
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_millis(1),
+            Duration::from_secs(1),
+            Duration::from_secs(86_400),
+            Duration::from_secs(u64::MAX),
+            Duration::MAX,
+        ]),
+        any::<u64>().prop_map(Duration::from_nanos),
+        (any::<u64>(), 0_u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos)),
+    ]
+}
+
+/// The error names one of these fields, and has something to say.
+fn named(error: &ConfigError, fields: &[&str]) -> Result<(), TestCaseError> {
+    prop_assert!(fields.contains(&error.field()), "{error}");
+    prop_assert!(!error.reason().is_empty());
+    Ok(())
+}
+
+/// One call, of a runtime whose clock stands still but for timers.
+fn call<F: Future>(call: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(call)
+}
+
+async fn fine() -> Result<(), std::io::Error> {
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn circuit_breaker(
+        (consecutive, count, time, buckets) in (number(), number(), duration(), number()),
+        (min_calls, rate, slow, slow_share) in (number(), share(), duration(), share()),
+        (open, growth, max, probes) in (duration(), share(), duration(), number()),
+        (successes, probe_timeout, recovery) in (number(), duration(), duration()),
+        given in any::<u16>(),
+        now in any::<u64>(),
+    ) {
+        let clock = ManualClock::new();
+        clock.set(Nanos::new(now));
+        let mut builder = CircuitBreaker::builder("b").clock(clock.clone()).open_jitter(given & 1 != 0);
+        // A random subset: a builder that always fails by the same field shows little.
+        if given & 2 != 0 { builder = builder.consecutive_failures(consecutive); }
+        if given & 4 != 0 { builder = builder.count_window(count); }
+        if given & 8 != 0 { builder = builder.time_window(time); }
+        if given & 16 != 0 { builder = builder.time_buckets(buckets); }
+        if given & 32 != 0 { builder = builder.min_calls(min_calls); }
+        if given & 64 != 0 { builder = builder.failure_rate(rate); }
+        if given & 128 != 0 { builder = builder.slow_calls(slow, slow_share); }
+        if given & 256 != 0 { builder = builder.open_duration(open); }
+        if given & 512 != 0 { builder = builder.open_growth(growth, max); }
+        if given & 1024 != 0 { builder = builder.probes(probes); }
+        if given & 2048 != 0 { builder = builder.probe_successes(successes); }
+        if given & 4096 != 0 { builder = builder.probe_timeout(probe_timeout); }
+        if given & 8192 != 0 { builder = builder.gradual_recovery(recovery); }
+        match builder.build() {
+            Ok(breaker) => {
+                breaker.try_acquire().unwrap().failure();
+                for _ in 0..30 {
+                    if let Ok(permit) = breaker.try_acquire() {
+                        permit.failure();
+                    }
+                }
+                clock.advance(Duration::from_secs(1 << 20));
+                let _ = breaker.try_acquire().map(|permit| permit.success());
+                breaker.open_for(open);
+                breaker.close();
+                breaker.try_acquire().unwrap().success();
+                let _ = format!("{breaker:?}");
+            }
+            Err(error) => named(&error, &[
+                "consecutive_failures", "count_window", "time_window", "time_buckets", "min_calls", "failure_rate",
+                "slow_calls", "open_duration", "open_growth", "probes", "probe_successes", "probe_timeout",
+                "gradual_recovery",
+            ])?,
+        }
+    }
+
+    #[test]
+    fn bulkhead(limit in number(), wait in duration(), queue in number()) {
+        match Bulkhead::builder("k").max_concurrent(limit).max_wait(wait).max_queue(queue).build() {
+            Ok(bulkhead) => {
+                call(bulkhead.run(adapt(fine()))).unwrap();
+                let _ = bulkhead.resize(queue);
+                prop_assert_eq!(bulkhead.snapshot().in_flight, 0);
+            }
+            Err(error) => named(&error, &["max_concurrent", "max_wait", "max_queue"])?,
+        }
+    }
+
+    #[test]
+    fn rate_limiter(
+        count in number(), per in duration(), burst in number(), wait in duration(), now in any::<u64>(), cost in number(),
+    ) {
+        let clock = ManualClock::new();
+        clock.set(Nanos::new(now));
+        match RateLimiter::builder("l", Rate::new(count, per)).burst(burst).max_wait(wait).clock(clock.clone()).build() {
+            Ok(limiter) => {
+                limiter.check().unwrap();
+                let _ = limiter.check_n(cost);
+                let _ = limiter.peek(cost);
+                if let Ok(token) = limiter.try_acquire(cost) {
+                    token.refund();
+                }
+                clock.advance(wait);
+                let _ = limiter.set_rate(Rate::new(burst, wait), count);
+                let _ = format!("{limiter:?}");
+            }
+            Err(error) => named(&error, &["rate", "burst", "max_wait"])?,
+        }
+    }
+
+    #[test]
+    fn keyed_rate_limiter(count in number(), per in duration(), burst in number(), keys in 0_usize..10_000) {
+        let builder = KeyedRateLimiter::<str>::builder("u", Rate::new(count, per)).burst(burst).max_keys(keys);
+        match builder.build() {
+            Ok(limiter) => {
+                limiter.check_key("somebody").unwrap();
+                let _ = limiter.check_key_n("somebody", count);
+            }
+            Err(error) => named(&error, &["rate", "burst", "max_keys"])?,
+        }
+    }
+
+    #[test]
+    fn retry(
+        (attempts, base, max, factor) in (number(), duration(), duration(), share()),
+        (jitter, deadline, hint) in (
+            select(vec![Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated]), duration(), duration()),
+        given in any::<u8>(),
+    ) {
+        let mut builder = Retry::builder("r");
+        if given & 1 != 0 { builder = builder.max_attempts(attempts); }
+        if given & 2 != 0 { builder = builder.backoff(Backoff::exponential(base, max).factor(factor).jitter(jitter)); }
+        if given & 4 != 0 { builder = builder.deadline(deadline); }
+        if given & 8 != 0 { builder = builder.max_retry_after(hint); }
+        match builder.build() {
+            Ok(retry) => {
+                call(retry.run(|_| fine())).unwrap();
+                let delays: Vec<_> = Backoff::exponential(base, max).factor(factor).jitter(jitter).delays(7).take(40).collect();
+                if given & 2 != 0 {
+                    prop_assert!(delays.iter().all(|delay| *delay <= max), "{delays:?}");
+                }
+            }
+            Err(error) => named(&error, &["max_attempts", "backoff", "deadline", "max_retry_after"])?,
+        }
+    }
+
+    #[test]
+    fn retry_budget(ratio in share(), capacity in number(), per_second in number()) {
+        match RetryBudget::builder().ratio(ratio).capacity(capacity).min_per_second(per_second).build() {
+            Ok(budget) => {
+                prop_assert!(budget.try_withdraw());
+                budget.deposit();
+                budget.give_back();
+                let snapshot = budget.snapshot();
+                prop_assert!(snapshot.balance <= snapshot.capacity);
+            }
+            Err(error) => named(&error, &["ratio", "capacity", "min_per_second"])?,
+        }
+    }
+
+    #[test]
+    fn timeout(limit in duration()) {
+        let timeout = Timeout::new("t", limit);
+        call(timeout.run(adapt(fine()))).unwrap();
+        // A call that never ends: a limit that comes within the runtime's horizon ends it.
+        if limit < Duration::from_secs(86_400 * 365) {
+            let hung = call(timeout.run(adapt(std::future::pending::<Result<(), std::io::Error>>())));
+            prop_assert!(matches!(hung, Err(Error::Rejected(_))));
+        }
+    }
+
+    #[test]
+    fn stacks(total in duration(), attempt in duration(), limit in number(), wait in duration()) {
+        let Ok(bulkhead) = Bulkhead::builder("k").max_concurrent(limit).max_wait(wait).build() else { return Ok(()) };
+        let client = stack::client("c").total_timeout(total).attempt_timeout(attempt).bulkhead(&bulkhead).build();
+        match client {
+            Ok(client) => prop_assert!(!client.to_string().is_empty()),
+            Err(error) => named(&error, &["attempt_timeout", "retry", "bulkhead", "circuit_breaker"])?,
+        }
+        match stack::server("s").total_timeout(total).bulkhead(&bulkhead).build() {
+            Ok(server) => prop_assert!(!server.to_string().is_empty()),
+            Err(error) => named(&error, &["bulkhead"])?,
+        }
+    }
+}
