@@ -58,7 +58,7 @@ impl fmt::Display for Verdict {
 
 /// Judges results.
 ///
-/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The two hints have defaults that know nothing, so that a
+/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The three hints have defaults that know nothing, so that a
 /// closure asks nothing of the error type. [`ClassifyFn`] is a closure that knows rejections.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot judge results with the error `{E}`",
@@ -75,6 +75,13 @@ pub trait Classify<T, E> {
     fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
         let _ = error;
         None
+    }
+
+    /// Whether the service may have seen the request; `false` only if it surely has not, because no connection came to
+    /// be, or because the service said so. Asked of results that are not rejections.
+    fn was_attempted(&self, result: Result<&T, &E>) -> bool {
+        let _ = result;
+        true
     }
 
     /// How long the service itself asked to be left alone, if this result says so.

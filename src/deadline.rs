@@ -147,17 +147,22 @@ impl<F: Future> Future for Scope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let mut outer = None;
-        let entered = AMBIENT.with(|ambient| {
-            let (marks, at) = (outer.insert(Marks::of(ambient)), clock::nanos_at(*this.at));
-            let (within, until) = (ambient.within.get(), ambient.until.get());
-            ambient.set(until.min(at), marks.started, marks.advised.min(at));
-            Entered { limit: Limit::None, within, until, marks: &mut outer }
-        });
-        let polled = this.future.poll(cx);
-        entered.leave();
-        polled
+        within(*this.at, || this.future.poll(cx))
     }
+}
+
+/// Runs `inside` with this deadline around it, as a [`Scope`] does with its future.
+pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
+    let mut outer = None;
+    let entered = AMBIENT.with(|ambient| {
+        let (marks, at) = (outer.insert(Marks::of(ambient)), clock::nanos_at(at));
+        let (within, until) = (ambient.within.get(), ambient.until.get());
+        ambient.set(until.min(at), marks.started, marks.advised.min(at));
+        Entered { limit: Limit::None, within, until, marks: &mut outer }
+    });
+    let output = inside();
+    entered.leave();
+    output
 }
 
 /// The earliest deadline around that nobody enforces, or [`NEVER`]: the next timeout inside has to.

@@ -179,19 +179,22 @@ pub(crate) mod tests {
         let line = |shared: &Shared<()>| Arc::as_ptr(&shared.hold().0) as usize;
         let here = line(&shared);
         assert_eq!(here, line(&shared));
-        if stripes() > 1 {
-            // Threads that live at the same time have different numbers, so among so many of them all lines occur.
-            let all = Barrier::new(stripes());
-            std::thread::scope(|scope| {
-                let there = || {
-                    all.wait();
-                    let there = line(&shared);
-                    all.wait();
-                    there
-                };
-                let elsewhere: Vec<_> = (0..stripes()).map(|_| scope.spawn(there)).collect();
-                assert!(elsewhere.into_iter().any(|there| there.join().unwrap() != here));
-            });
+        // Threads that live at the same time have different numbers, though not those that follow each other: other tests
+        // have theirs.
+        let threads = 4 * stripes();
+        let all = Barrier::new(threads);
+        let there = || {
+            all.wait();
+            let there = (thread_number() % stripes(), line(&shared));
+            all.wait();
+            there
+        };
+        let elsewhere: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(there)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (stripe, there) in elsewhere {
+            assert_eq!(there == here, stripe == thread_number() % stripes());
         }
     }
 

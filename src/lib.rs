@@ -55,6 +55,8 @@
 //! | `tower` | yes | `ServiceBuilderExt` |
 //! | `metrics` | no | `event::MetricsObserver` |
 //! | `anyhow` | no | [`AsRejection`] for `anyhow::Error` |
+//! | `http` | no | `http`: what is known about HTTP and gRPC, for clients and servers |
+//! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | the same, with the types of these: see `http` |
 //!
 //! # Cost
 //!
@@ -64,6 +66,8 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod access;
 #[cfg(feature = "tower")]
 mod builder;
 pub mod bulkhead;
@@ -76,8 +80,11 @@ pub mod event;
 pub mod fallback;
 mod guarded;
 mod hold;
+#[cfg(feature = "http")]
+pub mod http;
 mod lent;
 mod name;
+pub mod per_key;
 mod random;
 pub mod rate_limit;
 pub mod readiness;

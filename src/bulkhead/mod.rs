@@ -52,7 +52,8 @@
 //!
 //! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt's timeout, which then does
 //! not count the wait for a permit. A timeout around everything does count it. The permit is held until the response
-//! future ends, which for HTTP is when the headers are there, not the body.
+//! future ends, which for HTTP is when the headers are there, not the body
+//! (`http::whole` covers both).
 //!
 //! # How to choose the numbers
 //!

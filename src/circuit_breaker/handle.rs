@@ -133,6 +133,14 @@ impl CircuitBreaker {
         self.0.set(CircuitState::Open, duration);
     }
 
+    /// Opens the circuit for so long because the service asked for it; then it probes. What was decided before stays: a
+    /// circuit that is open already, forced open or disabled is left as it is.
+    ///
+    /// For HTTP there is a layer that does it: `http::HoldOffLayer`.
+    pub fn hold_off(&self, duration: Duration) {
+        self.0.hold_off(duration);
+    }
+
     /// Lets probes through by hand, from whatever state.
     pub fn half_open(&self) {
         self.0.set(CircuitState::HalfOpen, Duration::ZERO);

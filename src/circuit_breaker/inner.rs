@@ -75,6 +75,12 @@ impl Inner {
         }
     }
 
+    pub(crate) fn hold_off(&self, open_for: Duration) {
+        if let Some(transition) = self.circuit.hold_off(self.now(), open_for) {
+            self.changed(transition);
+        }
+    }
+
     /// Lets a call in, or refuses it.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<Admitted, Rejection> {

@@ -1,6 +1,10 @@
 use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 
-use super::{Backoff, RetryBudget, RetryBuilder, RetryLayer, builder::check_attempts, inner::Inner};
+use super::{
+    Backoff, RetryBudget, RetryBuilder, RetryLayer,
+    builder::check_attempts,
+    inner::{Declared, Inner},
+};
 use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
     deadline::Watched,
@@ -100,8 +104,7 @@ impl Retry {
                 inner.succeeded();
                 None
             } else {
-                let idempotent = || inner.idempotent;
-                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, idempotent, exhausted)
+                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, Declared::default, exhausted)
             };
             let Some(delay) = delay else {
                 held.with(|inner, course| inner.finish(course, verdict));

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
+use super::{Again, Backoff, Repeat, RetryBudget, WhenNotReady, backoff::Progress};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
@@ -29,6 +29,19 @@ pub(crate) struct Inner {
     pub(crate) when_not_ready: WhenNotReady,
     pub(crate) random: Random,
     pub(crate) tell: Tell,
+}
+
+/// What the request says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Declared {
+    pub(super) idempotent: Option<bool>,
+    pub(super) again: Again,
+}
+
+impl Declared {
+    pub(super) fn of<Req>(repeat: &impl Repeat<Req>, copy: &Req) -> Self {
+        Self { idempotent: repeat.is_idempotent(copy), again: repeat.again(copy) }
+    }
 }
 
 /// The course of one call: attempts made, and what they may still cost.
@@ -63,8 +76,8 @@ impl Inner {
     /// The delay after which another attempt is to be made, if the result of this one, which is not a success, is not
     /// the answer.
     ///
-    /// `copied` is whether the request is there for another attempt, `idempotent` whether it was declared so, and
-    /// `exhausted` whether the result comes from a retry within that has given up.
+    /// `copied` is whether the request is there for another attempt, `declared` what it says of itself, and `exhausted`
+    /// whether the result comes from a retry within that has given up.
     #[allow(clippy::too_many_arguments)] // what is known of the attempt
     #[inline(never)]
     pub(super) fn judge<T, E, C: Classify<T, E>>(
@@ -74,7 +87,7 @@ impl Inner {
         classify: &C,
         result: Result<&T, &E>,
         copied: bool,
-        idempotent: impl FnOnce() -> bool,
+        declared: impl FnOnce() -> Declared,
         exhausted: bool,
     ) -> Option<Duration> {
         course.verdict = verdict;
@@ -82,7 +95,7 @@ impl Inner {
         // No copy is made for the last attempt. A retry of a single attempt has nothing that could be exhausted.
         let may_repeat = self.may_repeat(course);
         let repeatable = if may_repeat { copied } else { course.made > 1 };
-        if !repeatable || !self.deserves(verdict, rejection, idempotent) {
+        if !repeatable || !self.deserves(verdict, rejection, declared, || classify.was_attempted(result)) {
             if exhausted {
                 deadline::mark_exhausted();
             }
@@ -102,14 +115,30 @@ impl Inner {
         delay
     }
 
-    fn deserves(&self, verdict: Verdict, rejection: Option<&Rejection>, idempotent: impl FnOnce() -> bool) -> bool {
+    fn deserves(
+        &self,
+        verdict: Verdict,
+        rejection: Option<&Rejection>,
+        declared: impl FnOnce() -> Declared,
+        attempted: impl FnOnce() -> bool,
+    ) -> bool {
         let failed = matches!(verdict, Verdict::Failure | Verdict::Throttled);
-        match rejection {
+        let deserves = match rejection {
             None => failed,
             // One that was not attempted met a deadline that had passed, which another attempt would meet too.
-            Some(Rejection::TimedOut { attempted, .. }) => *attempted && failed && idempotent(),
+            Some(Rejection::TimedOut { attempted, .. }) => *attempted && failed,
             Some(Rejection::RateLimited { retry_after, .. }) => retry_after.is_some(),
             Some(_) => self.elsewhere,
+        };
+        if !deserves {
+            return false;
+        }
+        let Declared { idempotent, again } = declared();
+        let timed_out = matches!(rejection, Some(Rejection::TimedOut { .. }));
+        match again {
+            Again::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
+            Again::Unattempted => !timed_out && (rejection.is_some() || !attempted()),
+            Again::Never => false,
         }
     }
 

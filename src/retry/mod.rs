@@ -59,6 +59,9 @@
 //! | `TimedOut` by a layer below | if the request is idempotent: it may have been done |
 //! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_elsewhere`](RetryBuilder::retry_elsewhere) |
 //!
+//! A request can say that it must not be repeated unless the service has surely not seen it, or not at all:
+//! [`Repeat::again`].
+//!
 //! To know a rejection, the classifier has to be asked for it: the default one is, and so is a closure given to
 //! [`classify_with`](RetryLayer::classify_with), but a bare closure given to [`classify`](RetryLayer::classify) or
 //! [`run_with`](Retry::run_with) is not ([`Classify::rejection`](crate::Classify::rejection)). There the verdict alone
@@ -109,7 +112,7 @@ pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 pub use builder::{RetryBuilder, WhenNotReady};
 pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
-pub use repeat::{CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
+pub use repeat::{Again, CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
 pub use service::RetryService;
 
 pub(crate) use inner::Inner;

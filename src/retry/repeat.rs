@@ -21,11 +21,32 @@ pub trait Repeat<Req> {
         None
     }
 
+    /// After what the request may be sent again. Asked of the copy, when an attempt was judged a failure: by then a body
+    /// that was recorded while it was sent may have turned out too long.
+    fn again(&self, copy: &Req) -> Again {
+        let _ = copy;
+        Again::AfterFailure
+    }
+
     /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for
     /// the first retry.
     fn prepare(&self, attempt: u32, request: &mut Req) {
         let _ = (attempt, request);
     }
+}
+
+/// After what a request may be sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Again {
+    /// After whatever was judged a failure; after a timeout, if it is idempotent.
+    #[default]
+    AfterFailure,
+    /// Only if the service has surely not seen it: what a layer below refused, and what the classifier
+    /// [says so of](crate::Classify::was_attempted).
+    Unattempted,
+    /// Not at all.
+    Never,
 }
 
 /// Clones the request.
@@ -87,6 +108,10 @@ where
         Some((self.idempotent)(request))
     }
 
+    fn again(&self, copy: &Req) -> Again {
+        self.repeat.again(copy)
+    }
+
     fn prepare(&self, attempt: u32, request: &mut Req) {
         self.repeat.prepare(attempt, request);
     }
@@ -118,6 +143,10 @@ where
 
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         self.repeat.is_idempotent(request)
+    }
+
+    fn again(&self, copy: &Req) -> Again {
+        self.repeat.again(copy)
     }
 
     fn prepare(&self, attempt: u32, request: &mut Req) {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     Repeat, WhenNotReady,
-    inner::{Course, Inner},
+    inner::{Course, Declared, Inner},
 };
 use crate::{
     classify::{Classify, Verdict},
@@ -56,7 +56,7 @@ pin_project! {
         // A copy of the request for the next attempt.
         copy: Option<Req>,
         // What the request says of itself, when there is no copy to ask: set with the last attempt.
-        idempotent: Option<bool>,
+        declared: Declared,
         // The service for the next attempt, once there was a failure: what a call allocates then does not matter.
         service: Option<Box<S>>,
         // The last attempt's error.
@@ -106,7 +106,7 @@ impl<'a, Req> Beginning<'a, Req> {
     pub(crate) fn begun<C, S, E>(self, call: C) -> Repeated<C, S, Req, E> {
         let course = self.held.map(|held| held.release().1);
         let state = State::Attempt { call };
-        Repeated { course, copy: self.copy, idempotent: None, service: None, error: None, state }
+        Repeated { course, copy: self.copy, declared: Declared::default(), service: None, error: None, state }
     }
 }
 
@@ -156,13 +156,10 @@ where
                         None
                     } else {
                         let copy = &*this.copy;
-                        let idempotent = || {
-                            let declared =
-                                copy.as_ref().map_or(*this.idempotent, |copy| parts.repeat().is_idempotent(copy));
-                            declared.unwrap_or(retry.idempotent)
-                        };
+                        let declared =
+                            || copy.as_ref().map_or(*this.declared, |copy| Declared::of(parts.repeat(), copy));
                         let classify = parts.classifier();
-                        retry.judge(course, verdict, classify, result.as_ref(), copy.is_some(), idempotent, exhausted)
+                        retry.judge(course, verdict, classify, result.as_ref(), copy.is_some(), declared, exhausted)
                     };
                     let Some(delay) = delay else {
                         // Whoever keeps the future after its end keeps neither the request nor a service.
@@ -213,7 +210,7 @@ where
                     if attempt < retry.max_attempts() {
                         *this.copy = parts.repeat().duplicate(&request);
                     } else {
-                        *this.idempotent = parts.repeat().is_idempotent(&request);
+                        *this.declared = Declared::of(parts.repeat(), &request);
                     }
                     parts.repeat().prepare(attempt, &mut request);
                     *this.error = None;

@@ -173,6 +173,11 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.classify(ClassifyFn::new(verdict))
     }
 
+    /// Repeats requests, for the retry, by `repeat`.
+    pub fn repeat<R>(self, repeat: R) -> ClientBuilder<C, R, F> {
+        self.change(|classify, _, fallback| (classify, repeat, fallback))
+    }
+
     /// Copies requests for the retry by a closure, for those whose clone may fail.
     pub fn clone_with<G, Req>(self, clone: G) -> ClientBuilder<C, CloneWith<G>, F>
     where

@@ -53,6 +53,8 @@ pub enum Cause {
     ProbeSucceeded,
     /// A probe failed, or was slow.
     ProbeFailed,
+    /// The service asked to be left alone.
+    HeldOff,
     /// Somebody said so.
     ByHand,
 }
@@ -67,6 +69,7 @@ impl Cause {
             Self::OpenElapsed => "open_elapsed",
             Self::ProbeSucceeded => "probe_succeeded",
             Self::ProbeFailed => "probe_failed",
+            Self::HeldOff => "held_off",
             Self::ByHand => "by_hand",
         }
     }

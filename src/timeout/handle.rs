@@ -105,6 +105,12 @@ impl Timeout {
         ResponseFuture::new(Owned::new(voice, call))
     }
 
+    /// The rejection of something that took longer than `limit`, told to the observer.
+    #[cfg(feature = "http")]
+    pub(crate) fn reject(&self, limit: Duration) -> crate::Rejection {
+        self.0.tell.reject(|name| crate::Rejection::timed_out(name, limit, true))
+    }
+
     /// How it is set.
     pub fn snapshot(&self) -> TimeoutSnapshot {
         TimeoutSnapshot { limit: self.limit() }

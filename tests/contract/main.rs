@@ -30,8 +30,9 @@ fn bulkhead() -> Bulkhead {
     Bulkhead::queued("k", 1, Duration::from_secs(1)).unwrap()
 }
 
+/// More in a burst than any check has calls.
 fn limiter() -> RateLimiter {
-    RateLimiter::builder("l", Rate::per_second(1000)).max_wait(Duration::from_secs(1)).build().unwrap()
+    RateLimiter::builder("l", Rate::per_second(10_000)).max_wait(Duration::from_secs(1)).build().unwrap()
 }
 
 /// One attempt, so that results pass as they are.
@@ -40,7 +41,7 @@ fn retry() -> Retry {
 }
 
 fn keyed() -> KeyedRateLimiter<str> {
-    KeyedRateLimiter::builder("u", Rate::per_second(1000)).build().unwrap()
+    KeyedRateLimiter::builder("u", Rate::per_second(10_000)).build().unwrap()
 }
 
 /// The tests of `checks` for each layer; and those of `plain` for those that need no `Clone`.
@@ -74,11 +75,11 @@ layers! {
     server_stack, spared => stack::server("s").bulkhead(&super::bulkhead()).build().unwrap();
 }
 
-/// Every layer of the crate is in the table above, but for those that change the error or the response's type, which
-/// have tests of their own.
+/// Every layer of the crate is in the table above, but for those that change the error or the response's type, and the one
+/// that makes a layer for each call and so calls the service when its future is polled. They have tests of their own.
 #[test]
 fn no_layer_is_missing() {
-    const ELSEWHERE: [&str; 2] = ["AdaptErrorLayer", "RespondLayer"];
+    const ELSEWHERE: [&str; 3] = ["AdaptErrorLayer", "RespondLayer", "PerKeyLayer"];
     const AS: [(&str, &str); 4] = [
         ("KeyedRateLimitLayer", "keyed().layer"),
         ("FallbackLayer", "Fallback::"),

@@ -112,7 +112,7 @@ async fn a_token_comes_back_when_its_retry_is_not_sent() {
 
 // R21: dropped during the retry, the token is spent, since the load was caused.
 #[tokio::test(start_paused = true)]
-async fn a_token_is_spent_once_its_retry_was_sent() {
+async fn a_token_is_spent_once_its_retry_was_attempted() {
     let budget = budget(5);
     let (script, probe) = failing(1);
     script.reply(Reply::Later);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower::{Layer, ServiceExt};
 use tower_rampart::{
     AsRejection, Classify, Rejection, Verdict,
-    retry::{Backoff, Jitter, RetryBuilder},
+    retry::{Again, Backoff, Jitter, Repeat, RetryBuilder},
 };
 
 use crate::{
@@ -168,4 +168,91 @@ async fn a_hint_does_not_hold_the_backoff_up() {
     retry.layer().classify(Hint(ms(250))).layer(probe).oneshot("a").await.unwrap_err();
     let delays: Vec<_> = recorder.take().into_iter().filter(|line| line.starts_with("retry ")).collect();
     assert_eq!(delays, ["retry 2 in 250ms", "retry 3 in 250ms", "retry 4 in 400ms"]);
+}
+
+/// Says of itself after what it may be sent again, in its first word.
+#[derive(Clone)]
+struct Wary;
+
+impl Repeat<&'static str> for Wary {
+    fn duplicate(&self, request: &&'static str) -> Option<&'static str> {
+        Some(request)
+    }
+
+    fn again(&self, copy: &&'static str) -> Again {
+        match copy.split(' ').next() {
+            Some("never") => Again::Never,
+            Some("unattempted") => Again::Unattempted,
+            _ => Again::AfterFailure,
+        }
+    }
+}
+
+/// Knows failures to connect.
+#[derive(Clone)]
+struct Connects;
+
+impl Classify<&'static str, BoxError> for Connects {
+    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
+        by_word(result)
+    }
+
+    fn rejection<'e>(&self, error: &'e BoxError) -> Option<&'e Rejection> {
+        error.as_rejection()
+    }
+
+    fn was_attempted(&self, result: Result<&&'static str, &BoxError>) -> bool {
+        result.err().is_none_or(|error| error.to_string() != "refused")
+    }
+}
+
+// R30, R31
+#[tokio::test(start_paused = true)]
+async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_attempted() {
+    let limited = || Rejection::rate_limited("inner", Some(ms(5)), 1).into();
+    let timed_out = |attempted| Rejection::timed_out("inner", ms(5), attempted).into();
+    let open = || Rejection::circuit_open("inner", None).into();
+    let calls = async |request: &'static str, error: BoxError| {
+        let (script, probe) = Script::new();
+        script.reply(Reply::Err(error));
+        let retry = builder().idempotent(true).retry_elsewhere(true).build().unwrap();
+        let _ = retry.layer().classify(Connects).repeat(Wary).layer(probe).oneshot(request).await;
+        script.calls()
+    };
+    for error in [|| "down".into(), || "refused".into(), open] {
+        assert_eq!(calls("never", error()).await, 1);
+        assert_eq!(calls("any", error()).await, 2);
+    }
+    assert_eq!(calls("unattempted", "down".into()).await, 1);
+    assert_eq!(calls("unattempted", "refused".into()).await, 2);
+    assert_eq!(calls("unattempted", open()).await, 2);
+    assert_eq!(calls("unattempted", limited()).await, 2);
+    assert_eq!(calls("unattempted", timed_out(true)).await, 1);
+    assert_eq!(calls("any", timed_out(true)).await, 2);
+}
+
+/// Its copy can no longer be sent after the second attempt.
+#[derive(Clone)]
+struct Forgets(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl Repeat<&'static str> for Forgets {
+    fn duplicate(&self, request: &&'static str) -> Option<&'static str> {
+        Some(request)
+    }
+
+    fn again(&self, _copy: &&'static str) -> Again {
+        match self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Again::AfterFailure,
+            _ => Again::Never,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_can_no_longer_be_sent_ends_the_retries_with_the_last_result() {
+    let (script, probe) = failing(9);
+    let retry = builder().max_attempts(5).build().unwrap();
+    let layer = retry.layer().repeat(Forgets(std::sync::Arc::default()));
+    let error = layer.layer(probe).oneshot("a").await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), script.calls()), ("down", 2));
 }

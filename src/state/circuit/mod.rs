@@ -186,6 +186,20 @@ impl Circuit {
         changed
     }
 
+    /// Opens a circuit that is closed or half-open; any other stays as it is.
+    pub(crate) fn hold_off(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
+        drive(&self.word, |word| {
+            let seen = Word::unpack(word);
+            match seen.phase {
+                Phase::Closed { .. } | Phase::HalfOpen { .. } => {
+                    let next = seen.next(seen.flaps, Phase::Open { deadline: deadline(now, open_for) });
+                    Step::Write(next.pack(), Some(transition(seen, next, Cause::HeldOff)))
+                }
+                Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => Step::Keep(None),
+            }
+        })
+    }
+
     pub(crate) fn state(&self) -> State {
         self.load().phase.state()
     }

@@ -1,0 +1,149 @@
+use std::time::Duration;
+
+use ::http::{HeaderMap, StatusCode};
+
+use super::{ResponseHead, TransportError, classify, hint};
+use crate::{
+    classify::{Classify, Verdict},
+    error::{AsRejection, Rejection},
+};
+
+/// Judges gRPC responses by their `grpc-status`.
+///
+/// | `grpc-status` | verdict |
+/// |---|---|
+/// | `RESOURCE_EXHAUSTED` | throttled |
+/// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and numbers that are no status | failure |
+/// | `CANCELLED` | ignored |
+/// | any other | success: the service did its work, and `NOT_FOUND` is an answer |
+/// | none, with the HTTP status 200 | success; a failure, if the body broke off |
+/// | none, with another HTTP status | that of [`HttpClassifier`](super::HttpClassifier) |
+///
+/// Errors and rejections are judged as [`HttpClassifier`](super::HttpClassifier) does.
+///
+/// The status is in the headers when a call fails before it has anything to answer (a trailers-only response), and else
+/// in the trailers, which come after the body. Those are seen where the whole response is watched
+/// ([`whole`](super::whole)); elsewhere a response whose status is still to come is a success.
+///
+/// A retry is told to wait by `grpc-retry-pushback-ms`; a negative one ends the retries. With the feature `tonic` it
+/// also judges what a generated client answers, a `tonic::Response` or a `tonic::Status`:
+///
+/// ```
+/// # #[cfg(feature = "tonic")]
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use tower_rampart::{http::GrpcClassifier, retry::Retry};
+///
+/// # async fn say_hello(request: tonic::Request<&str>) -> Result<tonic::Response<String>, tonic::Status> {
+/// #     Ok(tonic::Response::new(request.into_inner().to_owned()))
+/// # }
+/// let retry = Retry::attempts("greeter", 3)?;
+/// let reply = retry.run_with(GrpcClassifier, |_attempt| say_hello(tonic::Request::new("Ada"))).await?;
+/// # let _ = reply;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GrpcClassifier;
+
+fn by_code(code: u32) -> Verdict {
+    match code {
+        8 => Verdict::Throttled,
+        1 => Verdict::Ignored,
+        2 | 4 | 13 | 14 | 15 | 17.. => Verdict::Failure,
+        _ => Verdict::Success,
+    }
+}
+
+/// The status there is so far.
+fn grpc_status(response: &impl ResponseHead) -> Option<u32> {
+    // A status that cannot be read is UNKNOWN.
+    let code = |headers: &HeaderMap| Some(headers.get("grpc-status")?.to_str().ok()?.trim().parse().unwrap_or(2));
+    response.trailers().and_then(code).or_else(|| code(response.headers()))
+}
+
+impl<T, E> Classify<T, E> for GrpcClassifier
+where
+    T: ResponseHead,
+    E: AsRejection + TransportError,
+{
+    fn classify(&self, result: Result<&T, &E>) -> Verdict {
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => return classify::error(error),
+        };
+        match (grpc_status(response), response.status()) {
+            (Some(code), _) => by_code(code),
+            (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
+            (None, status) => classify::usual(status),
+        }
+    }
+
+    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
+        error.as_rejection()
+    }
+
+    fn was_attempted(&self, result: Result<&T, &E>) -> bool {
+        result.err().is_none_or(E::was_attempted)
+    }
+
+    fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
+        let response = result.ok()?;
+        let pushback = response.trailers().and_then(hint::grpc_pushback);
+        let pushback = pushback.or_else(|| hint::grpc_pushback(response.headers()));
+        pushback.or_else(|| hint::retry_after(response.headers()))
+    }
+}
+
+#[cfg(feature = "tonic")]
+mod status {
+    use tonic::{Code, Response, Status};
+
+    use super::*;
+    use crate::{classify::DefaultClassifier, error::find_rejection};
+
+    impl<T> Classify<Response<T>, Status> for GrpcClassifier {
+        fn classify(&self, result: Result<&Response<T>, &Status>) -> Verdict {
+            match result {
+                Ok(_) => Verdict::Success,
+                Err(status) if status.as_rejection().is_some() => DefaultClassifier.classify(Err::<&(), _>(status)),
+                Err(status) => by_code(i32::from(status.code()).unsigned_abs()),
+            }
+        }
+
+        fn rejection<'e>(&self, error: &'e Status) -> Option<&'e Rejection> {
+            error.as_rejection()
+        }
+
+        fn was_attempted(&self, result: Result<&Response<T>, &Status>) -> bool {
+            result.err().is_none_or(TransportError::was_attempted)
+        }
+
+        fn retry_after(&self, result: Result<&Response<T>, &Status>) -> Option<Duration> {
+            hint::grpc_pushback(result.err()?.metadata().as_ref())
+        }
+    }
+
+    /// The status that the rejection has in gRPC ([`error`](crate::error#what-a-rejection-means)); the rejection is its
+    /// source.
+    impl From<Rejection> for Status {
+        fn from(rejection: Rejection) -> Self {
+            let mut status = Self::new(Code::from(super::code(&rejection)), rejection.reason());
+            status.set_source(std::sync::Arc::new(rejection));
+            status
+        }
+    }
+
+    impl AsRejection for Status {
+        fn as_rejection(&self) -> Option<&Rejection> {
+            find_rejection(self)
+        }
+    }
+}
+
+/// The gRPC status of a rejection.
+pub(super) fn code(rejection: &Rejection) -> i32 {
+    match rejection {
+        Rejection::CircuitOpen { .. } => 14,
+        Rejection::BulkheadFull { .. } | Rejection::QueueTimeout { .. } | Rejection::RateLimited { .. } => 8,
+        Rejection::TimedOut { .. } => 4,
+    }
+}

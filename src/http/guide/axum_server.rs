@@ -1,0 +1,57 @@
+//! Protecting an axum server.
+//!
+//! axum's services do not fail (`Infallible`), so the layers are wrapped in a [`RespondLayer`](crate::RespondLayer), which
+//! makes responses of rejections:
+//!
+//! ```
+//! use std::{net::SocketAddr, time::Duration};
+//! use axum::{Router, body::Body, extract::ConnectInfo, routing::{get, post}};
+//! use http::Request;
+//! use tower_rampart::{
+//!     RespondLayer,
+//!     http::{ClientIp, IpKey, Responses},
+//!     rate_limit::{KeyedRateLimiter, Rate},
+//!     stack,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let respond = Responses::problem_json().respond::<Body>();
+//!
+//! // Around one route: five logins in a quarter of an hour for each client.
+//! let logins = KeyedRateLimiter::<IpKey>::builder("login", Rate::new(5, Duration::from_secs(900))).build()?;
+//! let client = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+//! let per_client = logins.layer(move |request: &Request<Body>| client.key(request));
+//!
+//! // Around everything: a timeout, and a bulkhead with a short queue.
+//! let stack = stack::server("shop").total_timeout(Duration::from_secs(5)).build()?;
+//!
+//! let router: Router = Router::new()
+//!     .route("/login", post(|| async { "welcome" }))
+//!     .route_layer(RespondLayer::new(per_client, respond))
+//!     .route("/", get(|| async { "shop" }))
+//!     .layer(stack.respond(respond));
+//!
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! let url = format!("http://{}", listener.local_addr()?);
+//! let service = router.into_make_service_with_connect_info::<SocketAddr>();
+//! tokio::spawn(async move { axum::serve(listener, service).await });
+//!
+//! let http = reqwest::Client::new();
+//! for _ in 0..5 {
+//!     assert_eq!(http.post(format!("{url}/login")).send().await?.status(), 200);
+//! }
+//! let refused = http.post(format!("{url}/login")).send().await?;
+//! assert_eq!(refused.status(), 429);
+//! assert!(refused.headers().contains_key("retry-after"));
+//! assert_eq!(http.get(&url).send().await?.status(), 200);
+//! # Ok(()) }
+//! ```
+//!
+//! - **`layer` and `route_layer`.** axum applies a layer to each route it has at that moment, and clones services for each
+//!   connection and request. Handles are shared, so the limits are too.
+//! - **Keys.** Behind proxies, say how many: [`ClientIp::behind`](crate::http::ClientIp::behind). For a user, let an
+//!   authentication layer outside put one into the extensions, and read that.
+//! - **Response bodies.** Permits and timeouts end with the headers: wrap the layers in a
+//!   [`WholeResponseLayer`](crate::http::whole::WholeResponseLayer) for large bodies that are made while they are sent.
+//! - **Deadlines** of callers: [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive), outside of the stack.

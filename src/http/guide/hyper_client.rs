@@ -1,0 +1,41 @@
+//! Wrapping a hyper client: `hyper_util::client::legacy::Client` (feature `hyper-util`).
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::{BodyExt, Full};
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+//! use tower::{Layer, ServiceExt};
+//! use tower_rampart::{AdaptErrorLayer, Error, http::{HttpClassifier, HttpRepeat, TransportError}, stack};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+//! let stack = stack::client("inventory")
+//!     .classify(HttpClassifier::new()) // statuses, Retry-After
+//!     .repeat(HttpRepeat::new()) // methods, Idempotency-Key
+//!     .build()?;
+//! let service = stack.layer(AdaptErrorLayer::new().layer(client));
+//!
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! # let address = listener.local_addr()?;
+//! # tokio::spawn(async move {
+//! #     axum::serve(listener, axum::Router::new().route("/items", axum::routing::get(|| async { "apples" }))).await
+//! # });
+//! let request = http::Request::get(format!("http://{address}/items")).body(Full::default())?;
+//! match service.oneshot(request).await {
+//!     Ok(response) => assert_eq!(response.into_body().collect().await?.to_bytes(), "apples"),
+//!     Err(Error::Rejected(rejection)) => println!("not now: {rejection}"),
+//!     Err(Error::Service(error)) if !error.was_attempted() => println!("no connection: {error}"),
+//!     Err(Error::Service(error)) => println!("{error}"),
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! - **Bodies.** `Full` and `Empty` are cloned for the retry. For a body that streams, build the client for
+//!   [`ReplayBody`](crate::http::ReplayBody) and put a [`ReplayLayer`](crate::http::ReplayLayer) outermost.
+//! - **Connections.** A connection that the server closed while it was idle is the client's own business: it sends the
+//!   request on another. The response of a failed attempt is dropped before the backoff; see
+//!   [`DrainLayer`](crate::http::DrainLayer).
+//! - **Readiness.** The client is always ready, and makes as many connections as it is asked to. The bulkhead bounds them.
+//! - **Response bodies.** What limits the headers does not limit the body: [`whole`](crate::http::whole).
+//! - **Many hosts.** A breaker for each: [`per_key`](crate::per_key).

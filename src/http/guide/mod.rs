@@ -1,0 +1,8 @@
+//! One page for each client and server: how to put the layers around it.
+
+pub mod axum_server;
+pub mod hyper_client;
+pub mod hyper_server;
+pub mod reqwest_client;
+pub mod tonic_client;
+pub mod tonic_server;

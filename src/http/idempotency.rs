@@ -1,0 +1,104 @@
+use std::{
+    fmt,
+    task::{Context, Poll},
+};
+
+use ::http::HeaderValue;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    RequestHead,
+    repeat::{IDEMPOTENCY_KEY, by_method},
+};
+
+/// Adds a fresh `Idempotency-Key` to requests that need one to be repeated: those that are not idempotent by their
+/// method and do not bear one already.
+///
+/// Goes outside of the retry, so that the key stays the same over all attempts. The server must know the header: it is
+/// that of draft-ietf-httpapi-idempotency-key-header, which payment services made common. The key is a random UUID, bare,
+/// as they take it; [`quoted`](Self::quoted) writes it as the draft does.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_rampart::{http::{HttpClassifier, HttpRepeat, IdempotencyKeyLayer}, retry::Retry};
+///
+/// let retry = Retry::attempts("payments", 3)?;
+/// let layers = ServiceBuilder::new()
+///     .layer(IdempotencyKeyLayer::new())
+///     .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()));
+/// # let _ = layers;
+/// # Ok::<(), tower_rampart::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdempotencyKeyLayer {
+    quoted: bool,
+}
+
+impl IdempotencyKeyLayer {
+    /// Adds bare keys.
+    pub const fn new() -> Self {
+        Self { quoted: false }
+    }
+
+    /// Puts the key in quotes: it is then a string of a structured field, as the draft has it.
+    pub const fn quoted(mut self) -> Self {
+        self.quoted = true;
+        self
+    }
+}
+
+impl<S> Layer<S> for IdempotencyKeyLayer {
+    type Service = IdempotencyKey<S>;
+
+    fn layer(&self, inner: S) -> IdempotencyKey<S> {
+        IdempotencyKey { inner, layer: *self }
+    }
+}
+
+/// Service made by [`IdempotencyKeyLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct IdempotencyKey<S> {
+    inner: S,
+    layer: IdempotencyKeyLayer,
+}
+
+service_access!(IdempotencyKey);
+
+impl<S, Req> Service<Req> for IdempotencyKey<S>
+where
+    S: Service<Req>,
+    Req: RequestHead,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Req) -> S::Future {
+        if !by_method(request.method()) && !request.headers().contains_key(IDEMPOTENCY_KEY) {
+            let key = Uuid(rand::random());
+            let text = if self.layer.quoted { format!("\"{key}\"") } else { key.to_string() };
+            // It is made of digits, letters, dashes and quotes.
+            if let Ok(value) = HeaderValue::try_from(text) {
+                request.headers_mut().insert(IDEMPOTENCY_KEY, value);
+            }
+        }
+        self.inner.call(request)
+    }
+}
+
+/// A random one, of version 4.
+struct Uuid(u128);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = self.0 & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+        let part = |shift: u32, digits: u32| (bits >> shift) & ((1 << (4 * digits)) - 1);
+        let (a, b, c, d, e) = (part(96, 8), part(80, 4), part(64, 4), part(48, 4), part(0, 12));
+        write!(f, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
+    }
+}

@@ -1,0 +1,147 @@
+use std::fmt;
+
+use ::http::{HeaderName, Method, Request};
+
+use super::{RequestHead, replay::Recording};
+use crate::retry::{Again, Repeat};
+
+/// The header by which a server knows a request that was sent twice.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How HTTP requests are repeated.
+///
+/// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are repeated after failures, and after timeouts.
+/// Others (POST, PATCH) are idempotent if they bear an `Idempotency-Key`
+/// ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one), and else are repeated only if the service has surely
+/// not seen them ([`Again::Unattempted`]): what a layer inside refused, what found no connection, and what the server
+/// says it did not do ([`HttpClassifier`](super::HttpClassifier)).
+///
+/// For `http::Request` with a body that is `Clone`, which is expected to be cheap: `Full<Bytes>`, `Empty`. A body that
+/// streams is recorded while it is sent, up to a limit, by a [`ReplayLayer`](super::ReplayLayer) around the retry; a
+/// request whose body was longer is not repeated. And for `reqwest::Request`, with the feature `reqwest`, by its
+/// `try_clone`: one whose body streams is sent once.
+///
+/// ```
+/// use tower_rampart::{http::{HttpClassifier, HttpRepeat}, retry::Retry, stack};
+///
+/// let retry = Retry::attempts("inventory", 3)?;
+/// let layer = retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new());
+/// // The same in a ready-made stack:
+/// let stack = stack::client("inventory").classify(HttpClassifier::new()).repeat(HttpRepeat::new()).build()?;
+/// # let _ = (layer, stack);
+/// # Ok::<(), tower_rampart::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Default)]
+pub struct HttpRepeat<F = ByMethod> {
+    idempotent: F,
+}
+
+/// Whether a request is idempotent, by its method and `Idempotency-Key`. See [`HttpRepeat`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ByMethod;
+
+/// Tells whether a request is idempotent.
+pub trait Idempotent<Req> {
+    /// Whether sending it twice does what sending it once does.
+    fn is_idempotent(&self, request: &Req) -> bool;
+}
+
+impl<Req: RequestHead> Idempotent<Req> for ByMethod {
+    fn is_idempotent(&self, request: &Req) -> bool {
+        by_method(request.method()) || request.headers().contains_key(IDEMPOTENCY_KEY)
+    }
+}
+
+pub(super) fn by_method(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
+}
+
+impl<F, Req> Idempotent<Req> for F
+where
+    Req: RequestHead,
+    F: Fn(&Req) -> Option<bool>,
+{
+    fn is_idempotent(&self, request: &Req) -> bool {
+        self(request).unwrap_or_else(|| ByMethod.is_idempotent(request))
+    }
+}
+
+impl HttpRepeat {
+    /// Repeats by method and `Idempotency-Key`.
+    pub const fn new() -> Self {
+        Self { idempotent: ByMethod }
+    }
+}
+
+impl<A> HttpRepeat<A> {
+    /// Asks the request itself whether it is idempotent; `None` for the usual answer. For gRPC, where every call is a
+    /// POST, and for a POST that only reads.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_rampart::http::HttpRepeat;
+    ///
+    /// let repeat = HttpRepeat::new().idempotent_if(|request: &Request<String>| match request.uri().path() {
+    ///     "/shop.Catalog/GetItem" => Some(true),
+    ///     _ => None,
+    /// });
+    /// # let _ = repeat;
+    /// ```
+    pub fn idempotent_if<F, Req>(self, idempotent: F) -> HttpRepeat<F>
+    where
+        F: Fn(&Req) -> Option<bool>,
+    {
+        HttpRepeat { idempotent }
+    }
+}
+
+fn again(idempotent: bool) -> Again {
+    if idempotent { Again::AfterFailure } else { Again::Unattempted }
+}
+
+#[diagnostic::do_not_recommend]
+impl<A, B> Repeat<Request<B>> for HttpRepeat<A>
+where
+    A: Idempotent<Request<B>>,
+    B: Clone,
+{
+    fn duplicate(&self, request: &Request<B>) -> Option<Request<B>> {
+        Some(request.clone())
+    }
+
+    fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {
+        Some(self.idempotent.is_idempotent(request))
+    }
+
+    fn again(&self, copy: &Request<B>) -> Again {
+        match copy.extensions().get::<Recording>() {
+            Some(recording) if !recording.is_complete() => Again::Never,
+            _ => again(self.idempotent.is_idempotent(copy)),
+        }
+    }
+}
+
+#[cfg(feature = "reqwest")]
+#[diagnostic::do_not_recommend]
+impl<A> Repeat<reqwest::Request> for HttpRepeat<A>
+where
+    A: Idempotent<reqwest::Request>,
+{
+    fn duplicate(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
+        request.try_clone()
+    }
+
+    fn is_idempotent(&self, request: &reqwest::Request) -> Option<bool> {
+        Some(self.idempotent.is_idempotent(request))
+    }
+
+    fn again(&self, copy: &reqwest::Request) -> Again {
+        again(self.idempotent.is_idempotent(copy))
+    }
+}
+
+impl<A> fmt::Debug for HttpRepeat<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRepeat").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+pin_project! {
+    /// Future of [`PerKeyService`](super::PerKeyService): waits until the key's layer is ready, and calls through it.
+    pub struct PerKeyFuture<S, Req>
+    where
+        S: Service<Req>,
+    {
+        #[pin]
+        state: State<S, Req, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, Req, F> {
+        Readying { service: S, request: Option<Req> },
+        Calling { #[pin] future: F },
+    }
+}
+
+impl<S: Service<Req>, Req> PerKeyFuture<S, Req> {
+    pub(super) fn new(service: S, request: Req) -> Self {
+        Self { state: State::Readying { service, request: Some(request) } }
+    }
+}
+
+impl<S: Service<Req>, Req> Future for PerKeyFuture<S, Req> {
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let future = match this.state.as_mut().project() {
+                StateProj::Calling { future } => return future.poll(cx),
+                StateProj::Readying { service, request } => {
+                    ready!(service.poll_ready(cx))?;
+                    service.call(request.take().expect("polled after it ended"))
+                }
+            };
+            this.state.set(State::Calling { future });
+        }
+    }
+}
+
+impl<S: Service<Req>, Req> fmt::Debug for PerKeyFuture<S, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerKeyFuture").finish_non_exhaustive()
+    }
+}

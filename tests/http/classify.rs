@@ -1,0 +1,137 @@
+//! How HTTP and gRPC responses and errors count.
+
+use std::{io, time::Duration};
+
+use http::{Response, StatusCode};
+use tower_rampart::{
+    BoxError, Classify, Error, Rejection, Verdict,
+    http::{GrpcClassifier, HttpClassifier},
+};
+
+use crate::{response, secs};
+
+type Failed = Error<io::Error>;
+
+fn judge<C: Classify<Response<()>, Failed>>(classify: &C, response: &Response<()>) -> Verdict {
+    classify.classify(Ok(response))
+}
+
+#[test]
+fn statuses_are_judged_by_the_table() {
+    let classify = HttpClassifier::new();
+    for status in 100..600 {
+        let expected = match status {
+            429 => Verdict::Throttled,
+            408 | 425 | 500.. => Verdict::Failure,
+            _ => Verdict::Success,
+        };
+        assert_eq!(judge(&classify, &response(status, &[])), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_status_can_be_judged_otherwise() {
+    let classify = HttpClassifier::new().adjust(|status| (status == StatusCode::NOT_FOUND).then_some(Verdict::Ignored));
+    assert_eq!(judge(&classify, &response(404, &[])), Verdict::Ignored);
+    assert_eq!(judge(&classify, &response(500, &[])), Verdict::Failure);
+}
+
+// B28, B29
+#[test]
+fn errors_are_failures_and_rejections_are_what_they_are() {
+    fn verdict(error: Failed) -> Verdict {
+        let http = HttpClassifier::new().classify(Err::<&Response<()>, _>(&error));
+        assert_eq!(GrpcClassifier.classify(Err::<&Response<()>, _>(&error)), http);
+        http
+    }
+    assert_eq!(verdict(Error::Service(io::ErrorKind::ConnectionReset.into())), Verdict::Failure);
+    assert_eq!(verdict(Rejection::circuit_open("b", None).into()), Verdict::Ignored);
+    assert_eq!(verdict(Rejection::timed_out("t", secs(1), true).into()), Verdict::Failure);
+}
+
+#[test]
+fn what_found_no_connection_was_not_attempted() {
+    fn attempted<E>(error: E) -> bool
+    where
+        HttpClassifier: Classify<Response<()>, E>,
+    {
+        HttpClassifier::new().was_attempted(Err(&error))
+    }
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    assert!(!attempted::<Failed>(Error::Service(refused())));
+    assert!(!attempted::<BoxError>(Box::new(Error::Service(refused()))));
+    assert!(!attempted::<Failed>(Rejection::circuit_open("b", None).into()));
+    assert!(attempted::<Failed>(Error::Service(io::ErrorKind::ConnectionReset.into())));
+    assert!(attempted::<BoxError>("down".into()));
+    assert!(attempted::<Failed>(Rejection::timed_out("t", secs(1), true).into()));
+}
+
+#[test]
+fn a_server_may_say_that_it_did_not_do_it() {
+    let attempted = |status| Classify::<_, Failed>::was_attempted(&HttpClassifier::new(), Ok(&response(status, &[])));
+    assert!(!attempted(429) && !attempted(425) && !attempted(421));
+    assert!(attempted(200) && attempted(500) && attempted(503) && attempted(408));
+}
+
+#[test]
+fn a_hint_is_taken_from_retry_after_and_for_a_429_also_from_the_limits_reset() {
+    let hint = |status, headers: &[_]| {
+        Classify::<_, Failed>::retry_after(&HttpClassifier::new(), Ok(&response(status, headers)))
+    };
+    assert_eq!(hint(503, &[("retry-after", "7")]), Some(secs(7)));
+    assert_eq!(hint(503, &[("ratelimit-reset", "7")]), None);
+    assert_eq!(hint(429, &[("ratelimit-reset", "7")]), Some(secs(7)));
+    assert_eq!(hint(429, &[("retry-after", "3"), ("ratelimit-reset", "7")]), Some(secs(3)));
+    assert_eq!(hint(429, &[]), None);
+}
+
+#[test]
+fn grpc_is_judged_by_its_status() {
+    for code in 0_u32..40 {
+        let expected = match code {
+            8 => Verdict::Throttled,
+            1 => Verdict::Ignored,
+            0 | 3 | 5 | 6 | 7 | 9 | 10 | 11 | 12 | 16 => Verdict::Success,
+            _ => Verdict::Failure,
+        };
+        let response = response(200, &[("grpc-status", &code.to_string())]);
+        assert_eq!(judge(&GrpcClassifier, &response), expected, "{code}");
+        if code < 17 {
+            let status = tonic::Status::new(tonic::Code::from(code as i32), "");
+            let result: Result<&tonic::Response<()>, _> = Err(&status);
+            let expected = if code == 0 { Verdict::Success } else { expected };
+            assert_eq!(GrpcClassifier.classify(result), expected, "{code} as a tonic status");
+        }
+    }
+    assert_eq!(judge(&GrpcClassifier, &response(200, &[])), Verdict::Success, "the status is still to come");
+    assert_eq!(judge(&GrpcClassifier, &response(503, &[])), Verdict::Failure);
+    assert_eq!(judge(&GrpcClassifier, &response(200, &[("grpc-status", "?")])), Verdict::Failure);
+}
+
+#[test]
+fn a_grpc_pushback_is_a_hint_and_a_negative_one_ends_the_retries() {
+    let hint = |value: &str| {
+        let response = response(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", value)]);
+        Classify::<_, Failed>::retry_after(&GrpcClassifier, Ok(&response))
+    };
+    assert_eq!(hint("250"), Some(Duration::from_millis(250)));
+    assert_eq!(hint("-1"), Some(Duration::MAX));
+    assert_eq!(hint("soon"), Some(Duration::MAX));
+}
+
+#[test]
+fn a_tonic_status_holds_a_rejection_with_its_code() {
+    use tower_rampart::AsRejection;
+
+    let cases = [
+        (Rejection::circuit_open("b", None), tonic::Code::Unavailable, Verdict::Ignored),
+        (Rejection::bulkhead_full("k", 1), tonic::Code::ResourceExhausted, Verdict::Ignored),
+        (Rejection::rate_limited("l", None, 1), tonic::Code::ResourceExhausted, Verdict::Ignored),
+        (Rejection::timed_out("t", secs(1), true), tonic::Code::DeadlineExceeded, Verdict::Failure),
+    ];
+    for (rejection, code, verdict) in cases {
+        let status = tonic::Status::from(rejection.clone());
+        assert_eq!((status.code(), status.as_rejection()), (code, Some(&rejection)));
+        assert_eq!(GrpcClassifier.classify(Err::<&tonic::Response<()>, _>(&status)), verdict);
+    }
+}

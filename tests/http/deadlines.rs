@@ -1,0 +1,154 @@
+//! Deadlines that travel in headers.
+
+use std::{convert::Infallible, time::Duration};
+
+use http::{HeaderMap, HeaderName, Request};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_rampart::{AsRejection, BoxError, Rejection, deadline, http::DeadlineHeader, retry::Retry, timeout::Timeout};
+
+use crate::secs;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn written(header: &DeadlineHeader, limit: Duration) -> String {
+    let mut headers = HeaderMap::new();
+    header.write(limit, &mut headers);
+    headers.values().next().unwrap().to_str().unwrap().to_owned()
+}
+
+#[test]
+fn grpc_timeouts_are_written_in_eight_digits_and_a_unit_and_never_too_long() {
+    let grpc = DeadlineHeader::grpc();
+    assert_eq!(written(&grpc, ms(1500)), "1500000u");
+    assert_eq!(written(&grpc, Duration::from_nanos(1999)), "1u");
+    assert_eq!(written(&grpc, Duration::ZERO), "1u");
+    assert_eq!(written(&grpc, secs(100)), "100000m");
+    assert_eq!(written(&grpc, secs(99_999)), "99999000m");
+    assert_eq!(written(&grpc, secs(100_000)), "100000S");
+    assert_eq!(written(&grpc, Duration::MAX), "99999999S");
+    let millis = DeadlineHeader::millis(HeaderName::from_static("x-t"));
+    assert_eq!(written(&millis, Duration::from_micros(1999)), "1");
+    assert_eq!(written(&millis, Duration::ZERO), "1");
+}
+
+#[test]
+fn timeouts_are_read_or_ignored() {
+    let read = |header: &DeadlineHeader, value: &str| {
+        let name = if written(header, secs(1)).ends_with('u') { "grpc-timeout" } else { "x-request-timeout-ms" };
+        header.read(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
+    };
+    let grpc = DeadlineHeader::grpc();
+    for (value, expected) in [
+        ("2H", secs(7200)),
+        ("3M", secs(180)),
+        ("4S", secs(4)),
+        ("5m", ms(5)),
+        ("6u", Duration::from_micros(6)),
+        ("7n", Duration::from_nanos(7)),
+        ("99999999S", secs(99_999_999)),
+    ] {
+        assert_eq!(read(&grpc, value), Some(expected), "{value}");
+    }
+    for value in ["", "S", "5", "-5S", "+5S", "999999999S", "5s", "5.0S", "S5"] {
+        assert_eq!(read(&grpc, value), None, "{value}");
+    }
+    assert_eq!(read(&DeadlineHeader::default(), " 1500 "), Some(ms(1500)));
+    for value in ["", "-1", "+1", "soon", "99999999999999999999999"] {
+        assert_eq!(read(&DeadlineHeader::default(), value), None, "{value}");
+    }
+}
+
+/// Answers with the limit that it was sent.
+fn told(header: &DeadlineHeader) -> impl Service<Request<()>, Response = Option<Duration>, Error = BoxError> + Clone {
+    let read = header.clone();
+    header.send().layer(service_fn(move |request: Request<()>| {
+        let limit = read.read(request.headers());
+        async move { Ok(limit) }
+    }))
+}
+
+// T14
+#[tokio::test(start_paused = true)]
+async fn the_time_left_goes_out_with_the_request() {
+    for header in [DeadlineHeader::grpc(), DeadlineHeader::default()] {
+        let service = told(&header);
+        assert_eq!(service.clone().oneshot(Request::new(())).await.unwrap(), None, "there is no deadline");
+        let timeouts = |total, attempt| {
+            ServiceBuilder::new()
+                .layer(Timeout::new("total", total).layer())
+                .layer(Timeout::new("attempt", attempt).layer())
+                .service(service.clone())
+        };
+        assert_eq!(timeouts(ms(500), secs(2)).oneshot(Request::new(())).await.unwrap(), Some(ms(500)));
+        assert_eq!(timeouts(secs(2), ms(300)).oneshot(Request::new(())).await.unwrap(), Some(ms(300)));
+        // Each attempt is told what is left then.
+        let retry =
+            Retry::builder("r").backoff(tower_rampart::retry::Backoff::fixed(ms(100))).no_budget().build().unwrap();
+        let limits = std::sync::Mutex::new(Vec::new());
+        let failing = ServiceBuilder::new()
+            .layer(Timeout::new("total", ms(500)).layer())
+            .layer(retry.layer())
+            .layer(header.send())
+            .service(service_fn(|request: Request<()>| {
+                limits.lock().unwrap().push(header.read(request.headers()).unwrap());
+                std::future::ready(Err::<(), BoxError>("down".into()))
+            }));
+        failing.oneshot(Request::new(())).await.unwrap_err();
+        let limits = limits.into_inner().unwrap();
+        assert!(limits.len() == 3 && limits.is_sorted_by(|a, b| a > b) && limits[0] == ms(500), "{limits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_limit_that_is_there_stays() {
+    let header = DeadlineHeader::default();
+    let service = Timeout::new("total", ms(500)).layer().layer(told(&header));
+    for (own, expected) in [(ms(200), ms(200)), (secs(2), ms(500))] {
+        let mut request = Request::new(());
+        header.write(own, request.headers_mut());
+        assert_eq!(service.clone().oneshot(request).await.unwrap(), Some(expected));
+    }
+}
+
+// T14, T15
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_comes_in_is_the_requests_deadline() {
+    let header = DeadlineHeader::default();
+    let seen = header.receive().layer(service_fn(|_: Request<()>| {
+        let in_call = deadline::remaining();
+        async move { Ok::<_, Infallible>((in_call, deadline::remaining())) }
+    }));
+    let request = |limit: Option<Duration>| {
+        let mut request = Request::new(());
+        if let Some(limit) = limit {
+            header.write(limit, request.headers_mut());
+        }
+        request
+    };
+    assert_eq!(seen.clone().oneshot(request(None)).await.unwrap(), (None, None));
+    assert_eq!(seen.oneshot(request(Some(ms(700)))).await.unwrap(), (Some(ms(700)), Some(ms(700))));
+    // The timeout inside enforces the shorter of both.
+    let hanging = ServiceBuilder::new()
+        .layer(header.receive())
+        .layer(Timeout::new("api", secs(1)).layer())
+        .service(service_fn(|_: Request<()>| std::future::pending::<Result<(), BoxError>>()));
+    for (limit, expected) in [(Some(ms(300)), ms(300)), (Some(secs(9)), secs(1)), (None, secs(1))] {
+        let error = hanging.clone().oneshot(request(limit)).await.unwrap_err();
+        match error.as_rejection() {
+            Some(Rejection::TimedOut { after, .. }) => assert_eq!(*after, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    // A hop further, less is left.
+    let next = told(&header);
+    let relayed = header.receive().layer(service_fn(move |_: Request<()>| {
+        let mut next = next.clone();
+        async move {
+            tokio::time::sleep(ms(200)).await;
+            next.ready().await?.call(Request::new(())).await
+        }
+    }));
+    assert_eq!(relayed.oneshot(request(Some(ms(700)))).await.unwrap(), Some(ms(500)));
+}

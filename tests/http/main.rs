@@ -1,0 +1,28 @@
+//! What is known about HTTP: without sockets, and (`sockets`) over real ones.
+
+#[path = "../support/faults.rs"]
+mod faults;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bodies;
+mod classify;
+mod deadlines;
+mod hints;
+mod repeat;
+mod served;
+mod servers;
+mod sockets;
+mod whole;
+
+use std::time::Duration;
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A response with this status and these headers.
+fn response(status: u16, headers: &[(&str, &str)]) -> http::Response<()> {
+    let builder = http::Response::builder().status(status);
+    headers.iter().fold(builder, |builder, (name, value)| builder.header(*name, *value)).body(()).unwrap()
+}

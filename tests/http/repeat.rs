@@ -1,0 +1,219 @@
+//! What is repeated: by method, by `Idempotency-Key`, by what surely was not attempted; and hints that are followed.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use http::{Method, Request, Response};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_rampart::{
+    AsRejection, BoxError, Rejection,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    http::{HoldOffLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer},
+    retry::{Backoff, Jitter, Retry, RetryLayer},
+};
+
+use crate::{response, secs, support::recorder::Recorder};
+
+type Answer = Result<Response<()>, BoxError>;
+
+fn layer() -> RetryLayer<HttpClassifier, HttpRepeat> {
+    let backoff = Backoff::fixed(Duration::from_millis(10)).jitter(Jitter::None);
+    let retry =
+        Retry::builder("test").max_attempts(3).backoff(backoff).max_retry_after(secs(5)).no_budget().build().unwrap();
+    retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new())
+}
+
+/// What came of a request if every attempt is answered so: the number of attempts and the time they took.
+async fn attempts(request: Request<()>, answer: fn() -> Answer) -> (usize, Duration) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let service = layer().layer(service_fn(move |_: Request<()>| {
+        counted.fetch_add(1, SeqCst);
+        std::future::ready(answer())
+    }));
+    #[allow(clippy::disallowed_methods)] // the test's own reading of the paused clock
+    let now = tokio::time::Instant::now;
+    let start = now();
+    let _ = service.oneshot(request).await;
+    (calls.load(SeqCst), now() - start)
+}
+
+fn request(method: Method) -> Request<()> {
+    Request::builder().method(method).uri("http://inventory/items").body(()).unwrap()
+}
+
+// R31
+#[tokio::test(start_paused = true)]
+async fn idempotent_methods_are_repeated_and_others_are_not() {
+    use Method as M;
+    let timed_out = || Err(Rejection::timed_out("t", secs(1), true).into());
+    let answers: [fn() -> Answer; 3] =
+        [|| Ok(response(503, &[])), || Err(io::Error::from(io::ErrorKind::ConnectionReset).into()), timed_out];
+    for answer in answers {
+        for method in [M::GET, M::HEAD, M::OPTIONS, M::TRACE, M::PUT, M::DELETE] {
+            assert_eq!(attempts(request(method.clone()), answer).await.0, 3, "{method}");
+        }
+        for method in [M::POST, M::PATCH, M::CONNECT] {
+            assert_eq!(attempts(request(method.clone()), answer).await.0, 1, "{method}");
+            let mut keyed = request(method.clone());
+            keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
+            assert_eq!(attempts(keyed, answer).await.0, 3, "{method} with a key");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_was_surely_not_attempted_is_repeated() {
+    let answers: [fn() -> Answer; 4] = [
+        || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+        || Err(Rejection::rate_limited("l", Some(Duration::ZERO), 1).into()),
+        || Ok(response(429, &[])),
+        || Ok(response(425, &[])),
+    ];
+    for answer in answers {
+        assert_eq!(attempts(request(Method::POST), answer).await.0, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_may_know_better() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let knows = |request: &Request<()>| match request.uri().path() {
+        "/search" => Some(true),
+        "/counter" => Some(false),
+        _ => None,
+    };
+    let service = layer().repeat(HttpRepeat::new().idempotent_if(knows)).layer(service_fn(move |_: Request<()>| {
+        counted.fetch_add(1, SeqCst);
+        std::future::ready(Ok::<_, BoxError>(response(503, &[])))
+    }));
+    for (method, path, expected) in
+        [(Method::POST, "/search", 3), (Method::GET, "/counter", 1), (Method::GET, "/", 3), (Method::POST, "/", 1)]
+    {
+        let request = Request::builder().method(method).uri(path).body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap();
+        assert_eq!(calls.swap(0, SeqCst), expected, "{path}");
+    }
+}
+
+// R27, R30
+#[tokio::test(start_paused = true)]
+async fn a_hint_is_waited_for_up_to_the_cap_and_beyond_it_the_response_is_handed_over() {
+    let get = || request(Method::GET);
+    assert_eq!(attempts(get(), || Ok(response(503, &[("retry-after", "4")]))).await, (3, secs(8)));
+    assert_eq!(attempts(get(), || Ok(response(503, &[("retry-after", "6")]))).await, (1, secs(0)));
+    assert_eq!(attempts(get(), || Ok(response(429, &[("ratelimit", "\"d\";r=0;t=2")]))).await, (3, secs(4)));
+    assert_eq!(attempts(get(), || Ok(response(429, &[("x-ratelimit-reset", "3600")]))).await, (1, secs(0)));
+    let date = || {
+        let dates = [("date", "Wed, 21 Oct 2015 07:28:00 GMT"), ("retry-after", "Wed, 21 Oct 2015 07:28:03 GMT")];
+        Ok(response(503, &dates))
+    };
+    assert_eq!(attempts(get(), date).await, (3, secs(6)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_key_stays_the_same_over_all_attempts_and_one_that_is_there_stays() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = seen.clone();
+    let service = |layer: IdempotencyKeyLayer| {
+        let saw = saw.clone();
+        ServiceBuilder::new().layer(layer).layer(self::layer()).service(service_fn(move |request: Request<()>| {
+            let key = request.headers().get("idempotency-key").map(|key| key.to_str().unwrap().to_owned());
+            saw.lock().unwrap().push(key);
+            std::future::ready(Ok::<_, BoxError>(response(503, &[])))
+        }))
+    };
+    let take = || std::mem::take(&mut *seen.lock().unwrap());
+    let mut fresh = service(IdempotencyKeyLayer::new());
+    let mut keys = std::collections::HashSet::new();
+    for _ in 0..50 {
+        fresh.ready().await.unwrap().call(request(Method::POST)).await.unwrap();
+        let sent = take();
+        assert_eq!(sent.len(), 3, "with a key it is repeated");
+        assert!(sent.windows(2).all(|pair| pair[0] == pair[1]));
+        let key = sent[0].clone().unwrap();
+        let parts: Vec<_> = key.split('-').map(str::len).collect();
+        assert_eq!(parts, [8, 4, 4, 4, 12], "{key}");
+        assert!(key.as_bytes()[14] == b'4' && b"89ab".contains(&key.as_bytes()[19]), "a UUID of version 4: {key}");
+        assert!(keys.insert(key));
+    }
+    fresh.ready().await.unwrap().call(request(Method::GET)).await.unwrap();
+    assert_eq!(take(), [None, None, None], "no key is needed");
+    let mut own = request(Method::PATCH);
+    own.headers_mut().insert("idempotency-key", "mine".parse().unwrap());
+    fresh.call(own).await.unwrap();
+    assert_eq!(take()[0].as_deref(), Some("mine"));
+    service(IdempotencyKeyLayer::new().quoted()).call(request(Method::POST)).await.unwrap();
+    let quoted = take()[0].clone().unwrap();
+    assert!(quoted.len() == 38 && quoted.starts_with('"') && quoted.ends_with('"'));
+}
+
+/// Open times are counted in quarters of a millisecond, rounded down.
+fn is_about(time: Option<Duration>, expected: Duration) -> bool {
+    time.is_some_and(|time| time <= expected && expected - time < Duration::from_millis(1))
+}
+
+fn held_off(
+    breaker: &CircuitBreaker,
+    layer: HoldOffLayer,
+) -> impl Service<Response<()>, Response = Response<()>, Error = BoxError> + Clone {
+    let echo = service_fn(|response: Response<()>| std::future::ready(Ok::<_, BoxError>(response)));
+    ServiceBuilder::new().layer(breaker.layer().classify(HttpClassifier::new())).layer(layer).service(echo)
+}
+
+// B31
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
+    let recorder = Recorder::new();
+    let breaker = CircuitBreaker::builder("b").probes(1).probe_successes(1).observer(recorder.clone()).build().unwrap();
+    let service = held_off(&breaker, HoldOffLayer::new(&breaker));
+    for status in [429, 503] {
+        let answer = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
+        assert_eq!(answer.status(), status, "the caller gets the response");
+        let error = service.clone().oneshot(response(200, &[])).await.unwrap_err();
+        assert!(is_about(error.as_rejection().and_then(Rejection::retry_after), secs(7)));
+        tokio::time::advance(secs(7)).await;
+        assert!(service.clone().oneshot(response(200, &[])).await.is_ok());
+        assert_eq!(breaker.state(), CircuitState::Closed);
+    }
+    assert_eq!(recorder.count("state closed -> open: held_off"), 2);
+    // As a probe's answer.
+    breaker.half_open();
+    service.clone().oneshot(response(503, &[("retry-after", "3")])).await.unwrap();
+    assert!(is_about(breaker.snapshot().open_for, secs(3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
+    let breaker = CircuitBreaker::new("b");
+    let service = held_off(&breaker, HoldOffLayer::new(&breaker).at_most(secs(9)).only_unavailable());
+    for answer in [
+        response(429, &[("retry-after", "7")]),
+        response(500, &[("retry-after", "7")]),
+        response(200, &[("retry-after", "7")]),
+        response(503, &[("retry-after", "0")]),
+        response(503, &[]),
+    ] {
+        service.clone().oneshot(answer).await.unwrap();
+        assert_eq!(breaker.state(), CircuitState::Closed);
+    }
+    let day = || response(503, &[("retry-after", "86400")]);
+    service.clone().oneshot(day()).await.unwrap();
+    assert!(is_about(breaker.snapshot().open_for, secs(9)));
+    // What was decided otherwise stays.
+    breaker.hold_off(secs(100));
+    assert!(is_about(breaker.snapshot().open_for, secs(9)));
+    breaker.force_open();
+    breaker.hold_off(secs(100));
+    assert_eq!(breaker.state(), CircuitState::ForcedOpen);
+    breaker.disable();
+    service.oneshot(day()).await.unwrap();
+    assert_eq!(breaker.state(), CircuitState::Disabled);
+}
