@@ -16,7 +16,7 @@ use crate::{
     BoxError,
     circuit_breaker::CircuitBreaker,
     clock::{READINGS, instant},
-    hold::tests::HOLDS,
+    hold::{stripes, tests::HOLDS, thread_number},
     state::sync::{Ops, count},
 };
 
@@ -79,7 +79,9 @@ fn rmws(ops: Ops, holds: u32) -> u32 {
 async fn a_healthy_call_of_the_client_stack_makes_four_read_modify_writes_and_reads_the_clock_twice_at_most() {
     for pending in 0..3 {
         let (ops, holds, readings) = cost(client("c").build().unwrap().layer(Inner(pending)));
-        assert_eq!((holds, rmws(ops, holds)), (1, 4), "{ops:?}");
+        // A thread beyond the number of stripes, such as the tests' runner makes, counts in cells that are swapped.
+        let shared_cells = u32::from(thread_number() >= stripes());
+        assert_eq!((holds, rmws(ops, holds)), (1, 4 + shared_cells), "{ops:?}");
         // The time window, and the timer that is armed once.
         assert_eq!(readings, 1 + u32::from(pending > 0));
     }
