@@ -35,17 +35,23 @@ fn main() {
 async fn run(rounds: usize, length: Duration) {
     let address = serve().await;
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let stack = stack::client("loopback").build().unwrap();
-    let protected = stack.layer(AdaptErrorLayer::new().layer(client.clone()));
+    let adapted = AdaptErrorLayer::new().layer(client.clone());
+    let protected = stack::client("loopback").build().unwrap().layer(adapted.clone());
+    // What the rest is made of.
+    let timeless = stack::client("loopback").without_total_timeout().without_attempt_timeout();
+    let timeless = timeless.build().unwrap().layer(adapted);
+    let timed = tower::timeout::TimeoutLayer::new(Duration::from_secs(2)).layer(client.clone());
     let uri = format!("http://{address}/");
-    let mut seen: [Seen; 2] = Default::default();
+    let mut seen: [Seen; NAMES.len()] = Default::default();
     for round in 0..=rounds {
         // In turns, and in turns first.
-        for turn in 0..2 {
-            let which = (round + turn) % 2;
+        for turn in 0..NAMES.len() {
+            let which = (round + turn) % NAMES.len();
             let (requests, latencies) = match which {
                 0 => load(&client, &uri, length).await,
-                _ => load(&protected, &uri, length).await,
+                1 => load(&protected, &uri, length).await,
+                2 => load(&timeless, &uri, length).await,
+                _ => load(&timed, &uri, length).await,
             };
             // The first round warms up.
             if round > 0 {
@@ -55,23 +61,27 @@ async fn run(rounds: usize, length: Duration) {
         }
     }
     println!("\n### hyper on loopback, {CALLERS} callers, {rounds} rounds of {length:?}\n");
-    println!("| | requests per second | p50 | p99 |\n|---|---|---|---|");
-    for (name, seen) in ["bare client", "client stack"].iter().zip(&seen) {
-        let micros = |quantile| format!("{} us", seen.latencies.value_at_quantile(quantile));
-        println!("| {name} | {:.0} | {} | {} |", median(&seen.rates), micros(0.5), micros(0.99));
-    }
-    let ratios: Vec<f64> = seen[1].rates.iter().zip(&seen[0].rates).map(|(stack, bare)| stack / bare).collect();
-    let mut sorted = ratios.clone();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
     println!(
-        "\nWith the stack, of the bare client's requests per second in the same round: {:.1}% (median; quartiles {:.1}% \
-         and {:.1}%).",
-        100.0 * at(0.5),
-        100.0 * at(0.25),
-        100.0 * at(0.75)
+        "| | requests per second | of the bare client's, round by round (quartiles) | p50 | p99 |\n|---|---|---|---|---|"
     );
+    for (name, one) in NAMES.iter().zip(&seen) {
+        let mut ratios: Vec<f64> = one.rates.iter().zip(&seen[0].rates).map(|(rate, bare)| rate / bare).collect();
+        ratios.sort_by(f64::total_cmp);
+        let percent = |share: f64| 100.0 * ratios[((ratios.len() - 1) as f64 * share).round() as usize];
+        let micros = |quantile| format!("{} us", one.latencies.value_at_quantile(quantile));
+        println!(
+            "| {name} | {:.0} | {:.1}% ({:.1}% to {:.1}%) | {} | {} |",
+            median(&one.rates),
+            percent(0.5),
+            percent(0.25),
+            percent(0.75),
+            micros(0.5),
+            micros(0.99)
+        );
+    }
 }
+
+const NAMES: [&str; 4] = ["bare client", "client stack", "client stack without timeouts", "tower's timeout alone"];
 
 struct Seen {
     rates: Vec<f64>,
