@@ -1,0 +1,176 @@
+//! A number of tokens.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tokio_test::task::{self, Spawn};
+use tower_rampart::{
+    BoxError,
+    clock::{Clock, ManualClock, Nanos},
+    retry::{Backoff, Jitter, Retry, RetryBudget},
+};
+
+use super::{paused, support::recorder::Recorder};
+
+const DELAY: Duration = Duration::from_millis(10);
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A call of the first or the second retry, whose first attempts fail. All share the budget.
+    Call { second: bool, failures: u32 },
+    /// A call that is left in the delay before its next attempt.
+    Leave { second: bool },
+    /// One of those is dropped.
+    Drop(usize),
+    Deposit,
+    Withdraw,
+    GiveBack,
+    SetAttempts(u32),
+    Advance(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => (any::<bool>(), 0_u32..6).prop_map(|(second, failures)| Op::Call { second, failures }),
+        2 => any::<bool>().prop_map(|second| Op::Leave { second }),
+        1 => any::<usize>().prop_map(Op::Drop),
+        1 => Just(Op::Deposit),
+        1 => Just(Op::Withdraw),
+        1 => Just(Op::GiveBack),
+        1 => (1_u32..6).prop_map(Op::SetAttempts),
+        1 => (0_u64..40).prop_map(Op::Advance),
+    ]
+}
+
+/// In thousandths of a token.
+struct Model {
+    tokens: u64,
+    capacity: u64,
+    deposit: u64,
+    per_second: u64,
+    refilled: Nanos,
+}
+
+impl Model {
+    fn add(&mut self, thousandths: u64) {
+        self.tokens = (self.tokens + thousandths).min(self.capacity);
+    }
+
+    /// What time has added, as of the last withdrawal.
+    fn refilled(&self, now: Nanos) -> u64 {
+        let micros = (now.get() - self.refilled.get()) / 1000;
+        (self.tokens + micros * self.per_second / 1_000_000).min(self.capacity)
+    }
+
+    fn withdraw(&mut self, now: Nanos) -> bool {
+        let there = self.refilled(now);
+        if there < 1000 {
+            return false;
+        }
+        (self.tokens, self.refilled) = (there - 1000, now);
+        true
+    }
+}
+
+/// An exact ratio: `numerator` thousandths per success.
+async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>) {
+    let clock = ManualClock::new();
+    clock.set(Nanos::new(1 << 50));
+    let budget = RetryBudget::builder()
+        .capacity(capacity)
+        .ratio(f64::from(thousandths) / 1000.0)
+        .min_per_second(per_second)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let recorder = Recorder::new();
+    let retry = |name| {
+        let builder = Retry::builder(name).max_attempts(3).backoff(Backoff::fixed(DELAY).jitter(Jitter::None));
+        builder.budget(&budget).observer(recorder.clone()).build().unwrap()
+    };
+    let retries = [retry("first"), retry("second")];
+    let mut model = Model {
+        tokens: u64::from(capacity) * 1000,
+        capacity: u64::from(capacity) * 1000,
+        deposit: thousandths.into(),
+        per_second: u64::from(per_second) * 1000,
+        refilled: clock.now(),
+    };
+    let mut attempts = [3, 3];
+    let mut left: Vec<Spawn<Pin<Box<dyn Future<Output = Result<(), BoxError>>>>>> = Vec::new();
+    for op in ops {
+        match op {
+            Op::Call { second, failures } => {
+                let retry = &retries[usize::from(second)];
+                let mut sent = 0;
+                let result = retry.run(|attempt| {
+                    sent = attempt;
+                    async move { if attempt <= failures { Err(BoxError::from("boom")) } else { Ok(()) } }
+                });
+                let result = result.await;
+                let mut expected = 1;
+                while expected <= failures && expected < attempts[usize::from(second)] && model.withdraw(clock.now()) {
+                    expected += 1;
+                }
+                assert_eq!(sent, expected, "attempts");
+                assert_eq!(result.is_ok(), expected > failures);
+                if result.is_ok() {
+                    model.add(model.deposit);
+                }
+            }
+            Op::Leave { second } => {
+                let retry = retries[usize::from(second)].clone();
+                let call = async move { retry.run(|_| async { Err::<(), BoxError>("boom".into()) }).await };
+                let mut call = task::spawn(call.boxed_local());
+                let waits = attempts[usize::from(second)] > 1 && model.withdraw(clock.now());
+                assert_eq!(call.poll().is_pending(), waits);
+                if waits {
+                    left.push(call);
+                }
+            }
+            Op::Drop(which) if !left.is_empty() => {
+                drop(left.swap_remove(which % left.len()));
+                model.add(1000);
+            }
+            Op::Drop(_) => {}
+            Op::Deposit => {
+                budget.deposit();
+                model.add(model.deposit);
+            }
+            Op::Withdraw => assert_eq!(budget.try_withdraw(), model.withdraw(clock.now())),
+            Op::GiveBack => {
+                budget.give_back();
+                model.add(1000);
+            }
+            Op::SetAttempts(to) => {
+                retries[0].set_max_attempts(to).unwrap();
+                attempts[0] = to;
+            }
+            // In units of a second or so that the budget's clock tells exactly.
+            Op::Advance(by) => clock.advance(Duration::from_nanos(by << 26)),
+        }
+        let snapshot = budget.snapshot();
+        assert_eq!((snapshot.balance * 1000.0).round() as u64, model.refilled(clock.now()), "the balance");
+    }
+    let under_way = left.len();
+    drop(left);
+    model.add(1000 * under_way as u64);
+    assert_eq!((budget.snapshot().balance * 1000.0).round() as u64, model.refilled(clock.now()));
+    assert_eq!(recorder.count("admitted"), recorder.count("completed") + recorder.count("cancelled"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    // R2, R17, R19 to R25, G23
+    #[test]
+    fn two_retries_with_one_budget_agree_with_a_number_of_tokens(
+        capacity in 1_u32..12,
+        thousandths in prop_oneof![Just(0_u32), Just(100), Just(300), Just(900), 1_u32..3000],
+        per_second in 0_u32..5,
+        ops in prop::collection::vec(op(), 0..120),
+    ) {
+        paused(compare(capacity, thousandths, per_second, ops));
+    }
+}
