@@ -18,9 +18,14 @@ const DELAY: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug)]
 enum Op {
     /// A call of the first or the second retry, whose first attempts fail. All share the budget.
-    Call { second: bool, failures: u32 },
+    Call {
+        second: bool,
+        failures: u32,
+    },
     /// A call that is left in the delay before its next attempt.
-    Leave { second: bool },
+    Leave {
+        second: bool,
+    },
     /// One of those is dropped.
     Drop(usize),
     Deposit,
@@ -98,7 +103,8 @@ async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>)
         refilled: clock.now(),
     };
     let mut attempts = [3, 3];
-    let mut left: Vec<Spawn<Pin<Box<dyn Future<Output = Result<(), BoxError>>>>>> = Vec::new();
+    type Left = Spawn<Pin<Box<dyn Future<Output = Result<(), BoxError>>>>>;
+    let mut left: Vec<Left> = Vec::new();
     for op in ops {
         match op {
             Op::Call { second, failures } => {

@@ -275,8 +275,7 @@ async fn compare(limit: u32, ops: Vec<Op>) {
         .build()
         .unwrap();
     let model = Model { limit, out: 0, queue: VecDeque::new(), granted: Vec::new(), heard: Heard::default() };
-    let mut course =
-        Course { bulkhead: &bulkhead, model, now: 0, next: 0, held: Vec::new(), waiters: Vec::new() };
+    let mut course = Course { bulkhead: &bulkhead, model, now: 0, next: 0, held: Vec::new(), waiters: Vec::new() };
     for op in ops {
         match op {
             Op::TryAcquire => course.try_acquire(bulkhead.try_acquire().map(Held::Permit)),

@@ -227,9 +227,8 @@ impl Model {
         if self.window.len() > size {
             self.window.pop_front();
         }
-        let share = |bad: usize, percent: usize| {
-            self.window.len() >= MIN_CALLS && bad * 100 >= percent * self.window.len()
-        };
+        let share =
+            |bad: usize, percent: usize| self.window.len() >= MIN_CALLS && bad * 100 >= percent * self.window.len();
         let by_rate = share(self.window.iter().filter(|sample| sample.0).count(), 50);
         let by_slow = self.settings.slow && share(self.window.iter().filter(|sample| sample.1).count(), 75);
         let cause = match () {
@@ -247,9 +246,7 @@ impl Model {
         match self.state {
             State::Closed | State::Disabled => true,
             State::Open => now >= self.deadline,
-            State::HalfOpen => {
-                self.probes < self.settings.probes || self.lease.is_some_and(|expiry| now >= expiry)
-            }
+            State::HalfOpen => self.probes < self.settings.probes || self.lease.is_some_and(|expiry| now >= expiry),
             _ => false,
         }
     }
