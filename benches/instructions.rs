@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench instructions` compares with `benches/instructions.txt` and fails when an operation has become
 //! more than 5% (and more than two instructions) longer; `-- --bless` writes the file anew. Another compiler makes other
-//! code: if it is not the one that the file names, the figures are only printed.
+//! code, and the C library's `memcpy` depends on the processor: where the tools are not those that the file names, the
+//! figures are only printed.
 //!
 //! The program runs itself under callgrind, once with many operations and once with more; what the difference does not
 //! explain (start, set-up, end) is in both.
@@ -66,10 +67,10 @@ fn compare(bless: bool) {
         .iter()
         .map(|(name, _)| (*name, (measured(name, MANY) - measured(name, FEW) + (MANY - FEW) / 2) / (MANY - FEW)))
         .collect();
-    let compiler = compiler();
+    let tools = tools();
     if bless {
         let mut text =
-            format!("# Instructions per operation. {compiler}.\n# cargo bench --bench instructions -- --bless\n");
+            format!("# Instructions per operation. {tools}.\n# cargo bench --bench instructions -- --bless\n");
         for (name, count) in &now {
             writeln!(text, "{count:>5}  {name}").unwrap();
         }
@@ -89,8 +90,8 @@ fn compare(bless: bool) {
             longer.push(*name);
         }
     }
-    if !file.contains(&compiler) {
-        println!("\nThe file was written with another compiler than {compiler}: nothing is compared.");
+    if !file.contains(&tools) {
+        println!("\nThe file was written with other tools than {tools}: nothing is compared.");
     } else if !longer.is_empty() {
         println!("\nLonger than benches/instructions.txt says, or not in it: {}", longer.join(", "));
         println!("If that is meant, run: cargo bench --bench instructions -- --bless");
@@ -98,10 +99,24 @@ fn compare(bless: bool) {
     }
 }
 
-fn compiler() -> String {
+/// What the figures depend on beside the code.
+fn tools() -> String {
+    let version = |program: &str| {
+        let output = Command::new(program).arg("--version").output().expect("it is installed");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-    let version = Command::new(rustc).arg("--version").output().expect("there is a compiler");
-    String::from_utf8_lossy(&version.stdout).trim().to_owned()
+    format!("{}; {}; {}", version(&rustc), version("valgrind"), processor())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn processor() -> &'static str {
+    if std::is_x86_feature_detected!("avx2") { "x86-64 with AVX2" } else { "x86-64" }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn processor() -> &'static str {
+    std::env::consts::ARCH
 }
 
 fn count_window() -> CircuitBreaker {
