@@ -48,7 +48,7 @@ fn parts() -> Parts {
     let backoff = Backoff::fixed(Duration::from_millis(10)).jitter(Jitter::None);
     Parts {
         timeout: Timeout::new("total", Duration::from_secs(1)),
-        retry: Retry::builder("retry").backoff(backoff).build().unwrap(),
+        retry: Retry::builder("retry").backoff(backoff).no_budget().build().unwrap(),
         limiter: RateLimiter::new("limiter", Rate::per_hour(1000)).unwrap(),
         breaker: CircuitBreaker::consecutive("breaker", 3).unwrap(),
         bulkhead: Bulkhead::new("bulkhead", 2).unwrap(),
@@ -127,6 +127,7 @@ fn retry(attempts: u32) -> Retry {
         .max_attempts(attempts)
         .backoff(Backoff::fixed(Duration::from_millis(10)).jitter(Jitter::None))
         .idempotent(true)
+        .no_budget()
         .build()
         .unwrap()
 }

@@ -149,9 +149,9 @@ fn a_stack_describes_itself() {
     let stack = stack::client("db").total_timeout(SECOND * 3).rate_limiter(&limiter).build().unwrap();
     assert_eq!(
         stack.to_string(),
-        "client stack `db`: total timeout 3s -> retry (3 attempts, budget 0.1 of successes, 20 at most) -> \
+        "client stack `db`: total timeout 3s -> retry (3 attempts, budget 0.1 of successes, 2 at most) -> \
          rate limiter (50 per 1s, burst 50, waits 0ns) -> \
-         circuit breaker (trips at 50% failures in the last 10s (from 20 calls on); open 1s to 5s) -> \
+         circuit breaker (trips at 80% failures in the last 10s (from 20 calls on); open 1s) -> \
          bulkhead (64 at once, waits 0ns) -> attempt timeout 2s -> service"
     );
     let server = stack::server("api").build().unwrap();

@@ -25,9 +25,9 @@ use crate::{
 /// | field | default | reason |
 /// |---|---|---|
 /// | `time_window` | 10 s in 10 buckets | long enough to ride out a hiccup, short enough to trip within seconds of an outage |
-/// | `failure_rate` | 0.5 | half the calls failing is an outage by any measure; healthy services stay far below |
+/// | `failure_rate` | 0.8 | a dependency that answers one call in five is worth asking; at half, a breaker costs more answers than the fault |
 /// | `min_calls` | 20 | fewer are no evidence of a rate |
-/// | `open_duration` | 1 s, doubling to 5 s | the first is over when most hiccups are; a cap of 5 s bounds the time a dependency that is well again is still refused |
+/// | `open_duration` | 1 s, not growing | bounds the time for which a dependency that is well again is refused; growth costs more answers than it spares calls |
 /// | `open_jitter` | on | clients that tripped together should not probe together |
 /// | `probes`, `probe_successes` | 3, 3 | one lucky probe at a half-broken dependency proves nothing |
 /// | `probe_timeout` | 30 s | a probe without an end must not keep the circuit half-open |
@@ -61,9 +61,9 @@ impl CircuitBreakerBuilder {
             time: Some(Duration::from_secs(10)),
             buckets: 10,
             min_calls: 20,
-            failure_rate: Some(0.5),
+            failure_rate: Some(0.8),
             slow: None,
-            open: OpenTimes { first: Duration::from_secs(1), growth: 2.0, max: Duration::from_secs(5), jitter: true },
+            open: OpenTimes { first: Duration::from_secs(1), growth: 1.0, max: Duration::from_secs(1), jitter: true },
             probes: 3,
             successes: 3,
             probe_timeout: Duration::from_secs(30),
@@ -142,7 +142,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Each time a probe fails the open time is multiplied by `factor`, at least 1, up to `max`. A factor of 1 keeps it.
+    /// Each time a probe fails the open time is multiplied by `factor`, at least 1, up to `max`. A factor of 1, the default,
+    /// keeps it.
     /// It stops growing after 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);

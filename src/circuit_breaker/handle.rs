@@ -187,7 +187,8 @@ impl CircuitBreaker {
                 rules.push(format!("{}% above {limit:?} in {window}", percent(share)));
             }
         }
-        format!("trips at {}; open {:?} to {:?}", rules.join(" or "), open.first, open.max)
+        let grown = if open.max > open.first { format!(" to {:?}", open.max) } else { String::new() };
+        format!("trips at {}; open {:?}{grown}", rules.join(" or "), open.first)
     }
 
     pub(crate) fn slow_after(&self) -> Option<Duration> {

@@ -92,11 +92,12 @@
 //!
 //! # How to choose the numbers
 //!
-//! The failure rate: well above what is ordinary (0.5, if the ordinary is below 0.05), since a breaker that trips wrongly
-//! is an outage of your own making. The window: as many calls as make the rate mean something (`min_calls` 20 or more),
+//! The failure rate: where the answers that still come are no longer worth asking for. A breaker that trips at half gives
+//! away the other half, and takes down what is well behind the same client: 0.8 is the lowest with which it cost nothing in
+//! the fault lab. Lower, to 0.5, where calls can go elsewhere (under a balancer), or the server has no limit of its own. The window: as many calls as make the rate mean something (`min_calls` 20 or more),
 //! in a time window if traffic is steady, in a count window if it is not, or if you want the healthy path to write
-//! nothing at all. Consecutive failures: for rare calls. Open time: what a restart of the dependency takes at the least;
-//! it grows by itself.
+//! nothing at all. Consecutive failures: for rare calls. Open time: how long it may be refused after it is well again; let
+//! it grow where probes hurt.
 //!
 //! # Differences
 //!

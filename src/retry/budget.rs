@@ -34,7 +34,14 @@ impl Default for RetryBudget {
 impl RetryBudget {
     /// A budget with the defaults of [`RetryBudgetBuilder`], to be changed.
     pub fn builder() -> RetryBudgetBuilder {
-        RetryBudgetBuilder { ratio: 0.1, capacity: 20, min_per_second: 1, time: TimeSource::default() }
+        RetryBudgetBuilder { ratio: 0.1, capacity: 2, min_per_second: 0, time: TimeSource::default() }
+    }
+
+    /// The default, which holds at least what one call may need.
+    pub(super) fn for_attempts(attempts: u32) -> Self {
+        let mut builder = Self::builder();
+        builder.capacity = builder.capacity.max(attempts - 1).min(MAX_TOKENS);
+        builder.make()
     }
 
     /// Pays in for a success. One load when the bucket is full.
@@ -86,6 +93,8 @@ pub struct RetryBudgetSnapshot {
     pub min_per_second: f64,
 }
 
+const MAX_TOKENS: u32 = 1_000_000;
+
 /// Configures a [`RetryBudget`].
 ///
 /// # Defaults
@@ -93,8 +102,8 @@ pub struct RetryBudgetSnapshot {
 /// | field | default | reason |
 /// |---|---|---|
 /// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower say 20%, gRPC's example 10% |
-/// | `capacity` | 20 | what a short hiccup may cost at once; the bucket begins full |
-/// | `min_per_second` | 1 | a client with little traffic can still retry |
+/// | `capacity` | 2 | what each of a thousand clients may add to an outage at once; the bucket begins full |
+/// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; what time pays, it pays to each of a thousand clients |
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RetryBudgetBuilder {
@@ -139,10 +148,10 @@ impl RetryBudgetBuilder {
         if self.ratio != 0.0 && !(0.001..=1000.0).contains(&self.ratio) {
             return Err(ConfigError::new("ratio", "must be 0 or a number from 0.001 to 1000"));
         }
-        if !(1..=1_000_000).contains(&self.capacity) {
+        if !(1..=MAX_TOKENS).contains(&self.capacity) {
             return Err(ConfigError::new("capacity", "must be from 1 to 1,000,000 tokens"));
         }
-        if self.min_per_second > 1_000_000 {
+        if self.min_per_second > MAX_TOKENS {
             return Err(ConfigError::new("min_per_second", "must be at most 1,000,000 tokens"));
         }
         Ok(self.make())

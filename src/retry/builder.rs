@@ -34,7 +34,7 @@ pub enum WhenNotReady {
 /// | `max_attempts` | 3 | what the AWS SDKs do; a third try rarely succeeds where two failed, a fourth hardly ever |
 /// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms is longer than a connection's hiccup |
 /// | `deadline` | none | a total timeout outside is seen and respected anyway |
-/// | `budget` | [`RetryBudget::default`]: a tenth of the successes | without one, retries multiply an outage |
+/// | `budget` | [`RetryBudget::default`], but with a capacity of `max_attempts` less one, if that is more: a tenth of the successes, and what one call may need | without one, retries multiply an outage |
 /// | `max_retry_after` | 5 s | longer is for the caller to decide |
 /// | `idempotent` | `false` | a call that timed out may have been done |
 /// | `retry_elsewhere` | `false` | a refusal by a layer below means: not now, not here |
@@ -45,7 +45,8 @@ pub struct RetryBuilder {
     max_attempts: u32,
     backoff: Backoff,
     deadline: Option<Duration>,
-    budget: Option<RetryBudget>,
+    /// What was chosen: a budget or none. Otherwise it depends on the attempts.
+    budget: Option<Option<RetryBudget>>,
     max_retry_after: Duration,
     idempotent: bool,
     elsewhere: bool,
@@ -61,7 +62,7 @@ impl RetryBuilder {
             max_attempts: 3,
             backoff: Backoff::default(),
             deadline: None,
-            budget: Some(RetryBudget::default()),
+            budget: None,
             max_retry_after: Duration::from_secs(5),
             idempotent: false,
             elsewhere: false,
@@ -113,13 +114,13 @@ impl RetryBuilder {
 
     /// The budget, to be shared with others who call the same dependency.
     pub fn budget(mut self, budget: &RetryBudget) -> Self {
-        self.budget = Some(budget.clone());
+        self.budget = Some(Some(budget.clone()));
         self
     }
 
     /// No budget. In an outage, calls are multiplied by `max_attempts`.
     pub fn no_budget(mut self) -> Self {
-        self.budget = None;
+        self.budget = Some(None);
         self
     }
 
@@ -174,12 +175,13 @@ impl RetryBuilder {
             return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
         }
         self.backoff.check()?;
+        let budget = self.budget.unwrap_or_else(|| Some(RetryBudget::for_attempts(self.max_attempts)));
         Ok(Retry(Shared::new(Inner {
             max_attempts: AtomicU32::new(self.max_attempts),
             backoff: self.backoff,
             deadline: self.deadline,
             max_retry_after: self.max_retry_after,
-            budget: self.budget,
+            budget,
             idempotent: self.idempotent,
             elsewhere: self.elsewhere,
             when_not_ready: self.when_not_ready,

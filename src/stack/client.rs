@@ -57,7 +57,7 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | total timeout | 5 s | longer than that, people have left |
 /// | retry | [`Retry::builder`]'s: 3 attempts, a budget of a tenth | |
 /// | rate limiter | none | only you know the rate |
-/// | circuit breaker | [`CircuitBreaker::new`]'s: half the calls of 10 s | |
+/// | circuit breaker | [`CircuitBreaker::new`]'s: four of five calls of 10 s | |
 /// | bulkhead | 64 calls, nobody waits | what one dependency may hold of this process |
 /// | attempt timeout | 2 s | two whole attempts within the total |
 ///

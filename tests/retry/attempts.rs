@@ -145,7 +145,7 @@ async fn every_request_begins_its_own_backoff() {
         async { Err::<(), _>(error("down")) }
     });
     let backoff = Backoff::exponential(ms(10), ms(1000)).jitter(Jitter::None);
-    let service = builder().max_attempts(4).backoff(backoff).build().unwrap().layer().layer(down);
+    let service = builder().max_attempts(4).backoff(backoff).no_budget().build().unwrap().layer().layer(down);
     let late = async {
         tokio::time::sleep(ms(5)).await;
         service.clone().oneshot("b").await

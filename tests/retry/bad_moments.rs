@@ -170,7 +170,7 @@ async fn a_service_that_fails_to_become_ready_leaves_the_retry_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_call_in_flight_follows_a_change_of_attempts() {
     // Switched off during the delay: the attempt that was scheduled is made, and none after it.
-    let retry = builder().build().unwrap();
+    let retry = builder().no_budget().build().unwrap();
     let (script, probe) = failing(9);
     let mut call = task::spawn(retry.layer().layer(probe).oneshot("a"));
     assert_pending!(call.poll());

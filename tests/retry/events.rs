@@ -123,7 +123,7 @@ async fn a_call_dropped_at_any_moment_is_cancelled_once() {
 #[tokio::test(start_paused = true)]
 async fn run_tells_the_same() {
     let (builder, recorder) = recorded();
-    let retry = builder.build().unwrap();
+    let retry = builder.no_budget().build().unwrap();
     let flaky = |attempt| async move { if attempt < 3 { Err(error("down")) } else { Ok(attempt) } };
     assert_eq!(retry.run(flaky).await.unwrap(), 3);
     let scheduled = ["admitted", "retry 2 in 10ms", "retry 3 in 10ms"];

@@ -13,7 +13,7 @@ use crate::{address, budget, builder, error, ms, now, support::BoxError};
 #[tokio::test(start_paused = true)]
 async fn run_makes_attempts_and_tells_them_their_number() {
     let (numbers, start) = (RefCell::new(Vec::new()), now());
-    let retry = builder().build().unwrap();
+    let retry = builder().no_budget().build().unwrap();
     let result = retry.run(|attempt| {
         numbers.borrow_mut().push(attempt);
         async move { if attempt == 3 { Ok("there") } else { Err(error("down")) } }
