@@ -1,0 +1,174 @@
+//! What is made of a run.
+
+use std::{fmt, ops::Range};
+
+use crate::sim::{Plan, Record};
+
+/// Recovered: in every five seconds from then on, this share of what was answered in time before the cause.
+const RECOVERED: f64 = 0.99;
+const WINDOW: usize = 5;
+
+/// How soon a system was itself again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Recovery {
+    /// The cause does not end.
+    NothingToRecoverFrom,
+    /// So many seconds after the cause's end.
+    After(u64),
+    /// Not while it was watched.
+    Never,
+}
+
+impl Recovery {
+    /// Whether it took at most so many seconds, if there was anything to recover from.
+    pub fn within(self, seconds: u64) -> bool {
+        match self {
+            Self::NothingToRecoverFrom => true,
+            Self::After(took) => took <= seconds,
+            Self::Never => false,
+        }
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingToRecoverFrom => f.write_str("-"),
+            Self::After(seconds) => write!(f, "{seconds} s"),
+            Self::Never => f.write_str("never"),
+        }
+    }
+}
+
+/// The figures of a run.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// Share of the requests made during the cause that were answered in time.
+    pub during: f64,
+    /// The same of those made after its end.
+    pub after: Option<f64>,
+    /// The same of all from its beginning.
+    pub since: f64,
+    /// How soon it was over.
+    pub recovery: Recovery,
+    /// Calls that reached a service per request that needs it, from the cause's beginning until the system was itself
+    /// again: the largest of all services.
+    pub amplification: f64,
+    /// Share of the work done for callers who had left, from the cause's beginning.
+    pub wasted: f64,
+    /// Milliseconds that those waited on average who got no answer in time, from the cause's beginning.
+    pub in_vain: f64,
+    /// Milliseconds until the good answers: half of them, 99%, 99.9%.
+    pub latency: [u64; 3],
+    /// Jain's index of the shares that the clients got of what they asked for: 1 is fair.
+    pub fairness: f64,
+    /// The most calls in a tenth of a second in the ten seconds after the cause, as a multiple of the average before.
+    pub spike: Option<f64>,
+    /// The worst of the routes that nothing befell, from the cause's beginning.
+    pub healthy: Option<f64>,
+    /// Requests that were refused though nothing was wrong: before the cause.
+    pub false_refusals: u64,
+    /// By second, the share of requests answered in time.
+    pub goodput: Vec<f64>,
+    /// By second, the calls that reached the last service.
+    pub calls: Vec<u32>,
+}
+
+impl Figures {
+    /// Of a run by a plan.
+    pub fn of(plan: &Plan, record: &Record) -> Self {
+        let end = plan.seconds as usize;
+        let (from, to) = match plan.cause {
+            Some((from, to)) => (from as usize, to.map(|to| to as usize)),
+            None => (end, None),
+        };
+        let incident = if from == end { 0..end } else { from..end };
+        let goodput: Vec<_> = (0..end).map(|second| good(record, None, second..second + 1)).collect();
+        let services = 0..plan.services.len();
+        let work = |count: fn(&crate::sim::ServiceSecond) -> u64| -> u64 {
+            record.services.iter().flat_map(|seconds| &seconds[incident.clone()]).map(count).sum()
+        };
+        let recovery = recovery(record, from, to, end);
+        let upheaval = match (to, recovery) {
+            (Some(to), Recovery::After(seconds)) => from..(to + seconds as usize).max(from + 1),
+            _ => incident.clone(),
+        };
+        let incident_of_all = || record.routes.iter().flat_map(|route| &route[incident.clone()]);
+        let in_vain: u64 = incident_of_all().map(|second| second.in_vain).sum();
+        let bad: u64 = incident_of_all().map(|second| u64::from(second.requests - second.good)).sum();
+        let latency = record.latency.as_ref().expect("a run has one");
+        Self {
+            during: good(record, None, from..to.unwrap_or(end)),
+            after: to.map(|to| good(record, None, to..end)),
+            since: good(record, None, incident.clone()),
+            recovery,
+            amplification: services.map(|service| amplification(plan, record, service, &upheaval)).fold(0.0, f64::max),
+            in_vain: in_vain as f64 / bad.max(1) as f64,
+            wasted: work(|second| second.wasted) as f64 / work(|second| second.work).max(1) as f64,
+            latency: [0.5, 0.99, 0.999].map(|share| latency.value_at_quantile(share)),
+            fairness: fairness(&record.clients),
+            spike: to.map(|to| spike(record, from, to)),
+            healthy: (plan.routes.iter().enumerate())
+                .filter(|(_, route)| route.healthy)
+                .map(|(index, _)| good(record, Some(index), incident.clone()))
+                .reduce(f64::min),
+            false_refusals: record.routes.iter().flat_map(|route| &route[..from]).map(|s| u64::from(s.refused)).sum(),
+            calls: record.services.last().expect("there is one")[..end].iter().map(|second| second.calls).collect(),
+            goodput,
+        }
+    }
+}
+
+/// The share of requests that were answered in time, of one route or of all but an abuser's.
+fn good(record: &Record, route: Option<usize>, seconds: Range<usize>) -> f64 {
+    let routes = record.routes.iter().enumerate().filter(|(index, _)| match route {
+        Some(route) => route == *index,
+        None => record.minded[*index],
+    });
+    let (mut requests, mut good) = (0, 0);
+    for second in routes.flat_map(|(_, all)| &all[seconds.clone()]) {
+        requests += u64::from(second.requests);
+        good += u64::from(second.good);
+    }
+    if requests == 0 { 1.0 } else { good as f64 / requests as f64 }
+}
+
+fn recovery(record: &Record, from: usize, to: Option<usize>, end: usize) -> Recovery {
+    let Some(to) = to else { return Recovery::NothingToRecoverFrom };
+    let usual = good(record, None, from.saturating_sub(20)..from);
+    // The last requests have no time to be answered.
+    let last = end - WINDOW - 3;
+    let well = |second: &usize| good(record, None, *second..*second + WINDOW) >= RECOVERED * usual;
+    match (to..=last).rev().take_while(well).last() {
+        Some(second) => Recovery::After((second - to) as u64),
+        None => Recovery::Never,
+    }
+}
+
+fn amplification(plan: &Plan, record: &Record, service: usize, seconds: &Range<usize>) -> f64 {
+    let needs = |route: usize| {
+        let path =
+            std::iter::successors(Some(plan.routes[route].service), |at| (plan.services[*at].calls)(route as u32));
+        path.into_iter().any(|at| at == service)
+    };
+    let requests: u64 = (0..plan.routes.len())
+        .filter(|route| needs(*route))
+        .flat_map(|route| &record.routes[route][seconds.clone()])
+        .map(|second| u64::from(second.requests))
+        .sum();
+    let calls: u64 = record.services[service][seconds.clone()].iter().map(|second| u64::from(second.calls)).sum();
+    calls as f64 / requests.max(1) as f64
+}
+
+fn spike(record: &Record, from: usize, to: usize) -> f64 {
+    let tenths = record.tenths.last().expect("there is one");
+    let usual: u32 = tenths[..from * 10].iter().sum();
+    let most = tenths[to * 10..(to * 10 + 100).min(tenths.len())].iter().max();
+    f64::from(*most.unwrap_or(&0)) * (from * 10) as f64 / f64::from(usual.max(1))
+}
+
+fn fairness(clients: &[(u64, u64)]) -> f64 {
+    let shares = || clients.iter().filter(|(asked, _)| *asked > 0).map(|(asked, got)| *got as f64 / *asked as f64);
+    let (sum, squares) = (shares().sum::<f64>(), shares().map(|share| share * share).sum::<f64>());
+    if squares == 0.0 { 1.0 } else { sum * sum / (shares().count() as f64 * squares) }
+}

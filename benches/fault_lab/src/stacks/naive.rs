@@ -1,0 +1,85 @@
+//! What is written by hand before somebody reads about it.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tower::{ServiceExt, service_fn};
+
+use super::{Place, Stack};
+use crate::sim::{Client, Fault, Request, Response, boxed};
+
+/// The time a hand-written timeout gives, the same as the attempt timeout of rampart's stack.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+async fn within_timeout(service: Client, request: Request) -> Result<Response, Fault> {
+    timeout(TIMEOUT, service.oneshot(request)).await.unwrap_or(Err(Fault::Other { timed_out: true }))
+}
+
+/// No protection at all.
+pub struct Nothing;
+
+impl Stack for Nothing {
+    fn name(&self) -> &str {
+        "none"
+    }
+
+    fn around(&self, _: &Place, service: Client) -> Client {
+        service
+    }
+}
+
+/// A timeout around each call.
+pub struct TimeoutOnly;
+
+impl Stack for TimeoutOnly {
+    fn name(&self) -> &str {
+        "timeout"
+    }
+
+    fn around(&self, _: &Place, service: Client) -> Client {
+        boxed(service_fn(move |request| within_timeout(service.clone(), request)))
+    }
+}
+
+/// Up to three attempts at once one after the other, each with a timeout.
+pub struct NaiveRetry;
+
+impl Stack for NaiveRetry {
+    fn name(&self) -> &str {
+        "naive retry"
+    }
+
+    fn around(&self, _: &Place, service: Client) -> Client {
+        retries(service, |_| Duration::ZERO)
+    }
+}
+
+/// Up to three attempts, 100 ms and 200 ms after the failure, each with a timeout.
+pub struct BackoffWithoutJitter;
+
+impl Stack for BackoffWithoutJitter {
+    fn name(&self) -> &str {
+        "backoff, no jitter"
+    }
+
+    fn around(&self, _: &Place, service: Client) -> Client {
+        retries(service, |attempt| Duration::from_millis(100 << attempt))
+    }
+}
+
+fn retries(service: Client, delay: fn(u32) -> Duration) -> Client {
+    boxed(service_fn(move |request| {
+        let service = service.clone();
+        async move {
+            let mut result = within_timeout(service.clone(), request).await;
+            for attempt in 0..2 {
+                if result.is_ok() {
+                    break;
+                }
+                sleep(delay(attempt)).await;
+                result = within_timeout(service.clone(), request).await;
+            }
+            result
+        }
+    }))
+}
