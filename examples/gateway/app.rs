@@ -1,0 +1,257 @@
+//! The gateway itself: routes, limits, request ids, the dashboard.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{ConnectInfo, Path, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{any, get, post},
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use serde_json::{Value, json};
+use tower_rampart::{
+    AsRejection, BoxError, RespondLayer,
+    http::{ClientIp, Responses},
+    rate_limit::{KeyedRateLimiter, Rate},
+    stack,
+};
+
+use crate::pool::{Answer, Call, Pool};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const USER: HeaderName = HeaderName::from_static("x-user");
+/// What is read of a body before it is too much.
+const MAX_BODY: usize = 64 * 1024;
+/// The dashboard rather shows a part less than that it keeps people waiting.
+const DASHBOARD: Duration = Duration::from_millis(800);
+
+/// The services behind the gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    pub users: Pool,
+    pub orders: Pool,
+    pub catalog: Pool,
+}
+
+impl Gateway {
+    pub fn pools(&self) -> [&Pool; 3] {
+        [&self.users, &self.orders, &self.catalog]
+    }
+}
+
+struct Shared {
+    gateway: Gateway,
+    logins: KeyedRateLimiter<str>,
+}
+
+/// Who calls, as the authentication found out.
+#[derive(Clone)]
+struct User(Arc<str>);
+
+/// What is counted by: a user, or an address where nobody has said who they are.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Caller {
+    User(Arc<str>),
+    Address(tower_rampart::http::IpKey),
+}
+
+/// The gateway as a router, to be served with connection info.
+pub fn router(gateway: Gateway) -> Result<Router, BoxError> {
+    let respond = Responses::problem_json().respond::<Body>();
+    let per_caller = KeyedRateLimiter::<Caller>::builder("requests", Rate::per_minute(100)).build()?;
+    let address = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+    let per_caller = per_caller.layer(move |request: &Request| match request.extensions().get::<User>() {
+        Some(User(user)) => Some(Caller::User(user.clone())),
+        None => address.key(request).map(Caller::Address),
+    });
+    let logins = KeyedRateLimiter::builder("logins", Rate::new(5, Duration::from_secs(15 * 60))).build()?;
+    let protection = stack::server("gateway").total_timeout(Duration::from_secs(5)).build()?;
+    let shared = Arc::new(Shared { gateway, logins });
+    Ok(Router::new()
+        .route("/api/dashboard", get(dashboard))
+        .route("/api/{service}/{*path}", any(forward))
+        .route_layer(RespondLayer::new(per_caller, respond))
+        .route("/login", post(login))
+        .layer(middleware::from_fn(authenticate))
+        .layer(protection.respond(respond))
+        // Outside of what protects the gateway: whoever looks after it wants to see it when it is full.
+        .route("/health", get(health))
+        .layer(middleware::from_fn(request_id))
+        .with_state(shared))
+}
+
+/// A request keeps the id that it comes with, if that is one, or gets one.
+async fn request_id(mut request: Request, next: Next) -> Response {
+    let sound = |id: &&HeaderValue| {
+        let letters = id.as_bytes();
+        (8..=64).contains(&letters.len()) && letters.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'-')
+    };
+    let id = match request.headers().get(REQUEST_ID).filter(sound) {
+        Some(id) => id.clone(),
+        None => {
+            let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            HeaderValue::try_from(format!("{time:x}-{:016x}", rand::random::<u64>())).expect("it is plain text")
+        }
+    };
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+/// In place of a real one: the token `user-alice` is Alice's. Nobody may say who they are by the inner header.
+async fn authenticate(mut request: Request, next: Next) -> Response {
+    request.headers_mut().remove(USER);
+    let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if let Some(user) = token.and_then(|token| token.strip_prefix("Bearer user-")) {
+        let Ok(value) = HeaderValue::try_from(user) else { return StatusCode::UNAUTHORIZED.into_response() };
+        let user = User(user.into());
+        request.headers_mut().insert(USER, value);
+        request.extensions_mut().insert(user);
+    }
+    next.run(request).await
+}
+
+/// `/api/orders/7` is `/7` of the orders service.
+async fn forward(
+    State(shared): State<Arc<Shared>>,
+    Path((service, path)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let Some(pool) = shared.gateway.pools().into_iter().find(|pool| pool.name() == service) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    match read(request).await {
+        Ok((head, body)) => answer(pool.send(call(head, format!("/{path}{query}"), body)).await),
+        Err(status) => status.into_response(),
+    }
+}
+
+/// A login is limited by the e-mail that it is for, whoever sends it from wherever.
+async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (head, body) = match read(request).await {
+        Ok(read) => read,
+        Err(status) => return status.into_response(),
+    };
+    let form: Option<Value> = serde_json::from_slice(&body).ok();
+    let email = form.as_ref().and_then(|form| form["email"].as_str()).map(|email| email.trim().to_lowercase());
+    let Some(email) = email.filter(|email| email.contains('@')) else {
+        return (StatusCode::BAD_REQUEST, "an e-mail is missing").into_response();
+    };
+    if let Err(rejection) = shared.logins.check_key(&email) {
+        return Responses::problem_json().response(&rejection);
+    }
+    answer(shared.gateway.users.send(call(head, "/login".to_owned(), body)).await)
+}
+
+/// Asks three services at once, and shows what has come in time.
+async fn dashboard(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let (head, _) = request.into_parts();
+    let user = head.extensions.get::<User>().map_or("nobody", |User(name)| name).to_owned();
+    let Gateway { users, orders, catalog } = &shared.gateway;
+    let parts = [(users, format!("/{user}")), (orders, format!("/of/{user}")), (catalog, "/featured".to_owned())];
+    let parts =
+        futures_util::future::join_all(parts.into_iter().map(|(pool, path)| part(pool, call_get(&head, path)))).await;
+    let complete = parts.iter().filter(|(_, part)| part["status"] == "complete").count();
+    let status = if complete > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body: Value =
+        parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect::<serde_json::Map<_, _>>().into();
+    json_response(status, &body)
+}
+
+async fn part(pool: &Pool, call: Call) -> (&'static str, Value) {
+    let fetched = async {
+        let response = pool.send(call).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        Ok::<_, BoxError>((status, body))
+    };
+    // The services see this deadline, not only the gateway's own.
+    let limit = tower_rampart::timeout::Timeout::new("dashboard", DASHBOARD);
+    let shown = match limit.run(fetched).await {
+        Ok((status, body)) if status.is_success() => match serde_json::from_slice::<Value>(&body) {
+            Ok(data) => json!({ "status": "complete", "data": data }),
+            Err(_) => json!({ "status": "degraded", "reason": "unreadable answer" }),
+        },
+        Ok((status, _)) => json!({ "status": "degraded", "reason": status.as_str() }),
+        Err(error) => {
+            let reason = error.as_rejection().map_or("unreachable", |rejection| rejection.reason());
+            json!({ "status": "degraded", "reason": reason })
+        }
+    };
+    (pool.name(), shown)
+}
+
+/// The circuits, and whether every service has somebody to answer.
+async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let pools = shared.gateway.pools();
+    let instances = |pool: &Pool| -> Value {
+        let of = |member: &Arc<crate::pool::Member>| {
+            json!({
+                "instance": member.name,
+                "address": member.authority.as_str(),
+                "circuit": member.state().to_string(),
+                "in_rotation": member.in_rotation(),
+            })
+        };
+        pool.members().iter().map(of).collect()
+    };
+    let up = pools.iter().all(|pool| pool.is_up());
+    let services: serde_json::Map<_, _> = pools.iter().map(|pool| (pool.name().to_owned(), instances(pool))).collect();
+    let status = if up { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_response(status, &json!({ "status": if up { "up" } else { "down" }, "services": services }))
+}
+
+async fn read(request: Request) -> Result<(http::request::Parts, Bytes), StatusCode> {
+    let (head, body) = request.into_parts();
+    let body = to_bytes(body, MAX_BODY).await.map_err(|_| StatusCode::PAYLOAD_TOO_LARGE)?;
+    Ok((head, body))
+}
+
+/// What is passed on of a request: not what concerns the connection, nor who has authenticated how.
+fn call(head: http::request::Parts, path_and_query: String, body: Bytes) -> Call {
+    let mut call = Call::new(Full::new(body));
+    *call.method_mut() = head.method;
+    *call.uri_mut() = path_and_query.parse().unwrap_or_default();
+    for name in [REQUEST_ID, USER, header::CONTENT_TYPE, header::ACCEPT, HeaderName::from_static("idempotency-key")] {
+        if let Some(value) = head.headers.get(&name) {
+            call.headers_mut().insert(name, value.clone());
+        }
+    }
+    call
+}
+
+fn call_get(head: &http::request::Parts, path: String) -> Call {
+    let mut head = head.clone();
+    head.method = Method::GET;
+    call(head, path, Bytes::new())
+}
+
+fn answer(result: Result<Answer, BoxError>) -> Response {
+    match result {
+        Ok(response) => {
+            let (mut head, body) = response.into_parts();
+            // The next connection has its own framing.
+            head.headers.remove(header::CONNECTION);
+            head.headers.remove(header::TRANSFER_ENCODING);
+            Response::from_parts(head, Body::new(body))
+        }
+        Err(error) => match error.as_rejection() {
+            Some(rejection) => Responses::problem_json().response(rejection),
+            None => StatusCode::BAD_GATEWAY.into_response(),
+        },
+    }
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}

@@ -1,0 +1,102 @@
+//! An API gateway before three services of three instances each.
+//!
+//! It routes, limits each user to 100 requests a minute and each e-mail to 5 logins in 15 minutes, passes request ids on,
+//! finds instances through `tower::discover` and balances between them with p2c, sends a retry to another instance, checks
+//! the instances' health, and shows what it has on a dashboard when a service fails.
+//!
+//! Without options it shows itself: users ask, and each instance in turn is killed and comes back. It fails if one of them
+//! notices. To try it by hand:
+//!
+//! ```text
+//! cargo run --all-features --example gateway -- --serve 127.0.0.1:8080
+//! curl -i -H 'authorization: Bearer user-alice' http://127.0.0.1:8080/api/dashboard
+//! curl -i -d '{"email":"alice@example.com"}' http://127.0.0.1:8080/login
+//! curl -s http://127.0.0.1:8080/health
+//! ```
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // in real time; its items are not for others
+
+mod app;
+mod load;
+mod pool;
+mod system;
+mod upstream;
+
+use std::{net::SocketAddr, process::ExitCode, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use clap::Parser;
+use tower_rampart::BoxError;
+
+use crate::{load::Load, pool::Settings, system::System};
+
+/// An API gateway before three services of three instances each.
+#[derive(Parser)]
+struct Options {
+    /// Serve at this address until interrupted, instead of the show.
+    #[arg(long)]
+    serve: Option<SocketAddr>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match options.serve {
+        Some(address) => serve(address).await.map(|()| true),
+        None => show().await,
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("the gateway could not run: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(address: SocketAddr) -> Result<(), BoxError> {
+    let system = System::start(address, Settings::default()).await?;
+    println!("the gateway is at http://{}, ctrl-c ends it", system.address);
+    Ok(tokio::signal::ctrl_c().await?)
+}
+
+async fn show() -> Result<bool, BoxError> {
+    let system = System::start("127.0.0.1:0".parse()?, Settings::default()).await?;
+    let paths = ["/api/users/7", "/api/orders/7", "/api/catalog/7"];
+    let load = Load::start(paths.map(|path| system.url(path)).to_vec(), 16, Duration::from_millis(20));
+    load.more(300).await;
+    for instance in &system.instances {
+        let before = instance.requests();
+        instance.kill().await;
+        system.in_rotation(&instance.name, false).await;
+        load.more(200).await;
+        instance.revive().await?;
+        system.in_rotation(&instance.name, true).await;
+        load.more(200).await;
+        println!("{}: killed and back, {} requests so far", instance.name, instance.requests());
+        assert!(instance.requests() > before, "it is asked again");
+    }
+    // A bad build: it is there, and answers everything with an error.
+    let bad = &system.instances[0];
+    bad.fail(true);
+    system.in_rotation(&bad.name, false).await;
+    load.more(200).await;
+    bad.fail(false);
+    println!("{}: failed for a while", bad.name);
+    let tally = load.stop().await;
+    let (good, failed) = (tally.good.load(Relaxed), tally.failed.load(Relaxed));
+    let tried: u64 = system.instances.iter().map(|instance| instance.requests()).sum();
+    println!("\n{good} requests answered, {failed} failed; {tried} reached an instance");
+
+    let client = reqwest::Client::new();
+    let mut statuses = Vec::new();
+    for _ in 0..101 {
+        statuses.push(client.get(system.url(paths[0])).bearer_auth("user-eager").send().await?.status().as_u16());
+    }
+    println!("one user's requests 1, 100 and 101: {}, {}, {}", statuses[0], statuses[99], statuses[100]);
+    for instance in system.instances.iter().filter(|instance| instance.service == "orders") {
+        instance.kill().await;
+    }
+    let dashboard = client.get(system.url("/api/dashboard")).bearer_auth("user-alice").send().await?.text().await?;
+    println!("the dashboard without orders: {dashboard}");
+    Ok(failed == 0 && (statuses[99], statuses[100]) == (200, 429) && dashboard.contains("degraded"))
+}

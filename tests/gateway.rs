@@ -1,0 +1,214 @@
+//! The example gateway, over sockets: every sentence of what it says it does.
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub, dead_code)] // it runs in real time
+
+#[path = "../examples/gateway/app.rs"]
+mod app;
+#[path = "../examples/gateway/load.rs"]
+mod load;
+#[path = "../examples/gateway/pool.rs"]
+mod pool;
+#[path = "../examples/gateway/system.rs"]
+mod system;
+#[path = "../examples/gateway/upstream.rs"]
+mod upstream;
+
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+
+use load::Load;
+use pool::Settings;
+use reqwest::{Client, Response, StatusCode};
+use serde_json::Value;
+use system::System;
+
+/// Checks are frequent: a test waits for what they find.
+async fn start() -> System {
+    let settings = Settings { check_every: Duration::from_millis(100), ..Settings::default() };
+    System::start("127.0.0.1:0".parse().unwrap(), settings).await.unwrap()
+}
+
+async fn get(system: &System, path: &str, user: &str) -> Response {
+    Client::new().get(system.url(path)).bearer_auth(format!("user-{user}")).send().await.unwrap()
+}
+
+async fn json(response: Response) -> Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+async fn login(system: &System, email: &str) -> Response {
+    let body = serde_json::json!({ "email": email, "password": "secret" }).to_string();
+    Client::new().post(system.url("/login")).body(body).send().await.unwrap()
+}
+
+fn of<'a>(system: &'a System, service: &'static str) -> impl Iterator<Item = &'a upstream::Instance> {
+    system.instances.iter().filter(move |instance| instance.service == service)
+}
+
+#[tokio::test]
+async fn requests_go_to_the_service_of_their_route_with_the_rest_of_their_path() {
+    let system = start().await;
+    for service in system::SERVICES {
+        let answer = json(get(&system, &format!("/api/{service}/a/b?c=d"), "alice").await).await;
+        assert!(answer["instance"].as_str().unwrap().starts_with(service), "{answer}");
+        assert_eq!((&answer["path"], &answer["user"]), (&"/a/b".into(), &"alice".into()));
+        // What is left of the time goes along.
+        let left: u64 = answer["deadline"].as_str().unwrap().parse().unwrap();
+        assert!((1..=1000).contains(&left), "{left}");
+    }
+    assert_eq!(get(&system, "/api/payroll/1", "alice").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_101st_request_of_a_user_in_a_minute_gets_429_and_other_users_do_not() {
+    let system = start().await;
+    for request in 1..=100 {
+        assert_eq!(get(&system, "/api/catalog/1", "eager").await.status(), StatusCode::OK, "request {request}");
+    }
+    let refused = get(&system, "/api/catalog/1", "eager").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key("ratelimit"));
+    let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&after), "{after}");
+    assert_eq!(get(&system, "/api/catalog/1", "alice").await.status(), StatusCode::OK);
+    // Nor those who do not say who they are, by their address.
+    let nobody = Client::new().get(system.url("/api/catalog/1")).header("x-user", "alice").send().await.unwrap();
+    assert_eq!(json(nobody).await["user"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_sixth_login_for_an_e_mail_gets_429_however_it_is_written() {
+    let system = start().await;
+    let spellings =
+        ["alice@example.com", " Alice@Example.com", "ALICE@EXAMPLE.COM", "alice@example.com ", "alice@example.COM"];
+    for email in spellings {
+        assert_eq!(login(&system, email).await.status(), StatusCode::OK, "{email}");
+    }
+    let refused = login(&system, "alice@example.com").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    // One of five places in fifteen minutes.
+    assert!((170..=180).contains(&after), "{after}");
+    assert_eq!(login(&system, "bob@example.com").await.status(), StatusCode::OK);
+    assert_eq!(login(&system, "nonsense").await.status(), StatusCode::BAD_REQUEST);
+    let big = Client::new().post(system.url("/login")).body(vec![b'x'; 100_000]).send().await.unwrap();
+    assert_eq!(big.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn request_ids_are_passed_on_and_made_where_there_is_none() {
+    let system = start().await;
+    let with = |id: &'static str| Client::new().get(system.url("/api/users/1")).header("x-request-id", id).send();
+    let kept = with("0123-abcd-4567").await.unwrap();
+    assert_eq!(kept.headers()["x-request-id"], "0123-abcd-4567");
+    assert_eq!(json(kept).await["request_id"], "0123-abcd-4567");
+    // Something that is no id is not passed on.
+    let made = with("<script>alert(1)</script>").await.unwrap();
+    let id = made.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert!(id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-'), "{id}");
+    assert_eq!(json(made).await["request_id"], id.as_str());
+}
+
+#[tokio::test]
+async fn a_retry_goes_to_another_instance() {
+    // Nobody is taken out of rotation: it is the retry alone that helps.
+    let settings = Settings { check_every: Duration::from_secs(3600), ..Settings::default() };
+    let system = System::start("127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
+    let failing: Vec<_> = of(&system, "orders").take(2).collect();
+    failing.iter().for_each(|instance| instance.fail(true));
+    // Two of three fail. Three attempts find the third, if no instance is asked twice. Their breakers would help as well,
+    // so they are kept closed.
+    for request in 0..20 {
+        system.gateway.orders.members().iter().for_each(|member| member.breaker.close());
+        let answer = get(&system, "/api/orders/1", &format!("u{request}")).await;
+        assert_eq!(answer.status(), StatusCode::OK, "request {request}");
+        assert_eq!(json(answer).await["instance"], "orders-3");
+    }
+    assert!(failing.iter().all(|instance| instance.requests() > 0), "they were asked first, at times");
+    // A POST that has been seen to is not sent again.
+    let before: u64 = of(&system, "orders").map(upstream::Instance::requests).sum();
+    for _ in 0..10 {
+        system.gateway.orders.members().iter().for_each(|member| member.breaker.close());
+        let post = Client::new().post(system.url("/api/orders")).bearer_auth("user-poster");
+        let _ = post.body("{}").send().await.unwrap();
+        let post = Client::new().post(system.url("/api/orders/new")).bearer_auth("user-poster");
+        post.body("{}").send().await.unwrap();
+    }
+    let after: u64 = of(&system, "orders").map(upstream::Instance::requests).sum();
+    assert_eq!(after - before, 10);
+}
+
+#[tokio::test]
+async fn killing_any_instance_under_load_costs_no_user_a_request() {
+    let system = start().await;
+    let urls = ["/api/users/7", "/api/orders/7", "/api/catalog/7"].map(|path| system.url(path)).to_vec();
+    let load = Load::start(urls, 8, Duration::from_millis(5));
+    load.more(50).await;
+    for instance in &system.instances {
+        instance.kill().await;
+        system.in_rotation(&instance.name, false).await;
+        load.more(50).await;
+        let before = instance.requests();
+        instance.revive().await.unwrap();
+        system.in_rotation(&instance.name, true).await;
+        while instance.requests() == before {
+            load.more(1).await;
+        }
+    }
+    let tally = load.stop().await;
+    assert_eq!(tally.failed.load(Relaxed), 0);
+    assert!(tally.good.load(Relaxed) >= 500);
+}
+
+#[tokio::test]
+async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
+    let system = start().await;
+    let health = || async { json(Client::new().get(system.url("/health")).send().await.unwrap()).await };
+    let first = |health: &Value| health["services"]["users"][0].clone();
+    let before = health().await;
+    assert_eq!((&before["status"], &first(&before)["circuit"]), (&"up".into(), &"closed".into()));
+    system.instances[0].fail(true);
+    system.in_rotation("users-1", false).await;
+    // The checks go on, and nobody else asks: it is they that open the circuit.
+    let member = &system.gateway.users.members()[0];
+    while member.state().to_string() == "closed" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let during = health().await;
+    assert_eq!((&during["status"], &first(&during)["in_rotation"]), (&"up".into(), &false.into()));
+    assert_ne!(first(&during)["circuit"], "closed");
+    assert_eq!(system.instances[0].requests(), 0);
+    system.instances[0].fail(false);
+    system.in_rotation("users-1", true).await;
+    assert_eq!(first(&health().await)["circuit"], "closed");
+    // With nobody left it is down, and says so at once.
+    for instance in of(&system, "users") {
+        instance.kill().await;
+        system.in_rotation(&instance.name, false).await;
+    }
+    let down = Client::new().get(system.url("/health")).send().await.unwrap();
+    assert_eq!(down.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&system, "/api/users/1", "alice").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn the_dashboard_shows_what_it_has() {
+    let system = start().await;
+    let whole = get(&system, "/api/dashboard", "alice").await;
+    assert_eq!(whole.status(), StatusCode::OK);
+    let whole = json(whole).await;
+    for service in system::SERVICES {
+        assert_eq!(whole[service]["status"], "complete", "{whole}");
+    }
+    assert_eq!(whole["users"]["data"]["path"], "/alice");
+    for instance in of(&system, "orders") {
+        instance.kill().await;
+    }
+    let partial = get(&system, "/api/dashboard", "alice").await;
+    assert_eq!(partial.status(), StatusCode::OK);
+    let partial = json(partial).await;
+    let statuses = system::SERVICES.map(|service| partial[service]["status"].as_str().unwrap().to_owned());
+    assert_eq!(statuses, ["complete", "degraded", "complete"], "{partial}");
+    for instance in &system.instances {
+        instance.kill().await;
+    }
+    assert_eq!(get(&system, "/api/dashboard", "alice").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
