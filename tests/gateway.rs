@@ -7,6 +7,8 @@ mod app;
 mod load;
 #[path = "../examples/gateway/pool.rs"]
 mod pool;
+#[path = "../examples/support/serve.rs"]
+mod serve;
 #[path = "../examples/gateway/system.rs"]
 mod system;
 #[path = "../examples/gateway/upstream.rs"]

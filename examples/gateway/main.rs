@@ -18,6 +18,8 @@
 mod app;
 mod load;
 mod pool;
+#[path = "../support/serve.rs"]
+mod serve;
 mod system;
 mod upstream;
 

@@ -16,12 +16,10 @@ use axum::{
     routing::get,
 };
 use http::StatusCode;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    task::{JoinHandle, JoinSet},
-};
+use tokio::net::TcpListener;
+
+use crate::serve::Server;
 
 /// An instance of a service.
 pub struct Instance {
@@ -29,7 +27,7 @@ pub struct Instance {
     pub name: String,
     pub address: SocketAddr,
     state: Arc<Inside>,
-    server: Mutex<Option<JoinHandle<()>>>,
+    server: Mutex<Option<Server>>,
 }
 
 struct Inside {
@@ -51,29 +49,14 @@ impl Instance {
 
     fn serve(&self, listener: TcpListener) {
         let router = Router::new().route("/healthz", get(health)).fallback(answer).with_state(self.state.clone());
-        let serve = async move {
-            // With the task, all connections end.
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let service = TowerToHyperService::new(router.clone());
-                connections.spawn(async move {
-                    let connection =
-                        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-                    // A connection that breaks is its client's to deal with.
-                    let _ = connection.await;
-                });
-                while connections.try_join_next().is_some() {}
-            }
-        };
-        *self.server.lock().unwrap() = Some(tokio::spawn(serve));
+        *self.server.lock().unwrap() = Some(Server::start(listener, router));
     }
 
     /// Kills it: what it was doing ends in mid-air, and nobody listens any more.
     pub async fn kill(&self) {
         let server = self.server.lock().unwrap().take();
         if let Some(server) = server {
-            server.abort();
-            let _ = server.await;
+            server.kill().await;
         }
     }
 

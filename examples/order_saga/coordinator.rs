@@ -1,0 +1,217 @@
+//! The order service: takes orders, and brings each of them to its end, whatever happens on the way.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    journal::{End, Fact, Journal, Order, Progress, Step},
+    remote::Remote,
+    serve::Server,
+};
+
+/// The services that an order needs.
+#[derive(Clone)]
+pub struct Services {
+    pub inventory: Remote,
+    pub payment: Remote,
+    pub shipping: Remote,
+    pub broker: Remote,
+}
+
+impl Services {
+    fn of(&self, step: Step) -> &Remote {
+        match step {
+            Step::Reserve => &self.inventory,
+            Step::Charge => &self.payment,
+            Step::Ship => &self.shipping,
+        }
+    }
+}
+
+/// A coordinator at work.
+pub struct Coordinator {
+    server: Server,
+    publisher: AbortHandle,
+    shared: Arc<Shared>,
+}
+
+impl Coordinator {
+    /// Begins where the journal ends: goes on with all orders that are open, publishes what is in the outbox, and takes
+    /// new orders.
+    pub fn start(listener: TcpListener, journal: Arc<Journal>, services: Services) -> Self {
+        let (driven, sagas) = (Mutex::default(), Mutex::new(Some(JoinSet::new())));
+        let shared = Arc::new(Shared { journal, services, driven, sagas });
+        for progress in shared.journal.all() {
+            if progress.end.is_none() {
+                shared.clone().drive(&progress.order.id);
+            }
+        }
+        let router = Router::new().route("/orders", post(place).get(list)).with_state(shared.clone());
+        let publisher = tokio::spawn(publish(shared.journal.clone(), shared.services.broker.clone())).abort_handle();
+        Self { server: Server::start(listener, router), publisher, shared }
+    }
+
+    /// Crashes: everything it was doing ends where it is.
+    pub async fn crash(self) {
+        self.publisher.abort();
+        self.server.kill().await;
+        let sagas = self.shared.sagas.lock().unwrap().take();
+        if let Some(mut sagas) = sagas {
+            sagas.shutdown().await;
+        }
+    }
+}
+
+struct Shared {
+    journal: Arc<Journal>,
+    services: Services,
+    /// Orders that this coordinator is working on.
+    driven: Mutex<HashSet<String>>,
+    /// `None` after a crash, when a handler may still be at its last instruction.
+    sagas: Mutex<Option<JoinSet<()>>>,
+}
+
+impl Shared {
+    fn drive(self: Arc<Self>, id: &str) {
+        if self.driven.lock().unwrap().insert(id.to_owned()) {
+            let (shared, id) = (self.clone(), id.to_owned());
+            if let Some(sagas) = &mut *self.sagas.lock().unwrap() {
+                sagas.spawn(async move { shared.saga(&id).await });
+            }
+        }
+    }
+
+    /// Steps forwards until all are done or one fails, then backwards until all that may have been done is undone. Each
+    /// line of the journal is written before what follows from it is done, so that it can begin again at any line.
+    async fn saga(&self, id: &str) {
+        let write = |fact| self.journal.write(id, fact);
+        let progress = self.journal.progress(id).expect("it was placed");
+        if progress.end.is_some() {
+            return; // somebody asks again for what has ended
+        }
+        let mut fails = progress.fails;
+        for step in Step::ALL {
+            if fails || progress.done.contains(&step) {
+                continue;
+            }
+            if !progress.begun.contains(&step) {
+                write(Fact::Begins(step));
+            }
+            if self.take(step, &progress.order).await {
+                write(Fact::Done(step));
+            } else {
+                write(Fact::Fails);
+                fails = true;
+            }
+        }
+        if !fails {
+            return write(Fact::Ended(End::Confirmed));
+        }
+        let begun = self.journal.progress(id).expect("it was placed").begun;
+        for step in begun.into_iter().rev().filter(|step| !progress.undone.contains(step)) {
+            self.give_back(step, &progress.order).await;
+            write(Fact::Undone(step));
+        }
+        write(Fact::Ended(End::Cancelled));
+    }
+
+    /// Whether the step is surely done. If not, it may still have been: an answer can be lost.
+    async fn take(&self, step: Step, order: &Order) -> bool {
+        let (account, amount) = match step {
+            Step::Reserve => (&order.item, order.quantity),
+            Step::Charge => (&order.customer, order.price),
+            Step::Ship => (&order.region, 1),
+        };
+        let body = json!({ "order": order.id, "account": account, "amount": amount });
+        let answer = self.services.of(step).post("/take", &key(step, order), &body).await;
+        answer.is_ok_and(|(status, _)| status == StatusCode::OK)
+    }
+
+    async fn give_back(&self, step: Step, order: &Order) {
+        let body = json!({ "order": order.id });
+        let answer = self.services.of(step).post_until_done("/give-back", &key(step, order), &body).await;
+        // There is no limit to the attempts, and the request is valid.
+        assert!(matches!(&answer, Ok((StatusCode::OK, _))), "{answer:?}");
+    }
+}
+
+/// The same over all attempts, and after a crash.
+fn key(step: Step, order: &Order) -> String {
+    format!("{}-{step:?}", order.id)
+}
+
+/// Publishes the outbox, in its order, each event until the broker has it. Between that and the note that it has, a crash
+/// may come: then it is published twice, and whoever reads it knows it by its number.
+async fn publish(journal: Arc<Journal>, broker: Remote) {
+    loop {
+        let Some(event) = journal.next_event() else {
+            journal.posted.notified().await;
+            continue;
+        };
+        let key = event["id"].to_string();
+        let answer = broker.post_until_done("/publish", &key, &event).await;
+        assert!(matches!(&answer, Ok((StatusCode::OK, _))), "{answer:?}");
+        journal.published();
+    }
+}
+
+/// Takes an order, once, and answers when it has ended. The idempotency key is its number.
+async fn place(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: String) -> Response {
+    let id = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
+    let (Some(id), Ok(body)) = (id, serde_json::from_str::<Value>(&body)) else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    let text = |field: &str| body[field].as_str().map(str::to_owned);
+    let (Some(customer), Some(item), Some(region), Some(quantity), Some(price)) =
+        (text("customer"), text("item"), text("region"), body["quantity"].as_i64(), body["price"].as_i64())
+    else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    {
+        // Held over both, so that two requests with one key place one order.
+        let driven = shared.driven.lock().unwrap();
+        if shared.journal.progress(&id).is_none() {
+            let order = Order { id: id.clone(), customer, item, quantity, price, region };
+            shared.journal.write(&id, Fact::Placed(order));
+        }
+        drop(driven);
+    }
+    shared.clone().drive(&id);
+    loop {
+        let ended = shared.journal.ended.notified();
+        if let Some(end) = shared.journal.progress(&id).and_then(|progress| progress.end) {
+            return end.as_str().into_response();
+        }
+        ended.await;
+    }
+}
+
+async fn list(State(shared): State<Arc<Shared>>) -> Response {
+    let show = |Progress { order, end, .. }: Progress| {
+        json!({
+            "order": order.id,
+            "customer": order.customer,
+            "item": order.item,
+            "quantity": order.quantity,
+            "price": order.price,
+            "region": order.region,
+            "end": end.map(End::as_str),
+        })
+    };
+    shared.journal.all().into_iter().map(show).collect::<Value>().to_string().into_response()
+}
