@@ -40,7 +40,7 @@ impl<S> Checked for S where
 {
 }
 
-async fn answers<S: Checked>(service: &mut S) {
+pub(crate) async fn answers<S: Checked>(service: &mut S) {
     assert_eq!(service.ready().await.unwrap().call("again").await.unwrap(), "ok");
 }
 
@@ -108,6 +108,8 @@ pub(crate) async fn dropped_calls<S: Checked>(mut service: S, script: &Script) {
         drop(response);
         assert_eq!(script.live(), 0);
     }
+    // A layer that calls when it is polled has not called the first time.
+    script.forget_replies();
     answers(&mut service).await;
 }
 
@@ -132,15 +134,25 @@ pub(crate) async fn results<S: Checked>(mut service: S, script: &Script) {
 
 /// A panic of the service, in `call` or in its future, costs its own call and nothing else.
 pub(crate) async fn panics<S: Checked>(mut service: S, script: &Script) {
-    script.reply(Reply::PanicInCall);
-    service.ready().await.unwrap();
-    assert!(catch_unwind(AssertUnwindSafe(|| drop(service.call("one")))).is_err());
-    script.reply(Reply::PanicInPoll);
-    let mut response = Box::pin(service.ready().await.unwrap().call("two"));
-    assert!(catch_unwind(AssertUnwindSafe(|| poll_once(response.as_mut()))).is_err());
-    drop(response);
-    assert_eq!(script.live(), 0);
+    for reply in [Reply::PanicInCall, Reply::PanicInPoll] {
+        script.reply(reply);
+        service.ready().await.unwrap();
+        let call = AssertUnwindSafe(|| drop(poll_once(Box::pin(service.call("one")))));
+        assert!(catch_unwind(call).is_err());
+        assert_eq!(script.live(), 0);
+    }
     answers(&mut service).await;
+}
+
+/// Outside of a runtime a layer and its service are made, made ready and called (G22).
+pub(crate) fn no_runtime<S: Checked>(mut service: S) {
+    assert!(poll_once(std::future::poll_fn(|cx| service.poll_ready(cx))).is_ready());
+    assert_eq!(poll_once(service.call("one")).map(Result::unwrap), Poll::Ready("ok"));
+}
+
+/// G20: the layer itself can be cloned, sent and shared; its clones make services that work.
+pub(crate) fn is_shared<L: Clone + Send + Sync + 'static>(layer: L) -> L {
+    layer.clone()
 }
 
 /// G16, G17, G18: within and around what tower has.
@@ -295,7 +307,12 @@ macro_rules! all {
         }
 
         #[test]
-        fn g22_g26_made_outside_of_a_runtime_and_used_by_a_crowd() {
+        fn g20_g22_made_and_used_outside_of_a_runtime() {
+            checks::no_runtime(tower::Layer::layer(&checks::is_shared($layer), Script::new().1));
+        }
+
+        #[test]
+        fn g26_used_by_a_crowd() {
             checks::crowd(tower::Layer::layer(&$layer, Script::new().1));
         }
     };

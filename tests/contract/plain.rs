@@ -1,4 +1,5 @@
-//! What is asked of a layer whose pattern calls at once: no `Clone` of the service, and nothing of the request.
+//! What is asked of a layer whose pattern does not need more: a service that is not `Clone`, a request that is neither
+//! `Clone` nor `Send`, and a future that must not be moved.
 
 use std::{
     future::{Ready, ready},
@@ -9,48 +10,64 @@ use std::{
 use tower::{Layer, Service, ServiceExt};
 use tower_rampart::BoxError;
 
+/// `Clone` if `T` is.
+#[derive(Clone)]
+pub(crate) struct Plain<T>(T);
+
 /// Not `Clone`.
 pub(crate) struct Single;
 
 /// Neither `Clone` nor `Send`.
-pub(crate) struct Request(pub Rc<u32>);
+pub(crate) struct Request(Rc<[&'static str; 1]>);
 
-impl Service<Request> for Single {
-    type Response = u32;
+impl<T> Service<Request> for Plain<T> {
+    type Response = &'static str;
     type Error = BoxError;
-    type Future = Ready<Result<u32, BoxError>>;
+    type Future = Ready<Result<&'static str, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        ready(Ok(*request.0))
+        ready(Ok(request.0[0]))
     }
 }
 
-pub(crate) async fn calls<L>(layer: L)
+/// The layer's pattern calls at once: it needs no second instance of the service.
+pub(crate) async fn asked<L>(layer: L)
 where
-    L: Layer<Single>,
-    L::Service: Service<Request, Response = u32, Error = BoxError>,
+    L: Layer<Plain<Single>>,
+    L::Service: Service<Request, Response = &'static str, Error = BoxError>,
 {
-    let mut service = layer.layer(Single);
-    assert_eq!(service.ready().await.unwrap().call(Request(Rc::new(7))).await.unwrap(), 7);
+    calls(layer.layer(Plain(Single))).await;
 }
 
-/// The check, for patterns that never call later.
-macro_rules! asked {
-    ($layer:expr) => {
+/// The layer's pattern may call later, so the service must be `Clone`.
+pub(crate) async fn cloned<L>(layer: L)
+where
+    L: Layer<Plain<()>>,
+    L::Service: Service<Request, Response = &'static str, Error = BoxError>,
+{
+    calls(layer.layer(Plain(()))).await;
+}
+
+async fn calls<S>(mut service: S)
+where
+    S: Service<Request, Response = &'static str, Error = BoxError>,
+{
+    assert_eq!(service.ready().await.unwrap().call(Request(Rc::new(["echo"]))).await.unwrap(), "echo");
+}
+
+/// A test of what the pattern does not need: `asked`, `cloned`, or `repeats` for a pattern that needs it all.
+macro_rules! plainly {
+    (repeats, $layer:expr) => {};
+    ($what:ident, $layer:expr) => {
         #[tokio::test(start_paused = true)]
-        async fn neither_the_service_nor_the_request_needs_to_be_clone_or_send() {
-            crate::plain::calls($layer).await;
+        async fn the_service_and_the_request_need_no_more_than_the_pattern_does() {
+            crate::plain::$what($layer).await;
         }
     };
 }
 
-/// No check: the pattern may call later, or looks at the request.
-macro_rules! spared {
-    ($layer:expr) => {};
-}
-
-pub(crate) use {asked, spared};
+pub(crate) use plainly;

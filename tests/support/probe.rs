@@ -89,6 +89,11 @@ impl Script {
         }
     }
 
+    /// Takes back what [`reply`](Self::reply) has queued and no call has taken up.
+    pub fn forget_replies(&self) {
+        self.0.state.lock().unwrap().replies.clear();
+    }
+
     /// Requests that arrived, and forgets them.
     pub fn requests(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.0.state.lock().unwrap().requests)
