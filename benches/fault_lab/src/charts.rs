@@ -14,6 +14,9 @@ const COLORS: [RGBColor; 5] = [
     RGBColor(20, 110, 200),
 ];
 
+/// What lies below is wider, so that it is seen where lines are the same.
+const WIDTHS: [u32; 5] = [10, 8, 6, 4, 2];
+
 /// Those whose lines a chart shows, in this order: ours last, on top.
 pub const SHOWN: [&str; 5] = ["none", "naive retry", "tower", "tower-resilience", "rampart"];
 
@@ -98,15 +101,15 @@ fn paint(svg: &mut String, chart: Chart) -> Drawn {
     if let Some((from, to)) = chart.shade {
         context.draw_series([Rectangle::new([(from, 0.0), (to, chart.top)], BLACK.mix(0.08).filled())])?;
     }
-    for ((name, points), color) in chart.lines.into_iter().zip(COLORS) {
+    for (((name, points), color), width) in chart.lines.into_iter().zip(COLORS).zip(WIDTHS) {
         if points.is_empty() {
             continue;
         }
         let marks = (!chart.labels.is_empty()).then(|| points.clone());
         context
-            .draw_series(LineSeries::new(points, color.stroke_width(2)))?
+            .draw_series(LineSeries::new(points, color.stroke_width(width)))?
             .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(width)));
         for (x, y) in marks.into_iter().flatten() {
             context.draw_series([Circle::new((x, y), 3, color.filled())])?;
         }

@@ -7,6 +7,7 @@ use crate::sim::{Plan, Record};
 /// Recovered: in every five seconds from then on, this share of what was answered in time before the cause.
 const RECOVERED: f64 = 0.99;
 const WINDOW: usize = 5;
+const LAST: u64 = 4;
 
 /// How soon a system was itself again.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -77,7 +78,8 @@ pub struct Figures {
 impl Figures {
     /// Of a run by a plan.
     pub fn of(plan: &Plan, record: &Record) -> Self {
-        let end = plan.seconds as usize;
+        // The last requests are left out: they have no time to be answered.
+        let end = (plan.seconds - LAST) as usize;
         let (from, to) = match plan.cause {
             Some((from, to)) => (from as usize, to.map(|to| to as usize)),
             None => (end, None),
@@ -136,8 +138,7 @@ fn good(record: &Record, route: Option<usize>, seconds: Range<usize>) -> f64 {
 fn recovery(record: &Record, from: usize, to: Option<usize>, end: usize) -> Recovery {
     let Some(to) = to else { return Recovery::NothingToRecoverFrom };
     let usual = good(record, None, from.saturating_sub(20)..from);
-    // The last requests have no time to be answered.
-    let last = end - WINDOW - 3;
+    let last = end - WINDOW;
     let well = |second: &usize| good(record, None, *second..*second + WINDOW) >= RECOVERED * usual;
     match (to..=last).rev().take_while(well).last() {
         Some(second) => Recovery::After((second - to) as u64),

@@ -111,7 +111,7 @@ impl Findings {
             fs::write(folder.join(&file), charts::sweep(sweep.field, curve))?;
             let before = sweep.before.map(|before| format!(" Before there was a lab it was {before}."));
             let _ = write!(page, "\n### {}\n\n", capital(sweep.field));
-            let _ = write!(page, "**{}.**{} {}\n", sweep.default, before.unwrap_or_default(), sweep.why);
+            let _ = writeln!(page, "**{}.**{} {}", sweep.default, before.unwrap_or_default(), sweep.why);
             let _ = write!(page, "\n![{}](evidence/{file})\n\n{}", sweep.field, sweep::table(sweep, curve).markdown());
         }
         fs::write(docs.join("evidence.md"), page)
@@ -169,9 +169,10 @@ unchanged but for the lab's clock and seed; the rows below it leave a part out, 
 const REMARKS: &str = "
 ### What to see in them
 
-- What ends a cascade is the server's bounded queue. Without one, whatever repeats calls stays down after a hang, a pause, ten
-  seconds of slowness or of too many users, long after the cause has gone: the metastable state. The clients' stack alone gets
-  out of it too, but takes as long as the queue that it finds; without its breaker it does not.
+- What ends a cascade is the server's bounded queue. Without one, whatever repeats calls without a budget stays down after a
+  brown-out, and whatever has no breaker stays down after a pause, thirty seconds of slowness, or ten of too many users, long
+  after the cause has gone: the metastable state. The clients' stack alone gets out of it, in the time that the queue takes
+  that it finds; without its breaker it does not.
 - Where the server protects itself, the clients' breaker earns no goodput. What it is worth is in the other columns: a third of
   the calls reach a dead dependency, and nobody waits for what will not come.
 - Retries are worth a few points in a brown-out. Without a budget, and in front of a server that lets everything in, they cost
@@ -193,5 +194,6 @@ const DEFAULTS: &str = "
 
 Each is varied while all others stay, in all scenarios: the mean of their goodput, the slowest recovery, the most calls per
 request, the worst healthy route. First with the stacks of clients and servers, then with the clients' alone, in front of
-servers that let everything in. The default is in bold.
+servers that let everything in; the abusive client has none, so that nothing holds it there, and most of those recoveries are
+`never` for its sake. The default is in bold.
 ";

@@ -1,4 +1,4 @@
-//! A chain of four services, each of which retries. The last one fails: what arrives there is multiplied at each hop.
+//! A chain of four services, each of which retries, and hears when its caller leaves. The last one fails: what arrives there is multiplied at each hop.
 
 use super::{Scenario, usual};
 use crate::sim::{Change, Dist, Mode, Service};
@@ -8,6 +8,7 @@ pub(super) fn scenario() -> Scenario {
     let hop = |name, calls: fn(u32) -> Option<usize>| Service {
         instances: 2,
         workers: 100,
+        hears: true,
         time: Dist::Exponential(10.0),
         calls,
         ..Service::new(name)

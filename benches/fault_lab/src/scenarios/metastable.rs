@@ -7,6 +7,8 @@ use crate::sim::{Mode, Shape};
 pub(super) fn scenario() -> Scenario {
     let mut plan = usual(Mode::Well);
     plan.changes.clear();
+    // With a full queue there is also less memory, and more to look through.
+    plan.services[0].thrash = 0.5;
     plan.routes[0].shape = Shape::Burst { at: 30..40, factor: 2.0 };
     plan.cause = Some((30, Some(40)));
     plan.seconds = 150;

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{
     sync::oneshot,
+    task::AbortHandle,
     time::{Duration, sleep},
 };
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
@@ -18,8 +19,7 @@ use crate::stacks::{Place, Stack};
 
 /// The way to a service: to one instance of it, or to a load balancer that asks all in turn.
 ///
-/// A call that is dropped is not noticed by the server: it goes on, for nobody, as behind a proxy or in a thread of its
-/// own.
+/// Whether the server hears of a call that is dropped is the server's matter.
 #[derive(Clone)]
 pub struct Link {
     world: Arc<World>,
@@ -52,22 +52,32 @@ impl Service<Request> for Link {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.ends.len();
         let (world, end) = (self.world.clone(), self.ends[turn].clone());
         Box::pin(async move {
-            world.record().called(world.now(), end.node.service(), request);
-            if end.node.refuses() {
+            world.record().called(world.now(), end.node.service());
+            let Some(connection) = end.node.connect() else {
                 sleep(Duration::from_millis(1)).await;
                 return Err(Fault::Refused);
-            }
+            };
             let (answer, answered) = oneshot::channel();
-            tokio::spawn(async move {
+            let hears = end.node.hears();
+            let served = tokio::spawn(async move {
+                let _connection = connection;
                 let result = end.server.oneshot(request).await;
-                if let (Err(unheard), service) = (answer.send(result), end.node.service()) {
-                    if let Ok(Response { work }) | Err(Fault::Failed(work)) = unheard {
-                        world.record().wasted(world.now(), service, work);
-                    }
+                if let Err(Ok(Response { work }) | Err(Fault::Failed(work))) = answer.send(result) {
+                    world.record().wasted(world.now(), end.node.service(), work);
                 }
             });
+            let _leaving = hears.then(|| Leaving(served.abort_handle()));
             answered.await.unwrap_or(Err(Fault::Reset))
         })
+    }
+}
+
+/// Tells the server when the caller leaves.
+struct Leaving(AbortHandle);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -87,7 +97,7 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
         let instances = (0..config.instances).map(|instance| Arc::new(Node::new(world, service, instance, plan)));
         let instances: Vec<_> = instances.collect();
         let served = instances.iter().map(|node| {
-            let server = stack.server(&place(), NodeService(node.clone()), config.workers);
+            let server = stack.server(&place(), NodeService(node.clone()));
             End { node: node.clone(), server }
         });
         ends.push(served.collect::<Vec<_>>());
@@ -105,34 +115,34 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
     };
     for (service, instances) in nodes.iter().enumerate() {
         for node in instances {
-            // One stack per instance and service that it calls, whatever the route.
-            let mut known: Vec<(usize, Client)> = Vec::new();
+            let mut known = Vec::new();
             for route in 0..plan.routes.len() {
                 let Some(next) = (plan.services[service].calls)(route as u32) else { continue };
                 assert!(next > service, "services call later ones only");
-                let client = match known.iter().find(|(service, _)| *service == next) {
-                    Some((_, client)) => client.clone(),
-                    None => client_of(next),
-                };
-                known.push((next, client.clone()));
-                node.connect_to(route, client);
+                node.connect_to(route, shared(&mut known, next, &mut client_of));
             }
         }
     }
     let clients = (0..plan.users.clients).map(|_| {
-        let mut known: Vec<(usize, Client)> = Vec::new();
-        for route in &plan.routes {
-            let client = match known.iter().find(|(service, _)| *service == route.service) {
-                _ if route.abuser.is_some() => boxed(Link::new(world, ends[route.service].clone())),
-                Some((_, client)) => client.clone(),
-                None => client_of(route.service),
-            };
-            known.push((route.service, client));
-        }
-        known.into_iter().map(|(_, client)| client).collect()
+        let mut known = Vec::new();
+        let by_route = plan.routes.iter().map(|route| match route.abuser {
+            Some(_) => boxed(Link::new(world, ends[route.service].clone())),
+            None => shared(&mut known, route.service, &mut client_of),
+        });
+        by_route.collect()
     });
     let clients = clients.collect();
     (nodes, clients)
+}
+
+/// One stack per caller and service, whatever the route.
+fn shared(known: &mut Vec<(usize, Client)>, service: usize, make: impl FnOnce(usize) -> Client) -> Client {
+    if let Some((_, client)) = known.iter().find(|(known, _)| *known == service) {
+        return client.clone();
+    }
+    let client = make(service);
+    known.push((service, client.clone()));
+    client
 }
 
 /// Boxes a service, which is how all are handed on in the lab.

@@ -47,6 +47,7 @@ pub struct Node {
     slow: Mutex<f64>,
     workers: Arc<Semaphore>,
     waiting: Mutex<usize>,
+    open: Mutex<usize>,
     rng: Mutex<SmallRng>,
     next: Vec<OnceLock<Client>>,
 }
@@ -62,6 +63,7 @@ impl Node {
             slow: Mutex::new(1.0),
             workers: Arc::new(Semaphore::new(config.workers)),
             waiting: Mutex::new(0),
+            open: Mutex::new(0),
             rng: Mutex::new(world.rng(1_000_000 * (service as u64 + 1) + instance as u64)),
             next: plan.routes.iter().map(|_| OnceLock::new()).collect(),
             config,
@@ -76,7 +78,21 @@ impl Node {
         self.next[route].set(next).expect("a route is connected once");
     }
 
-    pub(super) fn refuses(&self) -> bool {
+    pub(super) fn hears(&self) -> bool {
+        self.config.hears
+    }
+
+    /// A connection, if there is one to be had.
+    pub(super) fn connect(self: &Arc<Self>) -> Option<Connection> {
+        let mut open = self.open.lock().unwrap();
+        if self.refuses() || *open >= self.config.connections {
+            return None;
+        }
+        *open += 1;
+        Some(Connection(self.clone()))
+    }
+
+    fn refuses(&self) -> bool {
         matches!(self.mode(), Mode::Refuses | Mode::RefusesThenCold(..))
     }
 
@@ -157,6 +173,16 @@ impl Node {
         while self.mode() == mode {
             self.changed.notified().await;
         }
+    }
+}
+
+/// What a request holds until it is answered.
+#[derive(Debug)]
+pub(super) struct Connection(Arc<Node>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        *self.0.open.lock().unwrap() -= 1;
     }
 }
 

@@ -33,6 +33,11 @@ pub struct Service {
     pub workers: usize,
     /// Requests that wait for a worker, at most; one more is turned away.
     pub queue: usize,
+    /// Requests whose connections an instance holds open, at most; one more is refused a connection.
+    pub connections: usize,
+    /// Whether an instance hears of it when a caller leaves, as an HTTP server does that calls others itself: the request
+    /// is dropped then. Otherwise it goes on, for nobody, as behind a proxy or in a thread of its own.
+    pub hears: bool,
     /// How long the work takes.
     pub time: Dist,
     /// Slowdown under load: with a queue as long as `queue`, work takes this much longer (1 is twice as long).
@@ -44,8 +49,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// One instance of 20 workers and 50 ms exponential, so 400 a second, and a queue of 2000, so 5 s: what servers have
-    /// whose queue nobody thought of.
+    /// One instance of 20 workers and 50 ms exponential, so 400 a second, and a queue of 2000, so 5 s, and 4000 connections:
+    /// what servers have whose queue nobody thought of.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -53,6 +58,8 @@ impl Service {
             balanced_by_client: false,
             workers: 20,
             queue: 2000,
+            connections: 4000,
+            hears: false,
             time: Dist::Exponential(50.0),
             thrash: 0.0,
             noise: 0.001,

@@ -84,7 +84,7 @@ impl Record {
         }
     }
 
-    pub(super) fn called(&mut self, at: u64, service: usize, _: Request) {
+    pub(super) fn called(&mut self, at: u64, service: usize) {
         self.service(at, service).calls += 1;
         self.tenths[service][at as usize / 100] += 1;
     }

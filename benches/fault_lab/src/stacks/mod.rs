@@ -41,9 +41,9 @@ pub trait Stack: Send + Sync {
     /// The client's stack around any service.
     fn around(&self, place: &Place, service: Client) -> Client;
 
-    /// A server of so many workers.
-    fn server(&self, place: &Place, node: NodeService, workers: usize) -> Client {
-        let _ = (place, workers);
+    /// A server.
+    fn server(&self, place: &Place, node: NodeService) -> Client {
+        let _ = place;
         boxed(node)
     }
 }

@@ -236,7 +236,7 @@ impl Stack for Rampart {
         boxed(ServiceBuilder::new().layer(limit(5, self.total)).option_layer(retry).service(balance))
     }
 
-    fn server(&self, place: &Place, node: NodeService, _: usize) -> Client {
+    fn server(&self, place: &Place, node: NodeService) -> Client {
         if self.lacks(Without::Server) {
             return boxed(node);
         }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use rand::{Rng as _, SeedableRng, rngs::SmallRng};
 use tower::{
-    BoxError, ServiceBuilder,
+    BoxError, Service, ServiceBuilder,
     limit::GlobalConcurrencyLimitLayer,
     load_shed::{LoadShedLayer, error::Overloaded},
     retry::{
@@ -13,11 +13,11 @@ use tower::{
         budget::{Budget, TpsBudget},
     },
     timeout::{TimeoutLayer, error::Elapsed},
-    util::rng::Rng,
+    util::{BoxCloneSyncService, rng::Rng},
 };
 
 use super::{Place, Stack};
-use crate::sim::{Client, Fault, NodeService, Request, Response, boxed};
+use crate::sim::{Balance, Client, Fault, Link, NodeService, Request, Response, boxed};
 
 /// Retry with its budget and its backoff, load shedding on a limit of concurrency, and a timeout.
 pub struct Tower;
@@ -69,28 +69,51 @@ fn fault(error: BoxError) -> Fault {
     *error.downcast().expect("there are no other errors")
 }
 
+/// What is around an attempt.
+fn attempt<S>(service: S) -> Unified
+where
+    S: Service<Request, Response = Response, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
+{
+    Unified::new(
+        ServiceBuilder::new()
+            .layer(LoadShedLayer::new())
+            .layer(GlobalConcurrencyLimitLayer::new(64))
+            .layer(TimeoutLayer::new(Duration::from_secs(2)))
+            .service(service),
+    )
+}
+
+/// What is around all attempts.
+fn retried<S>(place: &Place, attempts: S) -> Client
+where
+    S: Service<Request, Response = Response, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static,
+{
+    let (rng, longest) = (Seeded(SmallRng::seed_from_u64(place.seed)), Duration::from_millis(u64::MAX));
+    let delays = ExponentialBackoffMaker::new(Duration::from_millis(50), longest, 0.99, rng);
+    let delays = delays.expect("these are its own defaults").make_backoff();
+    let retries = Retries { left: 2, budget: Arc::new(TpsBudget::default()), delays };
+    boxed(ServiceBuilder::new().map_err(fault).layer(RetryLayer::new(retries)).service(attempts))
+}
+
+type Unified = BoxCloneSyncService<Request, Response, BoxError>;
+
 impl Stack for Tower {
     fn name(&self) -> &str {
         "tower"
     }
 
     fn around(&self, place: &Place, service: Client) -> Client {
-        let (rng, longest) = (Seeded(SmallRng::seed_from_u64(place.seed)), Duration::from_millis(u64::MAX));
-        let delays = ExponentialBackoffMaker::new(Duration::from_millis(50), longest, 0.99, rng);
-        let delays = delays.expect("these are its own defaults").make_backoff();
-        let retries = Retries { left: 2, budget: Arc::new(TpsBudget::default()), delays };
-        boxed(
-            ServiceBuilder::new()
-                .map_err(fault)
-                .layer(RetryLayer::new(retries))
-                .layer(LoadShedLayer::new())
-                .layer(GlobalConcurrencyLimitLayer::new(64))
-                .layer(TimeoutLayer::new(Duration::from_secs(2)))
-                .service(service),
-        )
+        retried(place, attempt(service))
     }
 
-    fn server(&self, _: &Place, node: NodeService, _: usize) -> Client {
+    /// The limit is an instance's own, under the balancer.
+    fn balanced(&self, place: &Place, links: Vec<Link>) -> Client {
+        let ends = links.into_iter().map(|link| boxed(ServiceBuilder::new().map_err(fault).service(attempt(link))));
+        let balance = Balance::new(ends.collect(), place.seed);
+        retried(place, ServiceBuilder::new().map_err(BoxError::from).service(balance))
+    }
+
+    fn server(&self, _: &Place, node: NodeService) -> Client {
         boxed(
             ServiceBuilder::new()
                 .map_err(fault)
