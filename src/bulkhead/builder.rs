@@ -20,6 +20,8 @@ use crate::{
 /// | `max_queue` | as many as `max_concurrent` |
 /// | `observer` | none |
 /// | `clock` | tokio's |
+///
+/// The figures behind `max_concurrent`, as part of a client's stack, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct BulkheadBuilder {
     name: Name,

@@ -32,6 +32,8 @@ use crate::{
 /// | `probes`, `probe_successes` | 3, 3 | one lucky probe at a half-broken dependency proves nothing |
 /// | `probe_timeout` | 30 s | a probe without an end must not keep the circuit half-open |
 /// | `consecutive_failures`, `count_window`, `slow_calls`, `gradual_recovery` | off | |
+///
+/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct CircuitBreakerBuilder {
     name: Name,

@@ -104,6 +104,9 @@ const MAX_TOKENS: u32 = 1_000_000;
 /// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower say 20%, gRPC's example 10% |
 /// | `capacity` | 2 | what each of a thousand clients may add to an outage at once; the bucket begins full |
 /// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; what time pays, it pays to each of a thousand clients |
+///
+/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md). A client with
+/// a lot of traffic may have a larger capacity: a tenth of the calls that a hiccup would fail.
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RetryBudgetBuilder {

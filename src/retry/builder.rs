@@ -39,6 +39,8 @@ pub enum WhenNotReady {
 /// | `idempotent` | `false` | a call that timed out may have been done |
 /// | `retry_elsewhere` | `false` | a refusal by a layer below means: not now, not here |
 /// | `when_not_ready` | [`WhenNotReady::Wait`] | |
+///
+/// The figures behind attempts, backoff, jitter and budget, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct RetryBuilder {
     name: Name,

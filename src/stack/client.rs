@@ -61,6 +61,8 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | bulkhead | 64 calls, nobody waits | what one dependency may hold of this process |
 /// | attempt timeout | 2 s | two whole attempts within the total |
 ///
+/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+///
 /// The parts bear the stack's name; the attempt timeout's is `<name>.attempt`. Handles that are given keep their own names
 /// and observers.
 #[must_use]

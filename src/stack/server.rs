@@ -52,6 +52,8 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 /// | circuit breaker | none | a server that refuses because it fails is rarely what is wanted |
 /// | bulkhead | 256 requests, of which 256 wait for up to 100 ms | a bounded queue takes the edge off a burst; beyond it a quick no is better than a late yes |
 ///
+/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+///
 /// The parts bear the stack's name. Handles that are given keep their own names and observers.
 #[must_use]
 pub struct ServerBuilder<C = DefaultClassifier> {
