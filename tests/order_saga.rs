@@ -20,7 +20,7 @@ mod serve;
 #[path = "../examples/order_saga/system.rs"]
 mod system;
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use faults::Rates;
 use system::{Outcome, Settings, run};
@@ -41,7 +41,7 @@ async fn clean(settings: Settings) -> Outcome {
 
 #[tokio::test]
 async fn without_faults_every_request_is_sent_once() {
-    let outcome = clean(quiet()).await;
+    let outcome = clean(Settings { attempt: Duration::from_secs(10), ..quiet() }).await;
     let Outcome { audit, tally, .. } = outcome;
     assert_eq!((tally.retries.load(Relaxed), tally.undo_retries.load(Relaxed)), (0, 0));
     assert_eq!((audit.suppressed, audit.repeated_events), (0, 0));

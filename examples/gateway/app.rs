@@ -66,6 +66,7 @@ enum Caller {
 /// The gateway as a router, to be served with connection info.
 pub fn router(gateway: Gateway) -> Result<Router, BoxError> {
     let respond = Responses::problem_json().respond::<Body>();
+    // A hundred at once, and one more for each 600 ms.
     let per_caller = KeyedRateLimiter::<Caller>::builder("requests", Rate::per_minute(100)).build()?;
     let address = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let per_caller = per_caller.layer(move |request: &Request| match request.extensions().get::<User>() {

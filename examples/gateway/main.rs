@@ -90,15 +90,19 @@ async fn show() -> Result<bool, BoxError> {
     println!("\n{good} requests answered, {failed} failed; {tried} reached an instance");
 
     let client = reqwest::Client::new();
-    let mut statuses = Vec::new();
-    for _ in 0..101 {
-        statuses.push(client.get(system.url(paths[0])).bearer_auth("user-eager").send().await?.status().as_u16());
-    }
-    println!("one user's requests 1, 100 and 101: {}, {}, {}", statuses[0], statuses[99], statuses[100]);
+    let mut passed = 0;
+    let refusal = loop {
+        let response = client.get(system.url(paths[0])).bearer_auth("user-eager").send().await?;
+        if response.status() != 200 {
+            break response.status().as_u16();
+        }
+        passed += 1;
+    };
+    println!("one user's requests: {passed} passed, the next got {refusal}");
     for instance in system.instances.iter().filter(|instance| instance.service == "orders") {
         instance.kill().await;
     }
     let dashboard = client.get(system.url("/api/dashboard")).bearer_auth("user-alice").send().await?.text().await?;
     println!("the dashboard without orders: {dashboard}");
-    Ok(failed == 0 && (statuses[99], statuses[100]) == (200, 429) && dashboard.contains("degraded"))
+    Ok(failed == 0 && passed >= 100 && refusal == 429 && dashboard.contains("degraded"))
 }

@@ -277,8 +277,8 @@ impl Service<Call> for PickAnother {
                     Picked::TriedBefore(back) => request = back,
                 }
                 picks += 1;
-                // Chance would have found another by now, if there were one.
-                if let (10.., Some(Tried(tried))) = (picks, request.extensions().get()) {
+                // Chance finds the last of three at every third pick: by now it would have, if it were there.
+                if let (50.., Some(Tried(tried))) = (picks, request.extensions().get()) {
                     tried.again.store(true, Relaxed);
                 }
             }
@@ -295,7 +295,8 @@ async fn check(
 ) {
     let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let uri = format!("http://{}/healthz", member.authority).parse::<Uri>().expect("an authority makes a URI");
-    let limit = Timeout::new("health", settings.check_every);
+    // A dead instance refuses at once. A slow one is given as long as a request.
+    let limit = Timeout::new("health", settings.attempt);
     let mut every = tokio::time::interval(settings.check_every);
     let mut run = 0;
     loop {

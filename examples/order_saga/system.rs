@@ -31,6 +31,8 @@ pub struct Settings {
     pub at_once: u32,
     pub seed: u64,
     pub rates: Rates,
+    /// Time for an attempt: longer than an honest answer takes, also on a busy machine.
+    pub attempt: Duration,
     /// Payment takes no notice of idempotency keys.
     pub payment_forgets: bool,
     /// The services and the broker are down for a while, one after the other.
@@ -46,6 +48,7 @@ impl Default for Settings {
             at_once: 32,
             seed: 1,
             rates: Rates { refused: 0.05, lost: 0.03, late: 0.02 },
+            attempt: Duration::from_millis(250),
             payment_forgets: false,
             outages: true,
             crash: true,
@@ -59,9 +62,6 @@ pub struct Outcome {
     pub tally: Arc<Tally>,
     pub crashes: u32,
 }
-
-/// Time for an attempt: longer than an honest answer takes, also on a busy machine.
-const ATTEMPT: Duration = Duration::from_millis(250);
 
 struct System {
     settings: Settings,
@@ -132,7 +132,7 @@ impl System {
             faults.push(its);
         }
         let tally = Arc::new(Tally::default());
-        let remote = |name, at: usize| Remote::new(name, addresses[at], ATTEMPT, &tally);
+        let remote = |name, at: usize| Remote::new(name, addresses[at], settings.attempt, &tally);
         let services = Services {
             inventory: remote("inventory", 0)?,
             payment: remote("payment", 1)?,

@@ -126,7 +126,8 @@ impl Retry {
 
     /// Changes the number of attempts in all while calls are in flight: 1 switches retries off. A call that waits for
     /// its next attempt still makes it; one whose request was not copied, since it began as its last attempt, does not
-    /// get more.
+    /// get more. The budget stays what it is: one that the retry made for itself holds what a call with the attempts it
+    /// was built with may need.
     ///
     /// # Errors
     ///

@@ -85,7 +85,8 @@
 //! # How to choose the numbers
 //!
 //! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two good sets of them.
-//! Attempts: 3. The budget's ratio is the load you allow an outage to add: 0.1 is a tenth. Base delay: the time a restart
+//! Attempts: 3. The budget's ratio is the load you allow an outage to add: 0.1 is a tenth. Its capacity comes on top, once,
+//! from each client: small where there are many, larger for one client with a lot of traffic. Base delay: the time a restart
 //! of a connection takes, tens of milliseconds; the cap: what a caller would still wait for. More important than any of
 //! them is a total timeout around.
 //!
