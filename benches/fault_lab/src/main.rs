@@ -55,7 +55,8 @@ fn main() -> ExitCode {
     if let Some(calm) = findings.calm_day() {
         println!("{calm}\n");
     }
-    let written = fs::write(&options.html, findings.page()).map(|()| options.html.display());
+    let folder = options.html.parent().map_or(Ok(()), fs::create_dir_all);
+    let written = folder.and_then(|()| fs::write(&options.html, findings.page())).map(|()| options.html.display());
     let docs = options.docs.as_ref().map_or(Ok(()), |docs| findings.write_docs(docs));
     match written.and_then(|page| docs.map(|()| page)) {
         Ok(page) => {

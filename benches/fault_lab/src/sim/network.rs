@@ -1,10 +1,6 @@
-use std::{
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use tokio::{
@@ -12,64 +8,47 @@ use tokio::{
     task::AbortHandle,
     time::{Duration, sleep},
 };
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
-use super::{Client, Fault, NodeService, Plan, Request, Response, World, node::Node};
+use super::{Client, Fault, Plan, Request, Response, World, node::Node};
 use crate::stacks::{Place, Stack};
 
-/// The way to a service: to one instance of it, or to a load balancer that asks all in turn.
-///
-/// Whether the server hears of a call that is dropped is the server's matter.
-#[derive(Clone)]
-pub struct Link {
-    world: Arc<World>,
-    ends: Arc<[End]>,
-    turn: Arc<AtomicUsize>,
-}
-
+/// An instance and its server's stack.
 #[derive(Clone)]
 struct End {
     node: Arc<Node>,
     server: Client,
 }
 
-impl Link {
-    fn new(world: &Arc<World>, ends: Vec<End>) -> Self {
-        Self { world: world.clone(), ends: ends.into(), turn: Arc::default() }
-    }
+/// The way to a service: to one instance of it, or to a load balancer that asks all in turn.
+///
+/// Whether the server hears of a call that is dropped is the server's matter.
+fn link(world: &Arc<World>, ends: &[End]) -> Client {
+    let (world, ends) = (world.clone(), Arc::<[End]>::from(ends));
+    let turns = Arc::new(AtomicUsize::new(0));
+    boxed(service_fn(move |request| {
+        let turn = turns.fetch_add(1, Ordering::Relaxed) % ends.len();
+        send(world.clone(), ends[turn].clone(), request)
+    }))
 }
 
-impl Service<Request> for Link {
-    type Response = Response;
-    type Error = Fault;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.ends.len();
-        let (world, end) = (self.world.clone(), self.ends[turn].clone());
-        Box::pin(async move {
-            world.record().called(world.now(), end.node.service());
-            let Some(connection) = end.node.connect() else {
-                sleep(Duration::from_millis(1)).await;
-                return Err(Fault::Refused);
-            };
-            let (answer, answered) = oneshot::channel();
-            let hears = end.node.hears();
-            let served = tokio::spawn(async move {
-                let _connection = connection;
-                let result = end.server.oneshot(request).await;
-                if let Err(Ok(Response { work }) | Err(Fault::Failed(work))) = answer.send(result) {
-                    world.record().wasted(world.now(), end.node.service(), work);
-                }
-            });
-            let _leaving = hears.then(|| Leaving(served.abort_handle()));
-            answered.await.unwrap_or(Err(Fault::Reset))
-        })
-    }
+async fn send(world: Arc<World>, end: End, request: Request) -> Result<Response, Fault> {
+    world.record().called(world.now(), end.node.service());
+    let Some(connection) = end.node.connect() else {
+        sleep(Duration::from_millis(1)).await;
+        return Err(Fault::Refused);
+    };
+    let (answer, answered) = oneshot::channel();
+    let hears = end.node.hears();
+    let served = tokio::spawn(async move {
+        let _connection = connection;
+        let result = end.server.oneshot(request).await;
+        if let Err(Ok(Response { work }) | Err(Fault::Failed(work))) = answer.send(result) {
+            world.record().wasted(world.now(), end.node.service(), work);
+        }
+    });
+    let _leaving = hears.then(|| Leaving(served.abort_handle()));
+    answered.await.unwrap_or(Err(Fault::Reset))
 }
 
 /// Tells the server when the caller leaves.
@@ -97,8 +76,9 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
         let instances = (0..config.instances).map(|instance| Arc::new(Node::new(world, service, instance, plan)));
         let instances: Vec<_> = instances.collect();
         let served = instances.iter().map(|node| {
-            let server = stack.server(&place(), NodeService(node.clone()));
-            End { node: node.clone(), server }
+            let (working, node) = (node.clone(), node.clone());
+            let service = service_fn(move |request| working.clone().see_to(request));
+            End { node, server: stack.server(&place(), boxed(service)) }
         });
         ends.push(served.collect::<Vec<_>>());
         nodes.push(instances);
@@ -106,11 +86,8 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
     let mut client_of = |service: usize| {
         let place = place();
         match plan.services[service].balanced_by_client {
-            false => stack.client(&place, Link::new(world, ends[service].clone())),
-            true => {
-                let links = ends[service].iter().map(|end| Link::new(world, vec![end.clone()]));
-                stack.balanced(&place, links.collect())
-            }
+            false => stack.client(&place, link(world, &ends[service])),
+            true => stack.balanced(&place, ends[service].chunks(1).map(|end| link(world, end)).collect()),
         }
     };
     for (service, instances) in nodes.iter().enumerate() {
@@ -126,7 +103,7 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
     let clients = (0..plan.users.clients).map(|_| {
         let mut known = Vec::new();
         let by_route = plan.routes.iter().map(|route| match route.abuser {
-            Some(_) => boxed(Link::new(world, ends[route.service].clone())),
+            Some(_) => link(world, &ends[route.service]),
             None => shared(&mut known, route.service, &mut client_of),
         });
         by_route.collect()

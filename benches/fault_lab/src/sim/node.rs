@@ -1,15 +1,11 @@
-use std::{
-    pin::Pin,
-    sync::{Arc, Mutex, OnceLock},
-    task::{Context, Poll},
-};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use rand::{RngExt, rngs::SmallRng};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Duration, sleep, sleep_until},
 };
-use tower::{Service, ServiceExt};
+use tower::ServiceExt;
 
 use super::{Change, Client, Fault, Request, Response, World, plan};
 
@@ -98,7 +94,7 @@ impl Node {
 
     /// Sees to a request. Dropped while it waits, it leaves the queue; dropped while it works, the work goes on, for
     /// nobody.
-    async fn see_to(self: Arc<Self>, request: Request) -> Result<Response, Fault> {
+    pub(super) async fn see_to(self: Arc<Self>, request: Request) -> Result<Response, Fault> {
         match self.mode() {
             Mode::Refuses | Mode::RefusesThenCold(..) => return Err(Fault::Reset),
             Mode::Hangs => {}
@@ -253,23 +249,5 @@ pub(super) async fn apply(world: Arc<World>, nodes: Vec<Arc<Node>>, change: Chan
         for node in &nodes {
             *node.slow.lock().unwrap() = 1.0;
         }
-    }
-}
-
-/// An instance as a service, to be put into a server's stack.
-#[derive(Clone, Debug)]
-pub struct NodeService(pub(super) Arc<Node>);
-
-impl Service<Request> for NodeService {
-    type Response = Response;
-    type Error = Fault;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Fault>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request) -> Self::Future {
-        Box::pin(self.0.clone().see_to(request))
     }
 }

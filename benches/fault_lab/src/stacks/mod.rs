@@ -7,7 +7,7 @@ mod towers;
 
 use tower_rampart::rate_limit::Rate;
 
-use crate::sim::{Balance, Client, LabClock, Link, NodeService, boxed};
+use crate::sim::{Balance, Client, LabClock, boxed};
 
 pub use naive::{BackoffWithoutJitter, NaiveRetry, Nothing, TimeoutOnly};
 pub use rampart::{Rampart, Without};
@@ -28,23 +28,19 @@ pub trait Stack: Send + Sync {
     /// Its name, for tables.
     fn name(&self) -> &str;
 
-    /// A client of a service. Each client process has one.
-    fn client(&self, place: &Place, link: Link) -> Client {
-        self.around(place, boxed(link))
+    /// Around the way to a service. Each client process has its own.
+    fn client(&self, place: &Place, link: Client) -> Client;
+
+    /// Around the ways to all instances, for a client that balances between them itself. Without better advice, the stack
+    /// goes around the balancer.
+    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
+        self.client(place, boxed(Balance::new(links, place.seed)))
     }
 
-    /// A client that balances between instances itself. Without better advice, the stack goes around the balancer.
-    fn balanced(&self, place: &Place, links: Vec<Link>) -> Client {
-        self.around(place, boxed(Balance::new(links, place.seed)))
-    }
-
-    /// The client's stack around any service.
-    fn around(&self, place: &Place, service: Client) -> Client;
-
-    /// A server.
-    fn server(&self, place: &Place, node: NodeService) -> Client {
+    /// Around an instance, in its server.
+    fn server(&self, place: &Place, node: Client) -> Client {
         let _ = place;
-        boxed(node)
+        node
     }
 }
 

@@ -23,8 +23,8 @@ impl Stack for Nothing {
         "none"
     }
 
-    fn around(&self, _: &Place, service: Client) -> Client {
-        service
+    fn client(&self, _: &Place, link: Client) -> Client {
+        link
     }
 }
 
@@ -36,8 +36,8 @@ impl Stack for TimeoutOnly {
         "timeout"
     }
 
-    fn around(&self, _: &Place, service: Client) -> Client {
-        boxed(service_fn(move |request| within_timeout(service.clone(), request)))
+    fn client(&self, _: &Place, link: Client) -> Client {
+        boxed(service_fn(move |request| within_timeout(link.clone(), request)))
     }
 }
 
@@ -49,8 +49,8 @@ impl Stack for NaiveRetry {
         "naive retry"
     }
 
-    fn around(&self, _: &Place, service: Client) -> Client {
-        retries(service, |_| Duration::ZERO)
+    fn client(&self, _: &Place, link: Client) -> Client {
+        retries(link, |_| Duration::ZERO)
     }
 }
 
@@ -62,8 +62,8 @@ impl Stack for BackoffWithoutJitter {
         "backoff, no jitter"
     }
 
-    fn around(&self, _: &Place, service: Client) -> Client {
-        retries(service, |attempt| Duration::from_millis(100 << attempt))
+    fn client(&self, _: &Place, link: Client) -> Client {
+        retries(link, |attempt| Duration::from_millis(100 << attempt))
     }
 }
 

@@ -17,7 +17,7 @@ use tower_rampart::{
 };
 
 use super::{Place, Stack};
-use crate::sim::{Balance, Client, Link, NodeService, Request, boxed};
+use crate::sim::{Balance, Client, Request, boxed};
 
 type Tune<T> = Option<Arc<dyn Fn(T) -> T + Send + Sync>>;
 
@@ -185,9 +185,9 @@ impl Stack for Rampart {
         &self.name
     }
 
-    fn around(&self, place: &Place, service: Client) -> Client {
+    fn client(&self, place: &Place, link: Client) -> Client {
         if self.lacks(Without::Client) {
-            return service;
+            return link;
         }
         let mut builder = stack::client("lab");
         builder = match (self.lacks(Without::Timeouts), self.total) {
@@ -210,11 +210,11 @@ impl Stack for Rampart {
             true => builder.without_bulkhead(),
             false => builder.bulkhead(&self.make_bulkhead()),
         };
-        boxed(builder.build().expect("the lab's numbers are valid").layer(service))
+        boxed(builder.build().expect("the lab's numbers are valid").layer(link))
     }
 
     /// As the docs of the breaker say: breakers under the balancer, in backpressure mode, the retry around it.
-    fn balanced(&self, place: &Place, links: Vec<Link>) -> Client {
+    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
         let limit = |default: u64, given: Option<Duration>| {
             let limit = if self.lacks(Without::Timeouts) { Duration::MAX } else { Duration::from_secs(default) };
             Timeout::new("lab", given.unwrap_or(limit)).layer()
@@ -236,7 +236,7 @@ impl Stack for Rampart {
         boxed(ServiceBuilder::new().layer(limit(5, self.total)).option_layer(retry).service(balance))
     }
 
-    fn server(&self, place: &Place, node: NodeService) -> Client {
+    fn server(&self, place: &Place, node: Client) -> Client {
         if self.lacks(Without::Server) {
             return boxed(node);
         }

@@ -43,7 +43,7 @@ impl Stack for TowerResilience {
         "tower-resilience"
     }
 
-    fn around(&self, place: &Place, service: Client) -> Client {
+    fn client(&self, place: &Place, link: Client) -> Client {
         let seconds = |seconds| TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(seconds)).build();
         // Its open time is measured by the system's clock, which virtual time does not move. So the breaker is told to
         // wait for nothing, and what it would refuse meanwhile is refused here.
@@ -59,7 +59,7 @@ impl Stack for TowerResilience {
             })
             .build()
             .expect("it is set as in its guide");
-        let attempt = ServiceBuilder::new().map_err(limited).service(seconds(10).layer(service));
+        let attempt = ServiceBuilder::new().map_err(limited).service(seconds(10).layer(link));
         let attempt = ServiceBuilder::new().map_err(broken).service(breaker.layer(attempt));
         let attempt = boxed(attempt);
         let gated = service_fn(move |request| {

@@ -17,7 +17,7 @@ use tower::{
 };
 
 use super::{Place, Stack};
-use crate::sim::{Balance, Client, Fault, Link, NodeService, Request, Response, boxed};
+use crate::sim::{Balance, Client, Fault, Request, Response, boxed};
 
 /// Retry with its budget and its backoff, load shedding on a limit of concurrency, and a timeout.
 pub struct Tower;
@@ -102,18 +102,18 @@ impl Stack for Tower {
         "tower"
     }
 
-    fn around(&self, place: &Place, service: Client) -> Client {
-        retried(place, attempt(service))
+    fn client(&self, place: &Place, link: Client) -> Client {
+        retried(place, attempt(link))
     }
 
     /// The limit is an instance's own, under the balancer.
-    fn balanced(&self, place: &Place, links: Vec<Link>) -> Client {
+    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
         let ends = links.into_iter().map(|link| boxed(ServiceBuilder::new().map_err(fault).service(attempt(link))));
         let balance = Balance::new(ends.collect(), place.seed);
         retried(place, ServiceBuilder::new().map_err(BoxError::from).service(balance))
     }
 
-    fn server(&self, _: &Place, node: NodeService) -> Client {
+    fn server(&self, _: &Place, node: Client) -> Client {
         boxed(
             ServiceBuilder::new()
                 .map_err(fault)
