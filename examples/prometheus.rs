@@ -36,10 +36,11 @@ async fn main() -> Result<(), BoxError> {
     let expected = [
         "rampart_calls_total{pattern=\"circuit_breaker\",name=\"payments\",outcome=\"success\"} 8",
         "rampart_rejections_total{pattern=\"circuit_breaker\",name=\"payments\",reason=\"circuit_open\"} 1",
-        "rampart_retries_total{pattern=\"retry\",name=\"payments\"} 4",
+        "rampart_retries_total{pattern=\"retry\",name=\"payments\"} 2",
+        "rampart_retries_exhausted_total{pattern=\"retry\",name=\"payments\",limit=\"budget\"} 1",
         "rampart_circuit_state{pattern=\"circuit_breaker\",name=\"payments\"} 3",
         "rampart_in_flight{pattern=\"bulkhead\",name=\"payments\"} 0",
-        "rampart_call_duration_seconds_bucket{pattern=\"timeout\",name=\"payments.attempt\",le=\"0.5\"} 14",
+        "rampart_call_duration_seconds_bucket{pattern=\"timeout\",name=\"payments.attempt\",le=\"0.5\"} 12",
     ];
     for line in expected {
         if !text.lines().any(|there| there == line) {
