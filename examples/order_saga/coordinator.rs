@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
-    task::{AbortHandle, JoinSet},
+    task::{JoinHandle, JoinSet},
 };
 
 use crate::{
@@ -46,7 +46,7 @@ impl Services {
 /// A coordinator at work.
 pub struct Coordinator {
     server: Server,
-    publisher: AbortHandle,
+    publisher: JoinHandle<()>,
     shared: Arc<Shared>,
 }
 
@@ -62,13 +62,14 @@ impl Coordinator {
             }
         }
         let router = Router::new().route("/orders", post(place).get(list)).with_state(shared.clone());
-        let publisher = tokio::spawn(publish(shared.journal.clone(), shared.services.broker.clone())).abort_handle();
+        let publisher = tokio::spawn(publish(shared.journal.clone(), shared.services.broker.clone()));
         Self { server: Server::start(listener, router), publisher, shared }
     }
 
     /// Crashes: everything it was doing ends where it is.
     pub async fn crash(self) {
         self.publisher.abort();
+        drop(self.publisher.await);
         self.server.kill().await;
         let sagas = self.shared.sagas.lock().unwrap().take();
         if let Some(mut sagas) = sagas {
