@@ -34,7 +34,8 @@ pub enum Jitter {
 ///
 /// # Defaults
 ///
-/// Exponential from 50 ms to 20 s, doubling, with full jitter.
+/// Exponential from 50 ms to 20 s, doubling, with full jitter. The figures behind base and jitter, from the fault lab:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     base: Duration,
