@@ -60,6 +60,20 @@ async fn requests_go_to_the_service_of_their_route_with_the_rest_of_their_path()
 }
 
 #[tokio::test]
+async fn a_path_goes_on_as_it_was_written() {
+    let system = start().await;
+    // Decoded, the first is no URI, the second has a query, and the third leads elsewhere.
+    for path in ["/a%20b", "/a%3Fadmin=1", "/a%2F..%2Fb", "//a/", "/%ff"] {
+        let answer = json(get(&system, &format!("/api/orders{path}"), "alice").await).await;
+        assert_eq!(answer["path"], path);
+    }
+    // A user's name is part of a path, too.
+    for name in ["a b", "../1", "a?b=c", ""] {
+        assert_eq!(get(&system, "/api/dashboard", name).await.status(), StatusCode::UNAUTHORIZED, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn the_101st_request_of_a_user_in_a_minute_gets_429_and_other_users_do_not() {
     let system = start().await;
     let (client, began) = (Client::new(), std::time::Instant::now());

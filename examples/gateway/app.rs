@@ -9,12 +9,12 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    extract::{ConnectInfo, Path, Request, State},
+    extract::{ConnectInfo, Request, State},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower_rampart::{
@@ -113,7 +113,11 @@ async fn authenticate(mut request: Request, next: Next) -> Response {
     request.headers_mut().remove(USER);
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(user) = token.and_then(|token| token.strip_prefix("Bearer user-")) {
-        let Ok(value) = HeaderValue::try_from(user) else { return StatusCode::UNAUTHORIZED.into_response() };
+        // A name goes into paths and headers.
+        let sound = !user.is_empty() && user.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        let (true, Ok(value)) = (sound, HeaderValue::try_from(user)) else {
+            return StatusCode::UNAUTHORIZED.into_response();
+        };
         let user = User(user.into());
         request.headers_mut().insert(USER, value);
         request.extensions_mut().insert(user);
@@ -122,17 +126,17 @@ async fn authenticate(mut request: Request, next: Next) -> Response {
 }
 
 /// `/api/orders/7` is `/7` of the orders service.
-async fn forward(
-    State(shared): State<Arc<Shared>>,
-    Path((service, path)): Path<(String, String)>,
-    request: Request,
-) -> Response {
+async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    // As it was written: `%2F` and `%3F`, decoded, would be another path.
+    let whole = request.uri().path_and_query().map_or("", |whole| whole.as_str());
+    let routed = whole.strip_prefix("/api/").and_then(|rest| Some(rest.split_at(rest.find('/')?)));
+    let Some((service, path)) = routed else { return StatusCode::NOT_FOUND.into_response() };
     let Some(pool) = shared.gateway.pools().into_iter().find(|pool| pool.name() == service) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    let Ok(path) = PathAndQuery::try_from(path) else { return StatusCode::BAD_REQUEST.into_response() };
     match read(request).await {
-        Ok((head, body)) => answer(pool.send(call(head, format!("/{path}{query}"), body)).await),
+        Ok((head, body)) => answer(pool.send(call(head, path, body)).await),
         Err(status) => status.into_response(),
     }
 }
@@ -151,7 +155,7 @@ async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     if let Err(rejection) = shared.logins.check_key(&email) {
         return Responses::problem_json().response(&rejection);
     }
-    answer(shared.gateway.users.send(call(head, "/login".to_owned(), body)).await)
+    answer(shared.gateway.users.send(call(head, PathAndQuery::from_static("/login"), body)).await)
 }
 
 /// Asks three services at once, and shows what has come in time.
@@ -161,7 +165,7 @@ async fn dashboard(State(shared): State<Arc<Shared>>, request: Request) -> Respo
     let Gateway { users, orders, catalog } = &shared.gateway;
     let parts = [(users, format!("/{user}")), (orders, format!("/of/{user}")), (catalog, "/featured".to_owned())];
     let parts =
-        futures_util::future::join_all(parts.into_iter().map(|(pool, path)| part(pool, call_get(&head, path)))).await;
+        futures_util::future::join_all(parts.into_iter().map(|(pool, path)| part(pool, call_get(&head, &path)))).await;
     let complete = parts.iter().filter(|(_, part)| part["status"] == "complete").count();
     let status = if complete > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body: Value =
@@ -219,10 +223,10 @@ async fn read(request: Request) -> Result<(http::request::Parts, Bytes), StatusC
 }
 
 /// What is passed on of a request: not what concerns the connection, nor who has authenticated how.
-fn call(head: http::request::Parts, path_and_query: String, body: Bytes) -> Call {
+fn call(head: http::request::Parts, path: PathAndQuery, body: Bytes) -> Call {
     let mut call = Call::new(Full::new(body));
     *call.method_mut() = head.method;
-    *call.uri_mut() = path_and_query.parse().unwrap_or_default();
+    *call.uri_mut() = path.into();
     for name in [REQUEST_ID, USER, header::CONTENT_TYPE, header::ACCEPT, HeaderName::from_static("idempotency-key")] {
         if let Some(value) = head.headers.get(&name) {
             call.headers_mut().insert(name, value.clone());
@@ -231,10 +235,10 @@ fn call(head: http::request::Parts, path_and_query: String, body: Bytes) -> Call
     call
 }
 
-fn call_get(head: &http::request::Parts, path: String) -> Call {
+fn call_get(head: &http::request::Parts, path: &str) -> Call {
     let mut head = head.clone();
     head.method = Method::GET;
-    call(head, path, Bytes::new())
+    call(head, PathAndQuery::try_from(path).expect("names are sound"), Bytes::new())
 }
 
 fn answer(result: Result<Answer, BoxError>) -> Response {
