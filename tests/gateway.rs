@@ -193,9 +193,7 @@ async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
     system.in_rotation("users-1", false).await;
     // The checks go on, and nobody else asks: it is they that open the circuit.
     let member = &system.gateway.users.members()[0];
-    while member.state().to_string() == "closed" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    system::until(|| member.state().to_string() != "closed").await;
     let during = health().await;
     assert_eq!((&during["status"], &first(&during)["in_rotation"]), (&"up".into(), &false.into()));
     assert_ne!(first(&during)["circuit"], "closed");

@@ -52,8 +52,16 @@ impl System {
     pub async fn in_rotation(&self, name: &str, expected: bool) {
         let members = || self.gateway.pools().into_iter().flat_map(Pool::members);
         let member = members().find(|member| member.name == name).expect("it is one of the nine");
-        while member.in_rotation() != expected {
+        until(|| member.in_rotation() == expected).await;
+    }
+}
+
+/// Waits until something is so; half a minute is too long for anything here.
+pub async fn until(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-    }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes about within half a minute");
 }
