@@ -313,19 +313,19 @@ fn restore_marks(ambient: &Ambient, limit: Limit, within: u64, until: u64, marks
 
 pin_project! {
     /// Future of an attempt, with whether a retry inside gave up as it returned.
-    pub(crate) struct Watched<F> {
+    pub(crate) struct DetectExhausted<F> {
         #[pin]
         future: F,
     }
 }
 
-impl<F> Watched<F> {
+impl<F> DetectExhausted<F> {
     pub(crate) fn new(future: F) -> Self {
         Self { future }
     }
 }
 
-impl<F: Future> Future for Watched<F> {
+impl<F: Future> Future for DetectExhausted<F> {
     type Output = (F::Output, bool);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// The inside of a handle. Clones share it.
-pub(crate) struct Shared<T> {
+pub(crate) struct StripedArc<T> {
     value: Arc<T>,
     lines: Arc<[OnceLock<Arc<Line<T>>>]>,
 }
@@ -28,7 +28,7 @@ struct Line<T> {
     value: Arc<T>,
 }
 
-impl<T> Shared<T> {
+impl<T> StripedArc<T> {
     pub(crate) fn new(value: T) -> Self {
         Self { value: Arc::new(value), lines: (0..stripes()).map(|_| OnceLock::new()).collect() }
     }
@@ -36,21 +36,21 @@ impl<T> Shared<T> {
     /// A share of the handle for one call: one read-modify-write now and one on drop, on this thread's line. The first
     /// call of a stripe allocates the line.
     #[inline]
-    pub(crate) fn hold(&self) -> Hold<T> {
+    pub(crate) fn acquire_ref(&self) -> StripedRef<T> {
         #[cfg(test)]
-        tests::HOLDS.with(|holds| holds.set(holds.get() + 1));
+        tests::REFS.with(|holds| holds.set(holds.get() + 1));
         let line = &self.lines[thread_number() & (self.lines.len() - 1)];
-        Hold(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
+        StripedRef(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
     }
 }
 
-impl<T> Clone for Shared<T> {
+impl<T> Clone for StripedArc<T> {
     fn clone(&self) -> Self {
         Self { value: Arc::clone(&self.value), lines: Arc::clone(&self.lines) }
     }
 }
 
-impl<T> Deref for Shared<T> {
+impl<T> Deref for StripedArc<T> {
     type Target = T;
 
     #[inline]
@@ -59,16 +59,16 @@ impl<T> Deref for Shared<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Shared<T> {
+impl<T: fmt::Debug> fmt::Debug for StripedArc<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.value.fmt(f)
     }
 }
 
 /// A response future's share of a handle.
-pub(crate) struct Hold<T>(Arc<Line<T>>);
+pub(crate) struct StripedRef<T>(Arc<Line<T>>);
 
-impl<T> Deref for Hold<T> {
+impl<T> Deref for StripedRef<T> {
     type Target = T;
 
     #[inline]
@@ -77,13 +77,13 @@ impl<T> Deref for Hold<T> {
     }
 }
 
-impl<T> Clone for Hold<T> {
+impl<T> Clone for StripedRef<T> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Hold<T> {
+impl<T: fmt::Debug> fmt::Debug for StripedRef<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.value.fmt(f)
     }
@@ -159,14 +159,14 @@ pub(crate) mod tests {
 
     thread_local! {
         /// Holds taken by this thread: two read-modify-writes each, one now and one on drop.
-        pub(crate) static HOLDS: Cell<u32> = const { Cell::new(0) };
+        pub(crate) static REFS: Cell<u32> = const { Cell::new(0) };
     }
 
     #[test]
     fn a_hold_keeps_the_value_alive_and_the_last_owner_drops_it() {
         let dropped = Arc::new(());
-        let shared = Shared::new(Arc::clone(&dropped));
-        let (clone, hold) = (shared.clone(), shared.hold());
+        let shared = StripedArc::new(Arc::clone(&dropped));
+        let (clone, hold) = (shared.clone(), shared.acquire_ref());
         drop((shared, clone));
         assert_eq!(Arc::strong_count(&hold), 2);
         drop(hold);
@@ -175,8 +175,8 @@ pub(crate) mod tests {
 
     #[test]
     fn threads_hold_by_lines_of_their_own() {
-        let shared = Shared::new(());
-        let line = |shared: &Shared<()>| Arc::as_ptr(&shared.hold().0) as usize;
+        let shared = StripedArc::new(());
+        let line = |shared: &StripedArc<()>| Arc::as_ptr(&shared.acquire_ref().0) as usize;
         let here = line(&shared);
         assert_eq!(here, line(&shared));
         // Threads that live at the same time have different numbers, though not those that follow each other: other tests

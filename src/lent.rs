@@ -2,11 +2,11 @@
 //!
 //! The future of a call must own the state that it reports to, and to own it costs two read-modify-writes. A stack of
 //! five layers that each own theirs pays five times. So a pattern's part of a call owns nothing: whoever owns the call
-//! lends it the shared state at each step. Alone, the owner is the layer's response future, with a [`Hold`] of the one
-//! handle. In a ready-made stack it is the stack's future, with one hold for all parts. The patterns are written once.
+//! lends it the shared state at each step. Standalone, the owner is the layer's response future, with a [`StripedRef`] of the one
+//! handle. In a ready-made stack it is the stack's future, with one hold for all shared. The patterns are written once.
 //!
 //! The price is that a dropped call cannot clean up behind itself in a destructor: its owner must call
-//! [`cancel`](Cancel::cancel), which [`Owned`] does.
+//! [`cancel`](Cancel::cancel), which [`WithShared`] does.
 
 use std::{
     future::Future,
@@ -18,19 +18,19 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::hold::Hold;
+use crate::hold::StripedRef;
 
 /// A call that can be dropped before it ended.
 pub(crate) trait Cancel<P: ?Sized> {
     /// The call is dropped: drops what is inside, and then gives back what it kept. Does nothing for a call that ended.
-    fn cancel(self: Pin<&mut Self>, parts: &P);
+    fn cancel(self: Pin<&mut Self>, shared: &P);
 }
 
 /// A call in progress. As [`Future`], but lent `P`.
-pub(crate) trait Stage<P: ?Sized>: Cancel<P> {
+pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
     type Output;
 
-    fn poll(self: Pin<&mut Self>, parts: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
     /// When the last poll, which was pending, has had the task woken by a timer that stays with this call: whoever is
     /// around and has nothing to do before then needs no timer of its own.
@@ -41,38 +41,38 @@ pub(crate) trait Stage<P: ?Sized>: Cancel<P> {
 }
 
 /// What begins calls. As [`Service`], but lent `P`.
-pub(crate) trait Lent<P: ?Sized, Req> {
+pub(crate) trait CallService<P: ?Sized, Req> {
     type Response;
     type Error;
-    type Call: Stage<P, Output = Result<Self::Response, Self::Error>>;
+    type Call: CallFuture<P, Output = Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, parts: &P, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
-    fn call(&mut self, parts: &P, request: Req) -> Self::Call;
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call;
 }
 
 pin_project! {
     /// The innermost: a service or a future that needs nothing lent.
     #[derive(Clone, Debug)]
-    pub(crate) struct Bare<T> {
+    pub(crate) struct Leaf<T> {
         #[pin]
         pub(crate) inner: T,
     }
 }
 
-impl<T> Bare<T> {
+impl<T> Leaf<T> {
     #[inline(always)]
     pub(crate) fn new(inner: T) -> Self {
         Self { inner }
     }
 }
 
-impl<P: ?Sized, F> Cancel<P> for Bare<F> {
+impl<P: ?Sized, F> Cancel<P> for Leaf<F> {
     #[inline]
     fn cancel(self: Pin<&mut Self>, _parts: &P) {}
 }
 
-impl<P: ?Sized, F: Future> Stage<P> for Bare<F> {
+impl<P: ?Sized, F: Future> CallFuture<P> for Leaf<F> {
     type Output = F::Output;
 
     #[inline(always)]
@@ -81,10 +81,10 @@ impl<P: ?Sized, F: Future> Stage<P> for Bare<F> {
     }
 }
 
-impl<P: ?Sized, S: Service<Req>, Req> Lent<P, Req> for Bare<S> {
+impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = Bare<S::Future>;
+    type Call = Leaf<S::Future>;
 
     #[inline(always)]
     fn poll_ready(&mut self, _parts: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -93,42 +93,42 @@ impl<P: ?Sized, S: Service<Req>, Req> Lent<P, Req> for Bare<S> {
 
     #[inline(always)]
     fn call(&mut self, _parts: &P, request: Req) -> Self::Call {
-        Bare::new(self.inner.call(request))
+        Leaf::new(self.inner.call(request))
     }
 }
 
 /// What an owner has to lend.
-pub(crate) trait Owner {
-    type Parts: ?Sized;
+pub(crate) trait HasShared {
+    type Shared: ?Sized;
 
-    fn parts(&self) -> &Self::Parts;
+    fn shared(&self) -> &Self::Shared;
 }
 
-impl<T> Owner for Hold<T> {
-    type Parts = T;
+impl<T> HasShared for StripedRef<T> {
+    type Shared = T;
 
     #[inline(always)]
-    fn parts(&self) -> &T {
+    fn shared(&self) -> &T {
         self
     }
 }
 
 /// For a call that was refused, or that nobody listens to: there is nothing to own.
-impl<T> Owner for Option<Hold<T>> {
-    type Parts = Self;
+impl<T> HasShared for Option<StripedRef<T>> {
+    type Shared = Self;
 
     #[inline(always)]
-    fn parts(&self) -> &Self {
+    fn shared(&self) -> &Self {
         self
     }
 }
 
 pin_project! {
     /// A call with the owner of what it shares: a future.
-    pub(crate) struct Owned<O, C>
+    pub(crate) struct WithShared<O, C>
     where
-        O: Owner,
-        C: Cancel<O::Parts>,
+        O: HasShared,
+        C: Cancel<O::Shared>,
     {
         #[pin]
         call: C,
@@ -136,24 +136,24 @@ pin_project! {
         ended: bool,
     }
 
-    impl<O, C> PinnedDrop for Owned<O, C>
+    impl<O, C> PinnedDrop for WithShared<O, C>
     where
-        O: Owner,
-        C: Cancel<O::Parts>,
+        O: HasShared,
+        C: Cancel<O::Shared>,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if !*this.ended {
-                this.call.cancel(this.owner.parts());
+                this.call.cancel(this.owner.shared());
             }
         }
     }
 }
 
-impl<O, C> Owned<O, C>
+impl<O, C> WithShared<O, C>
 where
-    O: Owner,
-    C: Cancel<O::Parts>,
+    O: HasShared,
+    C: Cancel<O::Shared>,
 {
     #[inline(always)]
     pub(crate) fn new(owner: O, call: C) -> Self {
@@ -161,23 +161,23 @@ where
     }
 }
 
-impl<O, C> Future for Owned<O, C>
+impl<O, C> Future for WithShared<O, C>
 where
-    O: Owner,
-    C: Stage<O::Parts>,
+    O: HasShared,
+    C: CallFuture<O::Shared>,
 {
     type Output = C::Output;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.project();
-        let polled = this.call.poll(this.owner.parts(), cx);
+        let polled = this.call.poll(this.owner.shared(), cx);
         *this.ended = polled.is_ready();
         polled
     }
 }
 
-/// A named, opaque future around an [`Owned`] call, and what it needs to be one.
+/// A named, opaque future around an [`WithShared`] call, and what it needs to be one.
 macro_rules! response_future {
     (
         $(#[$doc:meta])*

@@ -11,36 +11,36 @@ use crate::state::sync::Mutex;
 /// the registration comes first under the lock and is woken, or the change does and is seen.
 #[derive(Debug, Default)]
 pub(crate) struct WakerList {
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<Registered>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Registered {
     next: u64,
     /// In the order of their numbers, since each is put at the end: a crowd that registers anew is found by halving.
     wakers: Vec<(u64, Waker)>,
 }
 
-impl Waiting {
-    fn position(&self, Place(id): &Place) -> Option<usize> {
+impl Registered {
+    fn position(&self, WakerKey(id): &WakerKey) -> Option<usize> {
         self.wakers.binary_search_by_key(id, |(id, _)| *id).ok()
     }
 }
 
-/// A task's place in the list. Give it back with [`WakerList::deregister`].
+/// A task's key in the list. Give it back with [`WakerList::deregister`].
 #[derive(Debug)]
-pub(crate) struct Place(u64);
+pub(crate) struct WakerKey(u64);
 
 impl WakerList {
-    fn lock(&self) -> impl DerefMut<Target = Waiting> {
+    fn lock(&self) -> impl DerefMut<Target = Registered> {
         // Nothing panics while it is held.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has `waker` woken at the next change. Registering again replaces the waker.
-    pub(crate) fn register(&self, place: &mut Option<Place>, waker: &Waker) {
+    pub(crate) fn register(&self, key: &mut Option<WakerKey>, waker: &Waker) {
         let mut waiting = self.lock();
-        match place.as_ref().and_then(|place| waiting.position(place)) {
+        match key.as_ref().and_then(|key| waiting.position(key)) {
             Some(known) if waiting.wakers[known].1.will_wake(waker) => {}
             Some(known) => {
                 let old = std::mem::replace(&mut waiting.wakers[known].1, waker.clone());
@@ -52,16 +52,16 @@ impl WakerList {
                 let id = waiting.next;
                 waiting.next += 1;
                 waiting.wakers.push((id, waker.clone()));
-                *place = Some(Place(id));
+                *key = Some(WakerKey(id));
             }
         }
     }
 
     /// Forgets the task.
-    pub(crate) fn deregister(&self, place: &mut Option<Place>) {
-        let Some(place) = place.take() else { return };
+    pub(crate) fn deregister(&self, key: &mut Option<WakerKey>) {
+        let Some(key) = key.take() else { return };
         let mut waiting = self.lock();
-        let waker = waiting.position(&place).map(|known| waiting.wakers.remove(known));
+        let waker = waiting.position(&key).map(|known| waiting.wakers.remove(known));
         drop(waiting);
         drop(waker); // outside the lock, as above
     }
@@ -105,14 +105,14 @@ mod tests {
     #[test]
     fn each_task_is_woken_once_by_its_latest_waker() {
         let (list, (old, old_waker), (new, new_waker)) = (WakerList::default(), counter(), counter());
-        let mut place = None;
-        list.register(&mut place, &old_waker);
-        list.register(&mut place, &new_waker);
+        let mut key = None;
+        list.register(&mut key, &old_waker);
+        list.register(&mut key, &new_waker);
         list.wake_all();
         list.wake_all();
         assert_eq!((old.0.load(Ordering::SeqCst), new.0.load(Ordering::SeqCst)), (0, 1));
-        // Its place is no longer known, and it gets another.
-        list.register(&mut place, &new_waker);
+        // Its key is no longer known, and it gets another.
+        list.register(&mut key, &new_waker);
         list.wake_all();
         assert_eq!(new.0.load(Ordering::SeqCst), 2);
     }
@@ -127,7 +127,7 @@ mod tests {
         list.deregister(&mut leaving);
         assert_eq!(list.lock().wakers.len(), 1);
         list.wake_all();
-        // Woken already: there is nothing to leave, and nobody else's place is touched.
+        // Woken already: there is nothing to leave, and nobody else's key is touched.
         let mut other = None;
         list.register(&mut other, &left_waker);
         list.deregister(&mut staying);
@@ -140,9 +140,9 @@ mod tests {
 
     impl Wake for Reenter {
         fn wake(self: Arc<Self>) {
-            let mut place = None;
-            self.0.register(&mut place, Waker::noop());
-            self.0.deregister(&mut place);
+            let mut key = None;
+            self.0.register(&mut key, Waker::noop());
+            self.0.deregister(&mut key);
         }
     }
 
@@ -155,7 +155,7 @@ mod tests {
     }
 
     /// A waker that owns its task, whose drop leaves the list.
-    struct Owner(Arc<WakerList>, Mutex<Option<Place>>);
+    struct Owner(Arc<WakerList>, Mutex<Option<WakerKey>>);
 
     impl Wake for Owner {
         fn wake(self: Arc<Self>) {}
@@ -163,22 +163,22 @@ mod tests {
 
     impl Drop for Owner {
         fn drop(&mut self) {
-            let place = self.1.get_mut().unwrap_or_else(PoisonError::into_inner);
-            self.0.deregister(place);
+            let key = self.1.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.0.deregister(key);
         }
     }
 
     #[test]
     fn a_waker_may_drop_a_task_that_leaves_the_list() {
         let list = Arc::new(WakerList::default());
-        let mut places = [None, None];
-        for place in &mut places {
+        let mut keys = [None, None];
+        for key in &mut keys {
             let mut owned = None;
             list.register(&mut owned, Waker::noop());
             let owner = Arc::new(Owner(list.clone(), Mutex::new(owned)));
-            list.register(place, &owner.into());
+            list.register(key, &owner.into());
         }
-        let [mut replaced, mut left] = places;
+        let [mut replaced, mut left] = keys;
         list.register(&mut replaced, Waker::noop());
         list.deregister(&mut left);
         assert_eq!(list.lock().wakers.len(), 1, "the one that was registered last");
@@ -186,16 +186,16 @@ mod tests {
 
     #[test]
     fn a_crowd_comes_and_goes_in_any_order() {
-        let (list, mut places) = (WakerList::default(), [const { None }; 100]);
+        let (list, mut keys) = (WakerList::default(), [const { None }; 100]);
         for round in 0..3 {
-            places.iter_mut().for_each(|place| list.register(place, Waker::noop()));
+            keys.iter_mut().for_each(|key| list.register(key, Waker::noop()));
             assert_eq!(list.lock().wakers.len(), 100);
-            places.iter_mut().step_by(round + 2).for_each(|place| list.deregister(place));
-            places.iter_mut().rev().for_each(|place| list.register(place, Waker::noop()));
+            keys.iter_mut().step_by(round + 2).for_each(|key| list.deregister(key));
+            keys.iter_mut().rev().for_each(|key| list.register(key, Waker::noop()));
             assert_eq!(list.lock().wakers.len(), 100);
         }
         list.wake_all();
-        places.iter_mut().for_each(|place| list.deregister(place));
+        keys.iter_mut().for_each(|key| list.deregister(key));
         assert!(list.lock().wakers.is_empty());
     }
 
@@ -252,14 +252,14 @@ mod models {
                 changing.0.wake_all();
             });
             let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
-            let (mut place, waker) = (None, woken.clone().into());
+            let (mut key, waker) = (None, woken.clone().into());
             let look = || list.1.load(Order::Acquire) == 1;
             let early = has(Fault::LookFirst).then(look);
-            list.0.register(&mut place, &waker);
+            list.0.register(&mut key, &waker);
             let seen = early.unwrap_or_else(look);
             changed.join().unwrap();
             assert!(seen || woken.0.load(Ordering::Acquire));
-            list.0.deregister(&mut place);
+            list.0.deregister(&mut key);
         }
     }
 }

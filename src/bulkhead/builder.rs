@@ -1,11 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Bulkhead, inner::Inner, queue::Queue};
+use super::{Bulkhead, inner::BulkheadInner, queue::PermitQueue};
 use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
-    event::{Observer, Pattern, Tell},
-    hold::Shared,
+    event::{EventEmitter, Observer, Pattern},
+    hold::StripedArc,
     name::Name,
 };
 
@@ -71,7 +71,7 @@ impl BulkheadBuilder {
         self
     }
 
-    /// Another clock, for the times in events. Waiting stays with tokio's timers.
+    /// Another clock, for the times in events. Waiter stays with tokio's timers.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.time = TimeSource::custom(clock);
         self
@@ -88,11 +88,11 @@ impl BulkheadBuilder {
         if self.max_queue == Some(0) && !self.max_wait.is_zero() {
             return Err(ConfigError::new("max_queue", "is zero, but max_wait lets calls wait: nobody could"));
         }
-        Ok(Bulkhead(Shared::new(Inner {
-            queue: Queue::new(self.max_concurrent),
+        Ok(Bulkhead(StripedArc::new(BulkheadInner {
+            queue: PermitQueue::new(self.max_concurrent),
             max_wait: self.max_wait,
             max_queue: self.max_queue.unwrap_or(self.max_concurrent),
-            tell: Tell::new(Pattern::Bulkhead, self.name, self.observer),
+            events: EventEmitter::new(Pattern::Bulkhead, self.name, self.observer),
             time: self.time,
         })))
     }

@@ -4,12 +4,12 @@ use std::future::Future;
 
 use tower_service::Service;
 
-use super::inner::{Acquire, Inner, Permitted};
+use super::inner::{BulkheadInner, CallPermit, WaitForPermit};
 use crate::{
     error::Rejection,
-    guarded::{Deferred, Guarded},
-    hold::Hold,
-    lent::{Bare, Owned, response_future},
+    guarded::{Guarded, Queued},
+    hold::StripedRef,
+    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {
@@ -17,7 +17,7 @@ response_future! {
     ///
     /// The permit comes home when the call ends or when the future is dropped, whichever is first.
     pub struct ResponseFuture<F> =
-        Owned<Option<Hold<Inner>>, Guarded<Bare<F>, Permitted>>;
+        WithShared<Option<StripedRef<BulkheadInner>>, Guarded<Leaf<F>, CallPermit>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
@@ -26,6 +26,6 @@ response_future! {
     ///
     /// Dropping it while it waits leaves the queue; the request was never sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] =
-        Owned<Option<Hold<Inner>>, Deferred<Bare<S>, Req, Acquire<Hold<Inner>>, Bare<S::Future>, Permitted>>;
+        WithShared<Option<StripedRef<BulkheadInner>>, Queued<Leaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, Leaf<S::Future>, CallPermit>>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

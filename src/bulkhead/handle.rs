@@ -3,13 +3,13 @@ use std::{fmt, future::Future, time::Duration};
 use super::{
     BulkheadBuilder, BulkheadLayer,
     builder::check_limit,
-    inner::{Acquire, Inner, Permitted},
+    inner::{BulkheadInner, CallPermit, WaitForPermit},
 };
 use crate::{
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
-    guarded::Held,
-    hold::{Hold, Shared},
+    guarded::CancelOnDrop,
+    hold::{StripedArc, StripedRef},
     name::Name,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones count together.
 #[derive(Clone)]
-pub struct Bulkhead(pub(crate) Shared<Inner>);
+pub struct Bulkhead(pub(crate) StripedArc<BulkheadInner>);
 
 impl Bulkhead {
     /// A bulkhead with the defaults of [`BulkheadBuilder`], to be changed.
@@ -46,7 +46,7 @@ impl Bulkhead {
 
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.0.tell.name()
+        self.0.events.name()
     }
 
     /// The layer that lets at most N calls at once through to a service; it refuses the rest.
@@ -65,7 +65,7 @@ impl Bulkhead {
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;
         match inner.admit() {
-            Some(permitted) => Ok(Permit { held: Held::new(inner, permitted) }),
+            Some(permitted) => Ok(Permit { held: CancelOnDrop::new(inner, permitted) }),
             None => Err(inner.full()),
         }
     }
@@ -77,7 +77,7 @@ impl Bulkhead {
     /// As [`try_acquire`](Self::try_acquire).
     pub fn try_acquire_owned(&self) -> Result<OwnedPermit, Rejection> {
         match self.0.admit() {
-            Some(permitted) => Ok(OwnedPermit { held: Held::new(self.0.hold(), permitted) }),
+            Some(permitted) => Ok(OwnedPermit { held: CancelOnDrop::new(self.0.acquire_ref(), permitted) }),
             None => Err(self.0.full()),
         }
     }
@@ -98,11 +98,11 @@ impl Bulkhead {
         Ok(Permit { held: self.admit().await? })
     }
 
-    async fn admit(&self) -> Result<Held<&Inner, Permitted>, Rejection> {
+    async fn admit(&self) -> Result<CancelOnDrop<&BulkheadInner, CallPermit>, Rejection> {
         let inner = &*self.0;
         match inner.admit() {
-            Some(permitted) => Ok(Held::new(inner, permitted)),
-            None if inner.may_wait() => Ok(Held::new(inner, Acquire::new(inner).await?)),
+            Some(permitted) => Ok(CancelOnDrop::new(inner, permitted)),
+            None if inner.may_wait() => Ok(CancelOnDrop::new(inner, WaitForPermit::new(inner).await?)),
             None => Err(inner.full()),
         }
     }
@@ -135,7 +135,7 @@ impl Bulkhead {
     {
         let held = self.admit().await?;
         let result = future.await;
-        held.end(result.as_ref());
+        held.complete(result.as_ref());
         result
     }
 
@@ -190,13 +190,13 @@ pub struct BulkheadSnapshot {
 #[derive(Debug)]
 #[must_use = "dropping the permit gives it back"]
 pub struct Permit<'a> {
-    held: Held<&'a Inner, Permitted>,
+    held: CancelOnDrop<&'a BulkheadInner, CallPermit>,
 }
 
 impl Drop for Permit<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        end(&mut self.held);
+        end_of_permit(&mut self.held);
     }
 }
 
@@ -204,19 +204,19 @@ impl Drop for Permit<'_> {
 #[derive(Debug)]
 #[must_use = "dropping the permit gives it back"]
 pub struct OwnedPermit {
-    held: Held<Hold<Inner>, Permitted>,
+    held: CancelOnDrop<StripedRef<BulkheadInner>, CallPermit>,
 }
 
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
-        end(&mut self.held);
+        end_of_permit(&mut self.held);
     }
 }
 
 /// A guard that is dropped in the course of things is the end of its call; one that a panic drops was cancelled, which
-/// is what `Held` says when it is dropped itself.
+/// is what `CancelOnDrop` says when it is dropped itself.
 #[inline(always)]
-fn end<H: std::ops::Deref<Target = Inner>>(held: &mut Held<H, Permitted>) {
+fn end_of_permit<H: std::ops::Deref<Target = BulkheadInner>>(held: &mut CancelOnDrop<H, CallPermit>) {
     if !std::thread::panicking() {
         held.with(|inner, permitted| permitted.finish(inner, Verdict::Success));
     }

@@ -11,35 +11,35 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::queue::{Queue, Waiting};
+use super::queue::{PermitQueue, Waiter};
 use crate::{
     classify::{Classify, ResultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
-    event::{EventKind, Tell},
-    guarded::{Entry, Guard, Held, Ticket, tell_admitted},
-    hold::Hold,
+    event::{EventEmitter, EventKind},
+    guarded::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
+    hold::StripedRef,
 };
 
 #[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) queue: Queue,
+pub(crate) struct BulkheadInner {
+    pub(crate) queue: PermitQueue,
     pub(crate) max_wait: Duration,
     pub(crate) max_queue: u32,
-    pub(crate) tell: Tell,
+    pub(crate) events: EventEmitter,
     pub(crate) time: TimeSource,
 }
 
-impl Inner {
+impl BulkheadInner {
     /// The refusal of a call that found all permits out and no place to wait.
     #[inline(never)]
     pub(crate) fn full(&self) -> Rejection {
-        self.tell.reject(|name| Rejection::bulkhead_full(name, self.queue.permits().limit()))
+        self.events.reject(|name| Rejection::bulkhead_full(name, self.queue.permits().limit()))
     }
 
     /// Lets a call in that finds a permit.
     #[inline(always)]
-    pub(crate) fn admit(&self) -> Option<Permitted> {
+    pub(crate) fn admit(&self) -> Option<CallPermit> {
         self.queue.try_acquire().then(|| self.begin())
     }
 
@@ -48,18 +48,18 @@ impl Inner {
     pub(crate) fn enter<H: Deref<Target = Self> + Clone>(
         &self,
         holder: impl FnOnce() -> H,
-    ) -> Entry<Permitted, Acquire<H>> {
+    ) -> Acquisition<CallPermit, WaitForPermit<H>> {
         match self.admit() {
-            Some(permitted) => Entry::Now(Some(permitted)),
-            None if self.may_wait() => Entry::Later(Acquire::new(holder())),
-            None => Entry::Never(self.full()),
+            Some(permitted) => Acquisition::Admitted(Some(permitted)),
+            None if self.may_wait() => Acquisition::Queued(WaitForPermit::new(holder())),
+            None => Acquisition::Rejected(self.full()),
         }
     }
 
     /// A call begins with a permit that was taken for it. If the observer panics, the permit comes home.
     #[inline(always)]
-    pub(crate) fn begin(&self) -> Permitted {
-        if self.tell.is_on() { tell_admitted(&self.tell, self, Permitted) } else { Permitted }
+    pub(crate) fn begin(&self) -> CallPermit {
+        if self.events.has_observer() { emit_admitted(&self.events, self, CallPermit) } else { CallPermit }
     }
 
     /// Whether a call that finds no free permit may wait for one.
@@ -70,60 +70,60 @@ impl Inner {
 
 /// A permit that no call uses yet.
 #[derive(Debug)]
-pub(crate) struct Vacant;
+pub(crate) struct UnusedPermit;
 
-impl Ticket<Inner> for Vacant {
-    fn cancel(self, inner: &Inner) {
+impl InFlight<BulkheadInner> for UnusedPermit {
+    fn cancel(self, inner: &BulkheadInner) {
         inner.queue.release();
     }
 }
 
 /// A call's permit.
 #[derive(Debug)]
-pub(crate) struct Permitted;
+pub(crate) struct CallPermit;
 
-impl Permitted {
+impl CallPermit {
     /// The call ended: the permit comes home now, however long the future's value is kept.
     #[inline(always)]
-    pub(super) fn finish(self, inner: &Inner, verdict: Verdict) {
+    pub(super) fn finish(self, inner: &BulkheadInner, verdict: Verdict) {
         inner.queue.release();
-        inner.tell.event(|| EventKind::Completed { verdict, elapsed: None });
+        inner.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }
 
 /// What a call is lent.
-pub(crate) trait Bounding {
+pub(crate) trait HasBulkhead {
     /// `None` when the bulkhead was left out of the stack, or the call was refused.
-    fn bulkhead(&self) -> Option<&Inner>;
+    fn bulkhead(&self) -> Option<&BulkheadInner>;
 }
 
-impl Bounding for Inner {
+impl HasBulkhead for BulkheadInner {
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&Inner> {
+    fn bulkhead(&self) -> Option<&BulkheadInner> {
         Some(self)
     }
 }
 
-impl Bounding for Option<Hold<Inner>> {
+impl HasBulkhead for Option<StripedRef<BulkheadInner>> {
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&Inner> {
+    fn bulkhead(&self) -> Option<&BulkheadInner> {
         self.as_deref()
     }
 }
 
-impl<P: Bounding> Ticket<P> for Permitted {
-    fn cancel(self, parts: &P) {
-        if let Some(inner) = parts.bulkhead() {
+impl<P: HasBulkhead> InFlight<P> for CallPermit {
+    fn cancel(self, shared: &P) {
+        if let Some(inner) = shared.bulkhead() {
             inner.queue.release();
-            inner.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+            inner.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }
 
-impl<P: Bounding, T, E> Guard<P, T, E> for Permitted {
+impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     #[inline(always)]
-    fn end(self, parts: &P, result: Result<&T, &E>) {
-        if let Some(inner) = parts.bulkhead() {
+    fn complete(self, shared: &P, result: Result<&T, &E>) {
+        if let Some(inner) = shared.bulkhead() {
             self.finish(inner, ResultClassifier.classify(result));
         }
     }
@@ -133,32 +133,32 @@ pin_project! {
     /// Waits for a permit, for as long and in as long a queue as the bulkhead allows.
     ///
     /// Cancel-safe: dropping it leaves the queue, and a permit that was just handed to it goes to the next.
-    pub(crate) struct Acquire<H>
+    pub(crate) struct WaitForPermit<H>
     where
-        H: Deref<Target = Inner>,
+        H: Deref<Target = BulkheadInner>,
     {
-        waiting: Waiting<H>,
+        waiting: Waiter<H>,
         #[pin]
         sleep: Sleep,
         started: Nanos,
-        cancelled: Cancelled<H>,
+        cancelled: CancelledOnDrop<H>,
     }
 }
 
-impl<H: Deref<Target = Inner> + Clone> Acquire<H> {
+impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
     pub(crate) fn new(holder: H) -> Self {
         Self {
-            waiting: Waiting::new(holder.clone(), holder.max_queue),
+            waiting: Waiter::new(holder.clone(), holder.max_queue),
             sleep: tokio::time::sleep(holder.max_wait),
             started: holder.time.now(),
-            cancelled: Cancelled(Some(holder)),
+            cancelled: CancelledOnDrop(Some(holder)),
         }
     }
 }
 
-impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
+impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
     /// To be used up at once: nothing gives a permit back that is dropped.
-    type Output = Result<Permitted, Rejection>;
+    type Output = Result<CallPermit, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -168,7 +168,7 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
             Poll::Pending => {
                 ready!(this.sleep.poll(cx));
                 let holder = this.cancelled.disarm();
-                let rejection = holder.tell.reject(|name| Rejection::queue_timeout(name, holder.max_wait));
+                let rejection = holder.events.reject(|name| Rejection::queue_timeout(name, holder.max_wait));
                 return Poll::Ready(Err(rejection));
             }
         };
@@ -176,29 +176,29 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Acquire<H> {
         if !granted {
             return Poll::Ready(Err(holder.full()));
         }
-        let held = Held::new(holder, Vacant);
+        let held = CancelOnDrop::new(holder, UnusedPermit);
         if let Some((inner, _)) = held.get() {
             let waited = inner.time.now().saturating_since(*this.started);
-            inner.tell.event(|| EventKind::PermitAwaited { waited });
+            inner.events.emit(|| EventKind::PermitAwaited { waited });
         }
-        let (holder, Vacant) = held.release();
+        let (holder, UnusedPermit) = held.release();
         Poll::Ready(Ok(holder.begin()))
     }
 }
 
 /// Says that the call was cancelled if it is dropped while it waits.
-struct Cancelled<H: Deref<Target = Inner>>(Option<H>);
+struct CancelledOnDrop<H: Deref<Target = BulkheadInner>>(Option<H>);
 
-impl<H: Deref<Target = Inner>> Cancelled<H> {
+impl<H: Deref<Target = BulkheadInner>> CancelledOnDrop<H> {
     fn disarm(&mut self) -> H {
         self.0.take().expect("polled after it ended")
     }
 }
 
-impl<H: Deref<Target = Inner>> Drop for Cancelled<H> {
+impl<H: Deref<Target = BulkheadInner>> Drop for CancelledOnDrop<H> {
     fn drop(&mut self) {
         if let Some(holder) = self.0.take() {
-            holder.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
+            holder.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
         }
     }
 }

@@ -84,4 +84,4 @@ pub use handle::{Bulkhead, BulkheadSnapshot, OwnedPermit, Permit};
 pub use layer::BulkheadLayer;
 pub use service::BulkheadService;
 
-pub(crate) use inner::{Acquire, Bounding, Inner, Permitted};
+pub(crate) use inner::{BulkheadInner, CallPermit, HasBulkhead, WaitForPermit};

@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::inner::Inner;
+use super::inner::BulkheadInner;
 use crate::state::{
     permits::{Full, Permits},
     sync::Mutex,
@@ -25,32 +25,32 @@ use crate::state::{
 /// those who wait changes only under the lock. So a release either finds nobody waiting, and whoever comes later sees
 /// the free permit; or it finds somebody, takes the lock, and by then the waiter's entry is in the queue.
 #[derive(Debug)]
-pub(crate) struct Queue {
+pub(crate) struct PermitQueue {
     permits: Permits,
-    waiters: Mutex<Waiters>,
+    waiters: Mutex<WaitList>,
 }
 
 #[derive(Debug, Default)]
-struct Waiters {
+struct WaitList {
     next: u64,
     /// In order of arrival. As many as the permit word says are waiting.
-    queue: VecDeque<Entry>,
-    /// Waiters that were handed a permit and have not been polled since.
+    queue: VecDeque<QueueEntry>,
+    /// WaitList that were handed a permit and have not been polled since.
     granted: Vec<u64>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueueEntry {
     id: u64,
     waker: Waker,
 }
 
-impl Queue {
+impl PermitQueue {
     pub(crate) fn new(limit: u32) -> Self {
         Self { permits: Permits::new(limit), waiters: Mutex::default() }
     }
 
-    fn lock(&self) -> impl DerefMut<Target = Waiters> {
+    fn lock(&self) -> impl DerefMut<Target = WaitList> {
         // Nothing panics while it is held.
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,9 +113,9 @@ impl Queue {
     }
 }
 
-impl Waiters {
+impl WaitList {
     fn grant_first(&mut self) -> Option<Waker> {
-        let Entry { id, waker } = self.queue.pop_front()?;
+        let QueueEntry { id, waker } = self.queue.pop_front()?;
         self.granted.push(id);
         Some(waker)
     }
@@ -128,21 +128,21 @@ impl Waiters {
 
 /// A place in the queue. `H` is how it holds on to the bulkhead. Dropping it leaves the queue.
 #[derive(Debug)]
-pub(crate) struct Waiting<H: Deref<Target = Inner>> {
+pub(crate) struct Waiter<H: Deref<Target = BulkheadInner>> {
     holder: H,
     max_waiting: u32,
     /// Nobody yet, until the first poll.
     id: Option<u64>,
 }
 
-impl<H: Deref<Target = Inner>> Waiting<H> {
+impl<H: Deref<Target = BulkheadInner>> Waiter<H> {
     /// Joins the queue at the first poll, if fewer than `max_waiting` are in it then.
     pub(crate) fn new(holder: H, max_waiting: u32) -> Self {
         Self { holder, max_waiting, id: None }
     }
 }
 
-impl<H: Deref<Target = Inner> + Unpin> Future for Waiting<H> {
+impl<H: Deref<Target = BulkheadInner> + Unpin> Future for Waiter<H> {
     /// A permit, which is the caller's to release.
     type Output = Result<(), Full>;
 
@@ -156,7 +156,7 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Waiting<H> {
             }
             let id = waiters.next;
             waiters.next += 1;
-            waiters.queue.push_back(Entry { id, waker: cx.waker().clone() });
+            waiters.queue.push_back(QueueEntry { id, waker: cx.waker().clone() });
             this.id = Some(id);
             return Poll::Pending;
         };
@@ -171,7 +171,7 @@ impl<H: Deref<Target = Inner> + Unpin> Future for Waiting<H> {
     }
 }
 
-impl<H: Deref<Target = Inner>> Drop for Waiting<H> {
+impl<H: Deref<Target = BulkheadInner>> Drop for Waiter<H> {
     fn drop(&mut self) {
         if let Some(id) = self.id.take() {
             self.holder.queue.leave(id);
@@ -188,7 +188,7 @@ mod models {
     use super::*;
     use crate::{
         clock::TimeSource,
-        event::{Pattern, Tell},
+        event::{EventEmitter, Pattern},
         state::models::model,
     };
 
@@ -212,19 +212,19 @@ mod models {
     }
 
     /// All of `limit` permits are out.
-    fn taken(limit: u32) -> Arc<Inner> {
-        let inner = Inner {
-            queue: Queue::new(limit),
+    fn taken(limit: u32) -> Arc<BulkheadInner> {
+        let inner = BulkheadInner {
+            queue: PermitQueue::new(limit),
             max_wait: Duration::MAX,
             max_queue: u32::MAX,
-            tell: Tell::new(Pattern::Bulkhead, "k".into(), None),
+            events: EventEmitter::new(Pattern::Bulkhead, "k".into(), None),
             time: TimeSource::default(),
         };
         (0..limit).for_each(|_| assert!(inner.queue.try_acquire()));
         Arc::new(inner)
     }
 
-    fn poll(waiting: &mut Waiting<Arc<Inner>>, waker: &Waker) -> bool {
+    fn poll(waiting: &mut Waiter<Arc<BulkheadInner>>, waker: &Waker) -> bool {
         Pin::new(waiting).poll(&mut Context::from_waker(waker)).is_ready()
     }
 
@@ -235,7 +235,7 @@ mod models {
             let releasing = Arc::clone(&inner);
             let released = thread::spawn(move || releasing.queue.release());
             let (woken, waker) = Woken::waker();
-            let mut waiting = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let mut waiting = Waiter::new(Arc::clone(&inner), u32::MAX);
             let at_once = poll(&mut waiting, &waker);
             released.join().unwrap();
             assert!(at_once || (woken.is() && poll(&mut waiting, &waker)));
@@ -249,8 +249,8 @@ mod models {
             let inner = taken(1);
             let (_, waker) = Woken::waker();
             let (woken, next_waker) = Woken::waker();
-            let mut first = Waiting::new(Arc::clone(&inner), u32::MAX);
-            let mut next = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let mut first = Waiter::new(Arc::clone(&inner), u32::MAX);
+            let mut next = Waiter::new(Arc::clone(&inner), u32::MAX);
             assert!(!poll(&mut first, &waker));
             let releasing = Arc::clone(&inner);
             let released = thread::spawn(move || releasing.queue.release());
@@ -270,7 +270,7 @@ mod models {
             let raised = thread::spawn(move || raising.queue.set_limit(2));
             let released = thread::spawn(move || releasing.queue.release());
             let (woken, waker) = Woken::waker();
-            let mut waiting = Waiting::new(Arc::clone(&inner), u32::MAX);
+            let mut waiting = Waiter::new(Arc::clone(&inner), u32::MAX);
             let at_once = poll(&mut waiting, &waker);
             raised.join().unwrap();
             released.join().unwrap();

@@ -12,20 +12,20 @@ use tower_service::Service;
 use super::{
     Bulkhead,
     future::{ResponseFuture, WaitFuture},
-    inner::{Inner, Permitted, Vacant},
-    queue::Waiting,
+    inner::{BulkheadInner, CallPermit, UnusedPermit},
+    queue::Waiter,
 };
 use crate::{
     error::FromRejection,
-    guarded::{Deferred, Entry, Guarded, Held},
-    hold::Hold,
-    lent::{Bare, Owned},
+    guarded::{Acquisition, CancelOnDrop, Guarded, Queued},
+    hold::StripedRef,
+    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject, Wait},
 };
 
 /// Service made by [`BulkheadLayer`](super::BulkheadLayer).
 pub struct BulkheadService<S, M = Reject> {
-    inner: Bare<S>,
+    inner: Leaf<S>,
     bulkhead: Bulkhead,
     reserved: Reserved,
     mode: PhantomData<fn() -> M>,
@@ -34,8 +34,8 @@ pub struct BulkheadService<S, M = Reject> {
 /// What `poll_ready` has taken for the call to come, in backpressure mode.
 enum Reserved {
     Nothing,
-    Place(Waiting<Hold<Inner>>),
-    Permit(Held<Hold<Inner>, Vacant>),
+    Place(Waiter<StripedRef<BulkheadInner>>),
+    Permit(CancelOnDrop<StripedRef<BulkheadInner>, UnusedPermit>),
 }
 
 impl<S> BulkheadService<S> {
@@ -47,7 +47,7 @@ impl<S> BulkheadService<S> {
 
 impl<S, M> BulkheadService<S, M> {
     pub(super) fn with(inner: S, bulkhead: &Bulkhead) -> Self {
-        Self { inner: Bare::new(inner), bulkhead: bulkhead.clone(), reserved: Reserved::Nothing, mode: PhantomData }
+        Self { inner: Leaf::new(inner), bulkhead: bulkhead.clone(), reserved: Reserved::Nothing, mode: PhantomData }
     }
 
     /// The bulkhead.
@@ -102,8 +102,8 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match self.bulkhead.0.admit() {
-            Some(permitted) => self.permitted(self.bulkhead.0.hold(), permitted, request),
-            None => ResponseFuture::new(Owned::new(None, Guarded::refused(self.bulkhead.0.full()))),
+            Some(permitted) => self.permitted(self.bulkhead.0.acquire_ref(), permitted, request),
+            None => ResponseFuture::new(WithShared::new(None, Guarded::rejected(self.bulkhead.0.full()))),
         }
     }
 }
@@ -111,14 +111,19 @@ where
 impl<S, M> BulkheadService<S, M> {
     /// Makes the call that was let in; `hold` is the share of the handle that its future keeps.
     #[inline(always)]
-    fn permitted<Req>(&mut self, hold: Hold<Inner>, permitted: Permitted, request: Req) -> ResponseFuture<S::Future>
+    fn permitted<Req>(
+        &mut self,
+        hold: StripedRef<BulkheadInner>,
+        permitted: CallPermit,
+        request: Req,
+    ) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
     {
-        let parts = Some(hold);
-        let held = Held::new(&parts, permitted);
-        let call = Guarded::begun(Bare::new(self.inner.inner.call(request)), Some(held));
-        ResponseFuture::new(Owned::new(parts, call))
+        let shared = Some(hold);
+        let held = CancelOnDrop::new(&shared, permitted);
+        let call = Guarded::started(Leaf::new(self.inner.inner.call(request)), Some(held));
+        ResponseFuture::new(WithShared::new(shared, call))
     }
 }
 
@@ -144,7 +149,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match mem::replace(&mut self.reserved, Reserved::Nothing) {
             Reserved::Permit(held) => {
-                let (hold, Vacant) = held.release();
+                let (hold, UnusedPermit) = held.release();
                 let permitted = hold.begin();
                 self.permitted(hold, permitted, request)
             }
@@ -159,11 +164,11 @@ impl<S> BulkheadService<S, Backpressure> {
             self.reserved = match &mut self.reserved {
                 Reserved::Permit(_) => return Poll::Ready(()),
                 Reserved::Nothing if self.bulkhead.0.queue.try_acquire() => {
-                    Reserved::Permit(Held::new(self.bulkhead.0.hold(), Vacant))
+                    Reserved::Permit(CancelOnDrop::new(self.bulkhead.0.acquire_ref(), UnusedPermit))
                 }
-                Reserved::Nothing => Reserved::Place(Waiting::new(self.bulkhead.0.hold(), u32::MAX)),
+                Reserved::Nothing => Reserved::Place(Waiter::new(self.bulkhead.0.acquire_ref(), u32::MAX)),
                 Reserved::Place(waiting) => match ready!(Pin::new(waiting).poll(cx)) {
-                    Ok(()) => Reserved::Permit(Held::new(self.bulkhead.0.hold(), Vacant)),
+                    Ok(()) => Reserved::Permit(CancelOnDrop::new(self.bulkhead.0.acquire_ref(), UnusedPermit)),
                     // Four billion wait already: look again when somebody has left.
                     Err(_) => Reserved::Nothing,
                 },
@@ -188,9 +193,9 @@ where
     // As in the refusing mode when a permit is free; the service is cloned only by a call that waits.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.bulkhead.0.enter(|| self.bulkhead.0.hold());
-        let parts = (!matches!(entry, Entry::Never(_))).then(|| self.bulkhead.0.hold());
-        let call = Deferred::enter(&parts, entry, &mut self.inner, request);
-        WaitFuture::new(Owned::new(parts, call))
+        let entry = self.bulkhead.0.enter(|| self.bulkhead.0.acquire_ref());
+        let shared = (!matches!(entry, Acquisition::Rejected(_))).then(|| self.bulkhead.0.acquire_ref());
+        let call = Queued::enter(&shared, entry, &mut self.inner, request);
+        WaitFuture::new(WithShared::new(shared, call))
     }
 }

@@ -2,13 +2,13 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     CircuitBreaker,
-    inner::{Inner, OpenTimes},
+    inner::{CircuitBreakerInner, OpenTimes},
 };
 use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
-    event::{Observer, Pattern, Tell},
-    hold::{Shared, stripes},
+    event::{EventEmitter, Observer, Pattern},
+    hold::{StripedArc, stripes},
     name::Name,
     random::Random,
     state::{
@@ -116,7 +116,7 @@ impl CircuitBreakerBuilder {
     }
 
     /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1. Counted in
-    /// parts per million. Judged with each failure, and in the count window also by the call that reaches `min_calls`.
+    /// shared per million. Judged with each failure, and in the count window also by the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
         self
@@ -293,7 +293,7 @@ impl CircuitBreakerBuilder {
             recovery: self.recovery,
             stripes: stripes(),
         });
-        CircuitBreaker(Shared::new(Inner {
+        CircuitBreaker(StripedArc::new(CircuitBreakerInner {
             circuit,
             open_times: self.open,
             slow_after: self.slow.map(|(limit, _)| limit),
@@ -301,7 +301,7 @@ impl CircuitBreakerBuilder {
             quiet: !watched && (self.time.is_none() || !judged),
             random: self.random,
             waiters: WakerList::default(),
-            tell: Tell::new(Pattern::CircuitBreaker, self.name, self.observer),
+            events: EventEmitter::new(Pattern::CircuitBreaker, self.name, self.observer),
             time: self.time_source,
         }))
     }

@@ -2,12 +2,12 @@
 
 use std::future::Future;
 
-use super::inner::{Admitted, Watched};
+use super::inner::{AdmittedCall, BreakerOwner};
 use crate::{
     classify::Classify,
     error::Rejection,
     guarded::Guarded,
-    lent::{Bare, Owned, response_future},
+    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {
@@ -16,6 +16,6 @@ response_future! {
     /// Dropping it before it ended cancels the call: that counts as nothing, unless the call was slow already, and
     /// gives a probe's place back.
     pub struct ResponseFuture<F, C> =
-        Owned<Watched<C>, Guarded<Bare<F>, Admitted>>;
+        WithShared<BreakerOwner<C>, Guarded<Leaf<F>, AdmittedCall>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>, C: Classify<T, E>] -> Result<T, E>;
 }

@@ -2,14 +2,14 @@ use std::{fmt, future::Future, time::Duration};
 
 use super::{
     CircuitBreakerBuilder, CircuitBreakerLayer,
-    inner::{Admitted, Inner},
+    inner::{AdmittedCall, CircuitBreakerInner},
 };
 use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
-    guarded::Held,
-    hold::Shared,
+    guarded::CancelOnDrop,
+    hold::StripedArc,
     name::Name,
     state::window::Counts,
 };
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share one circuit.
 #[derive(Clone)]
-pub struct CircuitBreaker(pub(crate) Shared<Inner>);
+pub struct CircuitBreaker(pub(crate) StripedArc<CircuitBreakerInner>);
 
 impl CircuitBreaker {
     /// A breaker with the defaults of [`CircuitBreakerBuilder`].
@@ -44,7 +44,7 @@ impl CircuitBreaker {
 
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.0.tell.name()
+        self.0.events.name()
     }
 
     /// The layer that breaks a service's circuit.
@@ -52,7 +52,7 @@ impl CircuitBreaker {
         CircuitBreakerLayer::new(self)
     }
 
-    /// Asks for admission. Tell the permit how the call went; dropping it cancels the call.
+    /// Asks for admission. EventEmitter the permit how the call went; dropping it cancels the call.
     ///
     /// Closed, it is one load. Open, one load and a reading of the clock.
     ///
@@ -62,7 +62,7 @@ impl CircuitBreaker {
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;
-        Ok(Permit { held: Held::new(inner, inner.admit()?) })
+        Ok(Permit { held: CancelOnDrop::new(inner, inner.admit()?) })
     }
 
     /// Runs `future` if the circuit lets it, and counts its result.
@@ -107,7 +107,7 @@ impl CircuitBreaker {
         E: FromRejection,
     {
         let inner = &*self.0;
-        let mut held = Held::new(inner, inner.admit()?);
+        let mut held = CancelOnDrop::new(inner, inner.admit()?);
         let result = future.await;
         held.with(|inner, call| call.finish(inner, classify.classify(result.as_ref())));
         result
@@ -158,7 +158,7 @@ impl CircuitBreaker {
             state: view.state,
             generation: view.generation,
             consecutive_failures: view.run,
-            reopened: view.flaps,
+            reopened: view.reopen_count,
             probes_in_flight: view.probes_in_flight,
             probes_succeeded: view.probes_succeeded,
             open_for: view.open_for,
@@ -244,14 +244,14 @@ impl From<Counts> for WindowSnapshot {
     }
 }
 
-/// Admission by a [`CircuitBreaker`]. Tell it how the call went.
+/// Admission by a [`CircuitBreaker`]. EventEmitter it how the call went.
 ///
 /// Dropped without a word, the call was cancelled, which counts as nothing unless it was slow already; dropped by a
 /// panic, it failed.
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {
-    held: Held<&'a Inner, Admitted>,
+    held: CancelOnDrop<&'a CircuitBreakerInner, AdmittedCall>,
 }
 
 impl Permit<'_> {

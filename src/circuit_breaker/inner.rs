@@ -6,10 +6,10 @@ use crate::{
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
-    event::{CircuitState, EventKind, Tell},
-    guarded::{Guard, Held, Ticket, tell_admitted},
-    hold::{Hold, thread_number},
-    lent::Owner,
+    event::{CircuitState, EventEmitter, EventKind},
+    guarded::{CancelOnDrop, Complete, InFlight, emit_admitted},
+    hold::{StripedRef, thread_number},
+    lent::HasShared,
     random::Random,
     state::{
         circuit::{self, Admission, Circuit, Outcome, Outlook},
@@ -23,7 +23,7 @@ use crate::{
 const UNTIMED: Nanos = Nanos::MAX;
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct CircuitBreakerInner {
     pub(crate) circuit: Circuit,
     pub(crate) open_times: OpenTimes,
     /// Calls that take longer are slow.
@@ -34,7 +34,7 @@ pub(crate) struct Inner {
     pub(crate) quiet: bool,
     pub(crate) random: Random,
     pub(crate) waiters: WakerList,
-    pub(crate) tell: Tell,
+    pub(crate) events: EventEmitter,
     pub(crate) time: TimeSource,
 }
 
@@ -48,15 +48,15 @@ pub(crate) struct OpenTimes {
 }
 
 impl OpenTimes {
-    /// `first * growth^flaps`, at most `max`; with jitter, uniform between half of that and all of it.
-    fn draw(&self, flaps: u32, random: &Random) -> Duration {
-        let grown = self.first.as_secs_f64() * self.growth.powi(flaps.min(64) as i32);
+    /// `first * growth^reopen_count`, at most `max`; with jitter, uniform between half of that and all of it.
+    fn draw(&self, reopen_count: u32, random: &Random) -> Duration {
+        let grown = self.first.as_secs_f64() * self.growth.powi(reopen_count.min(64) as i32);
         let full = Duration::try_from_secs_f64(grown).map_or(self.max, |grown| grown.min(self.max));
         if self.jitter { random.duration(full / 2..=full) } else { full }
     }
 }
 
-impl Inner {
+impl CircuitBreakerInner {
     pub(crate) fn now(&self) -> Nanos {
         self.time.now()
     }
@@ -65,7 +65,7 @@ impl Inner {
     #[cold]
     fn changed(&self, Transition { from, to, generation, cause }: Transition) {
         self.waiters.wake_all();
-        self.tell.event(|| EventKind::StateChanged { from, to, generation, cause });
+        self.events.emit(|| EventKind::StateChanged { from, to, generation, cause });
     }
 
     pub(crate) fn set(&self, to: CircuitState, open_for: Duration) {
@@ -83,66 +83,66 @@ impl Inner {
 
     /// Lets a call in, or refuses it.
     #[inline(always)]
-    pub(crate) fn admit(&self) -> Result<Admitted, Rejection> {
-        match self.take_place() {
+    pub(crate) fn admit(&self) -> Result<AdmittedCall, Rejection> {
+        match self.reserve() {
             Ok(place) => Ok(place.begin(self)),
             Err(refused) => Err(self.rejected(refused)),
         }
     }
 
     /// A place for a probe, if there is one and one is needed.
-    pub(crate) fn take_probe(&self) -> Option<Place> {
-        self.take_place().ok().filter(|place| place.is_probe())
+    pub(crate) fn take_probe(&self) -> Option<UnusedAdmission> {
+        self.reserve().ok().filter(|place| place.is_probe())
     }
 
     #[inline(always)]
-    fn take_place(&self) -> Result<Place, Refused> {
-        match self.circuit.admit_plainly() {
-            Some(ticket) => Ok(Place(ticket)),
-            None => self.take_place_otherwise(),
+    fn reserve(&self) -> Result<UnusedAdmission, NotAdmitted> {
+        match self.circuit.try_admit_fast() {
+            Some(ticket) => Ok(UnusedAdmission(ticket)),
+            None => self.reserve_slow(),
         }
     }
 
     #[inline(never)]
-    fn take_place_otherwise(&self) -> Result<Place, Refused> {
-        match self.circuit.refuses_for(|| self.now()) {
-            Ok(nanos) => Err(Refused(nanos)),
-            Err(now) => self.take_place_slowly(now),
+    fn reserve_slow(&self) -> Result<UnusedAdmission, NotAdmitted> {
+        match self.circuit.rejects_for(|| self.now()) {
+            Ok(nanos) => Err(NotAdmitted(nanos)),
+            Err(now) => self.reserve_cold(now),
         }
     }
 
     #[cold]
-    fn take_place_slowly(&self, now: Option<Nanos>) -> Result<Place, Refused> {
+    fn reserve_cold(&self, now: Option<Nanos>) -> Result<UnusedAdmission, NotAdmitted> {
         match self.circuit.admit(|| now.unwrap_or_else(|| self.now())) {
-            Admission::Admitted(ticket) => Ok(Place(ticket)),
+            Admission::Admitted(ticket) => Ok(UnusedAdmission(ticket)),
             Admission::Probe(ticket, transition) => {
                 if let Some(transition) = transition {
-                    self.guarding(Place(ticket), || self.changed(transition));
+                    self.guarding(UnusedAdmission(ticket), || self.changed(transition));
                 }
-                Ok(Place(ticket))
+                Ok(UnusedAdmission(ticket))
             }
-            Admission::Rejected { retry_after } => Err(Refused(retry_after.map_or(NEVER, nanos_of))),
+            Admission::Rejected { retry_after } => Err(NotAdmitted(retry_after.map_or(NEVER, nanos_of))),
         }
     }
 
     /// Tells an observer of what was just admitted: if it panics, the place is given back.
-    fn guarding(&self, place: Place, tell: impl FnOnce()) {
-        let held = Held::new(self, place);
+    fn guarding(&self, place: UnusedAdmission, tell: impl FnOnce()) {
+        let held = CancelOnDrop::new(self, place);
         tell();
         held.release();
     }
 
     /// A call begins that is observed, or measured.
     #[inline(never)]
-    fn begin(&self, ticket: circuit::Ticket) -> Admitted {
+    fn begin(&self, ticket: circuit::Admitted) -> AdmittedCall {
         let started = if self.slow_after.is_some() { self.now() } else { UNTIMED };
-        let admitted = Admitted { ticket, started };
-        if self.tell.is_on() { tell_admitted(&self.tell, self, admitted) } else { admitted }
+        let admitted = AdmittedCall { ticket, started };
+        if self.events.has_observer() { emit_admitted(&self.events, self, admitted) } else { admitted }
     }
 
-    fn finish(&self, ticket: circuit::Ticket, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
+    fn finish(&self, ticket: circuit::Admitted, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
-        let open_for = |flaps| self.open_times.draw(flaps, &self.random);
+        let open_for = |reopen_count| self.open_times.draw(reopen_count, &self.random);
         match self.circuit.finish(ticket, outcome, slow, thread_number, now, open_for) {
             Some(transition) => self.changed(transition),
             // Its place is free.
@@ -153,7 +153,7 @@ impl Inner {
 
     /// A call ended so.
     #[inline(never)]
-    fn end(&self, ticket: circuit::Ticket, started: Nanos, verdict: Verdict) {
+    fn end(&self, ticket: circuit::Admitted, started: Nanos, verdict: Verdict) {
         let outcome = match verdict {
             Verdict::Success => Outcome::Success,
             Verdict::Failure => Outcome::Failure,
@@ -162,23 +162,23 @@ impl Inner {
         };
         let (ended, elapsed, slow) = self.clock(started);
         self.finish(ticket, outcome, slow, ended);
-        self.tell.event(|| EventKind::Completed { verdict, elapsed });
+        self.events.emit(|| EventKind::Completed { verdict, elapsed });
     }
 
     /// A call was dropped before it ended.
     #[cold]
-    fn cancel(&self, ticket: circuit::Ticket, started: Nanos) {
+    fn cancel(&self, ticket: circuit::Admitted, started: Nanos) {
         if std::thread::panicking() {
             return self.end(ticket, started, Verdict::Failure);
         }
         let (ended, elapsed, slow) = self.clock(started);
         // A cancelled call says nothing, unless it had been slow already: or else a timeout outside of the breaker
         // could never trip it.
-        let outcome = if slow { Outcome::GivenUp } else { Outcome::Ignored };
+        let outcome = if slow { Outcome::CancelledSlow } else { Outcome::Ignored };
         if slow || ticket.is_probe() {
             self.finish(ticket, outcome, slow, ended);
         }
-        self.tell.event(|| EventKind::Cancelled { admitted: true, elapsed });
+        self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed });
     }
 
     /// The end of a call, its length, and whether that was slow, when slow calls are counted.
@@ -190,52 +190,52 @@ impl Inner {
     }
 
     #[inline(always)]
-    pub(crate) fn refuses(&self) -> bool {
-        self.circuit.admit_plainly().is_none() && self.refuses_otherwise()
+    pub(crate) fn rejects(&self) -> bool {
+        self.circuit.try_admit_fast().is_none() && self.rejects_slow()
     }
 
     #[inline(never)]
-    fn refuses_otherwise(&self) -> bool {
+    fn rejects_slow(&self) -> bool {
         matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
     }
 
     /// The refusal of a call that was not let as far as the circuit.
-    pub(crate) fn refuse(&self) -> Rejection {
-        self.rejected(Refused(self.circuit.time_left(|| self.now()).map_or(NEVER, nanos_of)))
+    pub(crate) fn reject(&self) -> Rejection {
+        self.rejected(NotAdmitted(self.circuit.time_left(|| self.now()).map_or(NEVER, nanos_of)))
     }
 
     #[inline(never)]
-    fn rejected(&self, Refused(nanos): Refused) -> Rejection {
+    fn rejected(&self, NotAdmitted(nanos): NotAdmitted) -> Rejection {
         let retry_after = if nanos == NEVER { None } else { Some(Duration::from_nanos(nanos)) };
-        self.tell.reject(|name| Rejection::circuit_open(name, retry_after))
+        self.events.reject(|name| Rejection::circuit_open(name, retry_after))
     }
 }
 
 /// A place that no call uses yet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place(circuit::Ticket);
+pub(crate) struct UnusedAdmission(circuit::Admitted);
 
-impl Place {
+impl UnusedAdmission {
     pub(crate) fn is_probe(self) -> bool {
         self.0.is_probe()
     }
 
     /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that it
     /// was given to another.
-    pub(crate) fn is_current(self, inner: &Inner) -> bool {
+    pub(crate) fn is_current(self, inner: &CircuitBreakerInner) -> bool {
         inner.circuit.is_current(self.0)
     }
 
     /// The call begins.
     #[inline(always)]
-    pub(crate) fn begin(self, inner: &Inner) -> Admitted {
-        if inner.watched { inner.begin(self.0) } else { Admitted { ticket: self.0, started: UNTIMED } }
+    pub(crate) fn begin(self, inner: &CircuitBreakerInner) -> AdmittedCall {
+        if inner.watched { inner.begin(self.0) } else { AdmittedCall { ticket: self.0, started: UNTIMED } }
     }
 }
 
-impl Ticket<Inner> for Place {
+impl InFlight<CircuitBreakerInner> for UnusedAdmission {
     /// A probe's place is free again.
-    fn cancel(self, inner: &Inner) {
+    fn cancel(self, inner: &CircuitBreakerInner) {
         if self.is_probe() {
             inner.finish(self.0, Outcome::Ignored, false, None);
         }
@@ -243,22 +243,22 @@ impl Ticket<Inner> for Place {
 }
 
 /// Not admitted; with the nanoseconds after which to ask again, or [`NEVER`].
-struct Refused(u64);
+struct NotAdmitted(u64);
 
 /// That is not known.
 const NEVER: u64 = u64::MAX;
 
 /// A call that was let in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Admitted {
-    ticket: circuit::Ticket,
+pub(crate) struct AdmittedCall {
+    ticket: circuit::Admitted,
     /// When it began, or [`UNTIMED`].
     started: Nanos,
 }
 
-impl Admitted {
+impl AdmittedCall {
     #[inline(always)]
-    pub(crate) fn finish(self, inner: &Inner, verdict: Verdict) {
+    pub(crate) fn finish(self, inner: &CircuitBreakerInner, verdict: Verdict) {
         // What nearly all calls come to.
         let changes_nothing =
             inner.quiet && verdict == Verdict::Success && inner.circuit.success_changes_nothing(self.ticket);
@@ -269,19 +269,19 @@ impl Admitted {
 }
 
 /// What a call is lent.
-pub(crate) trait Breaking {
+pub(crate) trait HasBreaker {
     type Classifier;
 
     /// `None` when the breaker was left out of the stack.
-    fn breaker(&self) -> Option<&Inner>;
+    fn breaker(&self) -> Option<&CircuitBreakerInner>;
 
     fn classifier(&self) -> &Self::Classifier;
 }
 
-impl Breaking for Inner {
+impl HasBreaker for CircuitBreakerInner {
     type Classifier = ();
 
-    fn breaker(&self) -> Option<&Inner> {
+    fn breaker(&self) -> Option<&CircuitBreakerInner> {
         Some(self)
     }
 
@@ -292,25 +292,25 @@ impl Breaking for Inner {
 
 /// What the future of a layer's call owns: `None` when the call was refused.
 #[derive(Debug)]
-pub(crate) struct Watched<C> {
-    pub(crate) hold: Option<Hold<Inner>>,
+pub(crate) struct BreakerOwner<C> {
+    pub(crate) hold: Option<StripedRef<CircuitBreakerInner>>,
     pub(crate) classify: C,
 }
 
-impl<C> Owner for Watched<C> {
-    type Parts = Self;
+impl<C> HasShared for BreakerOwner<C> {
+    type Shared = Self;
 
     #[inline(always)]
-    fn parts(&self) -> &Self {
+    fn shared(&self) -> &Self {
         self
     }
 }
 
-impl<C> Breaking for Watched<C> {
+impl<C> HasBreaker for BreakerOwner<C> {
     type Classifier = C;
 
     #[inline(always)]
-    fn breaker(&self) -> Option<&Inner> {
+    fn breaker(&self) -> Option<&CircuitBreakerInner> {
         self.hold.as_deref()
     }
 
@@ -320,23 +320,23 @@ impl<C> Breaking for Watched<C> {
     }
 }
 
-impl<P: Breaking> Ticket<P> for Admitted {
-    fn cancel(self, parts: &P) {
-        if let Some(inner) = parts.breaker() {
+impl<P: HasBreaker> InFlight<P> for AdmittedCall {
+    fn cancel(self, shared: &P) {
+        if let Some(inner) = shared.breaker() {
             inner.cancel(self.ticket, self.started);
         }
     }
 }
 
-impl<P, T, E> Guard<P, T, E> for Admitted
+impl<P, T, E> Complete<P, T, E> for AdmittedCall
 where
-    P: Breaking,
+    P: HasBreaker,
     P::Classifier: Classify<T, E>,
 {
     #[inline(always)]
-    fn end(self, parts: &P, result: Result<&T, &E>) {
-        if let Some(inner) = parts.breaker() {
-            self.finish(inner, parts.classifier().classify(result));
+    fn complete(self, shared: &P, result: Result<&T, &E>) {
+        if let Some(inner) = shared.breaker() {
+            self.finish(inner, shared.classifier().classify(result));
         }
     }
 }

@@ -82,7 +82,7 @@
 //!   that is ready and refuses fast attracts it. Between `poll_ready` and `call` the circuit may still trip; the call is
 //!   refused then, and `poll_ready` pending again. So is a call with a probe's place that was kept idle for longer than
 //!   `probe_timeout`, if another has it now. During a gradual recovery `poll_ready` is ready, and `call` may refuse.
-//!   Waiting needs tokio's timer: outside of a runtime with time enabled it panics.
+//!   WaitForChange needs tokio's timer: outside of a runtime with time enabled it panics.
 //!
 //! # Order
 //!
@@ -111,7 +111,7 @@ pub mod future;
 mod handle;
 mod inner;
 mod layer;
-mod readied;
+mod ready_state;
 mod service;
 
 pub use builder::CircuitBreakerBuilder;
@@ -121,5 +121,5 @@ pub use service::CircuitBreakerService;
 
 pub use crate::event::{Cause, CircuitState};
 
-pub(crate) use inner::{Admitted, Breaking, Inner};
-pub(crate) use readied::Readied;
+pub(crate) use inner::{AdmittedCall, CircuitBreakerInner, HasBreaker};
+pub(crate) use ready_state::ReadyState;

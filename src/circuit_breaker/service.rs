@@ -10,15 +10,15 @@ use tower_service::Service;
 use super::{
     CircuitBreaker,
     future::ResponseFuture,
-    inner::{Admitted, Inner, Watched},
-    readied::{Readied, is_current},
+    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner},
+    ready_state::{ReadyState, is_current},
 };
 use crate::{
     classify::{Classify, DefaultClassifier},
     error::{FromRejection, Rejection},
-    guarded::{Guarded, Held},
-    hold::Hold,
-    lent::{Bare, Owned},
+    guarded::{CancelOnDrop, Guarded},
+    hold::StripedRef,
+    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject},
 };
 
@@ -27,7 +27,7 @@ pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
     inner: S,
     breaker: CircuitBreaker,
     classify: C,
-    readied: Readied,
+    ready_state: ReadyState,
     mode: PhantomData<fn() -> M>,
 }
 
@@ -40,7 +40,7 @@ impl<S> CircuitBreakerService<S> {
 
 impl<S, C, M> CircuitBreakerService<S, C, M> {
     pub(super) fn with(inner: S, breaker: &CircuitBreaker, classify: C) -> Self {
-        Self { inner, breaker: breaker.clone(), classify, readied: Readied::Nothing, mode: PhantomData }
+        Self { inner, breaker: breaker.clone(), classify, ready_state: ReadyState::Nothing, mode: PhantomData }
     }
 
     /// The breaker.
@@ -80,19 +80,24 @@ impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreakerService<S, C, M> {
 impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     /// Makes the call that was let in; `hold` is the share of the handle that its future keeps.
     #[inline(always)]
-    fn admitted<Req>(&mut self, hold: Hold<Inner>, admitted: Admitted, request: Req) -> ResponseFuture<S::Future, C>
+    fn admitted<Req>(
+        &mut self,
+        hold: StripedRef<CircuitBreakerInner>,
+        admitted: AdmittedCall,
+        request: Req,
+    ) -> ResponseFuture<S::Future, C>
     where
         S: Service<Req>,
     {
-        let parts = Watched { hold: Some(hold), classify: self.classify.clone() };
-        let held = Held::new(&parts, admitted);
-        let call = Guarded::begun(Bare::new(self.inner.call(request)), Some(held));
-        ResponseFuture::new(Owned::new(parts, call))
+        let shared = BreakerOwner { hold: Some(hold), classify: self.classify.clone() };
+        let held = CancelOnDrop::new(&shared, admitted);
+        let call = Guarded::started(Leaf::new(self.inner.call(request)), Some(held));
+        ResponseFuture::new(WithShared::new(shared, call))
     }
 
-    fn refused<F>(&self, rejection: Rejection) -> ResponseFuture<F, C> {
-        let parts = Watched { hold: None, classify: self.classify.clone() };
-        ResponseFuture::new(Owned::new(parts, Guarded::refused(rejection)))
+    fn rejected<F>(&self, rejection: Rejection) -> ResponseFuture<F, C> {
+        let shared = BreakerOwner { hold: None, classify: self.classify.clone() };
+        ResponseFuture::new(WithShared::new(shared, Guarded::rejected(rejection)))
     }
 }
 
@@ -108,17 +113,17 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.readied.poll_rejecting(&self.breaker, cx, |cx| self.inner.poll_ready(cx))
+        self.ready_state.poll_rejecting(&self.breaker, cx, |cx| self.inner.poll_ready(cx))
     }
 
     // Closed and healthy: 2 RMWs on this thread's reference count, and of the circuit one load here, one in
     // `poll_ready` and two at the end; a time window adds one store to the thread's own line and one clock read, slow
-    // calls one more clock read. No allocation. Refused: no RMW.
+    // calls one more clock read. No allocation. NotAdmitted: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.readied.admit_rejecting(&self.breaker.0) {
-            Ok(admitted) => self.admitted(self.breaker.0.hold(), admitted, request),
-            Err(rejection) => self.refused(rejection),
+        match self.ready_state.admit_rejecting(&self.breaker.0) {
+            Ok(admitted) => self.admitted(self.breaker.0.acquire_ref(), admitted, request),
+            Err(rejection) => self.rejected(rejection),
         }
     }
 }
@@ -134,20 +139,20 @@ where
     type Future = ResponseFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if self.readied.poll_admitting(&self.breaker, cx).is_pending() {
+        if self.ready_state.poll_admitting(&self.breaker, cx).is_pending() {
             return Poll::Pending;
         }
         let inner = self.inner.poll_ready(cx);
         if !matches!(inner, Poll::Ready(Ok(()))) {
             // A probe's place is not kept while the service is not ready: others could use it.
-            self.readied = Readied::Nothing;
+            self.ready_state = ReadyState::Nothing;
         }
         inner
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admitted = match mem::replace(&mut self.readied, Readied::Nothing) {
-            Readied::Probe(held) if is_current(&held) => {
+        let admitted = match mem::replace(&mut self.ready_state, ReadyState::Nothing) {
+            ReadyState::Probe(held) if is_current(&held) => {
                 let (hold, place) = held.release();
                 let admitted = place.begin(&hold);
                 return self.admitted(hold, admitted, request);
@@ -155,8 +160,8 @@ where
             _ => self.breaker.0.admit(),
         };
         match admitted {
-            Ok(admitted) => self.admitted(self.breaker.0.hold(), admitted, request),
-            Err(rejection) => self.refused(rejection),
+            Ok(admitted) => self.admitted(self.breaker.0.acquire_ref(), admitted, request),
+            Err(rejection) => self.rejected(rejection),
         }
     }
 }

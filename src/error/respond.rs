@@ -120,8 +120,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let state = match self.refused.take() {
-            None => State::Calling { inner: self.inner.call(request) },
-            Some(rejection) => State::Refused { rejection: Some(rejection) },
+            None => RespondState::Calling { inner: self.inner.call(request) },
+            Some(rejection) => RespondState::Rejected { rejection: Some(rejection) },
         };
         RespondFuture { state, respond: self.respond.clone() }
     }
@@ -131,16 +131,16 @@ pin_project! {
     /// Future of [`Respond`].
     pub struct RespondFuture<Fut, F> {
         #[pin]
-        state: State<Fut>,
+        state: RespondState<Fut>,
         respond: F,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<Fut> {
+    #[project = RespondStateProj]
+    enum RespondState<Fut> {
         Calling { #[pin] inner: Fut },
-        Refused { rejection: Option<Rejection> },
+        Rejected { rejection: Option<Rejection> },
     }
 }
 
@@ -160,8 +160,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = match this.state.project() {
-            StateProj::Calling { inner } => ready!(inner.poll(cx)),
-            StateProj::Refused { rejection } => Err(Error::Rejected(rejection.take().expect("polled after it ended"))),
+            RespondStateProj::Calling { inner } => ready!(inner.poll(cx)),
+            RespondStateProj::Rejected { rejection } => {
+                Err(Error::Rejected(rejection.take().expect("polled after it ended")))
+            }
         };
         Poll::Ready(match result {
             Ok(response) => Ok(response),

@@ -27,10 +27,10 @@
 //! # let _: Arc<dyn Observer> = refusals;
 //! ```
 
+mod emitter;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod observer;
-mod tell;
 #[cfg(feature = "tracing")]
 mod tracing;
 
@@ -41,9 +41,9 @@ pub use self::metrics::MetricsObserver;
 pub use self::observer::Observer;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
-pub(crate) use tell::Tell;
+pub(crate) use emitter::EventEmitter;
 
-pub use crate::state::transition::{Cause, State as CircuitState};
+pub use crate::state::transition::{Cause, CircuitState};
 use crate::{classify::Verdict, error::Rejection, name::Name};
 
 /// The patterns of this crate.

@@ -11,9 +11,9 @@ use pin_project_lite::pin_project;
 
 use super::{
     Serve, When,
-    layer::{Call, Inner},
+    layer::{FallbackInner, ObservedCall},
 };
-use crate::hold::Hold;
+use crate::hold::StripedRef;
 
 pin_project! {
     /// A call, and what is served in the place of its result.
@@ -24,15 +24,15 @@ pin_project! {
         V: Serve<Req, T, E>,
     {
         #[pin]
-        state: State<F, V::Future>,
+        state: FallbackState<F, V::Future>,
         kept: Option<V::Kept>,
-        call: Call<Hold<Inner<V, W>>>,
+        call: ObservedCall<StripedRef<FallbackInner<V, W>>>,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<F, G> {
+    #[project = FallbackStateProj]
+    enum FallbackState<F, G> {
         Calling { #[pin] future: F },
         Serving { #[pin] future: G },
     }
@@ -42,8 +42,8 @@ impl<F, Req, T, E, V, W> ResponseFuture<F, Req, T, E, V, W>
 where
     V: Serve<Req, T, E>,
 {
-    pub(super) fn new(future: F, kept: V::Kept, call: Call<Hold<Inner<V, W>>>) -> Self {
-        Self { state: State::Calling { future }, kept: Some(kept), call }
+    pub(super) fn new(future: F, kept: V::Kept, call: ObservedCall<StripedRef<FallbackInner<V, W>>>) -> Self {
+        Self { state: FallbackState::Calling { future }, kept: Some(kept), call }
     }
 }
 
@@ -59,7 +59,7 @@ where
         let mut this = self.project();
         loop {
             let serving = match this.state.as_mut().project() {
-                StateProj::Calling { future } => {
+                FallbackStateProj::Calling { future } => {
                     let result = ready!(future.poll(cx));
                     let inner = this.call.holder();
                     if !inner.when.applies(result.as_ref()) {
@@ -68,14 +68,14 @@ where
                     }
                     inner.serve.serve(this.kept.take().expect("polled after it ended"), result)
                 }
-                StateProj::Serving { future } => {
+                FallbackStateProj::Serving { future } => {
                     let result = ready!(future.poll(cx));
                     this.call.fell_back(this.call.holder().serve.kind());
                     this.call.end(&result);
                     return Poll::Ready(result);
                 }
             };
-            this.state.set(State::Serving { future: serving });
+            this.state.set(FallbackState::Serving { future: serving });
         }
     }
 }

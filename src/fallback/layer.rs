@@ -4,8 +4,8 @@ use tower_layer::Layer;
 
 use super::{FallbackService, Rejected, ServeFunction, ServeKeeping, ServeService, ServeValue, When};
 use crate::{
-    event::{EventKind, Observer, Pattern, Served, Tell},
-    hold::Shared,
+    event::{EventEmitter, EventKind, Observer, Pattern, Served},
+    hold::StripedArc,
     name::Name,
 };
 
@@ -54,26 +54,26 @@ impl Fallback {
 ///
 /// `V` makes what is served, `W` chooses. Clones and services share both.
 pub struct FallbackLayer<V, W = Rejected> {
-    pub(super) shared: Shared<Inner<V, W>>,
+    pub(super) shared: StripedArc<FallbackInner<V, W>>,
 }
 
-pub(super) struct Inner<V, W> {
+pub(super) struct FallbackInner<V, W> {
     pub(super) serve: Arc<V>,
     pub(super) when: W,
-    pub(super) tell: Tell,
+    pub(super) events: EventEmitter,
 }
 
 impl<V> FallbackLayer<V> {
     fn serving(name: Name, serve: V) -> Self {
-        let tell = Tell::new(Pattern::Fallback, name, None);
-        Self { shared: Shared::new(Inner { serve: Arc::new(serve), when: Rejected, tell }) }
+        let events = EventEmitter::new(Pattern::Fallback, name, None);
+        Self { shared: StripedArc::new(FallbackInner { serve: Arc::new(serve), when: Rejected, events }) }
     }
 }
 
 impl<V, W> FallbackLayer<V, W> {
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.shared.tell.name()
+        self.shared.events.name()
     }
 
     /// Replaces the results for which `when` holds: other errors than rejections, or responses that are none.
@@ -82,8 +82,8 @@ impl<V, W> FallbackLayer<V, W> {
         F: Fn(Result<&T, &E>) -> bool,
         F: When<T, E>,
     {
-        let Inner { serve, tell, .. } = &*self.shared;
-        FallbackLayer { shared: Shared::new(Inner { serve: serve.clone(), when, tell: tell.clone() }) }
+        let FallbackInner { serve, events, .. } = &*self.shared;
+        FallbackLayer { shared: StripedArc::new(FallbackInner { serve: serve.clone(), when, events: events.clone() }) }
     }
 
     /// Who is told what happens.
@@ -91,9 +91,9 @@ impl<V, W> FallbackLayer<V, W> {
     where
         W: Clone,
     {
-        let Inner { serve, when, tell } = &*self.shared;
-        let tell = Tell::new(Pattern::Fallback, tell.name().clone(), Some(Arc::new(observer)));
-        Self { shared: Shared::new(Inner { serve: serve.clone(), when: when.clone(), tell }) }
+        let FallbackInner { serve, when, events } = &*self.shared;
+        let events = EventEmitter::new(Pattern::Fallback, events.name().clone(), Some(Arc::new(observer)));
+        Self { shared: StripedArc::new(FallbackInner { serve: serve.clone(), when: when.clone(), events }) }
     }
 
     /// Runs `future`; when its result is to be replaced, `fallback` makes another of it. For use without Tower.
@@ -108,7 +108,7 @@ impl<V, W> FallbackLayer<V, W> {
         G: FnOnce(Result<T, E>) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let mut call = Call::begin(&*self.shared);
+        let mut call = ObservedCall::begin(&*self.shared);
         let result = future.await;
         if !self.shared.when.applies(result.as_ref()) {
             call.end(&result);
@@ -142,21 +142,21 @@ impl<V, W> fmt::Debug for FallbackLayer<V, W> {
 }
 
 /// One call. Dropping it before it ended is its cancellation.
-pub(super) struct Call<H: AsRef<Tell>> {
+pub(super) struct ObservedCall<H: AsRef<EventEmitter>> {
     holder: H,
     ended: bool,
 }
 
-impl<V, W> AsRef<Tell> for Inner<V, W> {
-    fn as_ref(&self) -> &Tell {
-        &self.tell
+impl<V, W> AsRef<EventEmitter> for FallbackInner<V, W> {
+    fn as_ref(&self) -> &EventEmitter {
+        &self.events
     }
 }
 
-impl<H: AsRef<Tell>> Call<H> {
+impl<H: AsRef<EventEmitter>> ObservedCall<H> {
     pub(super) fn begin(holder: H) -> Self {
         let call = Self { holder, ended: false };
-        call.holder.as_ref().event(|| EventKind::Admitted);
+        call.holder.as_ref().emit(|| EventKind::Admitted);
         call
     }
 
@@ -166,7 +166,7 @@ impl<H: AsRef<Tell>> Call<H> {
 
     /// What was served in the result's place.
     pub(super) fn fell_back(&self, served: Served) {
-        self.holder.as_ref().event(|| EventKind::FellBack { served });
+        self.holder.as_ref().emit(|| EventKind::FellBack { served });
     }
 
     /// The verdict is on what the caller gets.
@@ -175,14 +175,14 @@ impl<H: AsRef<Tell>> Call<H> {
 
         self.ended = true;
         let verdict = ResultClassifier.classify(result.as_ref());
-        self.holder.as_ref().event(|| EventKind::Completed { verdict, elapsed: None });
+        self.holder.as_ref().emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }
 
-impl<H: AsRef<Tell>> Drop for Call<H> {
+impl<H: AsRef<EventEmitter>> Drop for ObservedCall<H> {
     fn drop(&mut self) {
         if !self.ended {
-            self.holder.as_ref().event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+            self.holder.as_ref().emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
         }
     }
 }

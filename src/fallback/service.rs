@@ -8,9 +8,9 @@ use tower_service::Service;
 use super::{
     FallbackLayer, Rejected, Serve, When,
     future::ResponseFuture,
-    layer::{Call, Inner},
+    layer::{FallbackInner, ObservedCall},
 };
-use crate::{event::Tell, hold::Hold};
+use crate::{event::EventEmitter, hold::StripedRef};
 
 /// Service made by [`FallbackLayer`].
 pub struct FallbackService<S, V, W = Rejected> {
@@ -52,9 +52,9 @@ impl<S: fmt::Debug, V, W> fmt::Debug for FallbackService<S, V, W> {
     }
 }
 
-impl<V, W> AsRef<Tell> for Hold<Inner<V, W>> {
-    fn as_ref(&self) -> &Tell {
-        &self.tell
+impl<V, W> AsRef<EventEmitter> for StripedRef<FallbackInner<V, W>> {
+    fn as_ref(&self) -> &EventEmitter {
+        &self.events
     }
 }
 
@@ -74,7 +74,7 @@ where
 
     // 2 RMWs on this thread's reference count; no clock, no allocation but what keeping the request takes.
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = Call::begin(self.fallback.shared.hold());
+        let call = ObservedCall::begin(self.fallback.shared.acquire_ref());
         let kept = call.holder().serve.keep(&request);
         ResponseFuture::new(self.inner.call(request), kept, call)
     }

@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{ResponseHead, hint};
 use crate::{
     circuit_breaker::CircuitBreaker,
-    hold::{Hold, Shared},
+    hold::{StripedArc, StripedRef},
 };
 
 /// Opens a circuit for as long as the server asks to be left alone: on a 429 or 503 with `Retry-After`.
@@ -39,7 +39,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct HoldOffLayer {
-    settings: Shared<Settings>,
+    settings: StripedArc<Settings>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,19 +53,19 @@ impl HoldOffLayer {
     /// Opens `breaker` on a 429 or 503, for up to a minute.
     pub fn new(breaker: &CircuitBreaker) -> Self {
         let settings = Settings { breaker: breaker.clone(), at_most: Duration::from_secs(60), throttled: true };
-        Self { settings: Shared::new(settings) }
+        Self { settings: StripedArc::new(settings) }
     }
 
     /// The longest time it opens the circuit for.
     pub fn at_most(self, limit: Duration) -> Self {
         let settings = Settings { at_most: limit, ..(*self.settings).clone() };
-        Self { settings: Shared::new(settings) }
+        Self { settings: StripedArc::new(settings) }
     }
 
     /// On a 503 only.
     pub fn only_unavailable(self) -> Self {
         let settings = Settings { throttled: false, ..(*self.settings).clone() };
-        Self { settings: Shared::new(settings) }
+        Self { settings: StripedArc::new(settings) }
     }
 }
 
@@ -97,7 +97,7 @@ impl<S> Layer<S> for HoldOffLayer {
 #[derive(Clone, Debug)]
 pub struct HoldOff<S> {
     inner: S,
-    settings: Shared<Settings>,
+    settings: StripedArc<Settings>,
 }
 
 service_access!(HoldOff);
@@ -117,7 +117,7 @@ where
 
     // 2 RMWs on this thread's reference count.
     fn call(&mut self, request: Req) -> Self::Future {
-        HoldOffFuture { inner: self.inner.call(request), settings: self.settings.hold() }
+        HoldOffFuture { inner: self.inner.call(request), settings: self.settings.acquire_ref() }
     }
 }
 
@@ -126,7 +126,7 @@ pin_project! {
     pub struct HoldOffFuture<F> {
         #[pin]
         inner: F,
-        settings: Hold<Settings>,
+        settings: StripedRef<Settings>,
     }
 }
 

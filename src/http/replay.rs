@@ -128,12 +128,12 @@ pub struct ReplayBody<B> {
 }
 
 struct Tape<B> {
-    state: Mutex<State<B>>,
+    state: Mutex<RecordingState<B>>,
     recording: Recording,
     limit: usize,
 }
 
-struct State<B> {
+struct RecordingState<B> {
     /// What has not been read; None at its end.
     body: Option<Pin<Box<B>>>,
     chunks: Vec<Bytes>,
@@ -148,7 +148,7 @@ impl<B: Body> ReplayBody<B> {
     fn new(body: B, limit: usize) -> Self {
         let tape = (!body.is_end_stream()).then(|| {
             let fits = usize::try_from(body.size_hint().lower()).is_ok_and(|lower| lower <= limit);
-            let state = State {
+            let state = RecordingState {
                 body: Some(Box::pin(body)),
                 chunks: Vec::new(),
                 bytes: 0,
@@ -163,13 +163,13 @@ impl<B: Body> ReplayBody<B> {
 }
 
 impl<B> Tape<B> {
-    fn lock(&self) -> MutexGuard<'_, State<B>> {
+    fn lock(&self) -> MutexGuard<'_, RecordingState<B>> {
         // Only the body itself can panic while it is held, and the reader that polled it sees that.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<B> State<B> {
+impl<B> RecordingState<B> {
     /// The record is of no use any more.
     fn stop(&mut self, recording: &Recording) {
         recording.0.store(false, Ordering::Release);

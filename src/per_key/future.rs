@@ -15,13 +15,13 @@ pin_project! {
         S: Service<Req>,
     {
         #[pin]
-        state: State<S, Req, S::Future>,
+        state: PerKeyState<S, Req, S::Future>,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    enum State<S, Req, F> {
+    #[project = PerKeyStateProj]
+    enum PerKeyState<S, Req, F> {
         Readying { service: S, request: Option<Req> },
         Calling { #[pin] future: F },
     }
@@ -29,7 +29,7 @@ pin_project! {
 
 impl<S: Service<Req>, Req> PerKeyFuture<S, Req> {
     pub(super) fn new(service: S, request: Req) -> Self {
-        Self { state: State::Readying { service, request: Some(request) } }
+        Self { state: PerKeyState::Readying { service, request: Some(request) } }
     }
 }
 
@@ -40,13 +40,13 @@ impl<S: Service<Req>, Req> Future for PerKeyFuture<S, Req> {
         let mut this = self.project();
         loop {
             let future = match this.state.as_mut().project() {
-                StateProj::Calling { future } => return future.poll(cx),
-                StateProj::Readying { service, request } => {
+                PerKeyStateProj::Calling { future } => return future.poll(cx),
+                PerKeyStateProj::Readying { service, request } => {
                     ready!(service.poll_ready(cx))?;
                     service.call(request.take().expect("polled after it ended"))
                 }
             };
-            this.state.set(State::Calling { future });
+            this.state.set(PerKeyState::Calling { future });
         }
     }
 }

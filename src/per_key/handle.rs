@@ -76,11 +76,11 @@ impl<A: Forget, B: Forget, C: Forget> Forget for (A, B, C) {
 /// A handle `H` for each key `K`. See the [module docs](super).
 ///
 /// A handle itself: cheap to clone, and all clones share the handles.
-pub struct PerKey<K, H>(pub(super) Arc<Inner<K, H>>);
+pub struct PerKey<K, H>(pub(super) Arc<PerKeyInner<K, H>>);
 
 type Make<H> = dyn Fn(Name) -> Result<H, ConfigError> + Send + Sync;
 
-pub(super) struct Inner<K, H> {
+pub(super) struct PerKeyInner<K, H> {
     name: Name,
     shards: [RwLock<HashMap<K, Entry<H>>>; SHARDS],
     /// Of all shards.
@@ -191,7 +191,7 @@ impl<H: Clone> Entry<H> {
     }
 }
 
-impl<K: Eq + Hash, H: Forget> Inner<K, H> {
+impl<K: Eq + Hash, H: Forget> PerKeyInner<K, H> {
     fn shard(&self, key: &K) -> &RwLock<HashMap<K, Entry<H>>> {
         // The maps use the other bits, by hashers of their own.
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
@@ -299,7 +299,7 @@ impl<K, H> PerKeyBuilder<K, H> {
             return Err(ConfigError::new("idle_after", "must be at least 1 ms"));
         }
         let other = (self.make)(Name::from(format!("{}.other", self.name)))?;
-        Ok(PerKey(Arc::new(Inner {
+        Ok(PerKey(Arc::new(PerKeyInner {
             name: self.name,
             shards: std::array::from_fn(|_| RwLock::default()),
             len: AtomicUsize::new(0),

@@ -4,12 +4,12 @@ use std::{
     time::Duration,
 };
 
-use super::{Rate, RateLimiter, inner::Inner};
+use super::{Rate, RateLimiter, inner::RateLimiterInner};
 use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
-    event::{Observer, Pattern, Tell},
-    hold::Shared,
+    event::{EventEmitter, Observer, Pattern},
+    hold::StripedArc,
     name::Name,
     state::gcra::{Gcra, Params},
 };
@@ -39,7 +39,7 @@ impl RateLimiterBuilder {
         Self { name, rate, burst: None, max_wait: Duration::ZERO, observer: None, time: TimeSource::default() }
     }
 
-    /// Tokens that may be used at one instant, from 1 to 67,108,863. With a burst of 1 calls are spaced evenly.
+    /// UnusedTokens that may be used at one instant, from 1 to 67,108,863. With a burst of 1 calls are spaced evenly.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
@@ -77,11 +77,11 @@ impl RateLimiterBuilder {
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst)?;
-        Ok(RateLimiter(Shared::new(Inner {
+        Ok(RateLimiter(StripedArc::new(RateLimiterInner {
             gcra: Gcra::new(params),
             rate: Mutex::new(self.rate),
             max_wait: self.max_wait,
-            tell: Tell::new(Pattern::RateLimiter, self.name, self.observer),
+            events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),
             time: self.time,
         })))
     }

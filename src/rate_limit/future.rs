@@ -4,12 +4,12 @@ use std::future::Future;
 
 use tower_service::Service;
 
-use super::inner::{Inner, Pace, Passed};
+use super::inner::{RateLimiterInner, SpentTokens, WaitForTokens};
 use crate::{
     error::Rejection,
-    guarded::{Deferred, Guarded},
-    hold::Hold,
-    lent::{Bare, Owned, response_future},
+    guarded::{Guarded, Queued},
+    hold::StripedRef,
+    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {
@@ -17,7 +17,7 @@ response_future! {
     ///
     /// Its tokens are spent, however it ends.
     pub struct ResponseFuture<F> =
-        Owned<Option<Hold<Inner>>, Guarded<Bare<F>, Passed>>;
+        WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<Leaf<F>, SpentTokens>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
@@ -26,6 +26,6 @@ response_future! {
     ///
     /// Dropping it while it waits gives the tokens back; the request was never sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] =
-        Owned<Option<Hold<Inner>>, Deferred<Bare<S>, Req, Pace<Hold<Inner>>, Bare<S::Future>, Passed>>;
+        WithShared<Option<StripedRef<RateLimiterInner>>, Queued<Leaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, Leaf<S::Future>, SpentTokens>>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

@@ -3,12 +3,12 @@ use std::{fmt, future::Future, sync::PoisonError, time::Duration};
 use super::{
     Rate, RateLimitLayer, RateLimiterBuilder,
     builder::params,
-    inner::{Inner, Pace, Passed},
+    inner::{RateLimiterInner, SpentTokens, WaitForTokens},
 };
 use crate::{
     error::{ConfigError, FromRejection, Rejection},
-    guarded::{Guard, Held, Ticket},
-    hold::Shared,
+    guarded::{CancelOnDrop, Complete, InFlight},
+    hold::StripedArc,
     name::Name,
     state::gcra::Slot,
 };
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the tokens.
 #[derive(Clone)]
-pub struct RateLimiter(pub(crate) Shared<Inner>);
+pub struct RateLimiter(pub(crate) StripedArc<RateLimiterInner>);
 
 impl RateLimiter {
     /// A limiter with the defaults of [`RateLimiterBuilder`], to be changed.
@@ -46,7 +46,7 @@ impl RateLimiter {
 
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.0.tell.name()
+        self.0.events.name()
     }
 
     /// The layer that limits a service's calls; it refuses the rest.
@@ -56,7 +56,7 @@ impl RateLimiter {
 
     /// Takes a token.
     ///
-    /// One read-modify-write and one clock read; a refusal writes nothing.
+    /// One read-modify-write and one clock read; a rejection writes nothing.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl RateLimiter {
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
         self.0.check(cost)?;
-        self.admitted().end(NOT_KNOWN);
+        self.admitted().complete(NOT_KNOWN);
         Ok(())
     }
 
@@ -94,13 +94,13 @@ impl RateLimiter {
     ///
     /// As [`check_n`](Self::check_n).
     pub fn peek(&self, cost: u32) -> Result<(), Rejection> {
-        use crate::state::gcra::Refusal;
+        use crate::state::gcra::GcraRejection;
 
         let limit = self.0.gcra.params().burst();
-        self.0.gcra.peek(self.0.now(), cost).map_err(|refusal| {
-            let retry_after = match refusal {
-                Refusal::Wait(wait) => Some(wait),
-                Refusal::Never => None,
+        self.0.gcra.peek(self.0.now(), cost).map_err(|rejection| {
+            let retry_after = match rejection {
+                GcraRejection::Wait(wait) => Some(wait),
+                GcraRejection::Never => None,
             };
             Rejection::rate_limited(self.name().clone(), retry_after, limit)
         })
@@ -119,20 +119,20 @@ impl RateLimiter {
     ///
     /// When it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self, cost: u32) -> Result<(), Rejection> {
-        self.admit(cost).await.map(|call| call.end(NOT_KNOWN))
+        self.admit(cost).await.map(|call| call.complete(NOT_KNOWN))
     }
 
     #[inline(always)]
-    fn admitted(&self) -> Held<&Inner, Passed> {
-        Held::new(&*self.0, Passed::admitted(&self.0.tell))
+    fn admitted(&self) -> CancelOnDrop<&RateLimiterInner, SpentTokens> {
+        CancelOnDrop::new(&*self.0, SpentTokens::admitted(&self.0.events))
     }
 
-    async fn admit(&self, cost: u32) -> Result<Held<&Inner, Passed>, Rejection> {
+    async fn admit(&self, cost: u32) -> Result<CancelOnDrop<&RateLimiterInner, SpentTokens>, Rejection> {
         let inner = &*self.0;
         match inner.gcra.reserve(inner.now(), cost, inner.max_wait) {
             Ok((Duration::ZERO, _)) => Ok(self.admitted()),
-            Ok((wait, slot)) => Ok(Held::new(inner, Pace::new(inner, slot, wait).await?)),
-            Err(refusal) => Err(inner.refuse(refusal)),
+            Ok((wait, slot)) => Ok(CancelOnDrop::new(inner, WaitForTokens::new(inner, slot, wait).await?)),
+            Err(rejection) => Err(inner.reject(rejection)),
         }
     }
 
@@ -148,7 +148,7 @@ impl RateLimiter {
     {
         let call = self.admit(1).await?;
         let result = future.await;
-        call.end(result.as_ref());
+        call.complete(result.as_ref());
         result
     }
 
@@ -170,7 +170,7 @@ impl RateLimiter {
     /// How it stands.
     pub fn snapshot(&self) -> RateLimiterSnapshot {
         let now = self.0.now();
-        // Held to the end, so that no change of the rate comes in between.
+        // CancelOnDrop to the end, so that no change of the rate comes in between.
         let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let (available, full_after) = self.0.gcra.available(now);
         RateLimiterSnapshot {
@@ -195,9 +195,9 @@ impl fmt::Debug for RateLimiter {
 pub struct RateLimiterSnapshot {
     /// The rate.
     pub rate: Rate,
-    /// Tokens that may be used at one instant.
+    /// UnusedTokens that may be used at one instant.
     pub burst: u32,
-    /// Tokens there now.
+    /// UnusedTokens there now.
     pub available: u32,
     /// Time until all tokens are there, if nobody takes any.
     pub full_after: Duration,
@@ -205,16 +205,16 @@ pub struct RateLimiterSnapshot {
     pub max_wait: Duration,
 }
 
-/// Tokens of a [`RateLimiter`], taken. Dropping it keeps them spent; [`refund`](Self::refund) gives them back.
+/// UnusedTokens of a [`RateLimiter`], taken. Dropping it keeps them spent; [`refund`](Self::refund) gives them back.
 pub struct Token<'a> {
     slot: Slot,
-    call: Held<&'a Inner, Passed>,
+    call: CancelOnDrop<&'a RateLimiterInner, SpentTokens>,
 }
 
 impl Token<'_> {
     /// The call was never made: gives the tokens back.
     ///
-    /// Exact while nobody has taken tokens since, or the bucket was not full before. Otherwise a token that has begun to
+    /// Exact while nobody has taken tokens since, or the bucket was not full before. Otherwise a token that has started to
     /// be replaced is not given back, since the bucket could then hold more than its due; the limiter is stricter for a
     /// period at most.
     pub fn refund(mut self) {
@@ -228,7 +228,7 @@ impl Token<'_> {
 impl Drop for Token<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.call.with(|inner, passed| passed.end(inner, NOT_KNOWN));
+            self.call.with(|inner, passed| passed.complete(inner, NOT_KNOWN));
         }
     }
 }

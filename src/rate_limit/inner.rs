@@ -16,40 +16,40 @@ use super::Rate;
 use crate::{
     clock::{Nanos, TimeSource},
     error::Rejection,
-    event::{EventKind, Tell},
-    guarded::{Entry, Held, Telling, Ticket, Told},
-    hold::Hold,
-    state::gcra::{Gcra, Refusal, Slot},
+    event::{EventEmitter, EventKind},
+    guarded::{Acquisition, CancelOnDrop, EventOnly, HasEvents, InFlight},
+    hold::StripedRef,
+    state::gcra::{Gcra, GcraRejection, Slot},
 };
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct RateLimiterInner {
     pub(crate) gcra: Gcra,
     /// As it was asked for. Locked by those who change or look at it, not by calls.
     pub(crate) rate: Mutex<Rate>,
     pub(crate) max_wait: Duration,
-    pub(crate) tell: Tell,
+    pub(crate) events: EventEmitter,
     pub(crate) time: TimeSource,
 }
 
-impl Inner {
+impl RateLimiterInner {
     pub(crate) fn now(&self) -> Nanos {
         self.time.now()
     }
 
     #[inline(never)]
-    pub(crate) fn refuse(&self, refusal: Refusal) -> Rejection {
-        let retry_after = match refusal {
-            Refusal::Wait(wait) => Some(wait),
-            Refusal::Never => None,
+    pub(crate) fn reject(&self, rejection: GcraRejection) -> Rejection {
+        let retry_after = match rejection {
+            GcraRejection::Wait(wait) => Some(wait),
+            GcraRejection::Never => None,
         };
         let limit = self.gcra.params().burst();
-        self.tell.reject(|name| Rejection::rate_limited(name, retry_after, limit))
+        self.events.reject(|name| Rejection::rate_limited(name, retry_after, limit))
     }
 
     /// Takes tokens that are there now, for good.
     pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
-        self.gcra.check(self.now(), cost).map_err(|refusal| self.refuse(refusal))
+        self.gcra.check(self.now(), cost).map_err(|rejection| self.reject(rejection))
     }
 
     /// Lets a call in, or has it wait until its tokens are due, for up to `max_wait`.
@@ -58,11 +58,11 @@ impl Inner {
         &self,
         cost: u32,
         holder: impl FnOnce() -> H,
-    ) -> Entry<Passed, Pace<H>> {
+    ) -> Acquisition<SpentTokens, WaitForTokens<H>> {
         match self.gcra.reserve(self.now(), cost, self.max_wait) {
-            Ok((Duration::ZERO, _)) => Entry::Now(Some(Passed::admitted(&self.tell))),
-            Ok((wait, slot)) => Entry::Later(Pace::new(holder(), slot, wait)),
-            Err(refusal) => Entry::Never(self.refuse(refusal)),
+            Ok((Duration::ZERO, _)) => Acquisition::Admitted(Some(SpentTokens::admitted(&self.events))),
+            Ok((wait, slot)) => Acquisition::Queued(WaitForTokens::new(holder(), slot, wait)),
+            Err(rejection) => Acquisition::Rejected(self.reject(rejection)),
         }
     }
 
@@ -70,34 +70,34 @@ impl Inner {
     pub(crate) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
         match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
             Ok((_, slot)) => Ok(slot),
-            Err(refusal) => Err(self.refuse(refusal)),
+            Err(rejection) => Err(self.reject(rejection)),
         }
     }
 }
 
-/// Tokens that no call uses yet.
-pub(crate) type Tokens<H> = Held<H, Slot>;
+/// UnusedTokens that no call uses yet.
+pub(crate) type UnusedTokens<H> = CancelOnDrop<H, Slot>;
 
-impl Ticket<Inner> for Slot {
+impl InFlight<RateLimiterInner> for Slot {
     /// They are given back.
-    fn cancel(self, inner: &Inner) {
+    fn cancel(self, inner: &RateLimiterInner) {
         inner.gcra.cancel(self);
     }
 }
 
 /// A call that was let in. Nothing is to be released at its end.
-pub(crate) type Passed = Told<Inner>;
+pub(crate) type SpentTokens = EventOnly<RateLimiterInner>;
 
-impl Telling<Inner> for Inner {
-    fn tell(&self) -> Option<&Tell> {
-        Some(&self.tell)
+impl HasEvents<RateLimiterInner> for RateLimiterInner {
+    fn events(&self) -> Option<&EventEmitter> {
+        Some(&self.events)
     }
 }
 
-impl Telling<Inner> for Option<Hold<Inner>> {
+impl HasEvents<RateLimiterInner> for Option<StripedRef<RateLimiterInner>> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        self.as_ref().map(|inner| &inner.tell)
+    fn events(&self) -> Option<&EventEmitter> {
+        self.as_ref().map(|inner| &inner.events)
     }
 }
 
@@ -105,44 +105,44 @@ pin_project! {
     /// Waits until the tokens that were reserved are due.
     ///
     /// Cancel-safe: dropping it gives them back.
-    pub(crate) struct Pace<H>
+    pub(crate) struct WaitForTokens<H>
     where
-        H: Deref<Target = Inner>,
+        H: Deref<Target = RateLimiterInner>,
     {
-        tokens: Option<Held<H, Awaited>>,
+        tokens: Option<CancelOnDrop<H, AwaitedTokens>>,
         #[pin]
         sleep: Sleep,
         wait: Duration,
     }
 }
 
-impl<H: Deref<Target = Inner>> Pace<H> {
+impl<H: Deref<Target = RateLimiterInner>> WaitForTokens<H> {
     pub(crate) fn new(holder: H, slot: Slot, wait: Duration) -> Self {
         // Before the timer, which panics outside of a runtime.
-        let tokens = Some(Held::new(holder, Awaited(slot)));
+        let tokens = Some(CancelOnDrop::new(holder, AwaitedTokens(slot)));
         Self { tokens, sleep: tokio::time::sleep(wait), wait }
     }
 }
 
-impl<H: Deref<Target = Inner>> Future for Pace<H> {
-    type Output = Result<Passed, Rejection>;
+impl<H: Deref<Target = RateLimiterInner>> Future for WaitForTokens<H> {
+    type Output = Result<SpentTokens, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         ready!(this.sleep.poll(cx));
         let (holder, _) = this.tokens.take().expect("polled after it ended").release();
         let waited = *this.wait;
-        holder.tell.event(|| EventKind::PermitAwaited { waited });
-        Poll::Ready(Ok(Passed::admitted(&holder.tell)))
+        holder.events.emit(|| EventKind::PermitAwaited { waited });
+        Poll::Ready(Ok(SpentTokens::admitted(&holder.events)))
     }
 }
 
-/// Tokens that are waited for: the call is cancelled if they are dropped meanwhile.
-struct Awaited(Slot);
+/// UnusedTokens that are waited for: the call is cancelled if they are dropped meanwhile.
+struct AwaitedTokens(Slot);
 
-impl Ticket<Inner> for Awaited {
-    fn cancel(self, inner: &Inner) {
+impl InFlight<RateLimiterInner> for AwaitedTokens {
+    fn cancel(self, inner: &RateLimiterInner) {
         inner.gcra.cancel(self.0);
-        inner.tell.event(|| EventKind::Cancelled { admitted: false, elapsed: None });
+        inner.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }

@@ -109,4 +109,4 @@ pub use layer::{Cost, CostOf, One, RateLimitLayer};
 pub use rate::Rate;
 pub use service::RateLimitService;
 
-pub(crate) use inner::{Inner, Pace, Passed};
+pub(crate) use inner::{RateLimiterInner, SpentTokens, WaitForTokens};

@@ -13,19 +13,19 @@ use tower_service::Service;
 use super::{
     Cost, One, RateLimiter,
     future::{ResponseFuture, WaitFuture},
-    inner::{Inner, Passed, Tokens},
+    inner::{RateLimiterInner, SpentTokens, UnusedTokens},
 };
 use crate::{
     error::{FromRejection, Rejection},
-    guarded::{Deferred, Guarded, Held},
-    hold::Hold,
-    lent::{Bare, Owned},
+    guarded::{CancelOnDrop, Guarded, Queued},
+    hold::StripedRef,
+    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject, Wait},
 };
 
 /// Service made by [`RateLimitLayer`](super::RateLimitLayer).
 pub struct RateLimitService<S, C = One, M = Reject> {
-    inner: Bare<S>,
+    inner: Leaf<S>,
     limiter: RateLimiter,
     cost: C,
     reserved: Option<Reserved>,
@@ -34,7 +34,7 @@ pub struct RateLimitService<S, C = One, M = Reject> {
 
 /// A token that `poll_ready` has taken for the call to come, in backpressure mode.
 struct Reserved {
-    tokens: Tokens<Hold<Inner>>,
+    tokens: UnusedTokens<StripedRef<RateLimiterInner>>,
     /// Until it is due. Allocated when it is not due at once.
     sleep: Option<Pin<Box<Sleep>>>,
 }
@@ -48,7 +48,7 @@ impl<S> RateLimitService<S> {
 
 impl<S, C, M> RateLimitService<S, C, M> {
     pub(super) fn with(inner: S, limiter: &RateLimiter, cost: C) -> Self {
-        Self { inner: Bare::new(inner), limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
+        Self { inner: Leaf::new(inner), limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
     }
 
     /// The limiter.
@@ -73,8 +73,8 @@ impl<S, C, M> RateLimitService<S, C, M> {
 
     /// What the future of a call owns: nothing, when nobody listens.
     #[inline(always)]
-    fn parts(&self) -> Option<Hold<Inner>> {
-        self.limiter.0.tell.is_on().then(|| self.limiter.0.hold())
+    fn owner(&self) -> Option<StripedRef<RateLimiterInner>> {
+        self.limiter.0.events.has_observer().then(|| self.limiter.0.acquire_ref())
     }
 
     /// Makes the call if it was let in.
@@ -83,17 +83,17 @@ impl<S, C, M> RateLimitService<S, C, M> {
     where
         S: Service<Req>,
     {
-        let (parts, call) = match verdict {
+        let (owner, call) = match verdict {
             Ok(()) => {
-                let parts = self.parts();
-                let passed = Passed::admitted(&self.limiter.0.tell);
-                let held = Held::new(&parts, passed);
-                let call = Guarded::begun(Bare::new(self.inner.inner.call(request)), Some(held));
-                (parts, call)
+                let owner = self.owner();
+                let passed = SpentTokens::admitted(&self.limiter.0.events);
+                let held = CancelOnDrop::new(&owner, passed);
+                let call = Guarded::started(Leaf::new(self.inner.inner.call(request)), Some(held));
+                (owner, call)
             }
-            Err(rejection) => (None, Guarded::refused(rejection)),
+            Err(rejection) => (None, Guarded::rejected(rejection)),
         };
-        ResponseFuture::new(Owned::new(parts, call))
+        ResponseFuture::new(WithShared::new(owner, call))
     }
 }
 
@@ -124,7 +124,7 @@ where
         self.inner.inner.poll_ready(cx)
     }
 
-    // 1 RMW and one clock read; a refusal, no RMW. Without an observer nothing is held, and nothing allocated.
+    // 1 RMW and one clock read; a rejection, no RMW. Without an observer nothing is held, and nothing allocated.
     fn call(&mut self, request: Req) -> Self::Future {
         let verdict = self.limiter.0.check(self.cost.cost(&request));
         self.pass(verdict, request)
@@ -156,7 +156,7 @@ where
                     unreachable!("a single token is never above the burst, nor due later than for ever")
                 };
                 // Before the timer, which panics outside of a runtime.
-                let tokens = Tokens::new(limiter.hold(), slot);
+                let tokens = UnusedTokens::new(limiter.acquire_ref(), slot);
                 let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
                 none.insert(Reserved { tokens, sleep })
             }
@@ -198,9 +198,9 @@ where
     // As in the refusing mode when the tokens are there; the service is cloned only by a call that waits.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.limiter.0.enter(self.cost.cost(&request), || self.limiter.0.hold());
-        let parts = self.parts();
-        let call = Deferred::enter(&parts, entry, &mut self.inner, request);
-        WaitFuture::new(Owned::new(parts, call))
+        let entry = self.limiter.0.enter(self.cost.cost(&request), || self.limiter.0.acquire_ref());
+        let owner = self.owner();
+        let call = Queued::enter(&owner, entry, &mut self.inner, request);
+        WaitFuture::new(WithShared::new(owner, call))
     }
 }

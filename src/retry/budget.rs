@@ -17,9 +17,9 @@ use crate::{
 /// The bucket is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's budgets let deposits expire
 /// after ten seconds, which takes a clock read on every success; here the capacity bounds what old successes can buy.
 #[derive(Clone)]
-pub struct RetryBudget(Arc<Inner>);
+pub struct RetryBudget(Arc<BudgetInner>);
 
-struct Inner {
+struct BudgetInner {
     budget: Budget,
     time: TimeSource,
 }
@@ -83,13 +83,13 @@ impl fmt::Debug for RetryBudget {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryBudgetSnapshot {
-    /// Tokens in the bucket.
+    /// UnusedTokens in the bucket.
     pub balance: f64,
-    /// Tokens it can hold.
+    /// UnusedTokens it can hold.
     pub capacity: f64,
-    /// Tokens a success pays.
+    /// UnusedTokens a success pays.
     pub ratio: f64,
-    /// Tokens that time adds in a second.
+    /// UnusedTokens that time adds in a second.
     pub min_per_second: f64,
 }
 
@@ -123,13 +123,13 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// Tokens the bucket holds, from 1 to 1,000,000.
+    /// UnusedTokens the bucket holds, from 1 to 1,000,000.
     pub fn capacity(mut self, tokens: u32) -> Self {
         self.capacity = tokens;
         self
     }
 
-    /// Tokens that time adds per second, up to 1,000,000; 0 for none. Reads the clock when a token is taken, never on a
+    /// UnusedTokens that time adds per second, up to 1,000,000; 0 for none. Reads the clock when a token is taken, never on a
     /// success.
     pub fn min_per_second(mut self, tokens: u32) -> Self {
         self.min_per_second = tokens;
@@ -163,6 +163,6 @@ impl RetryBudgetBuilder {
     fn make(self) -> RetryBudget {
         let deposit = (self.ratio * f64::from(TOKEN)).round() as u32;
         let budget = Budget::new(self.capacity * TOKEN, deposit, self.min_per_second * TOKEN, self.time.now());
-        RetryBudget(Arc::new(Inner { budget, time: self.time }))
+        RetryBudget(Arc::new(BudgetInner { budget, time: self.time }))
     }
 }

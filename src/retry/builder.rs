@@ -3,11 +3,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Backoff, Jitter, Retry, RetryBudget, inner::Inner};
+use super::{Backoff, Jitter, Retry, RetryBudget, inner::RetryInner};
 use crate::{
     error::ConfigError,
-    event::{Observer, Pattern, Tell},
-    hold::Shared,
+    event::{EventEmitter, Observer, Pattern},
+    hold::StripedArc,
     name::Name,
     random::Random,
 };
@@ -105,7 +105,7 @@ impl RetryBuilder {
         self
     }
 
-    /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is begun that would end after
+    /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is started that would end after
     /// it. (With one exception: where a response was judged a failure, and the service is then not ready in time for
     /// the next attempt, there is nothing left to answer with, and the attempt is made late.) The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
     /// the same way without this.
@@ -178,7 +178,7 @@ impl RetryBuilder {
         }
         self.backoff.check()?;
         let budget = self.budget.unwrap_or_else(|| Some(RetryBudget::for_attempts(self.max_attempts)));
-        Ok(Retry(Shared::new(Inner {
+        Ok(Retry(StripedArc::new(RetryInner {
             max_attempts: AtomicU32::new(self.max_attempts),
             backoff: self.backoff,
             deadline: self.deadline,
@@ -188,7 +188,7 @@ impl RetryBuilder {
             elsewhere: self.elsewhere,
             when_not_ready: self.when_not_ready,
             random: self.random,
-            tell: Tell::new(Pattern::Retry, self.name, self.observer),
+            events: EventEmitter::new(Pattern::Retry, self.name, self.observer),
         })))
     }
 }

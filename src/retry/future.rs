@@ -2,11 +2,11 @@
 
 use tower_service::Service;
 
-use super::{Repeat, repeated::Repeated, service::Site};
+use super::{Repeat, retry_call::RetryCall, service::CallSite};
 use crate::{
     classify::Classify,
-    hold::Hold,
-    lent::{Bare, Owned, response_future},
+    hold::StripedRef,
+    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {
@@ -19,7 +19,7 @@ response_future! {
     /// become ready, or does not in time. Where there was a response and no error, the attempt is then made late, or
     /// the answer is the error that the service's readiness failed with.
     pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>] =
-        Owned<Hold<Site<S, C, Q>>, Repeated<Bare<S::Future>, Bare<S>, Req, S::Error>>;
+        WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, S::Error>>;
     impl<> where [S: Service<Req> + Clone, C: Classify<S::Response, S::Error>, Q: Repeat<Req>]
         -> Result<S::Response, S::Error>;
 }

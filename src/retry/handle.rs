@@ -3,14 +3,14 @@ use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 use super::{
     Backoff, RetryBudget, RetryBuilder, RetryLayer,
     builder::check_attempts,
-    inner::{Declared, Inner},
+    inner::{ReplayHints, RetryInner},
 };
 use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
-    deadline::Watched,
+    deadline::DetectExhausted,
     error::{AsRejection, ConfigError},
-    guarded::{Held, tell_admitted},
-    hold::Shared,
+    guarded::{CancelOnDrop, emit_admitted},
+    hold::StripedArc,
     name::Name,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the number of attempts, the budget and the observer.
 #[derive(Clone)]
-pub struct Retry(pub(crate) Shared<Inner>);
+pub struct Retry(pub(crate) StripedArc<RetryInner>);
 
 impl Retry {
     /// A retry with the defaults of [`RetryBuilder`], to be changed.
@@ -37,7 +37,7 @@ impl Retry {
 
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.0.tell.name()
+        self.0.events.name()
     }
 
     /// The budget, if there is one.
@@ -95,19 +95,19 @@ impl Retry {
         Fut: Future<Output = Result<T, E>>,
     {
         let inner = &*self.0;
-        let mut held = Held::new(inner, tell_admitted(&inner.tell, inner, inner.begin()));
+        let mut held = CancelOnDrop::new(inner, emit_admitted(&inner.events, inner, inner.begin()));
         let mut number = 1;
         loop {
-            let (result, exhausted) = Watched::new(attempt(number)).await;
+            let (result, exhausted) = DetectExhausted::new(attempt(number)).await;
             let verdict = classify.classify(result.as_ref());
             let delay = if verdict == Verdict::Success {
                 inner.succeeded();
                 None
             } else {
-                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, Declared::default, exhausted)
+                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, ReplayHints::default, exhausted)
             };
             let Some(delay) = delay else {
-                held.with(|inner, course| inner.finish(course, verdict));
+                held.with(|inner, state| inner.finish(state, verdict));
                 return result;
             };
             // A failed response may hold a connection, and is dropped before the delay.
@@ -116,7 +116,7 @@ impl Retry {
             if let Some(error) = error
                 && inner.is_late(held.ticket())
             {
-                held.with(|inner, course| inner.give_up(course));
+                held.with(|inner, state| inner.give_up(state));
                 return Err(error);
             }
             number = held.ticket().next();

@@ -1,4 +1,4 @@
-//! What all handles and futures of one retry share, and the course of one call.
+//! What all handles and futures of one retry share, and the state of one call.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -12,12 +12,12 @@ use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
     error::Rejection,
-    event::{EventKind, Tell},
+    event::{EventEmitter, EventKind},
     random::Random,
 };
 
 #[derive(Debug)]
-pub(crate) struct Inner {
+pub(crate) struct RetryInner {
     /// Read once or twice per call, written by hand only.
     pub(crate) max_attempts: AtomicU32,
     pub(crate) backoff: Backoff,
@@ -28,25 +28,25 @@ pub(crate) struct Inner {
     pub(crate) elsewhere: bool,
     pub(crate) when_not_ready: WhenNotReady,
     pub(crate) random: Random,
-    pub(crate) tell: Tell,
+    pub(crate) events: EventEmitter,
 }
 
 /// What the request says of itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Declared {
+pub(super) struct ReplayHints {
     pub(super) idempotent: Option<bool>,
     pub(super) again: Again,
 }
 
-impl Declared {
+impl ReplayHints {
     pub(super) fn of<Req>(repeat: &impl Repeat<Req>, copy: &Req) -> Self {
         Self { idempotent: repeat.is_idempotent(copy), again: repeat.again(copy) }
     }
 }
 
-/// The course of one call: attempts made, and what they may still cost.
+/// The state of one call: attempts made, and what they may still cost.
 #[derive(Debug)]
-pub(crate) struct Course {
+pub(crate) struct RetryState {
     made: u32,
     progress: Progress,
     /// The earliest deadline known: its own, or once there was a failure, one around the call.
@@ -57,12 +57,12 @@ pub(crate) struct Course {
     owed: bool,
 }
 
-impl Inner {
+impl RetryInner {
     /// The call begins. Reads the clock only when there is a deadline of its own.
     #[inline]
-    pub(super) fn begin(&self) -> Course {
+    pub(super) fn begin(&self) -> RetryState {
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
-        Course { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
+        RetryState { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
     }
 
     /// An attempt succeeded.
@@ -76,26 +76,26 @@ impl Inner {
     /// The delay after which another attempt is to be made, if the result of this one, which is not a success, is not
     /// the answer.
     ///
-    /// `copied` is whether the request is there for another attempt, `declared` what it says of itself, and `exhausted`
+    /// `copied` is whether the request is there for another attempt, `hints` what it says of itself, and `exhausted`
     /// whether the result comes from a retry within that has given up.
     #[allow(clippy::too_many_arguments)] // what is known of the attempt
     #[inline(never)]
     pub(super) fn judge<T, E, C: Classify<T, E>>(
         &self,
-        course: &mut Course,
+        state: &mut RetryState,
         verdict: Verdict,
         classify: &C,
         result: Result<&T, &E>,
         copied: bool,
-        declared: impl FnOnce() -> Declared,
+        hints: impl FnOnce() -> ReplayHints,
         exhausted: bool,
     ) -> Option<Duration> {
-        course.verdict = verdict;
+        state.verdict = verdict;
         let rejection = result.err().and_then(|error| classify.rejection(error));
         // No copy is made for the last attempt. A retry of a single attempt has nothing that could be exhausted.
-        let may_repeat = self.may_repeat(course);
-        let repeatable = if may_repeat { copied } else { course.made > 1 };
-        if !repeatable || !self.deserves(verdict, rejection, declared, || classify.was_attempted(result)) {
+        let may_repeat = self.may_repeat(state);
+        let repeatable = if may_repeat { copied } else { state.made > 1 };
+        if !repeatable || !self.deserves(verdict, rejection, hints, || classify.was_attempted(result)) {
             if exhausted {
                 deadline::mark_exhausted();
             }
@@ -107,7 +107,7 @@ impl Inner {
             Some(_) => None,
             None => classify.retry_after(result),
         };
-        let delay = self.schedule(course, hint, exhausted || !may_repeat);
+        let delay = self.schedule(state, hint, exhausted || !may_repeat);
         if delay.is_none() {
             // A retry outside should not multiply what was given up here.
             deadline::mark_exhausted();
@@ -119,7 +119,7 @@ impl Inner {
         &self,
         verdict: Verdict,
         rejection: Option<&Rejection>,
-        declared: impl FnOnce() -> Declared,
+        hints: impl FnOnce() -> ReplayHints,
         attempted: impl FnOnce() -> bool,
     ) -> bool {
         let failed = matches!(verdict, Verdict::Failure | Verdict::Throttled);
@@ -133,7 +133,7 @@ impl Inner {
         if !deserves {
             return false;
         }
-        let Declared { idempotent, again } = declared();
+        let ReplayHints { idempotent, again } = hints();
         let timed_out = matches!(rejection, Some(Rejection::TimedOut { .. }));
         match again {
             Again::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
@@ -143,44 +143,44 @@ impl Inner {
     }
 
     /// The delay before the next attempt, if there may be one: attempts, time and budget permitting.
-    fn schedule(&self, course: &mut Course, hint: Option<Duration>, exhausted: bool) -> Option<Duration> {
-        let attempts = course.made;
+    fn schedule(&self, state: &mut RetryState, hint: Option<Duration>, exhausted: bool) -> Option<Duration> {
+        let attempts = state.made;
         let give_up = || {
-            self.tell.event(|| EventKind::RetriesExhausted { attempts });
+            self.events.emit(|| EventKind::RetriesExhausted { attempts });
             None
         };
         if exhausted || hint.is_some_and(|hint| hint > self.max_retry_after) {
             return give_up();
         }
-        let backoff = course.progress.next(&self.backoff, &self.random);
+        let backoff = state.progress.next(&self.backoff, &self.random);
         let delay = hint.map_or(backoff, |hint| hint.max(backoff));
-        course.deadline = course.deadline.into_iter().chain(deadline::current()).min();
-        if let Some(deadline) = course.deadline {
+        state.deadline = state.deadline.into_iter().chain(deadline::current()).min();
+        if let Some(deadline) = state.deadline {
             // An attempt that begins at the deadline would be killed as it begins.
             if clock::instant().checked_add(delay).is_none_or(|at| at >= deadline) {
                 return give_up();
             }
         }
         if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
-            self.tell.event(|| EventKind::BudgetExhausted { attempts });
+            self.events.emit(|| EventKind::BudgetExhausted { attempts });
             return None;
         }
-        course.owed = self.budget.is_some();
+        state.owed = self.budget.is_some();
         let attempt = attempts + 1;
-        self.tell.event(|| EventKind::RetryScheduled { attempt, delay });
+        self.events.emit(|| EventKind::RetryScheduled { attempt, delay });
         Some(delay)
     }
 
     /// Whether the attempt that was scheduled would begin too late, because the service was not ready before or the
     /// timer was late.
-    pub(crate) fn is_late(&self, course: &Course) -> bool {
-        course.deadline.is_some_and(|deadline| clock::instant() >= deadline)
+    pub(crate) fn is_late(&self, state: &RetryState) -> bool {
+        state.deadline.is_some_and(|deadline| clock::instant() >= deadline)
     }
 
     /// Whether more attempts may follow the one that was made last.
     #[inline]
-    pub(crate) fn may_repeat(&self, course: &Course) -> bool {
-        course.made < self.max_attempts()
+    pub(crate) fn may_repeat(&self, state: &RetryState) -> bool {
+        state.made < self.max_attempts()
     }
 
     #[inline]
@@ -189,8 +189,8 @@ impl Inner {
     }
 
     #[inline]
-    fn settle(&self, course: &Course) {
-        if course.owed
+    fn settle(&self, state: &RetryState) {
+        if state.owed
             && let Some(budget) = &self.budget
         {
             budget.give_back();
@@ -198,28 +198,28 @@ impl Inner {
     }
 
     /// The attempt that was scheduled is not sent after all: the last result is the answer.
-    pub(super) fn give_up(&self, course: Course) {
+    pub(super) fn give_up(&self, state: RetryState) {
         deadline::mark_exhausted();
-        self.tell.event(|| EventKind::RetriesExhausted { attempts: course.made });
-        let verdict = course.verdict;
-        self.finish(course, verdict);
+        self.events.emit(|| EventKind::RetriesExhausted { attempts: state.made });
+        let verdict = state.verdict;
+        self.finish(state, verdict);
     }
 
     /// The call ended. A token for a retry that was not sent goes back.
     #[inline]
-    pub(super) fn finish(&self, course: Course, verdict: Verdict) {
-        self.settle(&course);
-        self.tell.event(|| EventKind::Completed { verdict, elapsed: None });
+    pub(super) fn finish(&self, state: RetryState, verdict: Verdict) {
+        self.settle(&state);
+        self.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 
     /// The call was dropped.
-    pub(super) fn cancel(&self, course: Course) {
-        self.settle(&course);
-        self.tell.event(|| EventKind::Cancelled { admitted: true, elapsed: None });
+    pub(super) fn cancel(&self, state: RetryState) {
+        self.settle(&state);
+        self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
 
-impl Course {
+impl RetryState {
     /// The number of the next attempt.
     pub(crate) fn next(&self) -> u32 {
         self.made + 1

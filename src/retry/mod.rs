@@ -105,7 +105,7 @@ mod handle;
 mod inner;
 mod layer;
 mod repeat;
-mod repeated;
+mod retry_call;
 mod service;
 
 pub use backoff::{Backoff, Delays, Jitter};
@@ -116,5 +116,5 @@ pub use layer::RetryLayer;
 pub use repeat::{Again, CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
 pub use service::RetryService;
 
-pub(crate) use inner::Inner;
-pub(crate) use repeated::{Beginning, Repeated, Repeating, Supplying};
+pub(crate) use inner::RetryInner;
+pub(crate) use retry_call::{AttemptSource, HasRetry, RetryCall, StartingRetryCall};

@@ -9,13 +9,13 @@ use tower_service::Service;
 use super::{
     Cloned, Repeat, Retry,
     future::ResponseFuture,
-    inner::Inner,
-    repeated::{Beginning, Repeating, Supplying},
+    inner::RetryInner,
+    retry_call::{AttemptSource, HasRetry, StartingRetryCall},
 };
 use crate::{
     classify::{Classify, DefaultClassifier},
-    hold::Shared,
-    lent::{Bare, Owned},
+    hold::StripedArc,
+    lent::{Leaf, WithShared},
 };
 
 /// Service made by [`RetryLayer`](super::RetryLayer).
@@ -23,12 +23,12 @@ use crate::{
 /// There is no `get_mut`: further attempts are made on clones of the service as it was when it was wrapped.
 pub struct RetryService<S, C = DefaultClassifier, Q = Cloned> {
     inner: S,
-    site: Shared<Site<S, C, Q>>,
+    call_site: StripedArc<CallSite<S, C, Q>>,
 }
 
 /// What the calls of one service need of it, shared by its clones: so that a call clones neither the service (layers
 /// within have counters that all threads share) nor the classifier.
-pub(super) struct Site<S, C, Q> {
+pub(super) struct CallSite<S, C, Q> {
     pub(super) retry: Retry,
     pub(super) classify: C,
     pub(super) repeat: Q,
@@ -36,19 +36,19 @@ pub(super) struct Site<S, C, Q> {
     template: Mutex<S>,
 }
 
-impl<S: Clone, C, Q> Supplying<Bare<S>> for Site<S, C, Q> {
-    fn service(&self) -> Bare<S> {
-        Bare::new(self.template.lock().unwrap_or_else(PoisonError::into_inner).clone())
+impl<S: Clone, C, Q> AttemptSource<Leaf<S>> for CallSite<S, C, Q> {
+    fn service(&self) -> Leaf<S> {
+        Leaf::new(self.template.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
-impl<S, C, Q> Repeating for Site<S, C, Q> {
-    type Parts = ();
+impl<S, C, Q> HasRetry for CallSite<S, C, Q> {
+    type AttemptShared = ();
     type Classifier = C;
     type Repeat = Q;
 
     #[inline(always)]
-    fn retry(&self) -> Option<&Inner> {
+    fn retry(&self) -> Option<&RetryInner> {
         Some(&self.retry.0)
     }
 
@@ -77,14 +77,14 @@ impl<S: Clone> RetryService<S> {
 impl<S: Clone, C, Q> RetryService<S, C, Q> {
     pub(super) fn with(inner: S, retry: &Retry, classify: C, repeat: Q) -> Self {
         let template = Mutex::new(inner.clone());
-        Self { inner, site: Shared::new(Site { retry: retry.clone(), classify, repeat, template }) }
+        Self { inner, call_site: StripedArc::new(CallSite { retry: retry.clone(), classify, repeat, template }) }
     }
 }
 
 impl<S, C, Q> RetryService<S, C, Q> {
     /// The retry.
     pub fn retry(&self) -> &Retry {
-        &self.site.retry
+        &self.call_site.retry
     }
 
     /// The service within.
@@ -100,13 +100,13 @@ impl<S, C, Q> RetryService<S, C, Q> {
 
 impl<S: Clone, C, Q> Clone for RetryService<S, C, Q> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), site: self.site.clone() }
+        Self { inner: self.inner.clone(), call_site: self.call_site.clone() }
     }
 }
 
 impl<S: fmt::Debug, C, Q> fmt::Debug for RetryService<S, C, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryService").field("inner", &self.inner).field("retry", &self.site.retry).finish()
+        f.debug_struct("RetryService").field("inner", &self.inner).field("retry", &self.call_site.retry).finish()
     }
 }
 
@@ -128,9 +128,9 @@ where
     // allocation but what copying the request takes.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let site = self.site.hold();
-        let beginning = Beginning::new(&*site, &request);
-        let call = beginning.begun(Bare::new(self.inner.call(request)));
-        ResponseFuture::new(Owned::new(site, call))
+        let call_site = self.call_site.acquire_ref();
+        let beginning = StartingRetryCall::new(&*call_site, &request);
+        let call = beginning.started(Leaf::new(self.inner.call(request)));
+        ResponseFuture::new(WithShared::new(call_site, call))
     }
 }

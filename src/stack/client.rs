@@ -9,24 +9,24 @@ use tower_layer::{Identity, Layer};
 use tower_service::Service;
 
 use super::{
-    Choice, describe,
+    Setting, describe,
     future::ClientFuture,
-    lent::{Attempts, Bounded, Broken, Limit, Limited},
+    lent::{Attempts, WithBreaker, WithBulkhead, WithRateLimit, WithTimeout},
     make_timeout,
-    parts::{Parts, Total},
+    parts::{StackParts, Total},
 };
 use crate::{
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyFn, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
-    event::{Observer, Tell},
-    hold::Shared,
-    lent::{Bare, Lent, Owned},
+    event::{EventEmitter, Observer},
+    hold::StripedArc,
+    lent::{CallService, Leaf, WithShared},
     name::Name,
     rate_limit::RateLimiter,
-    retry::{self, CloneWith, Cloned, IdempotentIf, Repeat, Repeating, Retry, RetryBudget, Supplying},
-    timeout::{self, Timed, Timeout, Timing},
+    retry::{self, AttemptSource, CloneWith, Cloned, HasRetry, IdempotentIf, Repeat, Retry, RetryBudget},
+    timeout::{self, HasTimeout, TimedCall, Timeout},
 };
 
 /// A client's stack, to be set up. See the [module docs](super).
@@ -34,13 +34,13 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
     ClientBuilder {
         name: name.into(),
         observer: None,
-        total: Choice::Default,
-        attempt: Choice::Default,
-        retry: Choice::Default,
+        total: Setting::Default,
+        attempt: Setting::Default,
+        retry: Setting::Default,
         budget: None,
         limiter: None,
-        breaker: Choice::Default,
-        bulkhead: Choice::Default,
+        breaker: Setting::Default,
+        bulkhead: Setting::Default,
         classify: DefaultClassifier,
         repeat: Cloned,
         fallback: Identity::new(),
@@ -69,13 +69,13 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 pub struct ClientBuilder<C = DefaultClassifier, Q = Cloned, F = Identity> {
     name: Name,
     observer: Option<Arc<dyn Observer>>,
-    total: Choice<Duration>,
-    attempt: Choice<Duration>,
-    retry: Choice<Retry>,
+    total: Setting<Duration>,
+    attempt: Setting<Duration>,
+    retry: Setting<Retry>,
     budget: Option<RetryBudget>,
     limiter: Option<RateLimiter>,
-    breaker: Choice<CircuitBreaker>,
-    bulkhead: Choice<Bulkhead>,
+    breaker: Setting<CircuitBreaker>,
+    bulkhead: Setting<Bulkhead>,
     classify: C,
     repeat: Q,
     fallback: F,
@@ -90,37 +90,37 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
 
     /// Time for the whole call.
     pub fn total_timeout(mut self, limit: Duration) -> Self {
-        self.total = Choice::Given(limit);
+        self.total = Setting::Custom(limit);
         self
     }
 
     /// Leaves the total timeout out.
     pub fn without_total_timeout(mut self) -> Self {
-        self.total = Choice::Without;
+        self.total = Setting::Disabled;
         self
     }
 
     /// Time for each attempt. Must be shorter than the total.
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
-        self.attempt = Choice::Given(limit);
+        self.attempt = Setting::Custom(limit);
         self
     }
 
     /// Leaves the attempt timeout out.
     pub fn without_attempt_timeout(mut self) -> Self {
-        self.attempt = Choice::Without;
+        self.attempt = Setting::Disabled;
         self
     }
 
     /// Another retry.
     pub fn retry(mut self, retry: &Retry) -> Self {
-        self.retry = Choice::Given(retry.clone());
+        self.retry = Setting::Custom(retry.clone());
         self
     }
 
     /// Leaves the retry out.
     pub fn without_retry(mut self) -> Self {
-        self.retry = Choice::Without;
+        self.retry = Setting::Disabled;
         self
     }
 
@@ -138,25 +138,25 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
 
     /// Another circuit breaker.
     pub fn circuit_breaker(mut self, breaker: &CircuitBreaker) -> Self {
-        self.breaker = Choice::Given(breaker.clone());
+        self.breaker = Setting::Custom(breaker.clone());
         self
     }
 
     /// Leaves the circuit breaker out.
     pub fn without_circuit_breaker(mut self) -> Self {
-        self.breaker = Choice::Without;
+        self.breaker = Setting::Disabled;
         self
     }
 
     /// Another bulkhead.
     pub fn bulkhead(mut self, bulkhead: &Bulkhead) -> Self {
-        self.bulkhead = Choice::Given(bulkhead.clone());
+        self.bulkhead = Setting::Custom(bulkhead.clone());
         self
     }
 
     /// Leaves the bulkhead out.
     pub fn without_bulkhead(mut self) -> Self {
-        self.bulkhead = Choice::Without;
+        self.bulkhead = Setting::Disabled;
         self
     }
 
@@ -228,9 +228,9 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
     /// without a retry, or beside a retry that is given and brings its own.
     pub fn build(self) -> Result<ClientStack<C, Q, F>, ConfigError> {
         let (name, observer) = (self.name, self.observer);
-        if self.budget.is_some() && !matches!(self.retry, Choice::Default) {
+        if self.budget.is_some() && !matches!(self.retry, Setting::Default) {
             let reason = match self.retry {
-                Choice::Given(_) => "a retry that is given brings its own budget",
+                Setting::Custom(_) => "a retry that is given brings its own budget",
                 _ => "a budget without a retry has nothing to pay for",
             };
             return Err(ConfigError::new("retry_budget", reason));
@@ -250,7 +250,7 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         }
         let (retry, breaker, bulkhead) = (retry.build()?, breaker.build()?, bulkhead.build()?);
         let stack = ClientStack {
-            parts: Parts {
+            parts: StackParts {
                 total: self.total.resolve(|| Duration::from_secs(5)).map(|limit| timeout(name.clone(), limit)),
                 limiter: self.limiter,
                 breaker: self.breaker.resolve(|| breaker),
@@ -280,7 +280,7 @@ impl<C, Q, F> fmt::Debug for ClientBuilder<C, Q, F> {
 #[derive(Clone)]
 pub struct ClientStack<C = DefaultClassifier, Q = Cloned, F = Identity> {
     name: Name,
-    parts: Parts<C>,
+    parts: StackParts<C>,
     retry: Option<Retry>,
     repeat: Q,
     fallback: F,
@@ -374,11 +374,11 @@ where
     type Service = F::Service;
 
     fn layer(&self, service: S) -> F::Service {
-        let attempts = Limited(Broken::new(Bounded(Limit(Bare::new(service)))));
+        let attempts = WithRateLimit(WithBreaker::new(WithBulkhead(WithTimeout(Leaf::new(service)))));
         let template = Mutex::new(attempts.clone());
         let (retry, repeat) = (self.retry.clone(), self.repeat.clone());
-        let site = Shared::new(Site { parts: self.parts.clone(), retry, repeat, template });
-        self.fallback.layer(ClientService { attempts, site })
+        let call_site = StripedArc::new(CallSite { parts: self.parts.clone(), retry, repeat, template });
+        self.fallback.layer(ClientService { attempts, call_site })
     }
 }
 
@@ -387,31 +387,31 @@ where
 /// The same as the layers one around the other, but a call holds all of their handles by one count, and the total
 /// timeout needs no timer while that of an attempt runs.
 pub struct ClientService<S, C = DefaultClassifier, Q = Cloned> {
-    attempts: Attempts<Bare<S>>,
-    site: Shared<Site<S, C, Q>>,
+    attempts: Attempts<Leaf<S>>,
+    call_site: StripedArc<CallSite<S, C, Q>>,
 }
 
 /// What the calls of one service share.
-pub(crate) struct Site<S, C, Q> {
-    parts: Parts<C>,
+pub(crate) struct CallSite<S, C, Q> {
+    parts: StackParts<C>,
     retry: Option<Retry>,
     repeat: Q,
     /// What further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
-    template: Mutex<Attempts<Bare<S>>>,
+    template: Mutex<Attempts<Leaf<S>>>,
 }
 
-impl<S, C, Q> Repeating for Site<S, C, Q> {
-    type Parts = Parts<C>;
+impl<S, C, Q> HasRetry for CallSite<S, C, Q> {
+    type AttemptShared = StackParts<C>;
     type Classifier = C;
     type Repeat = Q;
 
     #[inline(always)]
-    fn retry(&self) -> Option<&retry::Inner> {
+    fn retry(&self) -> Option<&retry::RetryInner> {
         self.retry.as_ref().map(|retry| &*retry.0)
     }
 
     #[inline(always)]
-    fn attempts(&self) -> &Parts<C> {
+    fn attempts(&self) -> &StackParts<C> {
         &self.parts
     }
 
@@ -426,26 +426,26 @@ impl<S, C, Q> Repeating for Site<S, C, Q> {
     }
 }
 
-impl<S: Clone, C, Q> Supplying<Attempts<Bare<S>>> for Site<S, C, Q> {
-    fn service(&self) -> Attempts<Bare<S>> {
+impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for CallSite<S, C, Q> {
+    fn service(&self) -> Attempts<Leaf<S>> {
         self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl<S, C, Q> Timing<Total> for Site<S, C, Q> {
+impl<S, C, Q> HasTimeout<Total> for CallSite<S, C, Q> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        Timing::<Total>::tell(&self.parts)
+    fn events(&self) -> Option<&EventEmitter> {
+        HasTimeout::<Total>::events(&self.parts)
     }
 
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        Timing::<Total>::time_out(&self.parts, after, attempted)
+        HasTimeout::<Total>::time_out(&self.parts, after, attempted)
     }
 }
 
 impl<S: Clone, C, Q> Clone for ClientService<S, C, Q> {
     fn clone(&self) -> Self {
-        Self { attempts: self.attempts.clone(), site: self.site.clone() }
+        Self { attempts: self.attempts.clone(), call_site: self.call_site.clone() }
     }
 }
 
@@ -468,23 +468,24 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.attempts.poll_ready(&self.site.parts, cx)
+        self.attempts.poll_ready(&self.call_site.parts, cx)
     }
 
-    // Healthy, with the parts by default: 4 RMWs (2 on this thread's count of the site, 2 on the bulkhead's permits) and
+    // Healthy, with the parts by default: 4 RMWs (2 on this thread's count of the call_site, 2 on the bulkhead's permits) and
     // one clock read, for the breaker's time window; one more read and one timer when the service is not ready at once.
     // No allocation but what copying the request takes.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let site = self.site.hold();
+        let call_site = self.call_site.acquire_ref();
         let mut marks = None;
-        let call = match timeout::Beginning::new::<_, Total>(&*site, site.parts.total_limit(), &mut marks) {
-            Ok(timing) => {
-                let repeating = retry::Beginning::new(&*site, &request);
-                timing.begun(repeating.begun(self.attempts.call(&site.parts, request)))
-            }
-            Err(rejection) => Timed::refused(rejection),
-        };
-        ClientFuture::new(Owned::new(site, call))
+        let call =
+            match timeout::StartingTimedCall::new::<_, Total>(&*call_site, call_site.parts.total_limit(), &mut marks) {
+                Ok(timing) => {
+                    let repeating = retry::StartingRetryCall::new(&*call_site, &request);
+                    timing.started(repeating.started(self.attempts.call(&call_site.parts, request)))
+                }
+                Err(rejection) => TimedCall::rejected(rejection),
+            };
+        ClientFuture::new(WithShared::new(call_site, call))
     }
 }

@@ -3,36 +3,40 @@
 use tower_service::Service;
 
 use super::{
-    client::Site,
-    lent::{Attempts, Bounded, BoundedCall, Broken, BrokenCall, Limit, LimitedCall},
-    parts::{Attempt, Parts, Total},
+    client::CallSite,
+    lent::{Attempts, BreakerCall, BulkheadCall, RateLimitCall, WithBreaker, WithBulkhead, WithTimeout},
+    parts::{Attempt, StackParts, Total},
 };
 use crate::{
     classify::Classify,
     error::Rejection,
-    hold::Hold,
-    lent::{Bare, Owned, response_future},
-    retry::{Repeat, Repeated},
-    timeout::{Alone, Timed},
+    hold::StripedRef,
+    lent::{Leaf, WithShared, response_future},
+    retry::{Repeat, RetryCall},
+    timeout::{Standalone, TimedCall},
 };
 
-type AttemptOf<S> = Bounded<Limit<Bare<S>>>;
+type AttemptOf<S> = WithBulkhead<WithTimeout<Leaf<S>>>;
 
 /// An attempt, from the rate limiter inwards.
-type AttemptCall<S, F, Req> =
-    LimitedCall<Broken<AttemptOf<S>>, Req, BrokenCall<BoundedCall<Limit<Bare<S>>, Req, Timed<Bare<F>, Attempt>>>>;
+type AttemptCall<S, F, Req> = RateLimitCall<
+    WithBreaker<AttemptOf<S>>,
+    Req,
+    BreakerCall<BulkheadCall<WithTimeout<Leaf<S>>, Req, TimedCall<Leaf<F>, Attempt>>>,
+>;
 
 /// A request, from the rate limiter inwards.
-type ServedCall<S, F, Req> = LimitedCall<Broken<Bounded<Bare<S>>>, Req, BrokenCall<BoundedCall<Bare<S>, Req, Bare<F>>>>;
+type ServedCall<S, F, Req> =
+    RateLimitCall<WithBreaker<WithBulkhead<Leaf<S>>>, Req, BreakerCall<BulkheadCall<Leaf<S>, Req, Leaf<F>>>>;
 
 response_future! {
     /// Future of [`ClientService`](super::ClientService).
     ///
     /// Dropping it cancels the attempt that is running, or the wait for the next; whatever the parts hold for it comes
     /// home.
-    pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>] = Owned<
-        Hold<Site<S, C, Q>>,
-        Timed<Repeated<AttemptCall<S, S::Future, Req>, Attempts<Bare<S>>, Req, S::Error>, Total>,
+    pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>] = WithShared<
+        StripedRef<CallSite<S, C, Q>>,
+        TimedCall<RetryCall<AttemptCall<S, S::Future, Req>, Attempts<Leaf<S>>, Req, S::Error>, Total>,
     >;
     impl<> where [
         S: Service<Req> + Clone,
@@ -47,7 +51,7 @@ response_future! {
     ///
     /// Dropping it cancels the request; whatever the parts hold for it comes home.
     pub struct ServerFuture<S, Req, C> where [S: Service<Req>] =
-        Owned<Hold<Parts<C>>, Timed<ServedCall<S, S::Future, Req>, Alone>>;
+        WithShared<StripedRef<StackParts<C>>, TimedCall<ServedCall<S, S::Future, Req>, Standalone>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection>,

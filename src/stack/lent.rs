@@ -4,163 +4,165 @@
 
 use std::task::{Context, Poll};
 
-use super::parts::{Attempt, Parts};
+use super::parts::{Attempt, StackParts};
 use crate::{
-    bulkhead::{self, Acquire, Permitted},
-    circuit_breaker::{Admitted, Readied},
+    bulkhead::{self, CallPermit, WaitForPermit},
+    circuit_breaker::{AdmittedCall, ReadyState},
     classify::Classify,
     error::Rejection,
-    guarded::{Deferred, Entry, Guarded, Held},
-    hold::Hold,
-    lent::Lent,
-    rate_limit::{self, Pace, Passed},
-    timeout::{Beginning, Timed},
+    guarded::{Acquisition, CancelOnDrop, Guarded, Queued},
+    hold::StripedRef,
+    lent::CallService,
+    rate_limit::{self, SpentTokens, WaitForTokens},
+    timeout::{StartingTimedCall, TimedCall},
 };
 
 /// All that lies between the retry and a client's service.
-pub(crate) type Attempts<S> = Limited<Broken<Bounded<Limit<S>>>>;
+pub(crate) type Attempts<S> = WithRateLimit<WithBreaker<WithBulkhead<WithTimeout<S>>>>;
 
 /// All that lies between the timeout and a server's service.
-pub(crate) type Served<S> = Limited<Broken<Bounded<S>>>;
+pub(crate) type Served<S> = WithRateLimit<WithBreaker<WithBulkhead<S>>>;
 
 /// Calls of the services above.
-pub(crate) type LimitedCall<S, Req, C> = Deferred<S, Req, Pace<Hold<rate_limit::Inner>>, C, Passed>;
-pub(crate) type BrokenCall<C> = Guarded<C, Admitted>;
-pub(crate) type BoundedCall<S, Req, C> = Deferred<S, Req, Acquire<Hold<bulkhead::Inner>>, C, Permitted>;
+pub(crate) type RateLimitCall<S, Req, C> =
+    Queued<S, Req, WaitForTokens<StripedRef<rate_limit::RateLimiterInner>>, C, SpentTokens>;
+pub(crate) type BreakerCall<C> = Guarded<C, AdmittedCall>;
+pub(crate) type BulkheadCall<S, Req, C> =
+    Queued<S, Req, WaitForPermit<StripedRef<bulkhead::BulkheadInner>>, C, CallPermit>;
 
 /// The rate limiter; calls wait as long as it is set to.
 #[derive(Clone)]
-pub(crate) struct Limited<S>(pub(super) S);
+pub(crate) struct WithRateLimit<S>(pub(super) S);
 
-impl<S, C, Req> Lent<Parts<C>, Req> for Limited<S>
+impl<S, C, Req> CallService<StackParts<C>, Req> for WithRateLimit<S>
 where
-    S: Lent<Parts<C>, Req> + Clone,
+    S: CallService<StackParts<C>, Req> + Clone,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = LimitedCall<S, Req, S::Call>;
+    type Call = RateLimitCall<S, Req, S::Call>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, parts: &Parts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, parts: &StackParts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(parts, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
+    fn call(&mut self, parts: &StackParts<C>, request: Req) -> Self::Call {
         let entry = match &parts.limiter {
-            Some(limiter) => limiter.0.enter(1, || limiter.0.hold()),
-            None => Entry::Now(None),
+            Some(limiter) => limiter.0.enter(1, || limiter.0.acquire_ref()),
+            None => Acquisition::Admitted(None),
         };
-        Deferred::enter(parts, entry, &mut self.0, request)
+        Queued::enter(parts, entry, &mut self.0, request)
     }
 }
 
 /// The circuit breaker.
-pub(crate) struct Broken<S> {
+pub(crate) struct WithBreaker<S> {
     inner: S,
-    readied: Readied,
+    ready_state: ReadyState,
 }
 
-impl<S> Broken<S> {
+impl<S> WithBreaker<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, readied: Readied::default() }
+        Self { inner, ready_state: ReadyState::default() }
     }
 }
 
 /// A clone starts without readiness.
-impl<S: Clone> Clone for Broken<S> {
+impl<S: Clone> Clone for WithBreaker<S> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone())
     }
 }
 
-impl<S, C, Req> Lent<Parts<C>, Req> for Broken<S>
+impl<S, C, Req> CallService<StackParts<C>, Req> for WithBreaker<S>
 where
-    S: Lent<Parts<C>, Req>,
+    S: CallService<StackParts<C>, Req>,
     S::Error: From<Rejection>,
     C: Classify<S::Response, S::Error>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = BrokenCall<S::Call>;
+    type Call = BreakerCall<S::Call>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, parts: &Parts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, parts: &StackParts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         match &parts.breaker {
-            Some(breaker) => self.readied.poll_rejecting(breaker, cx, |cx| self.inner.poll_ready(parts, cx)),
+            Some(breaker) => self.ready_state.poll_rejecting(breaker, cx, |cx| self.inner.poll_ready(parts, cx)),
             None => self.inner.poll_ready(parts, cx),
         }
     }
 
     #[inline(always)]
-    fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
+    fn call(&mut self, parts: &StackParts<C>, request: Req) -> Self::Call {
         let admitted = match &parts.breaker {
-            Some(breaker) => self.readied.admit_rejecting(&breaker.0).map(Some),
+            Some(breaker) => self.ready_state.admit_rejecting(&breaker.0).map(Some),
             None => Ok(None),
         };
         match admitted {
             Ok(admitted) => {
-                let held = admitted.map(|admitted| Held::new(parts, admitted));
-                Guarded::begun(self.inner.call(parts, request), held)
+                let held = admitted.map(|admitted| CancelOnDrop::new(parts, admitted));
+                Guarded::started(self.inner.call(parts, request), held)
             }
-            Err(rejection) => Guarded::refused(rejection),
+            Err(rejection) => Guarded::rejected(rejection),
         }
     }
 }
 
 /// The bulkhead; calls wait as long as it is set to.
 #[derive(Clone)]
-pub(crate) struct Bounded<S>(pub(super) S);
+pub(crate) struct WithBulkhead<S>(pub(super) S);
 
-impl<S, C, Req> Lent<Parts<C>, Req> for Bounded<S>
+impl<S, C, Req> CallService<StackParts<C>, Req> for WithBulkhead<S>
 where
-    S: Lent<Parts<C>, Req> + Clone,
+    S: CallService<StackParts<C>, Req> + Clone,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = BoundedCall<S, Req, S::Call>;
+    type Call = BulkheadCall<S, Req, S::Call>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, parts: &Parts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, parts: &StackParts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(parts, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
+    fn call(&mut self, parts: &StackParts<C>, request: Req) -> Self::Call {
         let entry = match &parts.bulkhead {
-            Some(bulkhead) => bulkhead.0.enter(|| bulkhead.0.hold()),
-            None => Entry::Now(None),
+            Some(bulkhead) => bulkhead.0.enter(|| bulkhead.0.acquire_ref()),
+            None => Acquisition::Admitted(None),
         };
-        Deferred::enter(parts, entry, &mut self.0, request)
+        Queued::enter(parts, entry, &mut self.0, request)
     }
 }
 
 /// The attempt timeout.
 #[derive(Clone)]
-pub(crate) struct Limit<S>(pub(super) S);
+pub(crate) struct WithTimeout<S>(pub(super) S);
 
-impl<S, C, Req> Lent<Parts<C>, Req> for Limit<S>
+impl<S, C, Req> CallService<StackParts<C>, Req> for WithTimeout<S>
 where
-    S: Lent<Parts<C>, Req>,
+    S: CallService<StackParts<C>, Req>,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = Timed<S::Call, Attempt>;
+    type Call = TimedCall<S::Call, Attempt>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, parts: &Parts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, parts: &StackParts<C>, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.0.poll_ready(parts, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, parts: &Parts<C>, request: Req) -> Self::Call {
+    fn call(&mut self, parts: &StackParts<C>, request: Req) -> Self::Call {
         let mut marks = None;
-        match Beginning::new::<_, Attempt>(parts, parts.attempt_limit(), &mut marks) {
-            Ok(beginning) => beginning.begun(self.0.call(parts, request)),
-            Err(rejection) => Timed::refused(rejection),
+        match StartingTimedCall::new::<_, Attempt>(parts, parts.attempt_limit(), &mut marks) {
+            Ok(beginning) => beginning.started(self.0.call(parts, request)),
+            Err(rejection) => TimedCall::rejected(rejection),
         }
     }
 }

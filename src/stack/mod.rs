@@ -5,7 +5,7 @@
 //! server   total timeout -> [rate limiter] -> [circuit breaker] -> bulkhead -> service
 //! ```
 //!
-//! Parts in brackets are there when they are given. Every other part has a default, can be replaced by a handle of your
+//! StackParts in brackets are there when they are given. Every other part has a default, can be replaced by a handle of your
 //! own, which may be shared with other stacks, and can be left out.
 //!
 //! # Why this order
@@ -61,18 +61,18 @@ use crate::{event::Observer, name::Name, timeout::Timeout};
 
 /// A part that has a default: as it comes, given, or left out.
 #[derive(Clone, Debug)]
-enum Choice<T> {
+enum Setting<T> {
     Default,
-    Given(T),
-    Without,
+    Custom(T),
+    Disabled,
 }
 
-impl<T> Choice<T> {
+impl<T> Setting<T> {
     fn resolve(self, default: impl FnOnce() -> T) -> Option<T> {
         match self {
             Self::Default => Some(default()),
-            Self::Given(part) => Some(part),
-            Self::Without => None,
+            Self::Custom(part) => Some(part),
+            Self::Disabled => None,
         }
     }
 }

@@ -4,15 +4,15 @@ use crate::{
     bulkhead::{self, Bulkhead},
     circuit_breaker::{self, CircuitBreaker},
     error::Rejection,
-    event::Tell,
-    guarded::Telling,
+    event::EventEmitter,
+    guarded::HasEvents,
     rate_limit::{self, RateLimiter},
-    timeout::{self, Boxed, Inline, Place, Timeout},
+    timeout::{self, Boxed, Inline, Timeout, TimeoutKind},
 };
 
 /// The parts of a stack, but for the retry. `None` is left out.
 #[derive(Clone)]
-pub(crate) struct Parts<C> {
+pub(crate) struct StackParts<C> {
     pub(super) total: Option<Timeout>,
     pub(super) limiter: Option<RateLimiter>,
     pub(super) breaker: Option<CircuitBreaker>,
@@ -24,18 +24,18 @@ pub(crate) struct Parts<C> {
 /// The timeout around a client's retry. While an attempt runs it relies on that one's timer.
 pub(crate) struct Total;
 
-impl Place for Total {
+impl TimeoutKind for Total {
     type Timer = Boxed;
 }
 
 /// The timeout of an attempt.
 pub(crate) struct Attempt;
 
-impl Place for Attempt {
+impl TimeoutKind for Attempt {
     type Timer = Inline;
 }
 
-impl<C> Parts<C> {
+impl<C> StackParts<C> {
     /// The limit of the call that begins now, in nanoseconds, if it has one.
     #[inline(always)]
     pub(super) fn total_limit(&self) -> Option<u64> {
@@ -49,18 +49,18 @@ impl<C> Parts<C> {
 }
 
 #[inline(always)]
-fn tell_of(timeout: Option<&Timeout>) -> Option<&Tell> {
-    timeout.map(|timeout| &timeout.0.tell)
+fn events_of(timeout: Option<&Timeout>) -> Option<&EventEmitter> {
+    timeout.map(|timeout| &timeout.0.events)
 }
 
 fn time_out(timeout: Option<&Timeout>, after: std::time::Duration, attempted: bool) -> Rejection {
     timeout.expect("only a timeout that is there fires").0.time_out(after, attempted)
 }
 
-impl<C> timeout::Timing<Total> for Parts<C> {
+impl<C> timeout::HasTimeout<Total> for StackParts<C> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        tell_of(self.total.as_ref())
+    fn events(&self) -> Option<&EventEmitter> {
+        events_of(self.total.as_ref())
     }
 
     fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
@@ -69,10 +69,10 @@ impl<C> timeout::Timing<Total> for Parts<C> {
 }
 
 /// A server's stack has no other.
-impl<C> timeout::Timing<timeout::Alone> for Parts<C> {
+impl<C> timeout::HasTimeout<timeout::Standalone> for StackParts<C> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        tell_of(self.total.as_ref())
+    fn events(&self) -> Option<&EventEmitter> {
+        events_of(self.total.as_ref())
     }
 
     fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
@@ -80,10 +80,10 @@ impl<C> timeout::Timing<timeout::Alone> for Parts<C> {
     }
 }
 
-impl<C> timeout::Timing<Attempt> for Parts<C> {
+impl<C> timeout::HasTimeout<Attempt> for StackParts<C> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        tell_of(self.attempt.as_ref())
+    fn events(&self) -> Option<&EventEmitter> {
+        events_of(self.attempt.as_ref())
     }
 
     fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
@@ -91,18 +91,18 @@ impl<C> timeout::Timing<Attempt> for Parts<C> {
     }
 }
 
-impl<C> Telling<rate_limit::Inner> for Parts<C> {
+impl<C> HasEvents<rate_limit::RateLimiterInner> for StackParts<C> {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
-        self.limiter.as_ref().map(|limiter| &limiter.0.tell)
+    fn events(&self) -> Option<&EventEmitter> {
+        self.limiter.as_ref().map(|limiter| &limiter.0.events)
     }
 }
 
-impl<C> circuit_breaker::Breaking for Parts<C> {
+impl<C> circuit_breaker::HasBreaker for StackParts<C> {
     type Classifier = C;
 
     #[inline(always)]
-    fn breaker(&self) -> Option<&circuit_breaker::Inner> {
+    fn breaker(&self) -> Option<&circuit_breaker::CircuitBreakerInner> {
         self.breaker.as_ref().map(|breaker| &*breaker.0)
     }
 
@@ -112,9 +112,9 @@ impl<C> circuit_breaker::Breaking for Parts<C> {
     }
 }
 
-impl<C> bulkhead::Bounding for Parts<C> {
+impl<C> bulkhead::HasBulkhead for StackParts<C> {
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&bulkhead::Inner> {
+    fn bulkhead(&self) -> Option<&bulkhead::BulkheadInner> {
         self.bulkhead.as_ref().map(|bulkhead| &*bulkhead.0)
     }
 }

@@ -9,11 +9,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Choice, describe,
+    Setting, describe,
     future::ServerFuture,
-    lent::{Bounded, Broken, Limited, Served},
+    lent::{Served, WithBreaker, WithBulkhead, WithRateLimit},
     make_timeout,
-    parts::Parts,
+    parts::StackParts,
 };
 use crate::{
     bulkhead::Bulkhead,
@@ -21,11 +21,11 @@ use crate::{
     classify::{Classify, DefaultClassifier, Verdict},
     error::{ConfigError, FromRejection, Rejection, RespondLayer},
     event::Observer,
-    hold::Shared,
-    lent::{Bare, Lent, Owned},
+    hold::StripedArc,
+    lent::{CallService, Leaf, WithShared},
     name::Name,
     rate_limit::RateLimiter,
-    timeout::{self, Alone, Timed, Timeout},
+    timeout::{self, Standalone, TimedCall, Timeout},
 };
 
 /// A server's stack, to be set up. See the [module docs](super).
@@ -33,10 +33,10 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
     ServerBuilder {
         name: name.into(),
         observer: None,
-        total: Choice::Default,
+        total: Setting::Default,
         limiter: None,
         breaker: None,
-        bulkhead: Choice::Default,
+        bulkhead: Setting::Default,
         classify: DefaultClassifier,
     }
 }
@@ -59,10 +59,10 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 pub struct ServerBuilder<C = DefaultClassifier> {
     name: Name,
     observer: Option<Arc<dyn Observer>>,
-    total: Choice<Duration>,
+    total: Setting<Duration>,
     limiter: Option<RateLimiter>,
     breaker: Option<CircuitBreaker>,
-    bulkhead: Choice<Bulkhead>,
+    bulkhead: Setting<Bulkhead>,
     classify: C,
 }
 
@@ -75,13 +75,13 @@ impl<C> ServerBuilder<C> {
 
     /// Time for a request, its wait for a permit included.
     pub fn total_timeout(mut self, limit: Duration) -> Self {
-        self.total = Choice::Given(limit);
+        self.total = Setting::Custom(limit);
         self
     }
 
     /// Leaves the timeout out.
     pub fn without_total_timeout(mut self) -> Self {
-        self.total = Choice::Without;
+        self.total = Setting::Disabled;
         self
     }
 
@@ -99,13 +99,13 @@ impl<C> ServerBuilder<C> {
 
     /// Another bulkhead.
     pub fn bulkhead(mut self, bulkhead: &Bulkhead) -> Self {
-        self.bulkhead = Choice::Given(bulkhead.clone());
+        self.bulkhead = Setting::Custom(bulkhead.clone());
         self
     }
 
     /// Leaves the bulkhead out.
     pub fn without_bulkhead(mut self) -> Self {
-        self.bulkhead = Choice::Without;
+        self.bulkhead = Setting::Disabled;
         self
     }
 
@@ -137,7 +137,7 @@ impl<C> ServerBuilder<C> {
         }
         let bulkhead = bulkhead.build()?;
         let stack = ServerStack {
-            parts: Parts {
+            parts: StackParts {
                 total: (self.total.resolve(|| Duration::from_secs(10)))
                     .map(|limit| make_timeout(name.clone(), limit, observer.as_ref())),
                 limiter: self.limiter,
@@ -177,7 +177,7 @@ impl<C> fmt::Debug for ServerBuilder<C> {
 #[derive(Clone)]
 pub struct ServerStack<C = DefaultClassifier> {
     name: Name,
-    parts: Parts<C>,
+    parts: StackParts<C>,
 }
 
 impl<C> ServerStack<C> {
@@ -240,8 +240,8 @@ where
     type Service = ServerService<S, C>;
 
     fn layer(&self, service: S) -> Self::Service {
-        let served = Limited(Broken::new(Bounded(Bare::new(service))));
-        ServerService { served, parts: Shared::new(self.parts.clone()) }
+        let served = WithRateLimit(WithBreaker::new(WithBulkhead(Leaf::new(service))));
+        ServerService { served, parts: StripedArc::new(self.parts.clone()) }
     }
 }
 
@@ -249,8 +249,8 @@ where
 ///
 /// The same as the layers one around the other, but a call holds all of their handles by one count.
 pub struct ServerService<S, C = DefaultClassifier> {
-    served: Served<Bare<S>>,
-    parts: Shared<Parts<C>>,
+    served: Served<Leaf<S>>,
+    parts: StripedArc<StackParts<C>>,
 }
 
 impl<S: Clone, C> Clone for ServerService<S, C> {
@@ -284,12 +284,12 @@ where
     // clock, but one read and one timer when the service is not ready at once. No allocation.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let parts = self.parts.hold();
+        let parts = self.parts.acquire_ref();
         let mut marks = None;
-        let call = match timeout::Beginning::new::<_, Alone>(&*parts, parts.total_limit(), &mut marks) {
-            Ok(timing) => timing.begun(self.served.call(&*parts, request)),
-            Err(rejection) => Timed::refused(rejection),
+        let call = match timeout::StartingTimedCall::new::<_, Standalone>(&*parts, parts.total_limit(), &mut marks) {
+            Ok(timing) => timing.started(self.served.call(&*parts, request)),
+            Err(rejection) => TimedCall::rejected(rejection),
         };
-        ServerFuture::new(Owned::new(parts, call))
+        ServerFuture::new(WithShared::new(parts, call))
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     BoxError,
     circuit_breaker::CircuitBreaker,
     clock::{READINGS, instant},
-    hold::{stripes, tests::HOLDS, thread_number},
+    hold::{stripes, tests::REFS, thread_number},
     state::sync::{Ops, count},
 };
 
@@ -64,10 +64,10 @@ fn call<S: Service<u64, Response = u64>>(service: &mut S) {
 /// Operations on shared words, shares of handles, and readings of the clock, of a call in the steady state.
 fn cost<S: Service<u64, Response = u64>>(mut service: S) -> (Ops, u32, u32) {
     (0..200).for_each(|_| call(&mut service));
-    HOLDS.set(0);
+    REFS.set(0);
     READINGS.set(0);
     let ((), ops) = count(|| call(&mut service));
-    (ops, HOLDS.get(), READINGS.get())
+    (ops, REFS.get(), READINGS.get())
 }
 
 /// A hold is two read-modify-writes, on the count of this thread.

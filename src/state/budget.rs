@@ -39,12 +39,12 @@ pub(crate) struct Budget {
 }
 
 #[derive(Clone, Copy)]
-struct Word {
+struct BudgetWord {
     tick: u32,
     tokens: u32,
 }
 
-impl Word {
+impl BudgetWord {
     fn unpack(word: u64) -> Self {
         Self { tick: (word >> 32) as u32, tokens: word as u32 }
     }
@@ -61,7 +61,7 @@ fn tick(now: Nanos) -> u32 {
 impl Budget {
     /// All in thousandths of a token; it begins full.
     pub(crate) fn new(capacity: u32, deposit: u32, refill_per_second: u32, now: Nanos) -> Self {
-        let word = Word { tick: tick(now), tokens: capacity };
+        let word = BudgetWord { tick: tick(now), tokens: capacity };
         Self { word: Padded(AtomicU64::new(word.pack())), capacity, deposit, refill_per_second }
     }
 
@@ -91,12 +91,12 @@ impl Budget {
     #[inline]
     fn add(&self, amount: u32) {
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = BudgetWord::unpack(word);
             let tokens = word.tokens.saturating_add(amount).min(self.capacity);
             if tokens == word.tokens {
                 return Step::Keep(());
             }
-            Step::Write(Word { tokens, ..word }.pack(), ())
+            Step::Write(BudgetWord { tokens, ..word }.pack(), ())
         });
     }
 
@@ -104,9 +104,9 @@ impl Budget {
     pub(crate) fn withdraw(&self, now: impl FnOnce() -> Nanos) -> bool {
         let now = (self.refill_per_second > 0).then(now);
         drive(&self.word, |word| {
-            let word = self.refilled(Word::unpack(word), now);
+            let word = self.refilled(BudgetWord::unpack(word), now);
             match word.tokens.checked_sub(TOKEN) {
-                Some(tokens) => Step::Write(Word { tokens, ..word }.pack(), true),
+                Some(tokens) => Step::Write(BudgetWord { tokens, ..word }.pack(), true),
                 None => Step::Keep(false),
             }
         })
@@ -115,10 +115,10 @@ impl Budget {
     /// Thousandths of tokens in it.
     pub(crate) fn balance(&self, now: impl FnOnce() -> Nanos) -> u32 {
         let now = (self.refill_per_second > 0).then(now);
-        self.refilled(Word::unpack(self.word.load(Ordering::Acquire)), now).tokens
+        self.refilled(BudgetWord::unpack(self.word.load(Ordering::Acquire)), now).tokens
     }
 
-    fn refilled(&self, word: Word, now: Option<Nanos>) -> Word {
+    fn refilled(&self, word: BudgetWord, now: Option<Nanos>) -> BudgetWord {
         let Some(now) = now.map(tick) else { return word };
         let ticks = now.wrapping_sub(word.tick);
         // More than half the circle is a clock that went backwards.
@@ -128,7 +128,7 @@ impl Budget {
         let elapsed = Duration::from_nanos(u64::from(ticks) << TICK_BITS);
         let gained = elapsed.as_micros().saturating_mul(u128::from(self.refill_per_second)) / 1_000_000;
         let tokens = u128::from(word.tokens).saturating_add(gained).min(u128::from(self.capacity));
-        Word { tick: now, tokens: tokens as u32 }
+        BudgetWord { tick: now, tokens: tokens as u32 }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    gcra::Refusal,
+    gcra::GcraRejection,
     sync::{AtomicU64, Ordering},
     time::{Nanos, nanos_of},
 };
@@ -66,7 +66,7 @@ const LEAST_UNIT: u64 = 1 << 10;
 /// The answer to one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
-    pub(crate) verdict: Result<(), Refusal>,
+    pub(crate) verdict: Result<(), GcraRejection>,
     /// Whether there was no place for the key.
     pub(crate) overflow: bool,
 }
@@ -113,9 +113,9 @@ impl Keyed {
         u64::try_from(units).unwrap_or(u64::MAX).min(TAT_MAX)
     }
 
-    fn refused(&self, wait: u64) -> Result<(), Refusal> {
+    fn refused(&self, wait: u64) -> Result<(), GcraRejection> {
         let nanos = (u128::from(wait) * u128::from(self.period_nanos)).div_ceil(u128::from(self.units * self.count));
-        Err(Refusal::Wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
+        Err(GcraRejection::Wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     }
 
     /// The pure step: the next TAT, or the wait for it.
@@ -131,7 +131,7 @@ impl Keyed {
             return Answer { verdict: Ok(()), overflow: false };
         }
         if cost > self.burst {
-            return Answer { verdict: Err(Refusal::Never), overflow: false };
+            return Answer { verdict: Err(GcraRejection::Never), overflow: false };
         }
         let now = self.time(now);
         let index = (hash >> 16) as usize & (self.sets.len() - 1);
@@ -211,7 +211,7 @@ mod tests {
         let (verdict, ops) = check();
         assert_eq!((verdict, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known one");
         let (verdict, ops) = check();
-        assert_eq!(verdict, Err(Refusal::Wait(Duration::from_secs(1))));
+        assert_eq!(verdict, Err(GcraRejection::Wait(Duration::from_secs(1))));
         assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "K5");
     }
 
@@ -222,7 +222,7 @@ mod tests {
             let answer = keyed.check(hash(key), at(0), 1 + key as u32 % 3, false);
             if answer.overflow {
                 // All in its set have a second to go, or two, or three.
-                let Err(Refusal::Wait(wait)) = answer.verdict else { panic!("{answer:?}") };
+                let Err(GcraRejection::Wait(wait)) = answer.verdict else { panic!("{answer:?}") };
                 assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(3), "{wait:?}");
                 assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).verdict, Ok(()));
                 return;
@@ -306,12 +306,12 @@ mod tests {
                 *level = (*level + now - *since).min(burst.into());
                 *since = now;
                 let expected = if cost > burst {
-                    Err(Refusal::Never)
+                    Err(GcraRejection::Never)
                 } else if u64::from(cost) <= *level {
                     *level -= u64::from(cost);
                     Ok(())
                 } else {
-                    Err(Refusal::Wait(Duration::from_millis(u64::from(cost) - *level)))
+                    Err(GcraRejection::Wait(Duration::from_millis(u64::from(cost) - *level)))
                 };
                 let answer = keyed.check(hash(key), at(now), cost, false);
                 prop_assert_eq!(answer, Answer { verdict: expected, overflow: false });

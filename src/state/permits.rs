@@ -31,12 +31,12 @@ pub(crate) struct Permits {
 pub(crate) struct SomebodyWaits;
 
 #[derive(Clone, Copy)]
-struct Word {
+struct PermitsWord {
     in_flight: u32,
     waiting: u32,
 }
 
-impl Word {
+impl PermitsWord {
     #[inline]
     fn unpack(word: u64) -> Self {
         Self { in_flight: word as u32, waiting: (word >> 32) as u32 }
@@ -65,7 +65,7 @@ impl Permits {
 
     /// Permits out and callers waiting, at one moment.
     pub(crate) fn counts(&self) -> (u32, u32) {
-        let Word { in_flight, waiting } = Word::unpack(self.word.load(Ordering::Acquire));
+        let PermitsWord { in_flight, waiting } = PermitsWord::unpack(self.word.load(Ordering::Acquire));
         (in_flight, waiting)
     }
 
@@ -74,9 +74,9 @@ impl Permits {
     pub(crate) fn try_acquire(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = PermitsWord::unpack(word);
             if word.waiting == 0 && word.in_flight < limit {
-                Step::Write(Word { in_flight: word.in_flight + 1, ..word }.pack(), true)
+                Step::Write(PermitsWord { in_flight: word.in_flight + 1, ..word }.pack(), true)
             } else {
                 Step::Keep(false)
             }
@@ -87,12 +87,12 @@ impl Permits {
     #[inline]
     pub(crate) fn release(&self) -> Result<(), SomebodyWaits> {
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = PermitsWord::unpack(word);
             if word.waiting > 0 {
                 return Step::Keep(Err(SomebodyWaits));
             }
             debug_assert!(word.in_flight > 0, "a permit came home twice");
-            Step::Write(Word { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
+            Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
         })
     }
 
@@ -102,11 +102,11 @@ impl Permits {
     pub(crate) fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
         let limit = self.limit();
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = PermitsWord::unpack(word);
             if word.waiting == 0 && word.in_flight < limit {
-                Step::Write(Word { in_flight: word.in_flight + 1, ..word }.pack(), Ok(true))
+                Step::Write(PermitsWord { in_flight: word.in_flight + 1, ..word }.pack(), Ok(true))
             } else if word.waiting < max_waiting {
-                Step::Write(Word { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
+                Step::Write(PermitsWord { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
             } else {
                 Step::Keep(Err(Full))
             }
@@ -116,8 +116,8 @@ impl Permits {
     /// For the queue, under its lock: a waiter leaves without a permit.
     pub(crate) fn leave(&self) {
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
-            Step::Write(Word { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
+            let word = PermitsWord::unpack(word);
+            Step::Write(PermitsWord { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
         });
     }
 
@@ -126,11 +126,11 @@ impl Permits {
     pub(crate) fn hand_over(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = PermitsWord::unpack(word);
             if word.waiting > 0 && word.in_flight <= limit {
-                Step::Write(Word { waiting: word.waiting - 1, ..word }.pack(), true)
+                Step::Write(PermitsWord { waiting: word.waiting - 1, ..word }.pack(), true)
             } else {
-                Step::Write(Word { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), false)
+                Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), false)
             }
         })
     }
@@ -139,9 +139,9 @@ impl Permits {
     pub(crate) fn admit_waiter(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = PermitsWord::unpack(word);
             if word.waiting > 0 && word.in_flight < limit {
-                Step::Write(Word { waiting: word.waiting - 1, in_flight: word.in_flight + 1 }.pack(), true)
+                Step::Write(PermitsWord { waiting: word.waiting - 1, in_flight: word.in_flight + 1 }.pack(), true)
             } else {
                 Step::Keep(false)
             }

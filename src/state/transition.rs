@@ -5,7 +5,7 @@ use std::fmt;
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum State {
+pub enum CircuitState {
     /// Calls pass and are counted.
     Closed,
     /// Calls are refused until the open time has passed.
@@ -18,7 +18,7 @@ pub enum State {
     Disabled,
 }
 
-impl State {
+impl CircuitState {
     /// A short, stable label for logs and metrics, such as `"half_open"`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -31,7 +31,7 @@ impl State {
     }
 }
 
-impl fmt::Display for State {
+impl fmt::Display for CircuitState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -84,8 +84,8 @@ impl fmt::Display for Cause {
 /// A change of state. Returned to the one caller whose compare-and-swap made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transition {
-    pub(crate) from: State,
-    pub(crate) to: State,
+    pub(crate) from: CircuitState,
+    pub(crate) to: CircuitState,
     /// The generation that begins.
     pub(crate) generation: u64,
     pub(crate) cause: Cause,

@@ -2,10 +2,10 @@
 
 use std::future::Future;
 
-use super::timed::{Alone, Timed, Voice};
+use super::timed_call::{Standalone, TimedCall, TimeoutOwner};
 use crate::{
     error::Rejection,
-    lent::{Bare, Owned, response_future},
+    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {
@@ -13,6 +13,6 @@ response_future! {
     ///
     /// When the limit is reached the inner future is dropped first, and the error is returned then.
     pub struct ResponseFuture<F> =
-        Owned<Voice, Timed<Bare<F>, Alone>>;
+        WithShared<TimeoutOwner, TimedCall<Leaf<F>, Standalone>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

@@ -11,14 +11,14 @@ use std::{
 use super::{
     TimeoutLayer,
     future::ResponseFuture,
-    timed::{Beginning, Timed, Voice},
+    timed_call::{StartingTimedCall, TimedCall, TimeoutOwner},
 };
 use crate::{
     deadline::NEVER,
     error::FromRejection,
-    event::{Observer, Pattern, Tell},
-    hold::Shared,
-    lent::{Bare, Owned},
+    event::{EventEmitter, Observer, Pattern},
+    hold::StripedArc,
+    lent::{Leaf, WithShared},
     name::Name,
     state::time::nanos_of,
 };
@@ -27,12 +27,12 @@ use crate::{
 ///
 /// A handle: cheap to clone, and all clones share the limit and the observer.
 #[derive(Clone)]
-pub struct Timeout(pub(crate) Shared<Inner>);
+pub struct Timeout(pub(crate) StripedArc<TimeoutInner>);
 
-pub(crate) struct Inner {
+pub(crate) struct TimeoutInner {
     /// In nanoseconds, or [`NEVER`]; `nanos_of` saturates to it.
     limit: AtomicU64,
-    pub(crate) tell: Tell,
+    pub(crate) events: EventEmitter,
 }
 
 impl Timeout {
@@ -51,7 +51,7 @@ impl Timeout {
 
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.0.tell.name()
+        self.0.events.name()
     }
 
     /// The limit of calls that begin now.
@@ -96,19 +96,19 @@ impl Timeout {
     /// `after` in nanoseconds, or [`NEVER`].
     #[inline(always)]
     pub(super) fn begin<F>(&self, after: u64, start: impl FnOnce() -> F) -> ResponseFuture<F> {
-        let voice = Voice::of(self);
+        let owner = TimeoutOwner::of(self);
         let mut marks = None;
-        let call = match Beginning::new(&voice, Some(after), &mut marks) {
-            Ok(beginning) => beginning.begun(Bare::new(start())),
-            Err(rejection) => Timed::refused(rejection),
+        let call = match StartingTimedCall::new(&owner, Some(after), &mut marks) {
+            Ok(starting) => starting.started(Leaf::new(start())),
+            Err(rejection) => TimedCall::rejected(rejection),
         };
-        ResponseFuture::new(Owned::new(voice, call))
+        ResponseFuture::new(WithShared::new(owner, call))
     }
 
     /// The rejection of something that took longer than `limit`, told to the observer.
     #[cfg(feature = "http")]
     pub(crate) fn reject(&self, limit: Duration) -> crate::Rejection {
-        self.0.tell.reject(|name| crate::Rejection::timed_out(name, limit, true))
+        self.0.events.reject(|name| crate::Rejection::timed_out(name, limit, true))
     }
 
     /// How it is set.
@@ -144,7 +144,7 @@ pub struct TimeoutBuilder {
 }
 
 impl TimeoutBuilder {
-    /// Who is told what happens. With an observer, the clock is read at the beginning and the end of each call.
+    /// Who is told what happens. With an observer, the clock is read at the starting and the end of each call.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Arc::new(observer));
         self
@@ -152,8 +152,8 @@ impl TimeoutBuilder {
 
     /// The timeout.
     pub fn build(self) -> Timeout {
-        let tell = Tell::new(Pattern::Timeout, self.name, self.observer);
-        Timeout(Shared::new(Inner { limit: AtomicU64::new(nanos_of(self.limit)), tell }))
+        let events = EventEmitter::new(Pattern::Timeout, self.name, self.observer);
+        Timeout(StripedArc::new(TimeoutInner { limit: AtomicU64::new(nanos_of(self.limit)), events }))
     }
 }
 

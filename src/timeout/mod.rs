@@ -75,9 +75,9 @@ pub mod future;
 mod handle;
 mod layer;
 mod service;
-mod timed;
+mod timed_call;
 
 pub use handle::{Timeout, TimeoutBuilder, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};
 pub use service::TimeoutService;
-pub(crate) use timed::{Alone, Beginning, Boxed, Inline, Place, Timed, Timing};
+pub(crate) use timed_call::{Boxed, HasTimeout, Inline, Standalone, StartingTimedCall, TimedCall, TimeoutKind};

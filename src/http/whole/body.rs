@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{
-    Answered,
+    CompletedResponse,
     inside::{End, Slot},
 };
 use crate::{BoxError, classify::Verdict, http::classify::usual};
@@ -86,7 +86,7 @@ impl<F: Future, B: Default> Default for WholeBody<F, B> {
 
 impl<F, B, E> Body for WholeBody<F, B>
 where
-    F: Future<Output = Result<Answered<B>, E>>,
+    F: Future<Output = Result<CompletedResponse<B>, E>>,
     B: Body,
     B::Error: Into<BoxError>,
     E: Into<BoxError>,

@@ -19,9 +19,9 @@ use tower_service::Service;
 use crate::http::ResponseHead;
 
 /// What the two ends of one call share.
-pub(super) struct Slot<B>(Mutex<State<B>>);
+pub(super) struct Slot<B>(Mutex<SlotState<B>>);
 
-struct State<B> {
+struct SlotState<B> {
     /// On its way out.
     response: Option<Response<B>>,
     /// Of the outer end, while it waits for the response.
@@ -40,10 +40,10 @@ pub(super) struct End {
 
 impl<B> Slot<B> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(State { response: None, outer: None, end: None, inner: None }))
+        Self(Mutex::new(SlotState { response: None, outer: None, end: None, inner: None }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<B>> {
+    fn lock(&self) -> MutexGuard<'_, SlotState<B>> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -95,13 +95,13 @@ impl<B> Slot<B> {
 /// A request on its way through layers that cover the whole response.
 ///
 /// Derefs to the request, for layers that look into it. Not `Clone`: it is sent once.
-pub struct Tracked<Req> {
+pub struct TrackedRequest<Req> {
     pub(super) request: Req,
     /// A [`Slot`], of the response's body.
     pub(super) slot: Arc<dyn Any + Send + Sync>,
 }
 
-impl<Req> Deref for Tracked<Req> {
+impl<Req> Deref for TrackedRequest<Req> {
     type Target = Req;
 
     fn deref(&self) -> &Req {
@@ -109,22 +109,22 @@ impl<Req> Deref for Tracked<Req> {
     }
 }
 
-impl<Req> fmt::Debug for Tracked<Req> {
+impl<Req> fmt::Debug for TrackedRequest<Req> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracked").finish_non_exhaustive()
+        f.debug_struct("TrackedRequest").finish_non_exhaustive()
     }
 }
 
 /// A response that has ended, as layers that cover the whole of it see it: without its body, but with how that ended.
 /// The classifiers of this module judge it.
-pub struct Answered<B> {
+pub struct CompletedResponse<B> {
     status: StatusCode,
     headers: HeaderMap,
     end: End,
     body: PhantomData<fn() -> B>,
 }
 
-impl<B> ResponseHead for Answered<B> {
+impl<B> ResponseHead for CompletedResponse<B> {
     fn status(&self) -> StatusCode {
         self.status
     }
@@ -142,9 +142,9 @@ impl<B> ResponseHead for Answered<B> {
     }
 }
 
-impl<B> fmt::Debug for Answered<B> {
+impl<B> fmt::Debug for CompletedResponse<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answered")
+        f.debug_struct("CompletedResponse")
             .field("status", &self.status)
             .field("broken", &self.end.broken)
             .finish_non_exhaustive()
@@ -153,61 +153,61 @@ impl<B> fmt::Debug for Answered<B> {
 
 /// The service that the layers of a [`WholeResponseLayer`](super::WholeResponseLayer) are put around.
 #[derive(Clone, Copy, Debug)]
-pub struct Inside<S> {
+pub struct InnerService<S> {
     inner: S,
 }
 
-service_access!(Inside);
+service_access!(InnerService);
 
-impl<S> Inside<S> {
+impl<S> InnerService<S> {
     pub(super) fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-impl<S, Req, B> Service<Tracked<Req>> for Inside<S>
+impl<S, Req, B> Service<TrackedRequest<Req>> for InnerService<S>
 where
     S: Service<Req, Response = Response<B>>,
     B: Body + Send + 'static,
 {
-    type Response = Answered<B>;
+    type Response = CompletedResponse<B>;
     type Error = S::Error;
-    type Future = InsideFuture<S::Future, B>;
+    type Future = InnerServiceFuture<S::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, Tracked { request, slot }: Tracked<Req>) -> Self::Future {
+    fn call(&mut self, TrackedRequest { request, slot }: TrackedRequest<Req>) -> Self::Future {
         let slot = slot.downcast().expect("the slot was made for this service's responses");
-        InsideFuture { state: Stage::Calling { future: self.inner.call(request) }, slot }
+        InnerServiceFuture { state: InnerServiceState::Calling { future: self.inner.call(request) }, slot }
     }
 }
 
 pin_project! {
-    /// Future of [`Inside`].
-    pub struct InsideFuture<F, B> {
+    /// Future of [`InnerService`].
+    pub struct InnerServiceFuture<F, B> {
         #[pin]
-        state: Stage<F>,
+        state: InnerServiceState<F>,
         slot: Arc<Slot<B>>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum Stage<F> {
+    enum InnerServiceState<F> {
         Calling { #[pin] future: F },
         // The response is on its way out, and its body being read.
         Answering { head: Option<(StatusCode, HeaderMap)> },
     }
 }
 
-impl<F, B, E> Future for InsideFuture<F, B>
+impl<F, B, E> Future for InnerServiceFuture<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
 {
-    type Output = Result<Answered<B>, E>;
+    type Output = Result<CompletedResponse<B>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -225,16 +225,16 @@ where
                 StateProj::Answering { head } => {
                     let end = ready!(this.slot.poll_end(cx));
                     let (status, headers) = head.take().expect("polled after it ended");
-                    return Poll::Ready(Ok(Answered { status, headers, end, body: PhantomData }));
+                    return Poll::Ready(Ok(CompletedResponse { status, headers, end, body: PhantomData }));
                 }
             };
-            this.state.set(Stage::Answering { head: Some(head) });
+            this.state.set(InnerServiceState::Answering { head: Some(head) });
         }
     }
 }
 
-impl<F, B> fmt::Debug for InsideFuture<F, B> {
+impl<F, B> fmt::Debug for InnerServiceFuture<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InsideFuture").finish_non_exhaustive()
+        f.debug_struct("InnerServiceFuture").finish_non_exhaustive()
     }
 }

@@ -49,7 +49,7 @@
 //! A body is over when it has been read to its end, broke off, or was dropped. Dropped by a caller that had seen enough,
 //! the call was cancelled, which says nothing unless it was slow already; but a response whose status says that it failed
 //! has failed, read or not. A retry must be outside, where responses are what they were: inside it does not compile, as
-//! the request, a [`Tracked`] one, cannot be copied.
+//! the request, a [`TrackedRequest`] one, cannot be copied.
 //!
 //! A call costs three allocations, and each piece of the body a poll of the layers.
 
@@ -60,10 +60,10 @@ mod service;
 
 pub use body::WholeBody;
 pub use idle::{BodyTimeout, BodyTimeoutLayer, TimedBody};
-pub use inside::{Answered, Inside, Tracked};
+pub use inside::{CompletedResponse, InnerService, TrackedRequest};
 pub use service::{WholeResponse, WholeResponseLayer};
 
 /// Futures of the services in this module.
 pub mod future {
-    pub use super::{idle::BodyTimeoutFuture, inside::InsideFuture, service::WholeResponseFuture};
+    pub use super::{idle::BodyTimeoutFuture, inside::InnerServiceFuture, service::WholeResponseFuture};
 }

@@ -13,7 +13,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Answered, Inside, Tracked, WholeBody, inside::Slot};
+use super::{CompletedResponse, InnerService, TrackedRequest, WholeBody, inside::Slot};
 
 /// Puts layers around a service so that they cover its whole responses. See the [module docs](super).
 #[derive(Clone, Copy, Debug)]
@@ -30,12 +30,12 @@ impl<L> WholeResponseLayer<L> {
 
 impl<S, L> Layer<S> for WholeResponseLayer<L>
 where
-    L: Layer<Inside<S>>,
+    L: Layer<InnerService<S>>,
 {
     type Service = WholeResponse<L::Service>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WholeResponse { inner: self.layers.layer(Inside::new(inner)) }
+        WholeResponse { inner: self.layers.layer(InnerService::new(inner)) }
     }
 }
 
@@ -49,7 +49,7 @@ service_access!(WholeResponse);
 
 impl<S, Req, B> Service<Req> for WholeResponse<S>
 where
-    S: Service<Tracked<Req>, Response = Answered<B>>,
+    S: Service<TrackedRequest<Req>, Response = CompletedResponse<B>>,
     B: Body + Send + 'static,
 {
     type Response = Response<WholeBody<S::Future, B>>;
@@ -63,7 +63,7 @@ where
     // 2 allocations; a copy of the headers, later, is the third.
     fn call(&mut self, request: Req) -> Self::Future {
         let slot = Arc::new(Slot::<B>::new());
-        let call = self.inner.call(Tracked { request, slot: slot.clone() });
+        let call = self.inner.call(TrackedRequest { request, slot: slot.clone() });
         WholeResponseFuture { call: Some(Box::pin(call)), slot }
     }
 }
@@ -77,7 +77,7 @@ pub struct WholeResponseFuture<F, B> {
 
 impl<F, B, E> Future for WholeResponseFuture<F, B>
 where
-    F: Future<Output = Result<Answered<B>, E>>,
+    F: Future<Output = Result<CompletedResponse<B>, E>>,
     B: Body,
 {
     type Output = Result<Response<WholeBody<F, B>>, E>;
@@ -100,7 +100,7 @@ where
                 let slot = this.slot.clone();
                 Poll::Ready(Ok(response.map(|body| WholeBody::new(body, call.map(|call| (call, slot)), status))))
             }
-            None if over => unreachable!("only the service within makes an `Answered`, after its response"),
+            None if over => unreachable!("only the service within makes an `CompletedResponse`, after its response"),
             None => Poll::Pending,
         }
     }

@@ -9,18 +9,18 @@ use std::{
     time::Duration,
 };
 
-use super::layer::Passed;
+use super::layer::SpentTokens;
 use crate::{
     classify::Verdict,
     clock::{Clock, TimeSource},
     error::{ConfigError, FromRejection, Rejection},
-    event::{EventKind, Observer, Pattern, Tell},
-    guarded::Held,
-    hold::Shared,
+    event::{EventEmitter, EventKind, Observer, Pattern},
+    guarded::CancelOnDrop,
+    hold::StripedArc,
     name::Name,
     rate_limit::{Rate, builder::check_rate},
     state::{
-        gcra::Refusal,
+        gcra::GcraRejection,
         keyed::{Answer, Keyed},
     },
 };
@@ -41,18 +41,18 @@ const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 ///
 /// A handle: cheap to clone, and all clones share the table. `H` hashes the keys.
 pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
-    pub(super) shared: Shared<Inner>,
+    pub(super) shared: StripedArc<KeyedInner>,
     hasher: H,
     key: PhantomData<fn(&K)>,
 }
 
-pub(super) struct Inner {
+pub(super) struct KeyedInner {
     table: Keyed,
     rate: Rate,
     /// Of all requests that have no key. A fixed hash: a key that has the same one shares its limiter.
     no_key: u64,
     overflows: AtomicU64,
-    pub(super) tell: Tell,
+    pub(super) events: EventEmitter,
     time: TimeSource,
 }
 
@@ -88,7 +88,7 @@ impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
 impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// Takes a token of `key`.
     ///
-    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a refusal writes nothing
+    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a rejection writes nothing
     /// (where there was no place, it counts one overflow).
     ///
     /// # Errors
@@ -106,9 +106,9 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
         inner.take(self.hasher.hash_one(key), cost)?;
-        inner.tell.event(|| EventKind::Admitted);
+        inner.events.emit(|| EventKind::Admitted);
         // What follows is not known here.
-        inner.tell.event(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
+        inner.events.emit(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
         Ok(())
     }
 
@@ -120,7 +120,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
         let inner = &*self.shared;
         let answer = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
-        answer.verdict.map_err(|refusal| inner.rejection(inner.tell.name().clone(), refusal))
+        answer.verdict.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
     }
 
     /// Runs `future` if `key` has a token for it.
@@ -135,9 +135,9 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     {
         self.take(key)?;
         let shared = &*self.shared;
-        let held = Held::new(shared, Passed::admitted(&shared.tell));
+        let held = CancelOnDrop::new(shared, SpentTokens::admitted(&shared.events));
         let result = future.await;
-        held.end(result.as_ref());
+        held.complete(result.as_ref());
         result
     }
 
@@ -149,7 +149,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
 impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
     /// The instance's name.
     pub fn name(&self) -> &Name {
-        self.shared.tell.name()
+        self.shared.events.name()
     }
 
     /// How it stands. Counts the active keys, which reads the whole table.
@@ -165,13 +165,13 @@ impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
     }
 }
 
-impl Inner {
+impl KeyedInner {
     pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
         let Answer { verdict, overflow } = self.table.check(hash, self.time.now(), cost, false);
         if overflow {
             self.overflows.fetch_add(1, Ordering::Relaxed);
         }
-        verdict.map_err(|refusal| self.tell.reject(|name| self.rejection(name, refusal)))
+        verdict.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
 
     /// Of the one limiter of all requests that have no key.
@@ -179,14 +179,14 @@ impl Inner {
         self.take(self.no_key, 1)
     }
 
-    pub(super) fn refuse(&self) -> Rejection {
-        self.tell.reject(|name| self.rejection(name, Refusal::Never))
+    pub(super) fn reject(&self) -> Rejection {
+        self.events.reject(|name| self.rejection(name, GcraRejection::Never))
     }
 
-    fn rejection(&self, name: Name, refusal: Refusal) -> Rejection {
-        let retry_after = match refusal {
-            Refusal::Wait(wait) => Some(wait),
-            Refusal::Never => None,
+    fn rejection(&self, name: Name, rejection: GcraRejection) -> Rejection {
+        let retry_after = match rejection {
+            GcraRejection::Wait(wait) => Some(wait),
+            GcraRejection::Never => None,
         };
         Rejection::rate_limited(name, retry_after, self.table.burst())
     }
@@ -201,7 +201,7 @@ impl<K: ?Sized, H: Clone> Clone for KeyedRateLimiter<K, H> {
 impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiter<K, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimiter")
-            .field("name", self.shared.tell.name())
+            .field("name", self.shared.events.name())
             .field("rate", &self.shared.rate)
             .field("burst", &self.shared.table.burst())
             .finish_non_exhaustive()
@@ -214,7 +214,7 @@ impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiter<K, H> {
 pub struct KeyedRateLimiterSnapshot {
     /// The rate of each key.
     pub rate: Rate,
-    /// Tokens that a key may use at one instant.
+    /// UnusedTokens that a key may use at one instant.
     pub burst: u32,
     /// Keys that have not all their tokens now.
     pub active_keys: usize,
@@ -250,7 +250,7 @@ pub struct KeyedRateLimiterBuilder<K: ?Sized, H = RandomState> {
 }
 
 impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
-    /// Tokens that a key may use at one instant, from 1 to 67,108,863.
+    /// UnusedTokens that a key may use at one instant, from 1 to 67,108,863.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
@@ -306,12 +306,12 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
             return Err(ConfigError::new("max_keys", "must be from 1 to 100 million"));
         }
         let table = Keyed::new(count, per, burst, self.max_keys, self.when_full == WhenFull::Share);
-        let shared = Shared::new(Inner {
+        let shared = StripedArc::new(KeyedInner {
             table,
             rate: self.rate,
             no_key: self.hasher.hash_one("no key"),
             overflows: AtomicU64::new(0),
-            tell: Tell::new(Pattern::RateLimiter, self.name, self.observer),
+            events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),
             time: self.time,
         });
         Ok(KeyedRateLimiter { shared, hasher: self.hasher, key: PhantomData })

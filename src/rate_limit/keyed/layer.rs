@@ -10,13 +10,13 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{KeyedRateLimiter, handle::Inner};
+use super::{KeyedRateLimiter, handle::KeyedInner};
 use crate::{
     error::{FromRejection, Rejection},
-    event::Tell,
-    guarded::{Guarded, Held, Telling, Told},
-    hold::Hold,
-    lent::{Bare, Owned, response_future},
+    event::EventEmitter,
+    guarded::{CancelOnDrop, EventOnly, Guarded, HasEvents},
+    hold::StripedRef,
+    lent::{Leaf, WithShared, response_future},
 };
 
 /// What happens to a request that has no key.
@@ -159,47 +159,47 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // The hash of the key, 1 RMW and one clock read; a refusal, no RMW. Nothing is held without an observer.
+    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Nothing is held without an observer.
     fn call(&mut self, request: Req) -> Self::Future {
         let shared = &self.limiter.shared;
         let verdict = match ((self.key)(&request), self.without) {
             (Some(key), _) => self.limiter.take(key.borrow()),
             (None, WithoutKey::Share) => shared.take_without_key(),
             (None, WithoutKey::Pass) => Ok(()),
-            (None, WithoutKey::Refuse) => Err(shared.refuse()),
+            (None, WithoutKey::Refuse) => Err(shared.reject()),
         };
-        let (parts, call) = match verdict {
+        let (owner, call) = match verdict {
             Ok(()) => {
-                let parts = shared.tell.is_on().then(|| shared.hold());
-                let passed = Passed::admitted(&shared.tell);
-                let held = Held::new(&parts, passed);
-                let call = Guarded::begun(Bare::new(self.inner.call(request)), Some(held));
-                (parts, call)
+                let owner = shared.events.has_observer().then(|| shared.acquire_ref());
+                let passed = SpentTokens::admitted(&shared.events);
+                let held = CancelOnDrop::new(&owner, passed);
+                let call = Guarded::started(Leaf::new(self.inner.call(request)), Some(held));
+                (owner, call)
             }
-            Err(rejection) => (None, Guarded::refused(rejection)),
+            Err(rejection) => (None, Guarded::rejected(rejection)),
         };
-        KeyedResponseFuture::new(Owned::new(parts, call))
+        KeyedResponseFuture::new(WithShared::new(owner, call))
     }
 }
 
 /// A call that was let in. Nothing is to be released at its end.
-pub(super) type Passed = Told<Inner>;
+pub(super) type SpentTokens = EventOnly<KeyedInner>;
 
-impl Telling<Inner> for Inner {
-    fn tell(&self) -> Option<&Tell> {
-        Some(&self.tell)
+impl HasEvents<KeyedInner> for KeyedInner {
+    fn events(&self) -> Option<&EventEmitter> {
+        Some(&self.events)
     }
 }
 
-impl Telling<Inner> for Option<Hold<Inner>> {
-    fn tell(&self) -> Option<&Tell> {
-        self.as_ref().map(|inner| &inner.tell)
+impl HasEvents<KeyedInner> for Option<StripedRef<KeyedInner>> {
+    fn events(&self) -> Option<&EventEmitter> {
+        self.as_ref().map(|inner| &inner.events)
     }
 }
 
 response_future! {
     /// Future of [`KeyedRateLimitService`].
     pub struct KeyedResponseFuture<F> =
-        Owned<Option<Hold<Inner>>, Guarded<Bare<F>, Passed>>;
+        WithShared<Option<StripedRef<KeyedInner>>, Guarded<Leaf<F>, SpentTokens>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

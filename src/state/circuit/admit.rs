@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Admission, Circuit, Outlook, Ticket, transition,
-    word::{Phase, Word, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
+    Admission, Admitted, Circuit, Outlook, transition,
+    word::{CircuitWord, Phase, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
 };
 use crate::state::{
     drive::{Step, drive},
@@ -16,14 +16,14 @@ use crate::state::{
 impl Circuit {
     /// Admission to a circuit that lets everybody in without a look at anything else. One load.
     #[inline(always)]
-    pub(crate) fn admit_plainly(&self) -> Option<Ticket> {
+    pub(crate) fn try_admit_fast(&self) -> Option<Admitted> {
         let generation = plainly_closed(self.word.load(Ordering::Acquire))?;
-        Some(Ticket::call(generation))
+        Some(Admitted::call(generation))
     }
 
     /// The nanoseconds for which an open circuit will refuse yet; or else, the time if it was read to see that. One load.
     #[inline]
-    pub(crate) fn refuses_for(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
+    pub(crate) fn rejects_for(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
         let deadline = plainly_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
         let now = now();
         if tick(now) < deadline { Ok(reached_at(deadline).get() - now.get()) } else { Err(Some(now)) }
@@ -34,7 +34,7 @@ impl Circuit {
         let word = self.load();
         match word.phase {
             Phase::Closed { recovering: None, .. } | Phase::Disabled => {
-                Admission::Admitted(Ticket::call(word.generation))
+                Admission::Admitted(Admitted::call(word.generation))
             }
             Phase::ForcedOpen => Admission::Rejected { retry_after: None },
             _ => self.admit_in_time(word, now()),
@@ -42,16 +42,16 @@ impl Circuit {
     }
 
     /// The states in which time decides.
-    fn admit_in_time(&self, mut word: Word, now: Nanos) -> Admission {
+    fn admit_in_time(&self, mut word: CircuitWord, now: Nanos) -> Admission {
         loop {
-            let admitted = Ticket::call(word.generation);
+            let admitted = Admitted::call(word.generation);
             let (next, transition) = match word.phase {
                 Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
                 Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
                 Phase::Closed { run, recovering: Some(start) } => match self.recovery_left(start, now) {
                     Some(left) => return self.admit_a_share(admitted, left),
                     None => {
-                        let recovered = Word { phase: Phase::Closed { run, recovering: None }, ..word };
+                        let recovered = CircuitWord { phase: Phase::Closed { run, recovering: None }, ..word };
                         self.swap(word, recovered);
                         word = self.load();
                         continue;
@@ -62,12 +62,13 @@ impl Circuit {
                     return Admission::Rejected { retry_after: Some(left) };
                 }
                 Phase::Open { .. } => {
-                    let next = word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
+                    let next =
+                        word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
                     (next, Some(transition(word, next, Cause::OpenElapsed)))
                 }
                 Phase::HalfOpen { in_flight, succeeded, admitted } if in_flight < self.config.probes => {
                     let phase = Phase::HalfOpen { in_flight: in_flight + 1, succeeded, admitted: admitted + 1 };
-                    (Word { phase, ..word }, None)
+                    (CircuitWord { phase, ..word }, None)
                 }
                 Phase::HalfOpen { succeeded, admitted, .. } => {
                     if tick(now) < self.lease(word.generation, admitted, now) {
@@ -75,11 +76,11 @@ impl Circuit {
                     }
                     // A new generation takes back the places of all probes that are silent. What others of them have
                     // shown stays: else one in a few that hangs would keep a circuit from closing for ever.
-                    (word.next(word.flaps, Phase::HalfOpen { in_flight: 1, succeeded, admitted: 1 }), None)
+                    (word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded, admitted: 1 }), None)
                 }
             };
             if self.swap(word, next) {
-                return Admission::Probe(Ticket::probe(next.generation), transition);
+                return Admission::Probe(Admitted::probe(next.generation), transition);
             }
             word = self.load();
         }
@@ -107,7 +108,7 @@ impl Circuit {
 
     /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
     /// circle without gaps (a Weyl sequence), so no random numbers are needed.
-    fn admit_a_share(&self, ticket: Ticket, (progress, left): (f64, Duration)) -> Admission {
+    fn admit_a_share(&self, ticket: Admitted, (progress, left): (f64, Duration)) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
         let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);

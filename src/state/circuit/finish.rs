@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Circuit, Outcome, Ticket, transition,
-    word::{Phase, Word, deadline, is_well, ramp_tick},
+    Admitted, Circuit, Outcome, transition,
+    word::{CircuitWord, Phase, deadline, is_well, ramp_tick},
 };
 use crate::state::{
     drive::{Step, drive},
@@ -32,9 +32,9 @@ struct Opening<N, F> {
 }
 
 impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
-    fn phase(&mut self, flaps: u32) -> Phase {
+    fn phase(&mut self, reopen_count: u32) -> Phase {
         *self.phase.get_or_insert_with(|| {
-            let wait = self.open_for.take().map_or(Duration::ZERO, |open_for| open_for(flaps));
+            let wait = self.open_for.take().map_or(Duration::ZERO, |open_for| open_for(reopen_count));
             Phase::Open { deadline: deadline((self.now)(), wait) }
         })
     }
@@ -45,7 +45,7 @@ impl Circuit {
     /// generation, without a run of failures, and the count window, if there is one, has only good calls in it. At most
     /// two loads. Not to be asked when there is a time window.
     #[inline(always)]
-    pub(crate) fn success_changes_nothing(&self, ticket: Ticket) -> bool {
+    pub(crate) fn success_changes_nothing(&self, ticket: Admitted) -> bool {
         debug_assert!(self.time.is_none());
         self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation().into()))
             && is_well(self.word.load(Ordering::Acquire), ticket.0)
@@ -55,7 +55,7 @@ impl Circuit {
     /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
     pub(crate) fn finish(
         &self,
-        ticket: Ticket,
+        ticket: Admitted,
         outcome: Outcome,
         slow: bool,
         thread: impl FnOnce() -> usize,
@@ -75,13 +75,13 @@ impl Circuit {
             let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
             return self.trip(generation, cause, &mut opening);
         }
-        let word = Word::unpack(word);
+        let word = CircuitWord::unpack(word);
         if word.generation != generation {
             return None;
         }
         let (outcome, slow) = match outcome {
-            Outcome::GivenUp if self.config.slow => (Outcome::GivenUp, true),
-            Outcome::GivenUp => (Outcome::Ignored, false),
+            Outcome::CancelledSlow if self.config.slow => (Outcome::CancelledSlow, true),
+            Outcome::CancelledSlow => (Outcome::Ignored, false),
             outcome => (outcome, slow && self.config.slow),
         };
         let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
@@ -91,7 +91,7 @@ impl Circuit {
         let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
         match outcome {
             Outcome::Ignored => return None,
-            Outcome::Throttled | Outcome::GivenUp => {}
+            Outcome::Throttled | Outcome::CancelledSlow => {}
             Outcome::Success | Outcome::Failure => match self.extend_run(word, sample.failed, &mut opening) {
                 Run::Counted => {}
                 Run::Stale => return None,
@@ -113,7 +113,7 @@ impl Circuit {
     /// Extends or ends the run of failures, or trips by it, in one swap.
     fn extend_run(
         &self,
-        mut word: Word,
+        mut word: CircuitWord,
         failed: bool,
         opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
     ) -> Run {
@@ -129,10 +129,10 @@ impl Circuit {
                 return Run::Counted;
             }
             let (next, done) = if extended >= limit.get() {
-                let next = word.next(word.flaps, opening.phase(word.flaps));
+                let next = word.next(word.reopen_count, opening.phase(word.reopen_count));
                 (next, Run::Tripped(transition(word, next, Cause::ConsecutiveFailures)))
             } else {
-                (Word { phase: Phase::Closed { run: extended, recovering }, ..word }, Run::Counted)
+                (CircuitWord { phase: Phase::Closed { run: extended, recovering }, ..word }, Run::Counted)
             };
             if self.swap(word, next) {
                 return done;
@@ -148,19 +148,19 @@ impl Circuit {
         opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
     ) -> Option<Transition> {
         drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = CircuitWord::unpack(word);
             // Somebody else has tripped it, or it is disabled.
             if word.generation != generation || !matches!(word.phase, Phase::Closed { .. }) {
                 return Step::Keep(None);
             }
-            let next = word.next(word.flaps, opening.phase(word.flaps));
+            let next = word.next(word.reopen_count, opening.phase(word.reopen_count));
             Step::Write(next.pack(), Some(transition(word, next, cause)))
         })
     }
 
     fn finish_probe(
         &self,
-        mut word: Word,
+        mut word: CircuitWord,
         outcome: Outcome,
         slow: bool,
         opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
@@ -174,15 +174,15 @@ impl Circuit {
             }
             let in_flight = in_flight.saturating_sub(1);
             let (next, cause) = if outcome == Outcome::Ignored {
-                (Word { phase: Phase::HalfOpen { in_flight, succeeded, admitted }, ..word }, None)
+                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded, admitted }, ..word }, None)
             } else if !succeeded_now {
-                let flaps = word.flaps + 1;
-                (word.next(flaps, opening.phase(flaps)), Some(Cause::ProbeFailed))
+                let reopen_count = word.reopen_count + 1;
+                (word.next(reopen_count, opening.phase(reopen_count)), Some(Cause::ProbeFailed))
             } else if succeeded + 1 >= self.config.successes {
                 let recovering = self.config.recovery.map(|_| ramp_tick((opening.now)()));
                 (word.next(0, Phase::Closed { run: 0, recovering }), Some(Cause::ProbeSucceeded))
             } else {
-                (Word { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, admitted }, ..word }, None)
+                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, admitted }, ..word }, None)
             };
             if self.swap(word, next) {
                 self.began(next);

@@ -8,9 +8,9 @@ mod word;
 
 use std::{num::NonZeroU32, time::Duration};
 
-use word::{Phase, Word, deadline, reached_at};
+use word::{CircuitWord, Phase, deadline, reached_at};
 
-pub(crate) use super::transition::{Cause, State, Transition};
+pub(crate) use super::transition::{Cause, CircuitState, Transition};
 use super::{
     drive::{Step, drive},
     sync::{AtomicU64, Ordering, Padded},
@@ -83,13 +83,13 @@ pub(crate) struct Circuit {
 /// [probe: 1 | generation: 18]
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket(u32);
+pub(crate) struct Admitted(u32);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    Admitted(Ticket),
+    Admitted(Admitted),
     /// Admitted as a probe; with the transition, if this caller made the circuit half-open.
-    Probe(Ticket, Option<Transition>),
+    Probe(Admitted, Option<Transition>),
     Rejected {
         retry_after: Option<Duration>,
     },
@@ -114,7 +114,7 @@ pub(crate) enum Outcome {
     /// Degrades the rates and fails a probe, but leaves the run of failures as it is.
     Throttled,
     /// Cancelled, after it had been slow already: counts as slow and as nothing else.
-    GivenUp,
+    CancelledSlow,
     /// Counts as nothing; a probe's place is free again.
     Ignored,
 }
@@ -122,10 +122,10 @@ pub(crate) enum Outcome {
 /// What the circuit shows of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CircuitView {
-    pub(crate) state: State,
+    pub(crate) state: CircuitState,
     pub(crate) generation: u64,
     pub(crate) run: u32,
-    pub(crate) flaps: u32,
+    pub(crate) reopen_count: u32,
     pub(crate) probes_in_flight: u32,
     pub(crate) probes_succeeded: u32,
     pub(crate) open_for: Option<Duration>,
@@ -149,16 +149,16 @@ impl Circuit {
         &self.config
     }
 
-    fn load(&self) -> Word {
-        Word::unpack(self.word.load(Ordering::Acquire))
+    fn load(&self) -> CircuitWord {
+        CircuitWord::unpack(self.word.load(Ordering::Acquire))
     }
 
-    fn swap(&self, from: Word, to: Word) -> bool {
+    fn swap(&self, from: CircuitWord, to: CircuitWord) -> bool {
         self.word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// A generation that counts calls has begun by our swap.
-    fn began(&self, word: Word) {
+    fn began(&self, word: CircuitWord) {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
         {
@@ -167,17 +167,17 @@ impl Circuit {
     }
 
     /// Sets the state by hand. Every call of it begins a generation, and so clears the windows; `None` when the state is
-    /// the same as before. `open_for` is the open time for [`State::Open`].
-    pub(crate) fn set(&self, to: State, now: Nanos, open_for: Duration) -> Option<Transition> {
+    /// the same as before. `open_for` is the open time for [`CircuitState::Open`].
+    pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
         let phase = match to {
-            State::Closed => Phase::Closed { run: 0, recovering: None },
-            State::Open => Phase::Open { deadline: deadline(now, open_for) },
-            State::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, admitted: 0 },
-            State::ForcedOpen => Phase::ForcedOpen,
-            State::Disabled => Phase::Disabled,
+            CircuitState::Closed => Phase::Closed { run: 0, recovering: None },
+            CircuitState::Open => Phase::Open { deadline: deadline(now, open_for) },
+            CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, admitted: 0 },
+            CircuitState::ForcedOpen => Phase::ForcedOpen,
+            CircuitState::Disabled => Phase::Disabled,
         };
         let (next, changed) = drive(&self.word, |word| {
-            let word = Word::unpack(word);
+            let word = CircuitWord::unpack(word);
             let next = word.next(0, phase);
             let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::ByHand));
             Step::Write(next.pack(), (next, changed))
@@ -189,10 +189,10 @@ impl Circuit {
     /// Opens a circuit that is closed or half-open; any other stays as it is.
     pub(crate) fn hold_off(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
         drive(&self.word, |word| {
-            let seen = Word::unpack(word);
+            let seen = CircuitWord::unpack(word);
             match seen.phase {
                 Phase::Closed { .. } | Phase::HalfOpen { .. } => {
-                    let next = seen.next(seen.flaps, Phase::Open { deadline: deadline(now, open_for) });
+                    let next = seen.next(seen.reopen_count, Phase::Open { deadline: deadline(now, open_for) });
                     Step::Write(next.pack(), Some(transition(seen, next, Cause::HeldOff)))
                 }
                 Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => Step::Keep(None),
@@ -200,12 +200,12 @@ impl Circuit {
         })
     }
 
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> CircuitState {
         self.load().phase.state()
     }
 
     /// Whether the ticket is of the present generation, so that its outcome would count. One load.
-    pub(crate) fn is_current(&self, ticket: Ticket) -> bool {
+    pub(crate) fn is_current(&self, ticket: Admitted) -> bool {
         self.load().generation == ticket.generation()
     }
 
@@ -232,7 +232,7 @@ impl Circuit {
             state: word.phase.state(),
             generation,
             run,
-            flaps: word.flaps,
+            reopen_count: word.reopen_count,
             probes_in_flight,
             probes_succeeded,
             open_for,
@@ -242,7 +242,7 @@ impl Circuit {
     }
 }
 
-impl Ticket {
+impl Admitted {
     const PROBE: u32 = word::GENERATION_MASK + 1;
 
     #[inline]
@@ -265,6 +265,6 @@ impl Ticket {
     }
 }
 
-fn transition(from: Word, to: Word, cause: Cause) -> Transition {
+fn transition(from: CircuitWord, to: CircuitWord, cause: Cause) -> Transition {
     Transition { from: from.phase.state(), to: to.phase.state(), generation: to.generation.into(), cause }
 }

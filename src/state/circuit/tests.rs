@@ -57,15 +57,15 @@ impl Bench {
         self.now.set(self.now.get().saturating_add(by));
     }
 
-    fn admit(&self) -> Option<Ticket> {
+    fn admit(&self) -> Option<Admitted> {
         match self.circuit.admit(|| self.now()) {
             Admission::Admitted(ticket) | Admission::Probe(ticket, _) => Some(ticket),
             Admission::Rejected { .. } => None,
         }
     }
 
-    fn finish(&self, ticket: Ticket, outcome: Outcome) -> Option<Transition> {
-        self.circuit.finish(ticket, outcome, false, || 0, || self.now(), |flaps| OPEN_FOR * (flaps + 1))
+    fn finish(&self, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
+        self.circuit.finish(ticket, outcome, false, || 0, || self.now(), |reopen_count| OPEN_FOR * (reopen_count + 1))
     }
 
     fn call(&self, outcome: Outcome) -> Option<Transition> {
@@ -142,7 +142,7 @@ fn a_probe_that_never_ends_loses_its_place_to_the_lease() {
     bench.advance(Duration::from_secs(1));
     let second = bench.admit().expect("the lease is over");
     assert_eq!(bench.finish(silent, Outcome::Failure), None, "the silent one counts no more");
-    assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, State::Closed);
+    assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
 // B20, B24: what counts is how long nobody was admitted
@@ -160,7 +160,7 @@ fn an_admission_begins_the_lease_anew() {
     assert_eq!(bench.admit(), None, "the first one's lease is over, this one's begins");
     bench.advance(Duration::from_secs(59));
     assert_eq!(bench.admit(), None);
-    assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, State::Closed);
+    assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_circuit_closes_although_every_second_probe_hangs() {
             bench.advance(Duration::from_secs(60));
         }
     }
-    assert_eq!(closed.unwrap().to, State::Closed);
+    assert_eq!(closed.unwrap().to, CircuitState::Closed);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
     bench.now.set(until);
     assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
     assert!(bench.admit().is_some());
-    bench.circuit.set(State::ForcedOpen, secs(0), OPEN_FOR);
+    bench.circuit.set(CircuitState::ForcedOpen, secs(0), OPEN_FOR);
     assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: None });
 }
 
@@ -214,7 +214,7 @@ fn a_success_that_comes_before_the_trip_prevents_it() {
     };
     assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, || 0, now, |_| OPEN_FOR), None);
     let view = bench.circuit.view(|| bench.now());
-    assert_eq!((view.state, view.run), (State::Closed, 1));
+    assert_eq!((view.state, view.run), (CircuitState::Closed, 1));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
                 bench.call(Outcome::Failure);
             }
             bench.advance(OPEN_FOR * 20);
-            assert_eq!(bench.call(Outcome::Success).unwrap().to, State::Closed);
+            assert_eq!(bench.call(Outcome::Success).unwrap().to, CircuitState::Closed);
             assert_eq!(trip().map(|it| it.cause), Some(Cause::FailureRate), "after {probes} probes that failed");
         }
     }
@@ -248,7 +248,7 @@ fn stragglers_count_for_nothing() {
     let probe = bench.admit().unwrap();
     assert_eq!(bench.finish(stragglers[2], Outcome::Success), None, "is not the probe");
     assert_eq!(bench.finish(stragglers[3], Outcome::Failure), None, "is not the probe");
-    assert_eq!(bench.finish(probe, Outcome::Success).unwrap().to, State::Closed);
+    assert_eq!(bench.finish(probe, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
 #[test]

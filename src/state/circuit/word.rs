@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::state::{
     time::{Nanos, nanos_of},
-    transition::State,
+    transition::CircuitState,
 };
 
 /// A tick of open times and leases is 2^18 ns, a quarter of a millisecond.
@@ -19,20 +19,20 @@ pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
 pub(super) const PROBES_MAX: u32 = (1 << 13) - 1;
 pub(super) const RUN_MAX: u32 = (1 << 16) - 1;
 const ADMITTED_MASK: u32 = (1 << 14) - 1;
-const FLAPS_MAX: u32 = 15;
+const REOPEN_COUNT_MAX: u32 = 15;
 
 /// ```text
 ///  63 62 | 61..58 | 57..40     | 39..0
-///  state | flaps  | generation | payload
+///  state | reopen_count  | generation | payload
 ///  Closed:   run of failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
 ///  Open:     deadline, in ticks: 40 (9.1 years)
 ///  HalfOpen: probes in flight: 13 | probes that succeeded: 13 | probes admitted: 14, wrapping
 ///  by hand:  ForcedOpen or Disabled
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Word {
+pub(super) struct CircuitWord {
     /// Times it opened again since it was last closed; saturates.
-    pub(super) flaps: u32,
+    pub(super) reopen_count: u32,
     /// Counts what ends the life of tickets: transitions, and reclaimed probes.
     pub(super) generation: u32,
     pub(super) phase: Phase,
@@ -48,18 +48,18 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn state(self) -> State {
+    pub(super) fn state(self) -> CircuitState {
         match self {
-            Self::Closed { .. } => State::Closed,
-            Self::Open { .. } => State::Open,
-            Self::HalfOpen { .. } => State::HalfOpen,
-            Self::ForcedOpen => State::ForcedOpen,
-            Self::Disabled => State::Disabled,
+            Self::Closed { .. } => CircuitState::Closed,
+            Self::Open { .. } => CircuitState::Open,
+            Self::HalfOpen { .. } => CircuitState::HalfOpen,
+            Self::ForcedOpen => CircuitState::ForcedOpen,
+            Self::Disabled => CircuitState::Disabled,
         }
     }
 }
 
-impl Word {
+impl CircuitWord {
     pub(super) fn unpack(word: u64) -> Self {
         let payload = word & TICK_MAX;
         let phase = match word >> 62 {
@@ -76,7 +76,7 @@ impl Word {
             _ if payload == 0 => Phase::ForcedOpen,
             _ => Phase::Disabled,
         };
-        Self { flaps: (word >> 58 & 15) as u32, generation: (word >> 40) as u32 & GENERATION_MASK, phase }
+        Self { reopen_count: (word >> 58 & 15) as u32, generation: (word >> 40) as u32 & GENERATION_MASK, phase }
     }
 
     pub(super) fn pack(self) -> u64 {
@@ -92,12 +92,16 @@ impl Word {
             Phase::ForcedOpen => (3, 0),
             Phase::Disabled => (3, 1),
         };
-        state << 62 | u64::from(self.flaps) << 58 | u64::from(self.generation) << 40 | payload
+        state << 62 | u64::from(self.reopen_count) << 58 | u64::from(self.generation) << 40 | payload
     }
 
     /// The next generation, in another phase.
-    pub(super) fn next(self, flaps: u32, phase: Phase) -> Self {
-        Self { flaps: flaps.min(FLAPS_MAX), generation: self.generation.wrapping_add(1) & GENERATION_MASK, phase }
+    pub(super) fn next(self, reopen_count: u32, phase: Phase) -> Self {
+        Self {
+            reopen_count: reopen_count.min(REOPEN_COUNT_MAX),
+            generation: self.generation.wrapping_add(1) & GENERATION_MASK,
+            phase,
+        }
     }
 }
 
@@ -117,8 +121,8 @@ pub(super) fn plainly_open(word: u64) -> Option<u64> {
 /// it. A ticket's probe bit comes to lie where no bit is left, so a probe is never well.
 #[inline]
 pub(super) fn is_well(word: u64, ticket: u32) -> bool {
-    const FLAPS: u64 = 15 << 58;
-    word & !FLAPS == u64::from(ticket) << 40
+    const REOPEN_COUNT: u64 = 15 << 58;
+    word & !REOPEN_COUNT == u64::from(ticket) << 40
 }
 
 /// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.

@@ -1,14 +1,14 @@
 //! The generic cell rate algorithm, on one word.
 
-mod freed;
 mod params;
+mod returned_slots;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 
 use std::time::Duration;
 
-use freed::{CELLS, Freed};
 pub(crate) use params::Params;
+use returned_slots::{CELLS, ReturnedSlots};
 
 use super::{
     drive::{Step, drive},
@@ -58,7 +58,7 @@ const VERSION_MASK: u64 = 3;
 pub(crate) struct Gcra {
     word: Padded<AtomicU64>,
     rates: Padded<Rates>,
-    freed: Padded<Freed>,
+    freed: Padded<ReturnedSlots>,
 }
 
 /// Read by all, written by changes of the rate.
@@ -82,7 +82,7 @@ pub(crate) struct Slot {
 
 /// Why not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum GcraRejection {
     /// Not now, but after this time, if nobody else comes.
     Wait(Duration),
     /// The cost is above the burst.
@@ -91,20 +91,20 @@ pub(crate) enum Refusal {
 
 /// A step of the word, and what it gives.
 struct Taken {
-    word: Word,
+    word: GcraWord,
     /// Until the tokens are due.
     wait: u64,
     period: u64,
 }
 
 #[derive(Clone, Copy)]
-struct Word {
+struct GcraWord {
     version: u64,
     freed: bool,
     tat: u64,
 }
 
-impl Word {
+impl GcraWord {
     #[inline]
     fn unpack(word: u64) -> Self {
         Self { version: word >> VERSION_SHIFT, freed: word & FREED != 0, tat: word & TAT_MAX }
@@ -136,7 +136,7 @@ impl Gcra {
         Self {
             word: Padded(AtomicU64::new(0)),
             rates: Padded(Rates { params, changes: AtomicU64::new(0) }),
-            freed: Padded(Freed::new()),
+            freed: Padded(ReturnedSlots::new()),
         }
     }
 
@@ -145,8 +145,8 @@ impl Gcra {
         Params::unpack(self.rates.params[version as usize].load(Ordering::Acquire))
     }
 
-    fn look(&self) -> (Word, Params) {
-        let word = Word::unpack(self.word.load(Ordering::Acquire));
+    fn look(&self) -> (GcraWord, Params) {
+        let word = GcraWord::unpack(self.word.load(Ordering::Acquire));
         (word, self.params_of(word.version))
     }
 
@@ -156,14 +156,14 @@ impl Gcra {
 
     /// Takes `cost` tokens that are there now.
     #[inline]
-    pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), Refusal> {
+    pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
         }
         let now = units(now);
         // As `take`, of which only the answer is of interest.
         let hot = drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
+            let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, 0) {
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(()))),
                 // Somebody gave a slot back that may be due earlier.
@@ -175,7 +175,7 @@ impl Gcra {
     }
 
     /// Takes `cost` tokens that are due within `max_wait`. Answers how long to wait until then.
-    pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), Refusal> {
+    pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), GcraRejection> {
         // Before the word: what is seen there cannot belong to an earlier change than the one before this.
         let begun = self.rates.changes.load(Ordering::Acquire);
         if cost == 0 {
@@ -187,12 +187,12 @@ impl Gcra {
         Ok((duration(wait), Slot { end: word.tat, cost, period, change }))
     }
 
-    fn take(&self, now: u64, cost: u32, max_wait: u64) -> Result<Taken, Refusal> {
+    fn take(&self, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
         let hot = drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
+            let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, max_wait) {
                 Ok(taken) if taken.wait == 0 => Step::Write(taken.word.pack(), Some(Ok(taken))),
-                Err(Refusal::Never) => Step::Keep(Some(Err(Refusal::Never))),
+                Err(GcraRejection::Never) => Step::Keep(Some(Err(GcraRejection::Never))),
                 // Somebody gave a slot back that may be due earlier.
                 _ if word.freed && cost == 1 => Step::Keep(None),
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(taken))),
@@ -204,32 +204,32 @@ impl Gcra {
 
     /// Takes one token: the earliest in the cells, or else the next of all.
     #[cold]
-    fn take_freed_or_last(&self, now: u64, max_wait: u64) -> Result<Taken, Refusal> {
+    fn take_freed_or_last(&self, now: u64, max_wait: u64) -> Result<Taken, GcraRejection> {
         let (word, params) = self.look();
         let found = self.freed.earliest(word.version, params.worth_from(now));
         let freed_wait = found.as_ref().map(|found| params.wait(found.end, now));
         if let (Some(found), Some(wait)) = (&found, freed_wait) {
             if wait <= max_wait && self.freed.take(found) {
-                return Ok(Taken { word: Word { tat: found.end, ..word }, wait, period: params.period });
+                return Ok(Taken { word: GcraWord { tat: found.end, ..word }, wait, period: params.period });
             }
         } else if self.freed.is_empty() {
             self.clear_hint();
         }
         let last = drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
+            let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, 1, max_wait) {
                 Ok(taken) => Step::Write(taken.word.pack(), Ok(taken)),
                 Err(refusal) => Step::Keep(Err(refusal)),
             }
         });
         last.map_err(|refusal| match (refusal, freed_wait) {
-            (Refusal::Wait(wait), Some(freed)) => Refusal::Wait(wait.min(duration(freed))),
+            (GcraRejection::Wait(wait), Some(freed)) => GcraRejection::Wait(wait.min(duration(freed))),
             _ => refusal,
         })
     }
 
     /// The same as [`check`](Self::check), without taking anything.
-    pub(crate) fn peek(&self, now: Nanos, cost: u32) -> Result<(), Refusal> {
+    pub(crate) fn peek(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl Gcra {
         let freed = self.freed.earliest(word.version, params.worth_from(now));
         match (refusal, freed.map(|found| params.wait(found.end, now))) {
             (_, Some(0)) => Ok(()),
-            (Refusal::Wait(wait), Some(freed)) => Err(Refusal::Wait(wait.min(duration(freed)))),
+            (GcraRejection::Wait(wait), Some(freed)) => Err(GcraRejection::Wait(wait.min(duration(freed)))),
             _ => Err(refusal),
         }
     }
@@ -280,11 +280,11 @@ impl Gcra {
 
     /// Whether the rate is still the one under which the slot was taken.
     fn is_current(&self, slot: Slot) -> bool {
-        let word = Word::unpack(self.word.load(Ordering::Acquire));
+        let word = GcraWord::unpack(self.word.load(Ordering::Acquire));
         self.is_of(slot, word)
     }
 
-    fn is_of(&self, slot: Slot, seen: Word) -> bool {
+    fn is_of(&self, slot: Slot, seen: GcraWord) -> bool {
         // The word belongs to the slot's change or a later one, and to none that has not begun. With the same version
         // and less than four of them between, it is the same.
         let begun = self.rates.changes.load(Ordering::Acquire);
@@ -293,11 +293,11 @@ impl Gcra {
 
     fn return_last(&self, slot: Slot) -> bool {
         drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
+            let word = GcraWord::unpack(seen);
             if word.tat != slot.end || !self.is_of(slot, word) {
                 return Step::Keep(false);
             }
-            Step::Write(Word { tat: slot.start(), ..word }.pack(), true)
+            Step::Write(GcraWord { tat: slot.start(), ..word }.pack(), true)
         })
     }
 
@@ -305,12 +305,12 @@ impl Gcra {
     fn set_hint(&self) {
         // Written even where it is set: so either it comes before a concurrent `clear_hint`, which then sees the slot,
         // or it comes after and stands.
-        drive(&self.word, |seen| Step::Write(Word { freed: true, ..Word::unpack(seen) }.pack(), ()));
+        drive(&self.word, |seen| Step::Write(GcraWord { freed: true, ..GcraWord::unpack(seen) }.pack(), ()));
     }
 
     /// Says that there are no freed slots, if that is so.
     fn clear_hint(&self) {
-        drive(&self.word, |seen| Step::Write(Word { freed: false, ..Word::unpack(seen) }.pack(), ()));
+        drive(&self.word, |seen| Step::Write(GcraWord { freed: false, ..GcraWord::unpack(seen) }.pack(), ()));
         if !self.freed.is_empty() {
             self.set_hint();
         }
@@ -328,13 +328,13 @@ impl Gcra {
         self.rates.params[version as usize].store(params.pack(), Ordering::Release);
         self.rates.changes.store(change, Ordering::Release);
         drive(&self.word, |seen| {
-            let word = Word::unpack(seen);
+            let word = GcraWord::unpack(seen);
             let old = self.params_of(word.version);
             let debt = u128::from(word.tat.saturating_sub(now)) * u128::from(params.period);
             // Rounded up: to the strict side.
             let debt = debt.div_ceil(u128::from(old.period));
             let tat = if debt == 0 { word.tat } else { (u128::from(now) + debt).min(TAT_MAX.into()) as u64 };
-            Step::Write(Word { version, freed: word.freed, tat }.pack(), ())
+            Step::Write(GcraWord { version, freed: word.freed, tat }.pack(), ())
         });
     }
 }
@@ -349,16 +349,16 @@ impl Slot {
 impl Params {
     /// The pure step: the word after `cost` tokens are taken, and how long they are to be waited for.
     #[inline]
-    fn advance(self, word: Word, now: u64, cost: u32, max_wait: u64) -> Result<Taken, Refusal> {
+    fn advance(self, word: GcraWord, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
         if cost > self.burst {
-            return Err(Refusal::Never);
+            return Err(GcraRejection::Never);
         }
         let end = word.tat.max(now).saturating_add(self.period.saturating_mul(u64::from(cost))).min(TAT_MAX);
         let wait = self.wait(end, now);
         if wait > max_wait {
-            return Err(Refusal::Wait(duration(wait)));
+            return Err(GcraRejection::Wait(duration(wait)));
         }
-        Ok(Taken { word: Word { tat: end, ..word }, wait, period: self.period })
+        Ok(Taken { word: GcraWord { tat: end, ..word }, wait, period: self.period })
     }
 
     /// How long a slot with this end is to be waited for.

@@ -38,7 +38,7 @@ fn the_cost_contract_holds() {
 fn a_burst_passes_and_then_one_each_period_to_the_nanosecond() {
     let gcra = gcra(10, Duration::from_secs(1), 5);
     assert!((0..5).all(|_| take(&gcra, at(0))));
-    let Err(Refusal::Wait(wait)) = gcra.reserve(at(0), 1, Duration::ZERO) else { panic!("a sixth passed") };
+    let Err(GcraRejection::Wait(wait)) = gcra.reserve(at(0), 1, Duration::ZERO) else { panic!("a sixth passed") };
     assert_eq!(wait, Duration::from_millis(100));
     assert!(!take(&gcra, at(99_999_999)));
     assert!(take(&gcra, at(100_000_000)));
@@ -54,8 +54,8 @@ fn odd_rates_do_not_drift_above_what_was_asked_for() {
         for _ in 0..10_000 {
             match gcra.reserve(now, 1, Duration::ZERO) {
                 Ok(_) => (admitted, last) = (admitted + 1, now.get()),
-                Err(Refusal::Wait(wait)) => now = now.saturating_add(wait),
-                Err(Refusal::Never) => panic!("one token is never too many"),
+                Err(GcraRejection::Wait(wait)) => now = now.saturating_add(wait),
+                Err(GcraRejection::Never) => panic!("one token is never too many"),
             }
         }
         let allowed = 1.0 + last as f64 * f64::from(count) / 1e9;
@@ -82,9 +82,9 @@ fn a_cost_is_all_or_nothing_and_one_above_the_burst_is_never() {
     let gcra = gcra(1, Duration::from_secs(1), 3);
     assert!(gcra.reserve(at(0), 2, Duration::ZERO).is_ok());
     let wait = gcra.reserve(at(0), 2, Duration::ZERO).unwrap_err();
-    assert_eq!(wait, Refusal::Wait(Duration::from_secs(1)));
+    assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1)));
     assert!(take(&gcra, at(0)), "the refused call took nothing");
-    assert_eq!(gcra.reserve(at(0), 4, Duration::MAX).unwrap_err(), Refusal::Never);
+    assert_eq!(gcra.reserve(at(0), 4, Duration::MAX).unwrap_err(), GcraRejection::Never);
 }
 
 // L18
@@ -109,7 +109,11 @@ fn a_refusal_writes_nothing_while_a_freed_slot_lies_in_the_future() {
     let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
     gcra.cancel(slots[2]);
     let (refused, ops) = count(|| gcra.reserve(at(0), 1, Duration::ZERO));
-    assert_eq!(refused.unwrap_err(), Refusal::Wait(Duration::from_secs(2)), "the freed one is the next to be had");
+    assert_eq!(
+        refused.unwrap_err(),
+        GcraRejection::Wait(Duration::from_secs(2)),
+        "the freed one is the next to be had"
+    );
     assert_eq!((ops.rmws, ops.stores), (0, 0));
 }
 
@@ -302,9 +306,9 @@ proptest! {
                     let wait = (debt + cost).saturating_sub(u64::from(burst) * 10) * period / 10;
                     let got = gcra.reserve(now, number, Duration::from_nanos(patience));
                     if number > burst {
-                        prop_assert_eq!(got.unwrap_err(), Refusal::Never);
+                        prop_assert_eq!(got.unwrap_err(), GcraRejection::Never);
                     } else if wait > patience {
-                        prop_assert_eq!(got.unwrap_err(), Refusal::Wait(Duration::from_nanos(wait)));
+                        prop_assert_eq!(got.unwrap_err(), GcraRejection::Wait(Duration::from_nanos(wait)));
                     } else {
                         let (waited, slot) = got.unwrap();
                         prop_assert_eq!(waited, Duration::from_nanos(wait));
@@ -331,12 +335,12 @@ proptest! {
             level = (level + step).min(cap);
             let price = u64::from(cost) * PERIOD;
             let expected = if cost > burst {
-                Err(Refusal::Never)
+                Err(GcraRejection::Never)
             } else if price <= level {
                 level -= price;
                 Ok(())
             } else {
-                Err(Refusal::Wait(Duration::from_nanos(price - level)))
+                Err(GcraRejection::Wait(Duration::from_nanos(price - level)))
             };
             prop_assert_eq!(gcra.reserve(now, cost, Duration::ZERO).map(drop), expected);
             prop_assert_eq!(u64::from(gcra.available(now).0), level / PERIOD);

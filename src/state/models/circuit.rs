@@ -8,7 +8,7 @@ use loom::{sync::Arc, thread};
 
 use super::model;
 use crate::state::{
-    circuit::{Admission, Cause, Circuit, CircuitConfig, Outcome, State, Ticket, Transition},
+    circuit::{Admission, Admitted, Cause, Circuit, CircuitConfig, CircuitState, Outcome, Transition},
     time::Nanos,
     window::Rates,
 };
@@ -39,7 +39,7 @@ fn circuit(config: CircuitConfig) -> Arc<Circuit> {
     Arc::new(Circuit::new(config))
 }
 
-fn admit(circuit: &Circuit, now: Nanos) -> Option<(Ticket, Option<Transition>)> {
+fn admit(circuit: &Circuit, now: Nanos) -> Option<(Admitted, Option<Transition>)> {
     match circuit.admit(|| now) {
         Admission::Admitted(ticket) => Some((ticket, None)),
         Admission::Probe(ticket, transition) => Some((ticket, transition)),
@@ -47,21 +47,21 @@ fn admit(circuit: &Circuit, now: Nanos) -> Option<(Ticket, Option<Transition>)> 
     }
 }
 
-fn ticket(circuit: &Circuit, now: Nanos) -> Ticket {
+fn ticket(circuit: &Circuit, now: Nanos) -> Admitted {
     admit(circuit, now).expect("it is let in").0
 }
 
-fn finish(circuit: &Circuit, ticket: Ticket, outcome: Outcome) -> Option<Transition> {
+fn finish(circuit: &Circuit, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
     circuit.finish(ticket, outcome, false, || usize::MAX, || NOW, |_| SECOND)
 }
 
 /// Open, and its time is over one second from now.
 fn open(circuit: &Circuit) {
-    circuit.set(State::Open, NOW, SECOND);
+    circuit.set(CircuitState::Open, NOW, SECOND);
 }
 
 /// The transitions that happened, in order: each begins where the last one ended, and none is told twice.
-fn chain(mut transitions: Vec<Transition>, circuit: &Circuit) -> Vec<(State, State)> {
+fn chain(mut transitions: Vec<Transition>, circuit: &Circuit) -> Vec<(CircuitState, CircuitState)> {
     transitions.sort_by_key(|transition| transition.generation);
     assert!(transitions.windows(2).all(|pair| pair[0].generation < pair[1].generation), "{transitions:?}");
     assert!(transitions.windows(2).all(|pair| pair[0].to == pair[1].from), "{transitions:?}");
@@ -78,7 +78,7 @@ model! {
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
         let transitions: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
-        assert_eq!(chain(transitions, &circuit), [(State::Closed, State::Open)]);
+        assert_eq!(chain(transitions, &circuit), [(CircuitState::Closed, CircuitState::Open)]);
     }
 }
 
@@ -92,7 +92,7 @@ model! {
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
         let transitions: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
-        assert_eq!(chain(transitions, &circuit), [(State::Closed, State::Open)]);
+        assert_eq!(chain(transitions, &circuit), [(CircuitState::Closed, CircuitState::Open)]);
     }
 }
 
@@ -106,7 +106,7 @@ model! {
         let here = admit(&circuit, at(SECOND));
         let admitted: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
         assert_eq!(admitted.len(), 1);
-        assert_eq!(admitted[0].1.map(|it| (it.from, it.to, it.cause)), Some((State::Open, State::HalfOpen, Cause::OpenElapsed)));
+        assert_eq!(admitted[0].1.map(|it| (it.from, it.to, it.cause)), Some((CircuitState::Open, CircuitState::HalfOpen, Cause::OpenElapsed)));
     }
 }
 
@@ -121,7 +121,7 @@ model! {
         let here = finish(&circuit, two, Outcome::Success);
         let transitions: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
         let decided = chain(transitions, &circuit);
-        assert!(decided == [(State::HalfOpen, State::Open)] || decided == [(State::HalfOpen, State::Closed)]);
+        assert!(decided == [(CircuitState::HalfOpen, CircuitState::Open)] || decided == [(CircuitState::HalfOpen, CircuitState::Closed)]);
     }
 }
 
@@ -135,7 +135,7 @@ model! {
         let there = thread::spawn(move || finish(&other, one, Outcome::Success));
         let here = finish(&circuit, two, Outcome::Success);
         let transitions: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
-        assert_eq!(chain(transitions, &circuit), [(State::HalfOpen, State::Closed)]);
+        assert_eq!(chain(transitions, &circuit), [(CircuitState::HalfOpen, CircuitState::Closed)]);
     }
 }
 
@@ -146,12 +146,12 @@ model! {
         let stale = ticket(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, stale, Outcome::Failure));
-        circuit.set(State::Open, NOW, SECOND);
-        circuit.set(State::Closed, NOW, SECOND);
+        circuit.set(CircuitState::Open, NOW, SECOND);
+        circuit.set(CircuitState::Closed, NOW, SECOND);
         let fresh = ticket(&circuit, NOW);
         assert_eq!(finish(&circuit, fresh, Outcome::Failure), None, "the first of its generation");
         assert_eq!(there.join().unwrap(), None);
-        assert_eq!((circuit.state(), circuit.view(|| NOW).run), (State::Closed, 1));
+        assert_eq!((circuit.state(), circuit.view(|| NOW).run), (CircuitState::Closed, 1));
     }
 }
 
@@ -186,7 +186,7 @@ model! {
         // The silent one speaks after all: too late.
         assert_eq!(finish(&circuit, silent, Outcome::Failure), None);
         let closed = finish(&circuit, admitted[0].0, Outcome::Success);
-        assert_eq!(closed.map(|it| it.to), Some(State::Closed));
+        assert_eq!(closed.map(|it| it.to), Some(CircuitState::Closed));
     }
 }
 
@@ -202,7 +202,7 @@ model! {
         let here = admit(&circuit, at(SECOND * 2)).expect("its place or a free one").0;
         assert_eq!(there.join().unwrap(), None);
         assert_eq!(circuit.view(|| NOW).probes_in_flight, 1);
-        assert_eq!(finish(&circuit, here, Outcome::Success).map(|it| it.to), Some(State::Closed));
+        assert_eq!(finish(&circuit, here, Outcome::Success).map(|it| it.to), Some(CircuitState::Closed));
     }
 }
 
@@ -213,12 +213,12 @@ model! {
         let call = ticket(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, call, Outcome::Failure));
-        let here = circuit.set(State::ForcedOpen, NOW, SECOND);
+        let here = circuit.set(CircuitState::ForcedOpen, NOW, SECOND);
         let transitions: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
         let changes = chain(transitions, &circuit);
         assert!(
-            changes == [(State::Closed, State::ForcedOpen)]
-                || changes == [(State::Closed, State::Open), (State::Open, State::ForcedOpen)],
+            changes == [(CircuitState::Closed, CircuitState::ForcedOpen)]
+                || changes == [(CircuitState::Closed, CircuitState::Open), (CircuitState::Open, CircuitState::ForcedOpen)],
             "{changes:?}"
         );
     }

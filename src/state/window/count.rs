@@ -58,7 +58,7 @@ const CLEAN_MAX: u64 = 127;
 pub(crate) const MAX_SIZE: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Word {
+struct CountWord {
     generation: u64,
     full: bool,
     block: u64,
@@ -67,7 +67,7 @@ struct Word {
     bits: u64,
 }
 
-impl Word {
+impl CountWord {
     fn empty(generation: u64) -> Self {
         Self { generation, full: false, block: 0, fill: 0, clean: 0, bits: 0 }
     }
@@ -97,7 +97,7 @@ impl Word {
 
 /// A published block.
 fn published(generation: u64, block: u64, bits: u64) -> u64 {
-    Word { generation, full: true, block, fill: 0, clean: 0, bits }.pack()
+    CountWord { generation, full: true, block, fill: 0, clean: 0, bits }.pack()
 }
 
 /// What became of a record.
@@ -138,10 +138,10 @@ impl CountWindow {
     pub(crate) fn begin(&self, generation: u64, is_current: impl Fn() -> bool) {
         let generation = tag_of_generation(generation);
         drive(&self.current, |seen| {
-            if Word::unpack(seen).generation == generation || !is_current() {
+            if CountWord::unpack(seen).generation == generation || !is_current() {
                 Step::Keep(())
             } else {
-                Step::Write(Word::empty(generation).pack(), ())
+                Step::Write(CountWord::empty(generation).pack(), ())
             }
         });
     }
@@ -149,7 +149,7 @@ impl CountWindow {
     /// Whether a clean success of `generation` changes nothing. One load.
     #[inline]
     pub(crate) fn is_clean_in(&self, generation: u64) -> bool {
-        let word = Word::unpack(self.current.load(Ordering::Acquire));
+        let word = CountWord::unpack(self.current.load(Ordering::Acquire));
         word.generation == tag_of_generation(generation) && self.is_clean(word)
     }
 
@@ -169,12 +169,12 @@ impl CountWindow {
         let generation = tag_of_generation(generation);
         loop {
             let seen = self.current.load(Ordering::Acquire);
-            let word = Word::unpack(seen);
+            let word = CountWord::unpack(seen);
             let word = if word.generation == generation {
                 word
             } else if is_current() {
                 // It was of an older one when it was loaded.
-                Word::empty(generation)
+                CountWord::empty(generation)
             } else {
                 return Recorded::Stale;
             };
@@ -206,7 +206,7 @@ impl CountWindow {
     pub(crate) fn snapshot(&self, generation: u64) -> Counts {
         let generation = tag_of_generation(generation);
         loop {
-            let word = Word::unpack(self.current.load(Ordering::Acquire));
+            let word = CountWord::unpack(self.current.load(Ordering::Acquire));
             if word.generation != generation {
                 return Counts::default();
             }
@@ -217,12 +217,12 @@ impl CountWindow {
     }
 
     #[inline]
-    fn is_clean(&self, word: Word) -> bool {
+    fn is_clean(&self, word: CountWord) -> bool {
         word.bits == 0 && word.clean * u64::from(self.block) + u64::from(word.fill) >= u64::from(self.size)
     }
 
     /// Sees to it that the complete block of `word` is in the ring. `false` when the word has moved on.
-    fn publish(&self, seen: u64, word: Word) -> bool {
+    fn publish(&self, seen: u64, word: CountWord) -> bool {
         let place = &self.ring[(word.block % self.ring.len() as u64) as usize];
         let wanted = published(word.generation, word.block, word.bits);
         let there = place.load(Ordering::Acquire);
@@ -236,7 +236,7 @@ impl CountWindow {
     }
 
     #[inline]
-    fn append(&self, word: Word, sample: Sample) -> Word {
+    fn append(&self, word: CountWord, sample: Sample) -> CountWord {
         let mut next = word;
         if word.fill == self.block {
             next.clean = if word.bits == 0 { (word.clean + 1).min(CLEAN_MAX) } else { 0 };
@@ -252,12 +252,12 @@ impl CountWindow {
 
     /// Calls of the generation, while the window is not full.
     #[inline]
-    fn raw_calls(&self, word: Word) -> u64 {
+    fn raw_calls(&self, word: CountWord) -> u64 {
         word.block * u64::from(self.block) + u64::from(word.fill)
     }
 
     /// Counts the newest calls up to the window's size; `None` when a block of them is not there any more.
-    fn counts(&self, word: Word) -> Option<Counts> {
+    fn counts(&self, word: CountWord) -> Option<Counts> {
         let calls = if word.full { u64::from(self.size) } else { self.raw_calls(word) };
         let mut counts = Counts { calls, failed: 0, slow: 0 };
         let newest = u64::from(word.fill).min(calls);
@@ -265,7 +265,7 @@ impl CountWindow {
         let (mut left, mut block) = (calls - newest, word.block);
         while left > 0 {
             block = block.wrapping_sub(1) & ((1 << BLOCK_BITS) - 1);
-            let there = Word::unpack(self.ring[(block % self.ring.len() as u64) as usize].load(Ordering::Acquire));
+            let there = CountWord::unpack(self.ring[(block % self.ring.len() as u64) as usize].load(Ordering::Acquire));
             if (there.generation, there.block) != (word.generation, block) {
                 return None;
             }

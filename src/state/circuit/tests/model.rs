@@ -11,9 +11,9 @@ const SECOND: Duration = Duration::from_nanos(1000 << 20);
 /// An obviously right circuit: lists, and no packing.
 struct Model {
     config: CircuitConfig,
-    state: State,
+    state: CircuitState,
     generation: u64,
-    flaps: u32,
+    reopen_count: u32,
     run: u32,
     calls: VecDeque<Sample>,
     timed: Vec<(u64, Sample)>,
@@ -24,7 +24,7 @@ struct Model {
 }
 
 impl Model {
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: CircuitState) {
         self.state = state;
         self.generation += 1;
         (self.run, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
@@ -34,20 +34,20 @@ impl Model {
 
     fn admit(&mut self, now: Nanos) -> Option<bool> {
         match self.state {
-            State::Closed | State::Disabled => Some(false),
-            State::ForcedOpen => None,
-            State::Open if now < self.deadline => None,
-            State::Open => {
-                self.enter(State::HalfOpen);
+            CircuitState::Closed | CircuitState::Disabled => Some(false),
+            CircuitState::ForcedOpen => None,
+            CircuitState::Open if now < self.deadline => None,
+            CircuitState::Open => {
+                self.enter(CircuitState::HalfOpen);
                 self.probes = 1;
                 Some(true)
             }
-            State::HalfOpen if self.probes < self.config.probes => {
+            CircuitState::HalfOpen if self.probes < self.config.probes => {
                 self.probes += 1;
                 self.lease = None;
                 Some(true)
             }
-            State::HalfOpen => match self.lease {
+            CircuitState::HalfOpen => match self.lease {
                 None => {
                     self.lease = Some(now.saturating_add(self.config.probe_timeout));
                     None
@@ -55,7 +55,7 @@ impl Model {
                 Some(expiry) if now < expiry => None,
                 Some(_) => {
                     let succeeded = self.succeeded;
-                    self.enter(State::HalfOpen);
+                    self.enter(CircuitState::HalfOpen);
                     (self.probes, self.succeeded) = (1, succeeded);
                     Some(true)
                 }
@@ -63,10 +63,10 @@ impl Model {
         }
     }
 
-    fn open(&mut self, now: Nanos, flaps: u32) {
-        self.flaps = flaps;
-        self.deadline = now.saturating_add(SECOND * (flaps + 1));
-        self.enter(State::Open);
+    fn open(&mut self, now: Nanos, reopen_count: u32) {
+        self.reopen_count = reopen_count;
+        self.deadline = now.saturating_add(SECOND * (reopen_count + 1));
+        self.enter(CircuitState::Open);
     }
 
     fn finish(&mut self, (generation, probe): (u64, bool), outcome: Outcome, slow: bool, now: Nanos) {
@@ -76,28 +76,28 @@ impl Model {
         if probe {
             match outcome {
                 Outcome::Ignored => self.probes -= 1,
-                Outcome::GivenUp if !self.config.slow => self.probes -= 1,
+                Outcome::CancelledSlow if !self.config.slow => self.probes -= 1,
                 Outcome::Success if !slow => {
                     (self.probes, self.succeeded) = (self.probes - 1, self.succeeded + 1);
                     if self.succeeded == self.config.successes {
-                        self.flaps = 0;
-                        self.enter(State::Closed);
+                        self.reopen_count = 0;
+                        self.enter(CircuitState::Closed);
                     }
                 }
-                Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::GivenUp => {
-                    self.open(now, (self.flaps + 1).min(15));
+                Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::CancelledSlow => {
+                    self.open(now, (self.reopen_count + 1).min(15));
                 }
             }
             return;
         }
-        let slow = self.config.slow && (slow || outcome == Outcome::GivenUp);
+        let slow = self.config.slow && (slow || outcome == Outcome::CancelledSlow);
         let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
         match outcome {
             Outcome::Ignored => return,
-            Outcome::GivenUp if !self.config.slow => return,
+            Outcome::CancelledSlow if !self.config.slow => return,
             Outcome::Success => self.run = 0,
             Outcome::Failure => self.run += 1,
-            Outcome::Throttled | Outcome::GivenUp => {}
+            Outcome::Throttled | Outcome::CancelledSlow => {}
         }
         let second = now.get() / 1_000_000_000;
         self.calls.push_back(sample);
@@ -115,8 +115,8 @@ impl Model {
         let by_run = outcome == Outcome::Failure && self.run >= self.config.consecutive.unwrap().get();
         let by_count = due(self.config.count.unwrap().1, &mut self.calls.iter().copied());
         let by_time = !sample.is_clean() && due(self.config.time.unwrap().2, &mut self.timed.iter().map(|call| call.1));
-        if self.state == State::Closed && (by_run || by_count || by_time) {
-            self.open(now, self.flaps);
+        if self.state == CircuitState::Closed && (by_run || by_count || by_time) {
+            self.open(now, self.reopen_count);
         }
     }
 }
@@ -127,7 +127,7 @@ enum Op {
     Admit,
     Finish(usize, Outcome, bool),
     Forget(usize),
-    Set(State),
+    Set(CircuitState),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -135,15 +135,15 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Outcome::Success),
         5 => Just(Outcome::Failure),
         1 => Just(Outcome::Throttled),
-        1 => Just(Outcome::GivenUp),
+        1 => Just(Outcome::CancelledSlow),
         1 => Just(Outcome::Ignored)
     ];
     let state = prop_oneof![
-        Just(State::Closed),
-        Just(State::HalfOpen),
-        Just(State::ForcedOpen),
-        Just(State::Disabled),
-        Just(State::Open)
+        Just(CircuitState::Closed),
+        Just(CircuitState::HalfOpen),
+        Just(CircuitState::ForcedOpen),
+        Just(CircuitState::Disabled),
+        Just(CircuitState::Open)
     ];
     prop_oneof![
         4 => (0_u64..3000).prop_map(Op::Advance),
@@ -180,12 +180,12 @@ proptest! {
         };
         let circuit = Circuit::new(config);
         let mut model = Model {
-            config, state: State::Closed, generation: 0, flaps: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
+            config, state: CircuitState::Closed, generation: 0, reopen_count: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
             deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
         };
         let millis = |millis: u64| Nanos::new(millis << 20);
         let mut time = 1_000_000;
-        let mut tickets: Vec<(Ticket, (u64, bool))> = Vec::new();
+        let mut tickets: Vec<(Admitted, (u64, bool))> = Vec::new();
         for op in ops {
             let now = millis(time);
             match op {
@@ -204,13 +204,13 @@ proptest! {
                     let (ticket, admitted) = tickets.swap_remove(which % tickets.len());
                     let before = (model.state, model.generation);
                     model.finish(admitted, outcome, is_slow && slow, now);
-                    let transition = circuit.finish(ticket, outcome, is_slow, || which, || now, |flaps| SECOND * (flaps + 1));
+                    let transition = circuit.finish(ticket, outcome, is_slow, || which, || now, |reopen_count| SECOND * (reopen_count + 1));
                     prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
                 }
                 Op::Finish(..) => {}
                 Op::Forget(which) => if !tickets.is_empty() { tickets.swap_remove(which % tickets.len()); },
                 Op::Set(state) => {
-                    model.flaps = 0;
+                    model.reopen_count = 0;
                     model.deadline = now.saturating_add(SECOND);
                     model.enter(state);
                     circuit.set(state, now, SECOND);
@@ -220,7 +220,7 @@ proptest! {
             prop_assert_eq!(view.state, model.state);
             prop_assert_eq!(view.generation, model.generation);
             prop_assert_eq!((view.probes_in_flight, view.probes_succeeded), (model.probes, model.succeeded));
-            prop_assert_eq!(view.flaps, model.flaps);
+            prop_assert_eq!(view.reopen_count, model.reopen_count);
         }
     }
 }

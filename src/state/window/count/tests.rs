@@ -51,7 +51,7 @@ fn block_numbers_wrap_without_a_trace() {
         let window = CountWindow::with_blocks(size, block, 1, rates(1));
         // A window of clean successes, at the end of the numbers.
         let last = (1 << BLOCK_BITS) - 2;
-        let word = Word { generation: 0, full: true, block: last, fill: block, clean: 0, bits: 0 };
+        let word = CountWord { generation: 0, full: true, block: last, fill: block, clean: 0, bits: 0 };
         for block in last - window.ring.len() as u64 + 1..=last {
             window.ring[(block % window.ring.len() as u64) as usize].store(published(0, block, 0), Ordering::Relaxed);
         }

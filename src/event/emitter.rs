@@ -9,13 +9,13 @@ use crate::{error::Rejection, name::Name};
 
 /// How a handle tells its observer: who it is, and to whom it speaks.
 #[derive(Clone)]
-pub(crate) struct Tell {
+pub(crate) struct EventEmitter {
     pattern: Pattern,
     name: Name,
     observer: Option<Arc<dyn Observer>>,
 }
 
-impl Tell {
+impl EventEmitter {
     pub(crate) fn new(pattern: Pattern, name: Name, observer: Option<Arc<dyn Observer>>) -> Self {
         Self { pattern, name, observer }
     }
@@ -26,15 +26,15 @@ impl Tell {
 
     /// Whether anybody listens: the one branch a call without an observer pays.
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
+    pub(crate) fn has_observer(&self) -> bool {
         self.observer.is_some()
     }
 
     /// Emits what `kind` makes, if anybody listens.
     #[inline]
-    pub(crate) fn event<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
+    pub(crate) fn emit<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
         if let Some(observer) = &self.observer {
-            self.tell(&**observer, kind());
+            self.notify(&**observer, kind());
         }
     }
 
@@ -42,21 +42,21 @@ impl Tell {
     #[inline(always)]
     pub(crate) fn reject(&self, make: impl FnOnce(Name) -> Rejection) -> Rejection {
         let name = self.name.clone();
-        if self.is_on() {
-            return self.tell_rejection(make(name));
+        if self.has_observer() {
+            return self.emit_rejection(make(name));
         }
         // Made where it is returned to, without a copy: a rejection is long.
         make(name)
     }
 
     #[inline(never)]
-    fn tell_rejection(&self, rejection: Rejection) -> Rejection {
-        self.event(|| EventKind::Rejected { rejection: &rejection });
+    fn emit_rejection(&self, rejection: Rejection) -> Rejection {
+        self.emit(|| EventKind::Rejected { rejection: &rejection });
         rejection
     }
 
     #[inline(never)]
-    fn tell(&self, observer: &dyn Observer, kind: EventKind<'_>) {
+    fn notify(&self, observer: &dyn Observer, kind: EventKind<'_>) {
         let event = Event { pattern: self.pattern, name: &self.name, kind };
         if std::thread::panicking() {
             // A call is dropped by a panic, its observer's perhaps. Another panic that left the destructor we are called
@@ -68,8 +68,11 @@ impl Tell {
     }
 }
 
-impl fmt::Debug for Tell {
+impl fmt::Debug for EventEmitter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tell").field("name", &self.name).field("observed", &self.is_on()).finish_non_exhaustive()
+        f.debug_struct("EventEmitter")
+            .field("name", &self.name)
+            .field("observed", &self.has_observer())
+            .finish_non_exhaustive()
     }
 }

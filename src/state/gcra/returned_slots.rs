@@ -1,14 +1,14 @@
 use super::{
     super::sync::{AtomicU64, Ordering},
-    Word,
+    GcraWord,
 };
 
 /// Slots that were given back while later ones were out, one token each.
 ///
-/// A cell is a [`Word`] with the version of the slot's rate and the slot's end as its time; zero when it is empty. A swap
+/// A cell is a [`GcraWord`] with the version of the slot's rate and the slot's end as its time; zero when it is empty. A swap
 /// puts a slot there and a swap takes it, so it has one owner.
 #[derive(Debug)]
-pub(super) struct Freed([AtomicU64; CELLS]);
+pub(super) struct ReturnedSlots([AtomicU64; CELLS]);
 
 /// When callers run into a timeout of their own, a whole queue gives its slots back, first come first.
 pub(super) const CELLS: usize = if cfg!(rampart_loom) { 2 } else { 64 };
@@ -20,7 +20,7 @@ pub(super) struct Found {
     pub(super) end: u64,
 }
 
-impl Freed {
+impl ReturnedSlots {
     pub(super) fn new() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
@@ -32,7 +32,7 @@ impl Freed {
                 continue;
             }
             let Some(end) = ends.next() else { return };
-            let packed = Word { version, freed: true, tat: end }.pack();
+            let packed = GcraWord { version, freed: true, tat: end }.pack();
             // Lost to another one's slot: the next cell gets the next token; a slot lost is a slot wasted.
             let _ = cell.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Acquire);
         }
@@ -47,7 +47,7 @@ impl Freed {
             if packed == 0 {
                 continue;
             }
-            let Word { version: its, tat: end, .. } = Word::unpack(packed);
+            let GcraWord { version: its, tat: end, .. } = GcraWord::unpack(packed);
             let found = Found { cell, packed, end };
             if its != version || end < worth_from {
                 self.take(&found);
@@ -65,7 +65,7 @@ impl Freed {
 
     /// Takes the slot with this end.
     pub(super) fn take_end(&self, version: u64, end: u64) -> bool {
-        let packed = Word { version, freed: true, tat: end }.pack();
+        let packed = GcraWord { version, freed: true, tat: end }.pack();
         (0..CELLS).any(|cell| self.0[cell].load(Ordering::Acquire) == packed && self.take(&Found { cell, packed, end }))
     }
 
@@ -73,7 +73,7 @@ impl Freed {
     pub(super) fn clear(&self, version: u64) {
         for (cell, packed) in self.0.iter().enumerate() {
             let packed = packed.load(Ordering::Acquire);
-            if packed != 0 && Word::unpack(packed).version == version {
+            if packed != 0 && GcraWord::unpack(packed).version == version {
                 self.take(&Found { cell, packed, end: 0 });
             }
         }

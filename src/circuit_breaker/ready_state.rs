@@ -11,47 +11,47 @@ use tokio::time::Sleep;
 
 use super::{
     CircuitBreaker,
-    inner::{Admitted, Inner, Place},
+    inner::{AdmittedCall, CircuitBreakerInner, UnusedAdmission},
 };
-use crate::{error::Rejection, guarded::Held, hold::Hold, state::circuit::Outlook, wake};
+use crate::{error::Rejection, guarded::CancelOnDrop, hold::StripedRef, state::circuit::Outlook, wake};
 
 #[derive(Default)]
-pub(crate) enum Readied {
+pub(crate) enum ReadyState {
     #[default]
     Nothing,
     /// The circuit refuses, so the service within was not asked: `call` must not reach it.
-    Refusing,
+    Rejecting,
     /// A place for a probe is reserved (backpressure only).
-    Probe(Held<Hold<Inner>, Place>),
-    /// Waiting for a change of the circuit.
-    Waiting(Box<Waiting>),
+    Probe(CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>),
+    /// WaitForChange for a change of the circuit.
+    Waiting(Box<WaitForChange>),
 }
 
 /// Whether a reserved place still admits.
-pub(crate) fn is_current(held: &Held<Hold<Inner>, Place>) -> bool {
+pub(crate) fn is_current(held: &CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>) -> bool {
     held.get().is_some_and(|(inner, place)| place.is_current(inner))
 }
 
 /// A task that waits for the circuit.
-pub(crate) struct Waiting {
+pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
-    place: Option<wake::Place>,
+    place: Option<wake::WakerKey>,
     /// Kept for its wake-up at the end of the open time. Made by a task that waits for that (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Drop for Waiting {
+impl Drop for WaitForChange {
     fn drop(&mut self) {
         self.breaker.0.waiters.deregister(&mut self.place);
     }
 }
 
-impl Readied {
+impl ReadyState {
     /// Has the task woken when the circuit changes. Look at the circuit afterwards: a change that the look does not see
     /// wakes the task.
-    fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut Waiting {
+    fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut WaitForChange {
         if !matches!(self, Self::Waiting(_)) {
-            *self = Self::Waiting(Box::new(Waiting { breaker: breaker.clone(), place: None, sleep: None }));
+            *self = Self::Waiting(Box::new(WaitForChange { breaker: breaker.clone(), place: None, sleep: None }));
         }
         let Self::Waiting(waiting) = self else { unreachable!("it was just set") };
         breaker.0.waiters.register(&mut waiting.place, cx.waker());
@@ -67,7 +67,7 @@ impl Readied {
         poll_inner: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), E>>,
     ) -> Poll<Result<(), E>> {
         // A service that is stuck must not delay the refusal.
-        if !breaker.0.refuses() {
+        if !breaker.0.rejects() {
             if let Poll::Ready(ready) = poll_inner(cx) {
                 self.clear();
                 return Poll::Ready(ready);
@@ -76,7 +76,7 @@ impl Readied {
                 return Poll::Pending;
             }
         }
-        *self = Self::Refusing;
+        *self = Self::Rejecting;
         Poll::Ready(Ok(()))
     }
 
@@ -91,22 +91,22 @@ impl Readied {
     #[inline(never)]
     fn opens_meanwhile(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> bool {
         self.wait(breaker, cx);
-        breaker.0.refuses()
+        breaker.0.rejects()
     }
 
     /// For `call`, after [`poll_rejecting`](Self::poll_rejecting).
     #[inline(always)]
-    pub(crate) fn admit_rejecting(&mut self, inner: &Inner) -> Result<Admitted, Rejection> {
+    pub(crate) fn admit_rejecting(&mut self, inner: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
         match self {
             Self::Nothing => inner.admit(),
-            _ => self.admit_or_refuse(inner),
+            _ => self.admit_or_reject(inner),
         }
     }
 
     #[inline(never)]
-    fn admit_or_refuse(&mut self, inner: &Inner) -> Result<Admitted, Rejection> {
+    fn admit_or_reject(&mut self, inner: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
         match mem::take(self) {
-            Self::Refusing => Err(inner.refuse()),
+            Self::Rejecting => Err(inner.reject()),
             _ => inner.admit(),
         }
     }
@@ -121,7 +121,7 @@ impl Readied {
                 Self::Waiting(_) => {
                     self.wait(breaker, cx);
                 }
-                Self::Nothing | Self::Refusing => {}
+                Self::Nothing | Self::Rejecting => {}
             }
             match inner.circuit.outlook(|| inner.now()) {
                 Outlook::Open => {
@@ -131,7 +131,7 @@ impl Readied {
                 Outlook::Probe => {
                     // If there is none it has closed meanwhile, or somebody was faster: look again.
                     if let Some(place) = inner.take_probe() {
-                        *self = Self::Probe(Held::new(breaker.0.hold(), place));
+                        *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), place));
                     }
                 }
                 Outlook::Wait { until } => {

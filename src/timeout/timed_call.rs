@@ -16,36 +16,36 @@ use tokio::{
 
 use super::{
     Timeout,
-    handle::{Inner, duration_of},
+    handle::{TimeoutInner, duration_of},
 };
 use crate::{
     classify::{Classify, ResultClassifier},
     clock,
     deadline::{self, Entered, Limit, Marks},
     error::Rejection,
-    event::{EventKind, Tell},
-    hold::Hold,
-    lent::{Cancel, Owner, Stage},
+    event::{EventEmitter, EventKind},
+    hold::StripedRef,
+    lent::{CallFuture, Cancel, HasShared},
 };
 
 /// What a call is lent by the timeout `K`: there may be two in a stack.
-pub(crate) trait Timing<K> {
+pub(crate) trait HasTimeout<K> {
     /// To whom the timeout speaks, if anybody listens.
-    fn tell(&self) -> Option<&Tell>;
+    fn events(&self) -> Option<&EventEmitter>;
 
     /// The refusal of a call that took too long, told to whom it concerns.
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
 }
 
 /// A timeout, by its place.
-pub(crate) trait Place {
+pub(crate) trait TimeoutKind {
     type Timer: Timer;
 }
 
 /// The only timeout of a layer or a stack.
-pub(crate) struct Alone;
+pub(crate) struct Standalone;
 
-impl Place for Alone {
+impl TimeoutKind for Standalone {
     type Timer = Inline;
 }
 
@@ -114,59 +114,59 @@ impl Timer for Boxed {
 }
 
 /// What the future of a layer's call owns of its timeout: a name that is free to copy, unless somebody listens.
-pub(crate) enum Voice {
+pub(crate) enum TimeoutOwner {
     Quiet(&'static str),
-    Held(Hold<Inner>),
+    CancelOnDrop(StripedRef<TimeoutInner>),
 }
 
-impl Voice {
+impl TimeoutOwner {
     #[inline(always)]
     pub(super) fn of(timeout: &Timeout) -> Self {
         match timeout.name().as_static() {
-            Some(name) if !timeout.0.tell.is_on() => Self::Quiet(name),
-            _ => Self::Held(timeout.0.hold()),
+            Some(name) if !timeout.0.events.has_observer() => Self::Quiet(name),
+            _ => Self::CancelOnDrop(timeout.0.acquire_ref()),
         }
     }
 }
 
-impl Owner for Voice {
-    type Parts = Self;
+impl HasShared for TimeoutOwner {
+    type Shared = Self;
 
     #[inline(always)]
-    fn parts(&self) -> &Self {
+    fn shared(&self) -> &Self {
         self
     }
 }
 
-impl Timing<Alone> for Voice {
+impl HasTimeout<Standalone> for TimeoutOwner {
     #[inline(always)]
-    fn tell(&self) -> Option<&Tell> {
+    fn events(&self) -> Option<&EventEmitter> {
         match self {
             Self::Quiet(_) => None,
-            Self::Held(inner) => Some(&inner.tell),
+            Self::CancelOnDrop(inner) => Some(&inner.events),
         }
     }
 
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
         match self {
             Self::Quiet(name) => Rejection::timed_out(*name, after, attempted),
-            Self::Held(inner) => inner.time_out(after, attempted),
+            Self::CancelOnDrop(inner) => inner.time_out(after, attempted),
         }
     }
 }
 
-impl Inner {
+impl TimeoutInner {
     #[cold]
     pub(crate) fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.tell.reject(|name| Rejection::timed_out(name, after, attempted))
+        self.events.reject(|name| Rejection::timed_out(name, after, attempted))
     }
 }
 
 pin_project! {
-    #[project = TimedProj]
-    pub(crate) enum Timed<C, K>
+    #[project = TimedCallProj]
+    pub(crate) enum TimedCall<C, K>
     where
-        K: Place,
+        K: TimeoutKind,
     {
         Calling {
             #[pin]
@@ -180,28 +180,28 @@ pin_project! {
             started: u64,
             ended: bool,
         },
-        Late {
+        Finished {
             rejection: Option<Rejection>,
             timeout: PhantomData<fn() -> K>,
         },
     }
 }
 
-/// A call that is beginning, within its limit.
-pub(crate) struct Beginning<'a> {
+/// A call that is starting, within its limit.
+pub(crate) struct StartingTimedCall<'a> {
     entered: Entered<'a>,
     /// What the rejection reports, in nanoseconds.
     after: u64,
-    observed: Observed<'a>,
+    observed: EmitCancelledOnDrop<'a>,
 }
 
-impl<'a> Beginning<'a> {
+impl<'a> StartingTimedCall<'a> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
     /// left out of the stack. Refused where a deadline has passed that nobody but us will enforce.
     #[inline(always)]
-    pub(crate) fn new<P, K>(parts: &'a P, after: Option<u64>, marks: &'a mut Option<Marks>) -> Result<Self, Rejection>
+    pub(crate) fn new<P, K>(shared: &'a P, after: Option<u64>, marks: &'a mut Option<Marks>) -> Result<Self, Rejection>
     where
-        P: Timing<K>,
+        P: HasTimeout<K>,
     {
         let mut limit = after.map_or(Limit::None, Limit::Within);
         let mut after = after.unwrap_or(deadline::NEVER);
@@ -209,62 +209,69 @@ impl<'a> Beginning<'a> {
         if advised != deadline::NEVER && !matches!(limit, Limit::None) {
             let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
-                return Err(parts.time_out(duration_of(after), false));
+                return Err(shared.time_out(duration_of(after), false));
             }
             if left < after {
                 (limit, after) = (Limit::Until(advised), left);
             }
         }
-        let observed = Observed::begin(parts.tell());
+        let observed = EmitCancelledOnDrop::begin(shared.events());
         Ok(Self { entered: limit.enter(marks), after, observed })
     }
 
-    /// It has begun.
+    /// It has started.
     #[inline(always)]
-    pub(crate) fn begun<C, K: Place>(self, call: C) -> Timed<C, K> {
+    pub(crate) fn started<C, K: TimeoutKind>(self, call: C) -> TimedCall<C, K> {
         let (limit, after) = (self.entered.leave(), self.after);
-        Timed::Calling { call, timer: K::Timer::default(), limit, after, started: self.observed.begun(), ended: false }
+        TimedCall::Calling {
+            call,
+            timer: K::Timer::default(),
+            limit,
+            after,
+            started: self.observed.started(),
+            ended: false,
+        }
     }
 }
 
-impl<C, K: Place> Timed<C, K> {
+impl<C, K: TimeoutKind> TimedCall<C, K> {
     #[inline(always)]
-    pub(crate) fn refused(rejection: Rejection) -> Self {
-        Self::Late { rejection: Some(rejection), timeout: PhantomData }
+    pub(crate) fn rejected(rejection: Rejection) -> Self {
+        Self::Finished { rejection: Some(rejection), timeout: PhantomData }
     }
 }
 
-/// The beginning of a call, for those who listen: it is cancelled if one of them or the service panics.
-struct Observed<'a> {
-    tell: Option<&'a Tell>,
+/// The starting of a call, for those who listen: it is cancelled if one of them or the service panics.
+struct EmitCancelledOnDrop<'a> {
+    events: Option<&'a EventEmitter>,
     started: u64,
 }
 
-impl<'a> Observed<'a> {
+impl<'a> EmitCancelledOnDrop<'a> {
     #[inline(always)]
-    fn begin(tell: Option<&'a Tell>) -> Self {
-        match tell {
-            Some(tell) if tell.is_on() => {
-                let observed = Self { tell: Some(tell), started: clock::nanos() };
-                tell.event(|| EventKind::Admitted);
+    fn begin(events: Option<&'a EventEmitter>) -> Self {
+        match events {
+            Some(events) if events.has_observer() => {
+                let observed = Self { events: Some(events), started: clock::nanos() };
+                events.emit(|| EventKind::Admitted);
                 observed
             }
-            _ => Self { tell: None, started: deadline::NEVER },
+            _ => Self { events: None, started: deadline::NEVER },
         }
     }
 
     #[inline(always)]
-    fn begun(mut self) -> u64 {
-        self.tell = None;
+    fn started(mut self) -> u64 {
+        self.events = None;
         self.started
     }
 }
 
-impl Drop for Observed<'_> {
+impl Drop for EmitCancelledOnDrop<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(tell) = self.tell {
-            tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(self.started) });
+        if let Some(events) = self.events {
+            events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(self.started) });
         }
     }
 }
@@ -274,50 +281,50 @@ fn since(started: u64) -> Option<Duration> {
     (started != deadline::NEVER).then(|| Duration::from_nanos(clock::nanos().saturating_sub(started)))
 }
 
-impl<P, C, K> Cancel<P> for Timed<C, K>
+impl<P, C, K> Cancel<P> for TimedCall<C, K>
 where
-    P: Timing<K>,
+    P: HasTimeout<K>,
     C: Cancel<P>,
-    K: Place,
+    K: TimeoutKind,
 {
-    fn cancel(mut self: Pin<&mut Self>, parts: &P) {
-        if let TimedProj::Calling { call, started, ended: false, .. } = self.as_mut().project() {
+    fn cancel(mut self: Pin<&mut Self>, shared: &P) {
+        if let TimedCallProj::Calling { call, started, ended: false, .. } = self.as_mut().project() {
             let started = *started;
-            call.cancel(parts);
-            self.set(Self::Late { rejection: None, timeout: PhantomData });
-            if let Some(tell) = parts.tell() {
-                tell.event(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
+            call.cancel(shared);
+            self.set(Self::Finished { rejection: None, timeout: PhantomData });
+            if let Some(events) = shared.events() {
+                events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
             }
         }
     }
 }
 
-impl<P, C, K, T, E> Stage<P> for Timed<C, K>
+impl<P, C, K, T, E> CallFuture<P> for TimedCall<C, K>
 where
-    P: Timing<K>,
-    C: Stage<P, Output = Result<T, E>>,
+    P: HasTimeout<K>,
+    C: CallFuture<P, Output = Result<T, E>>,
     E: From<Rejection>,
-    K: Place,
+    K: TimeoutKind,
 {
     type Output = Result<T, E>;
 
     #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, parts: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let after = match self.as_mut().project() {
-            TimedProj::Late { rejection, .. } => {
+            TimedCallProj::Finished { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it ended").into()));
             }
-            TimedProj::Calling { mut call, mut timer, limit, after, started, ended } => {
+            TimedCallProj::Calling { mut call, mut timer, limit, after, started, ended } => {
                 // A response that is there wins over the timer.
                 let mut marks = None;
                 let entered = limit.enter(&mut marks);
-                let polled = call.as_mut().poll(parts, cx);
+                let polled = call.as_mut().poll(shared, cx);
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
                     *ended = true;
-                    if let Some(tell) = parts.tell() {
+                    if let Some(events) = shared.events() {
                         let verdict = ResultClassifier.classify(result.as_ref());
-                        tell.event(|| EventKind::Completed { verdict, elapsed: since(*started) });
+                        events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }
                     return Poll::Ready(result);
                 }
@@ -339,18 +346,18 @@ where
                     ready!(timer.poll(cx));
                 }
                 *ended = true;
-                call.cancel(parts);
+                call.cancel(shared);
                 *after
             }
         };
         // Drops the inner future before anybody hears of it: what it held is free by then, even if the observer panics.
-        self.set(Self::Late { rejection: None, timeout: PhantomData });
-        Poll::Ready(Err(parts.time_out(duration_of(after), true).into()))
+        self.set(Self::Finished { rejection: None, timeout: PhantomData });
+        Poll::Ready(Err(shared.time_out(duration_of(after), true).into()))
     }
     fn wakes_at(&self) -> Option<Instant> {
         match self {
             Self::Calling { timer, .. } => timer.armed_for(),
-            Self::Late { .. } => None,
+            Self::Finished { .. } => None,
         }
     }
 }
