@@ -45,13 +45,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     // The default chooses rejections only. Here whatever is not a good answer is replaced.
     let no_answer = |result: Result<&Response, &Failure>| !result.is_ok_and(|answer| answer.status().is_success());
-    let fallback = Fallback::function_keeping("recommendations", keep, bestseller).when(no_answer).observer(
-        |event: &Event<'_>| {
-            if let EventKind::FellBack { served } = event.kind {
+    let fallback =
+        Fallback::function_with("recommendations", keep, bestseller).when(no_answer).observer(|event: &Event<'_>| {
+            if let EventKind::FallbackServed { served } = event.kind {
                 println!("  [{}] fell back to a {}", event.name, served.as_str());
             }
-        },
-    );
+        });
     let client = ServiceBuilder::new()
         .layer(fallback)
         .layer(breaker.layer())

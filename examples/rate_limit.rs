@@ -10,14 +10,14 @@ use axum::{
 };
 use tower_rampart::{
     Rejection, RespondLayer,
-    rate_limit::{KeyedRateLimiter, Rate, WithoutKey},
+    rate_limit::{KeyedRateLimiter, MissingKey, Rate},
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let limiter = KeyedRateLimiter::<str>::builder("per-user", Rate::per_minute(3)).max_keys(10_000).build()?;
     let user = |request: &Request| Some(request.headers().get("x-user")?.to_str().ok()?.to_owned());
-    let layer = limiter.layer(user).without_key(WithoutKey::Refuse);
+    let layer = limiter.layer(user).missing_key(MissingKey::Reject);
     let router = Router::new().route("/", get(|| async { "hello" })).layer(RespondLayer::new(layer, too_many_requests));
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

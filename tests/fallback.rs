@@ -147,7 +147,7 @@ async fn a_function_may_keep_a_part_of_a_request_that_cannot_be_cloned() {
     let refuse = |_: Request| async { Err::<Response, BoxError>(Rejection::bulkhead_full("db", 1).into()) };
     let keep = |request: &Request| request.0;
     let function = |kept: u32, _: Result<Response, BoxError>| async move { Ok::<_, BoxError>(Response(kept + 1)) };
-    let service = Fallback::function_keeping("f", keep, function).layer(service_fn(refuse));
+    let service = Fallback::function_with("f", keep, function).layer(service_fn(refuse));
     assert_eq!(service.oneshot(Request(6)).await.unwrap(), Response(7));
 }
 
@@ -184,7 +184,7 @@ async fn a_fallback_service_that_is_never_ready_answers_with_its_error() {
 // G24
 #[tokio::test]
 async fn an_observer_that_panics_breaks_nothing_but_its_call() {
-    for when in ["Admitted", "FellBack", "Completed"] {
+    for when in ["Admitted", "FallbackServed", "Completed"] {
         let (script, probe) = Script::new();
         let observer =
             move |event: &Event<'_>| assert!(!format!("{:?}", event.kind).starts_with(when), "told to panic");

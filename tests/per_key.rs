@@ -18,7 +18,7 @@ use tower_rampart::{
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     clock::ManualClock,
-    per_key::{Forget, PerKey, PerKeyBuilder},
+    per_key::{Evict, PerKey, PerKeyBuilder},
     rate_limit::{Rate, RateLimiter},
 };
 
@@ -52,8 +52,8 @@ async fn one_sick_host_does_not_open_the_circuit_of_another() {
     assert_eq!(refused.as_rejection().unwrap().name(), "up.sick");
     assert!(client.clone().oneshot("well 1").await.is_ok());
     assert!(client.oneshot("nameless").await.is_ok());
-    assert_eq!(breakers.find(&key("well")).unwrap().state(), CircuitState::Closed);
-    assert_eq!(breakers.find(&key("nameless")).map(|_| ()), None, "it went through the shared one");
+    assert_eq!(breakers.get(&key("well")).unwrap().state(), CircuitState::Closed);
+    assert_eq!(breakers.get(&key("nameless")).map(|_| ()), None, "it went through the shared one");
     let mut names: Vec<_> = breakers.entries().into_iter().map(|(_, breaker)| breaker.name().to_string()).collect();
     names.sort();
     assert_eq!(names, ["up.sick", "up.well"]);
@@ -84,20 +84,20 @@ async fn each_tells_its_own_name_in_events() {
 fn idle_ones_are_forgotten_and_their_places_are_free() {
     let clock = ManualClock::new();
     let breakers = breakers().max_keys(2).clock(clock.clone()).build().unwrap();
-    breakers.get(&key("a"));
+    breakers.get_or_create(&key("a"));
     clock.advance(IDLE / 2);
-    breakers.get(&key("b"));
-    assert_eq!(breakers.get(&key("c")).name(), "up.other", "there is no place");
+    breakers.get_or_create(&key("b"));
+    assert_eq!(breakers.get_or_create(&key("c")).name(), "up.overflow", "there is no place");
     clock.advance(IDLE / 2);
-    assert_eq!(breakers.get(&key("c")).name(), "up.c", "a's is free");
-    assert!(breakers.find(&key("a")).is_none() && breakers.find(&key("b")).is_some());
+    assert_eq!(breakers.get_or_create(&key("c")).name(), "up.c", "a's is free");
+    assert!(breakers.get(&key("a")).is_none() && breakers.get(&key("b")).is_some());
     // One that is in use is not idle.
     for _ in 0..8 {
         clock.advance(IDLE / 4);
-        breakers.get(&key("b"));
+        breakers.get_or_create(&key("b"));
     }
-    breakers.get(&key("d"));
-    assert!(breakers.find(&key("b")).is_some() && breakers.find(&key("c")).is_none());
+    breakers.get_or_create(&key("d"));
+    assert!(breakers.get(&key("b")).is_some() && breakers.get(&key("c")).is_none());
     assert_eq!(breakers.len(), 2);
 }
 
@@ -112,25 +112,25 @@ fn what_would_be_lost_is_kept_however_many_keys_come() {
     });
     let handles = handles.max_keys(6).idle_after(IDLE).clock(own).build().unwrap();
     let [open, forced, busy, limited, plain] = ["open", "forced", "busy", "limited", "plain"].map(key);
-    handles.get(&open).0.open_for(IDLE * 10);
-    handles.get(&forced).0.force_open();
-    let busy_one = handles.get(&busy).1;
+    handles.get_or_create(&open).0.open_for(IDLE * 10);
+    handles.get_or_create(&forced).0.force_open();
+    let busy_one = handles.get_or_create(&busy).1;
     let permit = busy_one.try_acquire().unwrap();
-    handles.get(&limited).2.check().unwrap();
-    handles.get(&plain);
+    handles.get_or_create(&limited).2.check().unwrap();
+    handles.get_or_create(&plain);
     for flood in 0..1000 {
         clock.advance(IDLE / 100);
-        handles.get(&format!("flood-{flood}"));
+        handles.get_or_create(&format!("flood-{flood}"));
         assert!(handles.len() <= 6);
     }
     // The open time is over, and the sweeps are due.
-    assert!([&forced, &busy, &limited].iter().all(|key| handles.find(key).is_some()));
-    assert!(handles.find(&plain).is_none());
+    assert!([&forced, &busy, &limited].iter().all(|key| handles.get(key).is_some()));
+    assert!(handles.get(&plain).is_none());
     drop(permit);
     clock.advance(Duration::from_secs(3600));
-    handles.get(&key("one more"));
-    assert!([&busy, &limited, &open].iter().all(|key| handles.find(key).is_none()));
-    assert!(handles.find(&forced).is_some(), "what was set by hand stays");
+    handles.get_or_create(&key("one more"));
+    assert!([&busy, &limited, &open].iter().all(|key| handles.get(key).is_none()));
+    assert!(handles.get(&forced).is_some(), "what was set by hand stays");
 }
 
 #[test]
@@ -141,13 +141,13 @@ fn an_open_circuit_survives_a_flood() {
         CircuitBreaker::builder(name).clock(of_breakers.clone()).build()
     });
     let breakers = breakers.max_keys(3).idle_after(IDLE).clock(clock.clone()).build().unwrap();
-    breakers.get(&key("sick")).open_for(IDLE * 20);
+    breakers.get_or_create(&key("sick")).open_for(IDLE * 20);
     for flood in 0..1000 {
         clock.advance(IDLE / 100);
-        breakers.get(&format!("flood-{flood}"));
-        assert_eq!(breakers.find(&key("sick")).unwrap().state(), CircuitState::Open);
+        breakers.get_or_create(&format!("flood-{flood}"));
+        assert_eq!(breakers.get(&key("sick")).unwrap().state(), CircuitState::Open);
     }
-    assert!(!breakers.find(&key("sick")).unwrap().may_be_forgotten());
+    assert!(!breakers.get(&key("sick")).unwrap().is_evictable());
 }
 
 // G1, G5, G14
@@ -179,13 +179,13 @@ fn threads_that_bring_keys_at_once_share_one_handle_each_within_the_bound() {
     let bulkheads = bulkheads.max_keys(50).build().unwrap();
     on_threads(4, async |_| {
         for round in 0..1000 {
-            let handle = bulkheads.get(&format!("{}", round % 80));
+            let handle = bulkheads.get_or_create(&format!("{}", round % 80));
             std::mem::forget(handle.try_acquire().unwrap());
             assert!(bulkheads.len() <= 50);
         }
     });
     let mut counted: u32 = bulkheads.entries().iter().map(|(_, handle)| handle.snapshot().in_flight).sum();
-    counted += bulkheads.other().snapshot().in_flight;
+    counted += bulkheads.overflow().snapshot().in_flight;
     assert_eq!(counted, 4000, "no call went through a handle that was lost");
     assert_eq!((bulkheads.len(), bulkheads.entries().len()), (50, 50));
 }
@@ -215,7 +215,7 @@ fn the_bound_holds_when_many_new_keys_come_at_once() {
                 let (bulkheads, start) = (&bulkheads, &start);
                 scope.spawn(move || {
                     start.wait();
-                    bulkheads.get(&format!("{thread}"));
+                    bulkheads.get_or_create(&format!("{thread}"));
                 });
             }
         });
@@ -229,7 +229,7 @@ async fn a_call_that_ends_or_is_dropped_gives_back_what_it_held() {
     let bulkheads = PerKey::<String, _>::builder("up", |name| Bulkhead::new(name, 1)).build().unwrap();
     let (script, probe) = Script::new();
     let mut service = bulkheads.layer(first_word, Bulkhead::layer).layer(probe);
-    let in_flight = || bulkheads.get(&key("a")).snapshot().in_flight;
+    let in_flight = || bulkheads.get_or_create(&key("a")).snapshot().in_flight;
     drop(service.ready().await.unwrap().call("a 1"));
     script.reply(Reply::Later);
     let mut dropped = tokio_test::task::spawn(service.ready().await.unwrap().call("a 2"));

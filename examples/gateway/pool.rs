@@ -130,7 +130,7 @@ impl Pool {
         let budget = RetryBudget::builder().capacity(200).build()?;
         let retry = Retry::builder(name)
             .backoff(Backoff::exponential(Duration::from_millis(5), Duration::from_millis(100)))
-            .retry_elsewhere(true)
+            .retry_on_other_instance(true)
             .budget(&budget)
             .build()?;
         let client = ServiceBuilder::new()

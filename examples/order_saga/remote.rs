@@ -83,7 +83,7 @@ impl Remote {
             .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_millis(500)).jitter(Jitter::Equal))
             .no_budget()
             // An open circuit is waited for: it says how long.
-            .retry_elsewhere(true)
+            .retry_on_other_instance(true)
             .observer(counting(|tally| &tally.undo_retries))
             .build()?;
         let http = Client::builder(TokioExecutor::new()).build_http();

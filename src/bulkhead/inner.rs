@@ -179,7 +179,7 @@ impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
         let held = CancelOnDrop::new(holder, UnusedPermit);
         if let Some((inner, _)) = held.get() {
             let waited = inner.time.now().saturating_since(*this.started);
-            inner.events.emit(|| EventKind::PermitAwaited { waited });
+            inner.events.emit(|| EventKind::WaitCompleted { waited });
         }
         let (holder, UnusedPermit) = held.release();
         Poll::Ready(Ok(holder.begin()))

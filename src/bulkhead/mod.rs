@@ -53,7 +53,7 @@
 //! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt's timeout, which then does
 //! not count the wait for a permit. A timeout around everything does count it. The permit is held until the response
 //! future ends, which for HTTP is when the headers are there, not the body
-//! (`http::whole` covers both).
+//! (`http::full_response` covers both).
 //!
 //! # How to choose the numbers
 //!

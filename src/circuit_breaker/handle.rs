@@ -136,9 +136,9 @@ impl CircuitBreaker {
     /// Opens the circuit for so long because the service asked for it; then it probes. What was decided before stays: a
     /// circuit that is open already, forced open or disabled is left as it is.
     ///
-    /// For HTTP there is a layer that does it: `http::HoldOffLayer`.
-    pub fn hold_off(&self, duration: Duration) {
-        self.0.hold_off(duration);
+    /// For HTTP there is a layer that does it: `http::HonorRetryAfterLayer`.
+    pub fn honor_retry_after(&self, duration: Duration) {
+        self.0.honor_retry_after(duration);
     }
 
     /// Lets probes through by hand, from whatever state.

@@ -75,8 +75,8 @@ impl CircuitBreakerInner {
         }
     }
 
-    pub(crate) fn hold_off(&self, open_for: Duration) {
-        if let Some(transition) = self.circuit.hold_off(self.now(), open_for) {
+    pub(crate) fn honor_retry_after(&self, open_for: Duration) {
+        if let Some(transition) = self.circuit.honor_retry_after(self.now(), open_for) {
             self.changed(transition);
         }
     }

@@ -107,10 +107,10 @@ impl Observer for MetricsObserver {
             EventKind::BudgetExhausted { .. } => {
                 counter!("rampart_retries_exhausted_total", labels(event, [("limit", "budget")])).increment(1);
             }
-            EventKind::PermitAwaited { waited } => {
+            EventKind::WaitCompleted { waited } => {
                 histogram!("rampart_permit_wait_seconds", labels(event, [])).record(waited.as_secs_f64());
             }
-            EventKind::FellBack { served } => {
+            EventKind::FallbackServed { served } => {
                 counter!("rampart_fallbacks_total", labels(event, [("served", served.as_str())])).increment(1);
             }
         }

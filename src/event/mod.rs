@@ -152,12 +152,12 @@ pub enum EventKind<'a> {
         attempts: u32,
     },
     /// A permit or a token was waited for, and got.
-    PermitAwaited {
+    WaitCompleted {
         /// How long it took.
         waited: Duration,
     },
     /// A fallback was served instead of the result.
-    FellBack {
+    FallbackServed {
         /// What was served.
         served: Served,
     },

@@ -57,7 +57,7 @@ impl Observer for TracingObserver {
             EventKind::RetryScheduled { attempt, delay } => {
                 debug!(target: TARGET, pattern, name, attempt, ?delay, "retry scheduled");
             }
-            EventKind::FellBack { served } => {
+            EventKind::FallbackServed { served } => {
                 debug!(target: TARGET, pattern, name, served = served.as_str(), "fell back");
             }
             EventKind::Admitted => trace!(target: TARGET, pattern, name, "call admitted"),
@@ -69,7 +69,7 @@ impl Observer for TracingObserver {
                 let elapsed = elapsed.map(field::debug);
                 trace!(target: TARGET, pattern, name, admitted, elapsed, "call cancelled");
             }
-            EventKind::PermitAwaited { waited } => trace!(target: TARGET, pattern, name, ?waited, "permit awaited"),
+            EventKind::WaitCompleted { waited } => trace!(target: TARGET, pattern, name, ?waited, "permit awaited"),
         }
     }
 }

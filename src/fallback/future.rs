@@ -70,7 +70,7 @@ where
                 }
                 FallbackStateProj::Serving { future } => {
                     let result = ready!(future.poll(cx));
-                    this.call.fell_back(this.call.holder().serve.kind());
+                    this.call.fallback_served(this.call.holder().serve.kind());
                     this.call.end(&result);
                     return Poll::Ready(result);
                 }

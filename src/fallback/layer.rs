@@ -2,7 +2,7 @@ use std::{fmt, future::Future, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{FallbackService, Rejected, ServeFunction, ServeKeeping, ServeService, ServeValue, When};
+use super::{FallbackService, Rejected, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
 use crate::{
     event::{EventEmitter, EventKind, Observer, Pattern, Served},
     hold::StripedArc,
@@ -31,17 +31,17 @@ impl Fallback {
 
     /// As [`function`](Self::function), of what `keep` takes from the request before the service gets it: for requests
     /// that cannot be cloned, such as those with a body that streams.
-    pub fn function_keeping<K, F, Fut, Req, Kept, T, E>(
+    pub fn function_with<K, F, Fut, Req, Kept, T, E>(
         name: impl Into<Name>,
         keep: K,
         function: F,
-    ) -> FallbackLayer<ServeKeeping<K, F>>
+    ) -> FallbackLayer<ServeFunctionWith<K, F>>
     where
         K: Fn(&Req) -> Kept,
         F: Fn(Kept, Result<T, E>) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        FallbackLayer::serving(name.into(), ServeKeeping { keep, function })
+        FallbackLayer::serving(name.into(), ServeFunctionWith { keep, function })
     }
 
     /// Serves the answer of another service to a clone of the request.
@@ -115,7 +115,7 @@ impl<V, W> FallbackLayer<V, W> {
             return result;
         }
         let result = fallback(result).await;
-        call.fell_back(Served::Function);
+        call.fallback_served(Served::Function);
         call.end(&result);
         result
     }
@@ -165,8 +165,8 @@ impl<H: AsRef<EventEmitter>> ObservedCall<H> {
     }
 
     /// What was served in the result's place.
-    pub(super) fn fell_back(&self, served: Served) {
-        self.holder.as_ref().emit(|| EventKind::FellBack { served });
+    pub(super) fn fallback_served(&self, served: Served) {
+        self.holder.as_ref().emit(|| EventKind::FallbackServed { served });
     }
 
     /// The verdict is on what the caller gets.

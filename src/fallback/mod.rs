@@ -42,7 +42,7 @@
 //! # use tower_rampart::{BoxError, fallback::Fallback};
 //! # struct Body;
 //! let keep = |request: &http::Request<Body>| request.uri().path().to_owned();
-//! let layer = Fallback::function_keeping("prices", keep, |path: String, _refused: Result<String, BoxError>| async move {
+//! let layer = Fallback::function_with("prices", keep, |path: String, _refused: Result<String, BoxError>| async move {
 //!     Ok::<_, BoxError>(format!("nothing new at {path}"))
 //! });
 //! # let _ = layer;
@@ -52,12 +52,12 @@
 //!
 //! - [`Fallback::value`]: a clone of a value.
 //! - [`Fallback::function`]: what an async function makes of a clone of the request and the result.
-//! - [`Fallback::function_keeping`]: the same, of a part of the request, where the whole cannot be cloned.
+//! - [`Fallback::function_with`]: the same, of a part of the request, where the whole cannot be cloned.
 //! - [`Fallback::service`]: another service's answer to a clone of the request. The service is polled ready when it is
 //!   needed.
 //!
 //! Whatever the function or the service comes to is the answer, also when that is an error. What was served is told in the
-//! event ([`FellBack`](crate::EventKind::FellBack)), which is the only trace: the answer itself is of the service's type.
+//! event ([`FallbackServed`](crate::EventKind::FallbackServed)), which is the only trace: the answer itself is of the service's type.
 //!
 //! # Readiness
 //!
@@ -86,5 +86,5 @@ mod serve;
 mod service;
 
 pub use layer::{Fallback, FallbackLayer};
-pub use serve::{Rejected, Serve, ServeFunction, ServeKeeping, ServeService, ServeValue, When};
+pub use serve::{Rejected, Serve, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
 pub use service::FallbackService;

@@ -98,14 +98,14 @@ where
     }
 }
 
-/// Made by [`Fallback::function_keeping`](super::Fallback::function_keeping).
+/// Made by [`Fallback::function_with`](super::Fallback::function_with).
 #[derive(Clone)]
-pub struct ServeKeeping<K, F> {
+pub struct ServeFunctionWith<K, F> {
     pub(super) keep: K,
     pub(super) function: F,
 }
 
-impl<K, F, Fut, Req, Kept, T, E> Serve<Req, T, E> for ServeKeeping<K, F>
+impl<K, F, Fut, Req, Kept, T, E> Serve<Req, T, E> for ServeFunctionWith<K, F>
 where
     K: Fn(&Req) -> Kept,
     F: Fn(Kept, Result<T, E>) -> Fut,
@@ -200,9 +200,9 @@ impl<F> fmt::Debug for ServeFunction<F> {
     }
 }
 
-impl<K, F> fmt::Debug for ServeKeeping<K, F> {
+impl<K, F> fmt::Debug for ServeFunctionWith<K, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServeKeeping").finish_non_exhaustive()
+        f.debug_struct("ServeFunctionWith").finish_non_exhaustive()
     }
 }
 

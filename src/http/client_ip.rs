@@ -37,7 +37,7 @@ use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 ///
 /// # When there is no key
 ///
-/// `None`, which the limiter's [`WithoutKey`](crate::rate_limit::WithoutKey) decides on, is the answer when the peer is
+/// `None`, which the limiter's [`MissingKey`](crate::rate_limit::MissingKey) decides on, is the answer when the peer is
 /// not known, and when the entry that counts is not an address (`unknown`, `_hidden`). A request with fewer entries than
 /// proxies has come another way: it has the key of its peer.
 ///

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | how a response counts | [`HttpClassifier`], [`GrpcClassifier`] |
 //! | how long a server asks to wait | [`retry_after`], [`rate_limit_reset`]; the classifiers tell the retry |
-//! | a circuit that opens when a server asks for it | [`HoldOffLayer`] |
+//! | a circuit that opens when a server asks for it | [`HonorRetryAfterLayer`] |
 //! | what may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
 //! | request bodies that stream | [`ReplayLayer`] |
 //! | bodies of failed responses | [`DrainLayer`] |
@@ -25,7 +25,7 @@
 //! # Order, for a client
 //!
 //! ```text
-//! IdempotencyKeyLayer -> ReplayLayer -> total timeout -> retry -> DrainLayer -> breaker -> HoldOffLayer -> bulkhead
+//! IdempotencyKeyLayer -> ReplayLayer -> total timeout -> retry -> DrainLayer -> breaker -> HonorRetryAfterLayer -> bulkhead
 //!     -> attempt timeout -> DeadlineHeader::send -> AdaptErrorLayer -> client
 //! ```
 //!
@@ -42,17 +42,17 @@ mod classify;
 mod client_ip;
 mod deadline;
 mod drain;
+pub mod full_response;
 mod grpc;
 pub mod guide;
 mod head;
 mod hint;
-mod hold_off;
+mod honor_retry_after;
 mod idempotency;
 mod repeat;
 mod replay;
 mod respond;
 mod transport;
-pub mod whole;
 
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use client_ip::{ByPeerAddr, ClientIp, ForwardedIn, IpKey, Peer, PeerAddr};
@@ -61,7 +61,7 @@ pub use drain::{Drain, DrainBody, DrainLayer};
 pub use grpc::GrpcClassifier;
 pub use head::{RequestHead, ResponseHead};
 pub use hint::{rate_limit_reset, retry_after};
-pub use hold_off::{HoldOff, HoldOffLayer};
+pub use honor_retry_after::{HoldOff, HonorRetryAfterLayer};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
@@ -70,5 +70,5 @@ pub use transport::{TransportError, was_attempted};
 
 /// Futures of the services in this module.
 pub mod future {
-    pub use super::{deadline::DeadlineFuture, drain::DrainFuture, hold_off::HoldOffFuture};
+    pub use super::{deadline::DeadlineFuture, drain::DrainFuture, honor_retry_after::HonorRetryAfterFuture};
 }

@@ -3,7 +3,7 @@ use std::fmt;
 use ::http::{HeaderName, Method, Request};
 
 use super::{RequestHead, replay::Recording};
-use crate::retry::{Again, Repeat};
+use crate::retry::{Repeat, ReplaySafety};
 
 /// The header by which a server knows a request that was sent twice.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -13,7 +13,7 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 /// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are repeated after failures, and after timeouts.
 /// Others (POST, PATCH) are idempotent if they bear an `Idempotency-Key`
 /// ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one), and else are repeated only if the service has surely
-/// not seen them ([`Again::Unattempted`]): what a layer inside refused, what found no connection, and what the server
+/// not seen them ([`ReplaySafety::IfUnprocessed`]): what a layer inside refused, what found no connection, and what the server
 /// says it did not do ([`HttpClassifier`](super::HttpClassifier)).
 ///
 /// For `http::Request` with a body that is `Clone`, which is expected to be cheap: `Full<Bytes>`, `Empty`. A body that
@@ -95,8 +95,8 @@ impl<A> HttpRepeat<A> {
     }
 }
 
-fn again(idempotent: bool) -> Again {
-    if idempotent { Again::AfterFailure } else { Again::Unattempted }
+fn replay_safety(idempotent: bool) -> ReplaySafety {
+    if idempotent { ReplaySafety::AfterFailure } else { ReplaySafety::IfUnprocessed }
 }
 
 #[diagnostic::do_not_recommend]
@@ -105,7 +105,7 @@ where
     A: Idempotent<Request<B>>,
     B: Clone,
 {
-    fn duplicate(&self, request: &Request<B>) -> Option<Request<B>> {
+    fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
         Some(request.clone())
     }
 
@@ -113,10 +113,10 @@ where
         Some(self.idempotent.is_idempotent(request))
     }
 
-    fn again(&self, copy: &Request<B>) -> Again {
+    fn replay_safety(&self, copy: &Request<B>) -> ReplaySafety {
         match copy.extensions().get::<Recording>() {
-            Some(recording) if !recording.is_complete() => Again::Never,
-            _ => again(self.idempotent.is_idempotent(copy)),
+            Some(recording) if !recording.is_complete() => ReplaySafety::Never,
+            _ => replay_safety(self.idempotent.is_idempotent(copy)),
         }
     }
 }
@@ -127,7 +127,7 @@ impl<A> Repeat<reqwest::Request> for HttpRepeat<A>
 where
     A: Idempotent<reqwest::Request>,
 {
-    fn duplicate(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
+    fn clone_request(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
         request.try_clone()
     }
 
@@ -135,8 +135,8 @@ where
         Some(self.idempotent.is_idempotent(request))
     }
 
-    fn again(&self, copy: &reqwest::Request) -> Again {
-        again(self.idempotent.is_idempotent(copy))
+    fn replay_safety(&self, copy: &reqwest::Request) -> ReplaySafety {
+        replay_safety(self.idempotent.is_idempotent(copy))
     }
 }
 

@@ -21,13 +21,13 @@ use crate::{
 };
 
 /// A handle that may be kept per key: it knows whether something is lost when it is forgotten.
-pub trait Forget: Clone {
+pub trait Evict: Clone {
     /// Whether a fresh one would do the same from now on.
-    fn may_be_forgotten(&self) -> bool;
+    fn is_evictable(&self) -> bool;
 }
 
-impl Forget for CircuitBreaker {
-    fn may_be_forgotten(&self) -> bool {
+impl Evict for CircuitBreaker {
+    fn is_evictable(&self) -> bool {
         match self.state() {
             CircuitState::Closed | CircuitState::HalfOpen => true,
             CircuitState::Open => self.snapshot().open_for.is_none_or(|left| left.is_zero()),
@@ -36,40 +36,40 @@ impl Forget for CircuitBreaker {
     }
 }
 
-impl Forget for Bulkhead {
-    fn may_be_forgotten(&self) -> bool {
+impl Evict for Bulkhead {
+    fn is_evictable(&self) -> bool {
         let snapshot = self.snapshot();
         snapshot.in_flight == 0 && snapshot.waiting == 0
     }
 }
 
-impl Forget for RateLimiter {
-    fn may_be_forgotten(&self) -> bool {
+impl Evict for RateLimiter {
+    fn is_evictable(&self) -> bool {
         self.snapshot().full_after.is_zero()
     }
 }
 
-impl Forget for Timeout {
-    fn may_be_forgotten(&self) -> bool {
+impl Evict for Timeout {
+    fn is_evictable(&self) -> bool {
         true
     }
 }
 
-impl Forget for Retry {
-    fn may_be_forgotten(&self) -> bool {
+impl Evict for Retry {
+    fn is_evictable(&self) -> bool {
         true
     }
 }
 
-impl<A: Forget, B: Forget> Forget for (A, B) {
-    fn may_be_forgotten(&self) -> bool {
-        self.0.may_be_forgotten() && self.1.may_be_forgotten()
+impl<A: Evict, B: Evict> Evict for (A, B) {
+    fn is_evictable(&self) -> bool {
+        self.0.is_evictable() && self.1.is_evictable()
     }
 }
 
-impl<A: Forget, B: Forget, C: Forget> Forget for (A, B, C) {
-    fn may_be_forgotten(&self) -> bool {
-        self.0.may_be_forgotten() && self.1.may_be_forgotten() && self.2.may_be_forgotten()
+impl<A: Evict, B: Evict, C: Evict> Evict for (A, B, C) {
+    fn is_evictable(&self) -> bool {
+        self.0.is_evictable() && self.1.is_evictable() && self.2.is_evictable()
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) struct PerKeyInner<K, H> {
     /// When idle handles are looked for next.
     sweep_at: AtomicU64,
     make: Box<Make<H>>,
-    other: H,
+    overflow: H,
     hasher: RandomState,
     time: TimeSource,
 }
@@ -125,8 +125,8 @@ impl<K, H> PerKey<K, H> {
     }
 
     /// The handle that keys share for which there is no place, and requests without a key.
-    pub fn other(&self) -> &H {
-        &self.0.other
+    pub fn overflow(&self) -> &H {
+        &self.0.overflow
     }
 
     /// How many keys have a handle of their own.
@@ -140,9 +140,9 @@ impl<K, H> PerKey<K, H> {
     }
 }
 
-impl<K: Eq + Hash + Clone + fmt::Display, H: Forget> PerKey<K, H> {
-    /// The handle of this key, made if there is none yet: [`other`](Self::other), if there is no place for one.
-    pub fn get(&self, key: &K) -> H {
+impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKey<K, H> {
+    /// The handle of this key, made if there is none yet: [`overflow`](Self::overflow), if there is no place for one.
+    pub fn get_or_create(&self, key: &K) -> H {
         let inner = &*self.0;
         let now = inner.time.now();
         let shard = inner.shard(key);
@@ -151,17 +151,17 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Forget> PerKey<K, H> {
         }
         inner.sweep(now);
         if inner.len() >= inner.max_keys {
-            return inner.other.clone();
+            return inner.overflow.clone();
         }
-        // Outside of the lock, since it is not our code. With the same settings as those of `other` it does not fail.
+        // Outside of the lock, since it is not our code. With the same settings as those of `overflow` it does not fail.
         let Ok(handle) = (inner.make)(Name::from(format!("{}.{key}", inner.name))) else {
-            return inner.other.clone();
+            return inner.overflow.clone();
         };
         match write(shard).entry(key.clone()) {
             hash_map::Entry::Occupied(entry) => entry.get().used(now, inner.idle_after),
             hash_map::Entry::Vacant(place) => {
                 if !inner.take_place() {
-                    return inner.other.clone();
+                    return inner.overflow.clone();
                 }
                 place.insert(Entry { handle: handle.clone(), used: AtomicU64::new(now.get()) });
                 handle
@@ -170,7 +170,7 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Forget> PerKey<K, H> {
     }
 
     /// The handle of this key, if it has one.
-    pub fn find(&self, key: &K) -> Option<H> {
+    pub fn get(&self, key: &K) -> Option<H> {
         read(self.0.shard(key)).get(key).map(|entry| entry.handle.clone())
     }
 
@@ -191,7 +191,7 @@ impl<H: Clone> Entry<H> {
     }
 }
 
-impl<K: Eq + Hash, H: Forget> PerKeyInner<K, H> {
+impl<K: Eq + Hash, H: Evict> PerKeyInner<K, H> {
     fn shard(&self, key: &K) -> &RwLock<HashMap<K, Entry<H>>> {
         // The maps use the other bits, by hashers of their own.
         &self.shards[self.hasher.hash_one(key) as usize % SHARDS]
@@ -218,7 +218,7 @@ impl<K: Eq + Hash, H: Forget> PerKeyInner<K, H> {
         for shard in &self.shards {
             write(shard).retain(|_, entry| {
                 let used = Nanos::new(*entry.used.get_mut());
-                let keep = now.saturating_since(used) < self.idle_after || !entry.handle.may_be_forgotten();
+                let keep = now.saturating_since(used) < self.idle_after || !entry.handle.is_evictable();
                 if !keep {
                     self.len.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -286,7 +286,7 @@ impl<K, H> PerKeyBuilder<K, H> {
         self
     }
 
-    /// The keeper, with the handle for all [other](PerKey::other) keys.
+    /// The keeper, with the handle for all [other](PerKey::overflow) keys.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl<K, H> PerKeyBuilder<K, H> {
         if self.idle_after < Duration::from_millis(1) {
             return Err(ConfigError::new("idle_after", "must be at least 1 ms"));
         }
-        let other = (self.make)(Name::from(format!("{}.other", self.name)))?;
+        let overflow = (self.make)(Name::from(format!("{}.overflow", self.name)))?;
         Ok(PerKey(Arc::new(PerKeyInner {
             name: self.name,
             shards: std::array::from_fn(|_| RwLock::default()),
@@ -307,7 +307,7 @@ impl<K, H> PerKeyBuilder<K, H> {
             idle_after: self.idle_after,
             sweep_at: AtomicU64::new(0),
             make: self.make,
-            other,
+            overflow,
             hasher: RandomState::new(),
             time: self.time,
         })))

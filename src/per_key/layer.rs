@@ -8,7 +8,7 @@ use std::{
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Forget, PerKey, PerKeyFuture};
+use super::{Evict, PerKey, PerKeyFuture};
 
 /// Puts the handle of each request's key around a service. Made by [`PerKey::layer`].
 pub struct PerKeyLayer<K, H, F, L> {
@@ -20,7 +20,7 @@ pub struct PerKeyLayer<K, H, F, L> {
 impl<K, H> PerKey<K, H> {
     /// The layer that looks up the handle of each request's key, which `key` finds, and calls the service through the
     /// layer that `layer` makes of the handle: any of its modes, or several around each other. A request without a key
-    /// goes through [`other`](Self::other).
+    /// goes through [`overflow`](Self::overflow).
     pub fn layer<F, L, Req, M>(&self, key: F, layer: L) -> PerKeyLayer<K, H, F, L>
     where
         F: Fn(&Req) -> Option<K>,
@@ -81,7 +81,7 @@ impl<S, K, H, F, L, M, Req> Service<Req> for PerKeyService<S, K, H, F, L>
 where
     S: Service<Req> + Clone,
     K: Eq + Hash + Clone + fmt::Display,
-    H: Forget,
+    H: Evict,
     F: Fn(&Req) -> Option<K>,
     L: Fn(&H) -> M,
     M: Layer<S>,
@@ -97,7 +97,8 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let handles = &self.per.handles;
-        let handle = (self.per.key)(&request).map_or_else(|| handles.other().clone(), |key| handles.get(&key));
+        let handle =
+            (self.per.key)(&request).map_or_else(|| handles.overflow().clone(), |key| handles.get_or_create(&key));
         // The instance that was polled ready makes the call.
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);

@@ -25,7 +25,7 @@
 //!
 //! let request = |host: &str| Request::get(format!("http://{host}/")).body(()).unwrap();
 //! assert!(client.clone().oneshot(request("a.example")).await.is_ok());
-//! breakers.get(&"b.example".parse()?).force_open();
+//! breakers.get_or_create(&"b.example".parse()?).force_open();
 //! let refused = client.clone().oneshot(request("b.example")).await.unwrap_err();
 //! assert_eq!(refused.as_rejection().unwrap().name(), "upstream.b.example"); // its name, in events too
 //! assert!(client.oneshot(request("a.example")).await.is_ok());
@@ -37,9 +37,9 @@
 //! # What is forgotten
 //!
 //! A handle that no request asked for in the time of [`idle_after`](PerKeyBuilder::idle_after), if nothing is lost with it
-//! ([`Forget`]): a bulkhead with calls in flight stays, and so do a limiter whose tokens are not all back and a circuit
+//! ([`Evict`]): a bulkhead with calls in flight stays, and so do a limiter whose tokens are not all back and a circuit
 //! that is open, or was set by hand. So nobody resets a circuit by a flood of keys. When all places are taken by such, new
-//! keys share one handle more, `<name>.other`, until there is a place; so do requests without a key. That is stricter,
+//! keys share one handle more, `<name>.overflow`, until there is a place; so do requests without a key. That is stricter,
 //! never looser. Idle handles are looked for when a new key comes, at most four times in the time they may be idle.
 //!
 //! # Readiness
@@ -58,5 +58,5 @@ mod handle;
 mod layer;
 
 pub use future::PerKeyFuture;
-pub use handle::{Forget, PerKey, PerKeyBuilder};
+pub use handle::{Evict, PerKey, PerKeyBuilder};
 pub use layer::{PerKeyLayer, PerKeyService};

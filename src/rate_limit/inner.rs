@@ -132,7 +132,7 @@ impl<H: Deref<Target = RateLimiterInner>> Future for WaitForTokens<H> {
         ready!(this.sleep.poll(cx));
         let (holder, _) = this.tokens.take().expect("polled after it ended").release();
         let waited = *this.wait;
-        holder.events.emit(|| EventKind::PermitAwaited { waited });
+        holder.events.emit(|| EventKind::WaitCompleted { waited });
         Poll::Ready(Ok(SpentTokens::admitted(&holder.events)))
     }
 }

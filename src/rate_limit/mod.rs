@@ -103,7 +103,7 @@ pub use builder::RateLimiterBuilder;
 pub use handle::{RateLimiter, RateLimiterSnapshot, Token};
 pub use keyed::{
     KeyedRateLimitLayer, KeyedRateLimitService, KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedRateLimiterSnapshot,
-    WhenFull, WithoutKey,
+    MissingKey, WhenFull,
 };
 pub use layer::{Cost, CostOf, One, RateLimitLayer};
 pub use rate::Rate;

@@ -37,7 +37,7 @@ pub enum WhenNotReady {
 /// | `budget` | [`RetryBudget::default`], but with a capacity of `max_attempts` less one, if that is more: a tenth of the successes, and what one call may need | without one, retries multiply an outage |
 /// | `max_retry_after` | 5 s | longer is for the caller to decide |
 /// | `idempotent` | `false` | a call that timed out may have been done |
-/// | `retry_elsewhere` | `false` | a refusal by a layer below means: not now, not here |
+/// | `retry_on_other_instance` | `false` | a refusal by a layer below means: not now, not here |
 /// | `when_not_ready` | [`WhenNotReady::Wait`] | |
 ///
 /// The figures behind attempts, backoff, jitter and budget, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
@@ -142,7 +142,7 @@ impl RetryBuilder {
 
     /// Whether to retry what an open circuit or a full bulkhead below refused. Right where the next attempt may go to
     /// another instance (a balancer below), wrong anywhere else.
-    pub fn retry_elsewhere(mut self, elsewhere: bool) -> Self {
+    pub fn retry_on_other_instance(mut self, elsewhere: bool) -> Self {
         self.elsewhere = elsewhere;
         self
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Again, Backoff, Repeat, RetryBudget, WhenNotReady, backoff::Progress};
+use super::{Backoff, Repeat, ReplaySafety, RetryBudget, WhenNotReady, backoff::Progress};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
@@ -35,12 +35,12 @@ pub(crate) struct RetryInner {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplayHints {
     pub(super) idempotent: Option<bool>,
-    pub(super) again: Again,
+    pub(super) again: ReplaySafety,
 }
 
 impl ReplayHints {
     pub(super) fn of<Req>(repeat: &impl Repeat<Req>, copy: &Req) -> Self {
-        Self { idempotent: repeat.is_idempotent(copy), again: repeat.again(copy) }
+        Self { idempotent: repeat.is_idempotent(copy), again: repeat.replay_safety(copy) }
     }
 }
 
@@ -136,9 +136,9 @@ impl RetryInner {
         let ReplayHints { idempotent, again } = hints();
         let timed_out = matches!(rejection, Some(Rejection::TimedOut { .. }));
         match again {
-            Again::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
-            Again::Unattempted => !timed_out && (rejection.is_some() || !attempted()),
-            Again::Never => false,
+            ReplaySafety::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
+            ReplaySafety::IfUnprocessed => !timed_out && (rejection.is_some() || !attempted()),
+            ReplaySafety::Never => false,
         }
     }
 

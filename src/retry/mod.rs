@@ -57,10 +57,10 @@
 //! | judged [`Failure`](crate::Verdict::Failure) or [`Throttled`](crate::Verdict::Throttled) | yes, after the backoff, or the response's own hint if that is longer |
 //! | `RateLimited` by a layer below | after its `retry_after`, if that is at most `max_retry_after` |
 //! | `TimedOut` by a layer below | if the request is idempotent: it may have been done |
-//! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_elsewhere`](RetryBuilder::retry_elsewhere) |
+//! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) |
 //!
 //! A request can say that it must not be repeated unless the service has surely not seen it, or not at all:
-//! [`Repeat::again`].
+//! [`Repeat::replay_safety`].
 //!
 //! To know a rejection, the classifier has to be asked for it: the default one is, and so is a closure given to
 //! [`classify_with`](RetryLayer::classify_with), but a bare closure given to [`classify`](RetryLayer::classify) or
@@ -113,7 +113,7 @@ pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 pub use builder::{RetryBuilder, WhenNotReady};
 pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
-pub use repeat::{Again, CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat};
+pub use repeat::{CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat, ReplaySafety};
 pub use service::RetryService;
 
 pub(crate) use inner::RetryInner;

@@ -12,7 +12,7 @@ use std::fmt;
 pub trait Repeat<Req> {
     /// A second copy of the request, made before it is sent; `None` when it can be sent only once, which then happens,
     /// without retries.
-    fn duplicate(&self, request: &Req) -> Option<Req>;
+    fn clone_request(&self, request: &Req) -> Option<Req>;
 
     /// Whether sending the request twice does what sending it once does; `None` when the request does not tell, and the
     /// retry's own setting decides.
@@ -23,9 +23,9 @@ pub trait Repeat<Req> {
 
     /// After what the request may be sent again. Asked of the copy, when an attempt was judged a failure: by then a body
     /// that was recorded while it was sent may have turned out too long.
-    fn again(&self, copy: &Req) -> Again {
+    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
         let _ = copy;
-        Again::AfterFailure
+        ReplaySafety::AfterFailure
     }
 
     /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for
@@ -38,13 +38,13 @@ pub trait Repeat<Req> {
 /// After what a request may be sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Again {
+pub enum ReplaySafety {
     /// After whatever was judged a failure; after a timeout, if it is idempotent.
     #[default]
     AfterFailure,
     /// Only if the service has surely not seen it: what a layer below refused, and what the classifier
     /// [says so of](crate::Classify::was_attempted).
-    Unattempted,
+    IfUnprocessed,
     /// Not at all.
     Never,
 }
@@ -55,7 +55,7 @@ pub struct Cloned;
 
 #[diagnostic::do_not_recommend]
 impl<Req: Clone> Repeat<Req> for Cloned {
-    fn duplicate(&self, request: &Req) -> Option<Req> {
+    fn clone_request(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
     }
 }
@@ -75,7 +75,7 @@ impl<F, Req> Repeat<Req> for CloneWith<F>
 where
     F: Fn(&Req) -> Option<Req>,
 {
-    fn duplicate(&self, request: &Req) -> Option<Req> {
+    fn clone_request(&self, request: &Req) -> Option<Req> {
         (self.0)(request)
     }
 }
@@ -100,16 +100,16 @@ where
     Q: Repeat<Req>,
     F: Fn(&Req) -> bool,
 {
-    fn duplicate(&self, request: &Req) -> Option<Req> {
-        self.repeat.duplicate(request)
+    fn clone_request(&self, request: &Req) -> Option<Req> {
+        self.repeat.clone_request(request)
     }
 
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         Some((self.idempotent)(request))
     }
 
-    fn again(&self, copy: &Req) -> Again {
-        self.repeat.again(copy)
+    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
+        self.repeat.replay_safety(copy)
     }
 
     fn prepare(&self, attempt: u32, request: &mut Req) {
@@ -137,16 +137,16 @@ where
     Q: Repeat<Req>,
     F: Fn(u32, &mut Req),
 {
-    fn duplicate(&self, request: &Req) -> Option<Req> {
-        self.repeat.duplicate(request)
+    fn clone_request(&self, request: &Req) -> Option<Req> {
+        self.repeat.clone_request(request)
     }
 
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         self.repeat.is_idempotent(request)
     }
 
-    fn again(&self, copy: &Req) -> Again {
-        self.repeat.again(copy)
+    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
+        self.repeat.replay_safety(copy)
     }
 
     fn prepare(&self, attempt: u32, request: &mut Req) {

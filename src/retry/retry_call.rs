@@ -97,7 +97,7 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         }
         let may_repeat = retry.may_repeat(&state);
         let held = CancelOnDrop::new(retry, state);
-        let copy = if may_repeat { shared.repeat().duplicate(request) } else { None };
+        let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
         Self { held: Some(held), copy }
     }
 
@@ -207,7 +207,7 @@ where
                     let mut request = this.copy.take().expect("a retry needs a request");
                     let attempt = state.next();
                     if attempt < retry.max_attempts() {
-                        *this.copy = shared.repeat().duplicate(&request);
+                        *this.copy = shared.repeat().clone_request(&request);
                     } else {
                         *this.hints = ReplayHints::of(shared.repeat(), &request);
                     }

@@ -48,15 +48,15 @@ pub enum Cause {
     /// Too large a share of slow calls in a window.
     SlowRate,
     /// The open time has passed.
-    OpenElapsed,
+    OpenTimeout,
     /// Enough probes succeeded.
     ProbeSucceeded,
     /// A probe failed, or was slow.
     ProbeFailed,
     /// The service asked to be left alone.
-    HeldOff,
+    RetryAfter,
     /// Somebody said so.
-    ByHand,
+    Manual,
 }
 
 impl Cause {
@@ -66,11 +66,11 @@ impl Cause {
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailureRate => "failure_rate",
             Self::SlowRate => "slow_rate",
-            Self::OpenElapsed => "open_elapsed",
+            Self::OpenTimeout => "open_timeout",
             Self::ProbeSucceeded => "probe_succeeded",
             Self::ProbeFailed => "probe_failed",
-            Self::HeldOff => "held_off",
-            Self::ByHand => "by_hand",
+            Self::RetryAfter => "retry_after",
+            Self::Manual => "manual",
         }
     }
 }

@@ -57,7 +57,7 @@
 //!
 //! The total one outside of retry, the one of an attempt innermost, so that a call that hangs counts as a failure in the
 //! breaker. A response's body is not covered, only the time until the response is there; the feature
-//! `http` has layers that cover the body too (`http::whole`).
+//! `http` has layers that cover the body too (`http::full_response`).
 //!
 //! # How to choose the numbers
 //!

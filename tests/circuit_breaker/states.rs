@@ -328,11 +328,11 @@ fn it_is_steered_by_hand() {
     assert_eq!(
         states,
         [
-            "state closed -> forced_open: by_hand",
-            "state forced_open -> disabled: by_hand",
-            "state disabled -> closed: by_hand",
-            "state closed -> open: by_hand",
-            "state open -> half_open: by_hand",
+            "state closed -> forced_open: manual",
+            "state forced_open -> disabled: manual",
+            "state disabled -> closed: manual",
+            "state closed -> open: manual",
+            "state open -> half_open: manual",
             "state half_open -> closed: probe_succeeded",
         ]
     );

@@ -155,7 +155,7 @@ fn spent_by_somebody() -> (KeyedRateLimiter<str>, impl AsyncFn()) {
 
 fn open_somewhere() -> (PerKey<&'static str, CircuitBreaker>, impl AsyncFn()) {
     let breakers = per_key(Ear::default());
-    let breaker = breakers.get(&"somewhere");
+    let breaker = breakers.get_or_create(&"somewhere");
     breaker.force_open();
     (breakers, async move || breaker.close())
 }

@@ -8,12 +8,12 @@ mod support;
 mod bodies;
 mod classify;
 mod deadlines;
+mod full_response;
 mod hints;
 mod repeat;
 mod served;
 mod servers;
 mod sockets;
-mod whole;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
     AsRejection, BoxError, Rejection,
     circuit_breaker::{CircuitBreaker, CircuitState},
-    http::{HoldOffLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer},
+    http::{HonorRetryAfterLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer},
     retry::{Backoff, Jitter, Retry, RetryLayer},
 };
 
@@ -162,7 +162,7 @@ fn is_about(time: Option<Duration>, expected: Duration) -> bool {
 
 fn held_off(
     breaker: &CircuitBreaker,
-    layer: HoldOffLayer,
+    layer: HonorRetryAfterLayer,
 ) -> impl Service<Response<()>, Response = Response<()>, Error = BoxError> + Clone {
     let echo = service_fn(|response: Response<()>| std::future::ready(Ok::<_, BoxError>(response)));
     ServiceBuilder::new().layer(breaker.layer().classify(HttpClassifier::new())).layer(layer).service(echo)
@@ -173,7 +173,7 @@ fn held_off(
 async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
     let recorder = Recorder::new();
     let breaker = CircuitBreaker::builder("b").probes(1).probe_successes(1).observer(recorder.clone()).build().unwrap();
-    let service = held_off(&breaker, HoldOffLayer::new(&breaker));
+    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker));
     for status in [429, 503] {
         let answer = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
         assert_eq!(answer.status(), status, "the caller gets the response");
@@ -183,7 +183,7 @@ async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
         assert!(service.clone().oneshot(response(200, &[])).await.is_ok());
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
-    assert_eq!(recorder.count("state closed -> open: held_off"), 2);
+    assert_eq!(recorder.count("state closed -> open: retry_after"), 2);
     // As a probe's answer.
     breaker.half_open();
     service.clone().oneshot(response(503, &[("retry-after", "3")])).await.unwrap();
@@ -193,7 +193,7 @@ async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
 #[tokio::test(start_paused = true)]
 async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
     let breaker = CircuitBreaker::new("b");
-    let service = held_off(&breaker, HoldOffLayer::new(&breaker).at_most(secs(9)).only_unavailable());
+    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker).at_most(secs(9)).only_unavailable());
     for answer in [
         response(429, &[("retry-after", "7")]),
         response(500, &[("retry-after", "7")]),
@@ -208,10 +208,10 @@ async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
     service.clone().oneshot(day()).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
     // What was decided otherwise stays.
-    breaker.hold_off(secs(100));
+    breaker.honor_retry_after(secs(100));
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
     breaker.force_open();
-    breaker.hold_off(secs(100));
+    breaker.honor_retry_after(secs(100));
     assert_eq!(breaker.state(), CircuitState::ForcedOpen);
     breaker.disable();
     service.oneshot(day()).await.unwrap();

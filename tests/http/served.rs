@@ -28,7 +28,7 @@ use tower_rampart::{
     circuit_breaker::CircuitBreaker,
     http::{
         ClientIp, DeadlineHeader, ForwardedIn, GrpcClassifier, HttpClassifier, HttpRepeat, IpKey, PeerAddr, ReplayBody,
-        ReplayLayer, Responses, grpc_response, whole::WholeResponseLayer,
+        ReplayLayer, Responses, full_response::FullResponseLayer, grpc_response,
     },
     rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
     retry::{Backoff, Retry},
@@ -363,7 +363,7 @@ async fn tonic_clients_and_servers_work_behind_stacks() {
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
         .layer(retry.layer().classify(GrpcClassifier).repeat(HttpRepeat::new().idempotent_if(idempotent)))
-        .layer(WholeResponseLayer::new(whole))
+        .layer(FullResponseLayer::new(whole))
         .layer(AdaptErrorLayer::new())
         .map_request(|request: Request<ReplayBody<_>>| request.map(tonic::body::Body::new))
         .service(channel);

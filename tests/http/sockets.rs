@@ -14,8 +14,8 @@ use tower_rampart::{
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     http::{
-        DrainLayer, HoldOffLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer, ReplayLayer, TransportError,
-        whole::{BodyTimeoutLayer, WholeResponseLayer},
+        DrainLayer, HonorRetryAfterLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer, ReplayLayer, TransportError,
+        full_response::{BodyTimeoutLayer, FullResponseLayer},
     },
     retry::{Backoff, Retry},
     timeout::Timeout,
@@ -120,7 +120,7 @@ fn by_hyper_util_whole() -> Subject {
     let service = ServiceBuilder::new()
         .layer(retry.no_budget().build().unwrap().layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
         .layer(DrainLayer::new())
-        .layer(WholeResponseLayer::new(whole))
+        .layer(FullResponseLayer::new(whole))
         .layer(BodyTimeoutLayer::new(&Timeout::new("idle", IDLE)))
         .layer(tower_rampart::AdaptErrorLayer::new())
         .service(client);
@@ -256,7 +256,7 @@ async fn a_server_that_asks_to_be_left_alone_is() {
     let breaker = CircuitBreaker::new("b");
     let service = ServiceBuilder::new()
         .layer(breaker.layer().classify(HttpClassifier::new()))
-        .layer(HoldOffLayer::new(&breaker))
+        .layer(HonorRetryAfterLayer::new(&breaker))
         .layer(tower_rampart::AdaptErrorLayer::new())
         .service(reqwest::Client::new());
     let get = || reqwest::Request::new(Method::GET, server.url().parse().unwrap());

@@ -141,7 +141,7 @@ impl Model {
 
     fn by_hand(&mut self, state: State) {
         self.reopened = 0;
-        self.enter(state, "by_hand");
+        self.enter(state, "manual");
     }
 
     fn open(&mut self, now: u64, cause: &str) {
@@ -155,7 +155,7 @@ impl Model {
             State::ForcedOpen => return None,
             State::Open if now < self.deadline => return None,
             State::Open => {
-                self.enter(State::HalfOpen, "open_elapsed");
+                self.enter(State::HalfOpen, "open_timeout");
                 true
             }
             _ if self.probes < self.settings.probes => {
@@ -449,9 +449,9 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
                 course.model.deadline = course.now + by;
             }
             Op::HoldOff(by) => {
-                breaker.hold_off(units(by));
+                breaker.honor_retry_after(units(by));
                 if matches!(course.model.state, State::Closed | State::HalfOpen) {
-                    course.model.enter(State::Open, "held_off");
+                    course.model.enter(State::Open, "retry_after");
                     course.model.deadline = course.now + by;
                 }
             }

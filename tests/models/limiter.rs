@@ -242,7 +242,7 @@ async fn compare(ops: Vec<Op>) {
     let recorder = Recorder::new();
     let times = Arc::clone(&waited);
     let observer = move |event: &Event<'_>| {
-        if let EventKind::PermitAwaited { waited } = event.kind {
+        if let EventKind::WaitCompleted { waited } = event.kind {
             times.lock().unwrap().push(waited);
         }
     };

@@ -12,7 +12,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_rampart::{
     AsRejection,
     clock::ManualClock,
-    rate_limit::{KeyedRateLimiter, KeyedRateLimiterBuilder, Rate, WhenFull, WithoutKey},
+    rate_limit::{KeyedRateLimiter, KeyedRateLimiterBuilder, MissingKey, Rate, WhenFull},
 };
 
 use super::{call, refused};
@@ -204,11 +204,11 @@ fn when_full_new_keys_may_be_refused() {
 async fn a_request_without_a_key_is_a_stated_case() {
     let key = |request: &&'static str| request.strip_prefix("user ");
     let cases =
-        [(WithoutKey::Share, [true, false]), (WithoutKey::Pass, [true, true]), (WithoutKey::Refuse, [false, false])];
+        [(MissingKey::Share, [true, false]), (MissingKey::Allow, [true, true]), (MissingKey::Reject, [false, false])];
     for (without, expected) in cases {
         let recorder = Recorder::new();
         let limiter = limiter(Rate::per_hour(1)).observer(recorder.clone()).build().unwrap();
-        let service = limiter.layer(key).without_key(without).layer(Script::new().1);
+        let service = limiter.layer(key).missing_key(without).layer(Script::new().1);
         assert!(service.clone().oneshot("user a").await.is_ok());
         assert!(service.clone().oneshot("user b").await.is_ok());
         assert!(refused(&service.clone().oneshot("user a").await).is_some());

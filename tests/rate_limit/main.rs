@@ -4,10 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod bad_moments;
 mod handle;
 mod keyed;
 mod layer;
+mod races;
 
 use std::time::Duration;
 

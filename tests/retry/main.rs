@@ -5,12 +5,12 @@ mod support;
 
 mod attempts;
 mod backoff;
-mod bad_moments;
 mod budget;
 mod deadlines;
 mod events;
 mod handle;
 mod nested;
+mod races;
 mod readiness;
 mod rejections;
 mod types;

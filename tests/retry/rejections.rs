@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower::{Layer, ServiceExt};
 use tower_rampart::{
     AsRejection, Classify, Rejection, Verdict,
-    retry::{Again, Backoff, Jitter, Repeat, RetryBuilder},
+    retry::{Backoff, Jitter, Repeat, ReplaySafety, RetryBuilder},
 };
 
 use crate::{
@@ -56,7 +56,7 @@ async fn a_retry_that_goes_elsewhere_repeats_them_after_the_backoff() {
         Rejection::queue_timeout("inner", ms(5)),
     ];
     for refusal in refusals {
-        assert_eq!(refused(builder().retry_elsewhere(true), refusal).await, (2, ms(10)));
+        assert_eq!(refused(builder().retry_on_other_instance(true), refusal).await, (2, ms(10)));
     }
 }
 
@@ -175,15 +175,15 @@ async fn a_hint_does_not_hold_the_backoff_up() {
 struct Wary;
 
 impl Repeat<&'static str> for Wary {
-    fn duplicate(&self, request: &&'static str) -> Option<&'static str> {
+    fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
 
-    fn again(&self, copy: &&'static str) -> Again {
+    fn replay_safety(&self, copy: &&'static str) -> ReplaySafety {
         match copy.split(' ').next() {
-            Some("never") => Again::Never,
-            Some("unattempted") => Again::Unattempted,
-            _ => Again::AfterFailure,
+            Some("never") => ReplaySafety::Never,
+            Some("unattempted") => ReplaySafety::IfUnprocessed,
+            _ => ReplaySafety::AfterFailure,
         }
     }
 }
@@ -215,7 +215,7 @@ async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_
     let calls = async |request: &'static str, error: BoxError| {
         let (script, probe) = Script::new();
         script.reply(Reply::Err(error));
-        let retry = builder().idempotent(true).retry_elsewhere(true).build().unwrap();
+        let retry = builder().idempotent(true).retry_on_other_instance(true).build().unwrap();
         let _ = retry.layer().classify(Connects).repeat(Wary).layer(probe).oneshot(request).await;
         script.calls()
     };
@@ -236,14 +236,14 @@ async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_
 struct Forgets(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
 impl Repeat<&'static str> for Forgets {
-    fn duplicate(&self, request: &&'static str) -> Option<&'static str> {
+    fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
 
-    fn again(&self, _copy: &&'static str) -> Again {
+    fn replay_safety(&self, _copy: &&'static str) -> ReplaySafety {
         match self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
-            0 => Again::AfterFailure,
-            _ => Again::Never,
+            0 => ReplaySafety::AfterFailure,
+            _ => ReplaySafety::Never,
         }
     }
 }

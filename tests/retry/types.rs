@@ -198,7 +198,7 @@ async fn a_way_to_repeat_of_ones_own() {
     #[derive(Clone)]
     struct Numbered;
     impl Repeat<u32> for Numbered {
-        fn duplicate(&self, request: &u32) -> Option<u32> {
+        fn clone_request(&self, request: &u32) -> Option<u32> {
             Some(*request)
         }
 

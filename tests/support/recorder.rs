@@ -37,8 +37,8 @@ impl Observer for Recorder {
             EventKind::RetryScheduled { attempt, delay } => format!("retry {attempt} in {delay:?}"),
             EventKind::RetriesExhausted { attempts } => format!("retries exhausted after {attempts}"),
             EventKind::BudgetExhausted { attempts } => format!("budget exhausted after {attempts}"),
-            EventKind::PermitAwaited { waited } => format!("waited {waited:?}"),
-            EventKind::FellBack { served } => format!("fell back to {}", served.as_str()),
+            EventKind::WaitCompleted { waited } => format!("waited {waited:?}"),
+            EventKind::FallbackServed { served } => format!("fell back to {}", served.as_str()),
             other => format!("{other:?}"),
         };
         self.0.lock().unwrap().push(line);

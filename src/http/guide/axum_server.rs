@@ -53,5 +53,5 @@
 //! - **Keys.** Behind proxies, say how many: [`ClientIp::behind`](crate::http::ClientIp::behind). For a user, let an
 //!   authentication layer outside put one into the extensions, and read that.
 //! - **Response bodies.** Permits and timeouts end with the headers: wrap the layers in a
-//!   [`WholeResponseLayer`](crate::http::whole::WholeResponseLayer) for large bodies that are made while they are sent.
+//!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer) for large bodies that are made while they are sent.
 //! - **Deadlines** of callers: [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive), outside of the stack.

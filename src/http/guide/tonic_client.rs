@@ -9,7 +9,7 @@
 //! use tower::ServiceBuilder;
 //! use tower_rampart::{
 //!     AdaptErrorLayer, circuit_breaker::CircuitBreaker,
-//!     http::{DeadlineHeader, GrpcClassifier, HttpRepeat, ReplayBody, ReplayLayer, whole::WholeResponseLayer},
+//!     http::{DeadlineHeader, GrpcClassifier, HttpRepeat, ReplayBody, ReplayLayer, full_response::FullResponseLayer},
 //!     retry::Retry, timeout::Timeout,
 //! };
 //!
@@ -25,7 +25,7 @@
 //!     .layer(ReplayLayer::new()) // gRPC bodies stream
 //!     .layer(total.layer())
 //!     .layer(retry.layer().classify(GrpcClassifier).repeat(HttpRepeat::new().idempotent_if(idempotent)))
-//!     .layer(WholeResponseLayer::new(breaker.layer().classify(GrpcClassifier))) // the status comes last
+//!     .layer(FullResponseLayer::new(breaker.layer().classify(GrpcClassifier))) // the status comes last
 //!     .layer(DeadlineHeader::grpc().send()) // grpc-timeout
 //!     .layer(AdaptErrorLayer::new())
 //!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
@@ -38,7 +38,7 @@
 //!
 //! - **Where the status is.** A call that fails before it has anything to answer says so in its headers, and the retry
 //!   sees that. Otherwise the status is in the trailers: the breaker sees it, where it covers the
-//!   [`whole`](crate::http::whole) response, but the retry does not, since by then the response is with the caller.
+//!   [`whole`](crate::http::full_response) response, but the retry does not, since by then the response is with the caller.
 //! - **One level up**, around a generated client's method, results are a `tonic::Response` or a `tonic::Status`, and
 //!   everything is known: `retry.run_with(GrpcClassifier, |_| ..)`, `breaker.run_with(GrpcClassifier, ..)`. A
 //!   [`Rejection`](crate::Rejection) becomes a `Status` there with its code, and is found in it again.

@@ -33,4 +33,4 @@
 //! - **In a handler**, `breaker.run(..)` and its sisters answer with a `tonic::Status` themselves, with the feature `tonic`:
 //!   it is an error that can hold a [`Rejection`](crate::Rejection).
 //! - **Streams.** A response that streams is covered until its headers only, unless the layers are wrapped in a
-//!   [`WholeResponseLayer`](crate::http::whole::WholeResponseLayer).
+//!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).

@@ -22,15 +22,15 @@ use crate::{
 /// What happens to a request that has no key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum WithoutKey {
+pub enum MissingKey {
     /// All requests without a key share one limiter, as if that were their key. So leaving the key away is no way around
     /// the limit, and nobody is refused for a key that an outage of its source took away.
     #[default]
     Share,
     /// It passes, unlimited.
-    Pass,
+    Allow,
     /// It is refused, for good.
-    Refuse,
+    Reject,
 }
 
 /// Puts a [`KeyedRateLimiter`] around a service. It refuses what exceeds a key's rate.
@@ -39,7 +39,7 @@ pub enum WithoutKey {
 pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
     limiter: KeyedRateLimiter<K, H>,
     key: F,
-    without: WithoutKey,
+    without: MissingKey,
 }
 
 impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
@@ -49,13 +49,13 @@ impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
         F: Fn(&Req) -> Option<Q>,
         Q: Borrow<K>,
     {
-        KeyedRateLimitLayer { limiter: self.clone(), key, without: WithoutKey::default() }
+        KeyedRateLimitLayer { limiter: self.clone(), key, without: MissingKey::default() }
     }
 }
 
 impl<K: ?Sized, F, H> KeyedRateLimitLayer<K, F, H> {
     /// What happens to a request that has no key.
-    pub fn without_key(mut self, then: WithoutKey) -> Self {
+    pub fn missing_key(mut self, then: MissingKey) -> Self {
         self.without = then;
         self
     }
@@ -85,7 +85,7 @@ impl<K: ?Sized, F, H> fmt::Debug for KeyedRateLimitLayer<K, F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimitLayer")
             .field("limiter", &self.limiter)
-            .field("without_key", &self.without)
+            .field("missing_key", &self.without)
             .finish_non_exhaustive()
     }
 }
@@ -95,7 +95,7 @@ pub struct KeyedRateLimitService<S, K: ?Sized, F, H = RandomState> {
     inner: S,
     limiter: KeyedRateLimiter<K, H>,
     key: F,
-    without: WithoutKey,
+    without: MissingKey,
     request: PhantomData<fn(&K)>,
 }
 
@@ -164,9 +164,9 @@ where
         let shared = &self.limiter.shared;
         let verdict = match ((self.key)(&request), self.without) {
             (Some(key), _) => self.limiter.take(key.borrow()),
-            (None, WithoutKey::Share) => shared.take_without_key(),
-            (None, WithoutKey::Pass) => Ok(()),
-            (None, WithoutKey::Refuse) => Err(shared.reject()),
+            (None, MissingKey::Share) => shared.take_without_key(),
+            (None, MissingKey::Allow) => Ok(()),
+            (None, MissingKey::Reject) => Err(shared.reject()),
         };
         let (owner, call) = match verdict {
             Ok(()) => {

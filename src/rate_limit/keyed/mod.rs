@@ -4,4 +4,4 @@ mod handle;
 mod layer;
 
 pub use handle::{KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedRateLimiterSnapshot, WhenFull};
-pub use layer::{KeyedRateLimitLayer, KeyedRateLimitService, WithoutKey};
+pub use layer::{KeyedRateLimitLayer, KeyedRateLimitService, MissingKey};

@@ -64,7 +64,7 @@ impl Circuit {
                 Phase::Open { .. } => {
                     let next =
                         word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
-                    (next, Some(transition(word, next, Cause::OpenElapsed)))
+                    (next, Some(transition(word, next, Cause::OpenTimeout)))
                 }
                 Phase::HalfOpen { in_flight, succeeded, admitted } if in_flight < self.config.probes => {
                     let phase = Phase::HalfOpen { in_flight: in_flight + 1, succeeded, admitted: admitted + 1 };

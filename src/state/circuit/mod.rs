@@ -179,7 +179,7 @@ impl Circuit {
         let (next, changed) = drive(&self.word, |word| {
             let word = CircuitWord::unpack(word);
             let next = word.next(0, phase);
-            let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::ByHand));
+            let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::Manual));
             Step::Write(next.pack(), (next, changed))
         });
         self.began(next);
@@ -187,13 +187,13 @@ impl Circuit {
     }
 
     /// Opens a circuit that is closed or half-open; any other stays as it is.
-    pub(crate) fn hold_off(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
+    pub(crate) fn honor_retry_after(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
         drive(&self.word, |word| {
             let seen = CircuitWord::unpack(word);
             match seen.phase {
                 Phase::Closed { .. } | Phase::HalfOpen { .. } => {
                     let next = seen.next(seen.reopen_count, Phase::Open { deadline: deadline(now, open_for) });
-                    Step::Write(next.pack(), Some(transition(seen, next, Cause::HeldOff)))
+                    Step::Write(next.pack(), Some(transition(seen, next, Cause::RetryAfter)))
                 }
                 Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => Step::Keep(None),
             }

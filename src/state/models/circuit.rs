@@ -106,7 +106,7 @@ model! {
         let here = admit(&circuit, at(SECOND));
         let admitted: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
         assert_eq!(admitted.len(), 1);
-        assert_eq!(admitted[0].1.map(|it| (it.from, it.to, it.cause)), Some((CircuitState::Open, CircuitState::HalfOpen, Cause::OpenElapsed)));
+        assert_eq!(admitted[0].1.map(|it| (it.from, it.to, it.cause)), Some((CircuitState::Open, CircuitState::HalfOpen, Cause::OpenTimeout)));
     }
 }
 

@@ -231,7 +231,7 @@ impl Stack for Rampart {
             )
         });
         let balance = Balance::new(ends.collect(), place.seed);
-        let retry = self.make_retry(place).retry_elsewhere(true).build().expect("the lab's numbers are valid");
+        let retry = self.make_retry(place).retry_on_other_instance(true).build().expect("the lab's numbers are valid");
         let retry = (!self.lacks(Without::Retry)).then(|| retry.layer());
         boxed(ServiceBuilder::new().layer(limit(5, self.total)).option_layer(retry).service(balance))
     }

@@ -13,48 +13,48 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CompletedResponse, InnerService, TrackedRequest, WholeBody, inside::Slot};
+use super::{CompletedResponse, FullResponseBody, InnerService, TrackedRequest, inside::Slot};
 
 /// Puts layers around a service so that they cover its whole responses. See the [module docs](super).
 #[derive(Clone, Copy, Debug)]
-pub struct WholeResponseLayer<L> {
+pub struct FullResponseLayer<L> {
     layers: L,
 }
 
-impl<L> WholeResponseLayer<L> {
+impl<L> FullResponseLayer<L> {
     /// Wraps `layers`: breakers, bulkheads, timeouts, limiters, but no retry.
     pub const fn new(layers: L) -> Self {
         Self { layers }
     }
 }
 
-impl<S, L> Layer<S> for WholeResponseLayer<L>
+impl<S, L> Layer<S> for FullResponseLayer<L>
 where
     L: Layer<InnerService<S>>,
 {
-    type Service = WholeResponse<L::Service>;
+    type Service = FullResponse<L::Service>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WholeResponse { inner: self.layers.layer(InnerService::new(inner)) }
+        FullResponse { inner: self.layers.layer(InnerService::new(inner)) }
     }
 }
 
-/// Service made by [`WholeResponseLayer`].
+/// Service made by [`FullResponseLayer`].
 #[derive(Clone, Copy, Debug)]
-pub struct WholeResponse<S> {
+pub struct FullResponse<S> {
     inner: S,
 }
 
-service_access!(WholeResponse);
+service_access!(FullResponse);
 
-impl<S, Req, B> Service<Req> for WholeResponse<S>
+impl<S, Req, B> Service<Req> for FullResponse<S>
 where
     S: Service<TrackedRequest<Req>, Response = CompletedResponse<B>>,
     B: Body + Send + 'static,
 {
-    type Response = Response<WholeBody<S::Future, B>>;
+    type Response = Response<FullResponseBody<S::Future, B>>;
     type Error = S::Error;
-    type Future = WholeResponseFuture<S::Future, B>;
+    type Future = FullResponseFuture<S::Future, B>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -64,23 +64,23 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let slot = Arc::new(Slot::<B>::new());
         let call = self.inner.call(TrackedRequest { request, slot: slot.clone() });
-        WholeResponseFuture { call: Some(Box::pin(call)), slot }
+        FullResponseFuture { call: Some(Box::pin(call)), slot }
     }
 }
 
-/// Future of [`WholeResponse`].
-pub struct WholeResponseFuture<F, B> {
+/// Future of [`FullResponse`].
+pub struct FullResponseFuture<F, B> {
     /// Boxed, since it moves on into the response's body.
     call: Option<Pin<Box<F>>>,
     slot: Arc<Slot<B>>,
 }
 
-impl<F, B, E> Future for WholeResponseFuture<F, B>
+impl<F, B, E> Future for FullResponseFuture<F, B>
 where
     F: Future<Output = Result<CompletedResponse<B>, E>>,
     B: Body,
 {
-    type Output = Result<Response<WholeBody<F, B>>, E>;
+    type Output = Result<Response<FullResponseBody<F, B>>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -98,7 +98,7 @@ where
                 let call = this.call.take().filter(|_| !over);
                 let status = response.status();
                 let slot = this.slot.clone();
-                Poll::Ready(Ok(response.map(|body| WholeBody::new(body, call.map(|call| (call, slot)), status))))
+                Poll::Ready(Ok(response.map(|body| FullResponseBody::new(body, call.map(|call| (call, slot)), status))))
             }
             None if over => unreachable!("only the service within makes an `CompletedResponse`, after its response"),
             None => Poll::Pending,
@@ -106,8 +106,8 @@ where
     }
 }
 
-impl<F, B> fmt::Debug for WholeResponseFuture<F, B> {
+impl<F, B> fmt::Debug for FullResponseFuture<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WholeResponseFuture").finish_non_exhaustive()
+        f.debug_struct("FullResponseFuture").finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use tower_rampart::{
     circuit_breaker::CircuitBreaker,
     http::{
         GrpcClassifier, HttpClassifier,
-        whole::{BodyTimeoutLayer, WholeResponseLayer},
+        full_response::{BodyTimeoutLayer, FullResponseLayer},
     },
     timeout::Timeout,
 };
@@ -65,7 +65,7 @@ impl Parts {
 macro_rules! around {
     ($parts:expr, $classify:expr, $limit:expr) => {
         ServiceBuilder::new()
-            .layer(WholeResponseLayer::new(
+            .layer(FullResponseLayer::new(
                 ServiceBuilder::new()
                     .layer($parts.breaker.layer().classify($classify))
                     .layer($parts.bulkhead.layer())
@@ -183,7 +183,7 @@ async fn a_response_whose_end_is_known_ends_the_call_with_it() {
 #[tokio::test(start_paused = true)]
 async fn errors_pass_and_dropped_calls_give_back() {
     let parts = Parts::new();
-    let layer = WholeResponseLayer::new(
+    let layer = FullResponseLayer::new(
         ServiceBuilder::new().layer(parts.breaker.layer()).layer(parts.bulkhead.layer()).into_inner(),
     );
     let failing = layer.layer(service_fn(|()| async { Err::<Response<Full<Bytes>>, BoxError>("down".into()) }));

@@ -22,23 +22,23 @@ use crate::{
 /// Goes inside of the breaker's own layer. What the server asks is done at once, for all who call it, and for as long as
 /// it asks, where the breaker by itself would collect its own evidence first. Right where the hint speaks for the whole
 /// server; wrong where a 429 is about one user of many: [`only_unavailable`](Self::only_unavailable), or a breaker for
-/// each. See [`CircuitBreaker::hold_off`].
+/// each. See [`CircuitBreaker::honor_retry_after`].
 ///
 /// A longer wait than `at_most` (a minute by default) is cut to it, so that a mistaken header cannot shut a dependency off
 /// for a day.
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_rampart::{circuit_breaker::CircuitBreaker, http::{HoldOffLayer, HttpClassifier}};
+/// use tower_rampart::{circuit_breaker::CircuitBreaker, http::{HonorRetryAfterLayer, HttpClassifier}};
 ///
 /// let breaker = CircuitBreaker::new("inventory");
 /// let layers = ServiceBuilder::new()
 ///     .layer(breaker.layer().classify(HttpClassifier::new()))
-///     .layer(HoldOffLayer::new(&breaker));
+///     .layer(HonorRetryAfterLayer::new(&breaker));
 /// # let _ = layers;
 /// ```
 #[derive(Clone, Debug)]
-pub struct HoldOffLayer {
+pub struct HonorRetryAfterLayer {
     settings: StripedArc<Settings>,
 }
 
@@ -49,7 +49,7 @@ struct Settings {
     throttled: bool,
 }
 
-impl HoldOffLayer {
+impl HonorRetryAfterLayer {
     /// Opens `breaker` on a 429 or 503, for up to a minute.
     pub fn new(breaker: &CircuitBreaker) -> Self {
         let settings = Settings { breaker: breaker.clone(), at_most: Duration::from_secs(60), throttled: true };
@@ -80,12 +80,12 @@ impl Settings {
             && let Some(wait) = hint::retry_after(response.headers())
             && !wait.is_zero()
         {
-            self.breaker.hold_off(wait.min(self.at_most));
+            self.breaker.honor_retry_after(wait.min(self.at_most));
         }
     }
 }
 
-impl<S> Layer<S> for HoldOffLayer {
+impl<S> Layer<S> for HonorRetryAfterLayer {
     type Service = HoldOff<S>;
 
     fn layer(&self, inner: S) -> HoldOff<S> {
@@ -93,7 +93,7 @@ impl<S> Layer<S> for HoldOffLayer {
     }
 }
 
-/// Service made by [`HoldOffLayer`].
+/// Service made by [`HonorRetryAfterLayer`].
 #[derive(Clone, Debug)]
 pub struct HoldOff<S> {
     inner: S,
@@ -109,7 +109,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = HoldOffFuture<S::Future>;
+    type Future = HonorRetryAfterFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -117,20 +117,20 @@ where
 
     // 2 RMWs on this thread's reference count.
     fn call(&mut self, request: Req) -> Self::Future {
-        HoldOffFuture { inner: self.inner.call(request), settings: self.settings.acquire_ref() }
+        HonorRetryAfterFuture { inner: self.inner.call(request), settings: self.settings.acquire_ref() }
     }
 }
 
 pin_project! {
     /// Future of [`HoldOff`].
-    pub struct HoldOffFuture<F> {
+    pub struct HonorRetryAfterFuture<F> {
         #[pin]
         inner: F,
         settings: StripedRef<Settings>,
     }
 }
 
-impl<F, T, E> Future for HoldOffFuture<F>
+impl<F, T, E> Future for HonorRetryAfterFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     T: ResponseHead,
@@ -147,8 +147,8 @@ where
     }
 }
 
-impl<F> fmt::Debug for HoldOffFuture<F> {
+impl<F> fmt::Debug for HonorRetryAfterFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HoldOffFuture").finish_non_exhaustive()
+        f.debug_struct("HonorRetryAfterFuture").finish_non_exhaustive()
     }
 }

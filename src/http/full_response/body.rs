@@ -20,7 +20,7 @@ pin_project! {
     /// Body of a response that layers cover to its end: it carries their call, `F`, along.
     ///
     /// `From<String>` and `Default` make one that stands alone, for responses made of rejections.
-    pub struct WholeBody<F, B>
+    pub struct FullResponseBody<F, B>
     where
         F: Future,
     {
@@ -61,7 +61,7 @@ impl<F: Future, B> Drop for Covering<F, B> {
     }
 }
 
-impl<F: Future, B> WholeBody<F, B> {
+impl<F: Future, B> FullResponseBody<F, B> {
     pub(super) fn new(body: B, call: Option<Carried<F, B>>, status: StatusCode) -> Self {
         Self { body, call: Covering { call, status } }
     }
@@ -72,19 +72,19 @@ impl<F: Future, B> WholeBody<F, B> {
     }
 }
 
-impl<F: Future, B: From<String>> From<String> for WholeBody<F, B> {
+impl<F: Future, B: From<String>> From<String> for FullResponseBody<F, B> {
     fn from(text: String) -> Self {
         Self::alone(text.into())
     }
 }
 
-impl<F: Future, B: Default> Default for WholeBody<F, B> {
+impl<F: Future, B: Default> Default for FullResponseBody<F, B> {
     fn default() -> Self {
         Self::alone(B::default())
     }
 }
 
-impl<F, B, E> Body for WholeBody<F, B>
+impl<F, B, E> Body for FullResponseBody<F, B>
 where
     F: Future<Output = Result<CompletedResponse<B>, E>>,
     B: Body,
@@ -129,8 +129,8 @@ where
     }
 }
 
-impl<F: Future, B> fmt::Debug for WholeBody<F, B> {
+impl<F: Future, B> fmt::Debug for FullResponseBody<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WholeBody").field("status", &self.call.status).finish_non_exhaustive()
+        f.debug_struct("FullResponseBody").field("status", &self.call.status).finish_non_exhaustive()
     }
 }

@@ -135,7 +135,7 @@ async fn a_service_that_fails_to_get_ready_says_so_itself() {
 // G24: what an observer does is its own affair.
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_panics_costs_no_token_but_its_own_call_s() {
-    let is_terminal = |kind: &EventKind<'_>| !matches!(kind, EventKind::Admitted | EventKind::PermitAwaited { .. });
+    let is_terminal = |kind: &EventKind<'_>| !matches!(kind, EventKind::Admitted | EventKind::WaitCompleted { .. });
     for at_the_end in [false, true] {
         let limiter = RateLimiter::builder("api", Rate::per_second(1))
             .max_wait(10 * SECOND)

@@ -5,7 +5,7 @@
 //! A response is there when its headers are, and for the layers of this crate the call ends then: the permit comes home,
 //! the breaker counts, the timeout stops. The body may still take an hour, or break off.
 //!
-//! [`WholeResponseLayer`] wraps layers so that for them the call lasts until the body has ended, while the caller gets
+//! [`FullResponseLayer`] wraps layers so that for them the call lasts until the body has ended, while the caller gets
 //! the response as soon as its headers are there:
 //!
 //! - a bulkhead's permit is held until the body ends, or is dropped;
@@ -17,7 +17,7 @@
 //! use tower::ServiceBuilder;
 //! use tower_rampart::{
 //!     bulkhead::Bulkhead, circuit_breaker::CircuitBreaker,
-//!     http::{HttpClassifier, HttpRepeat, whole::{BodyTimeoutLayer, WholeResponseLayer}},
+//!     http::{HttpClassifier, HttpRepeat, full_response::{BodyTimeoutLayer, FullResponseLayer}},
 //!     retry::Retry, timeout::Timeout,
 //! };
 //!
@@ -29,7 +29,7 @@
 //!     .into_inner();
 //! let layers = ServiceBuilder::new()
 //!     .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new())) // of what is known by the headers
-//!     .layer(WholeResponseLayer::new(whole))
+//!     .layer(FullResponseLayer::new(whole))
 //!     .layer(BodyTimeoutLayer::new(&Timeout::new("files.idle", Duration::from_secs(5)))); // between two pieces
 //! # let _ = layers;
 //! # Ok::<(), tower_rampart::ConfigError>(())
@@ -58,12 +58,12 @@ mod idle;
 mod inside;
 mod service;
 
-pub use body::WholeBody;
+pub use body::FullResponseBody;
 pub use idle::{BodyTimeout, BodyTimeoutLayer, TimedBody};
 pub use inside::{CompletedResponse, InnerService, TrackedRequest};
-pub use service::{WholeResponse, WholeResponseLayer};
+pub use service::{FullResponse, FullResponseLayer};
 
 /// Futures of the services in this module.
 pub mod future {
-    pub use super::{idle::BodyTimeoutFuture, inside::InnerServiceFuture, service::WholeResponseFuture};
+    pub use super::{idle::BodyTimeoutFuture, inside::InnerServiceFuture, service::FullResponseFuture};
 }

@@ -17,7 +17,7 @@ use crate::{BoxError, timeout::Timeout};
 /// Breaks a response's body off when its next piece does not come in time.
 ///
 /// The time runs while somebody waits for a piece, so that a slow reader does no harm. The error is the timeout's
-/// [`Rejection`](crate::Rejection), boxed. It needs no layers around; inside of a [`WholeResponseLayer`](super::WholeResponseLayer) a
+/// [`Rejection`](crate::Rejection), boxed. It needs no layers around; inside of a [`FullResponseLayer`](super::FullResponseLayer) a
 /// breaker learns that the body broke off.
 #[derive(Clone, Debug)]
 pub struct BodyTimeoutLayer {

@@ -151,7 +151,7 @@ impl<B> fmt::Debug for CompletedResponse<B> {
     }
 }
 
-/// The service that the layers of a [`WholeResponseLayer`](super::WholeResponseLayer) are put around.
+/// The service that the layers of a [`FullResponseLayer`](super::FullResponseLayer) are put around.
 #[derive(Clone, Copy, Debug)]
 pub struct InnerService<S> {
     inner: S,
