@@ -67,10 +67,11 @@
 #![forbid(unsafe_code)]
 
 #[macro_use]
-mod access;
+mod macros;
 #[cfg(feature = "tower")]
 mod builder;
 pub mod bulkhead;
+mod call;
 pub mod circuit_breaker;
 mod classify;
 pub mod clock;
@@ -78,21 +79,18 @@ pub mod deadline;
 pub mod error;
 pub mod event;
 pub mod fallback;
-mod guarded;
-mod hold;
 #[cfg(feature = "http")]
 pub mod http;
-mod lent;
 mod name;
 pub mod per_key;
-mod random;
 pub mod rate_limit;
 pub mod readiness;
+pub mod request;
 pub mod retry;
+mod shared;
 pub mod stack;
 mod state;
 pub mod timeout;
-mod wake;
 
 #[cfg(feature = "tower")]
 pub use builder::ServiceBuilderExt;

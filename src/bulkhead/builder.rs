@@ -5,8 +5,8 @@ use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
 };
 
 /// Configures a [`Bulkhead`].

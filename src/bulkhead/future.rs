@@ -6,10 +6,10 @@ use tower_service::Service;
 
 use super::inner::{BulkheadInner, CallPermit, WaitForPermit};
 use crate::{
+    call::{Guarded, Queued},
+    call::{Leaf, WithShared, response_future},
     error::Rejection,
-    guarded::{Guarded, Queued},
-    hold::StripedRef,
-    lent::{Leaf, WithShared, response_future},
+    shared::striped::StripedRef,
 };
 
 response_future! {

@@ -6,11 +6,11 @@ use super::{
     inner::{BulkheadInner, CallPermit, WaitForPermit},
 };
 use crate::{
+    call::CancelOnDrop,
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
-    guarded::CancelOnDrop,
-    hold::{StripedArc, StripedRef},
     name::Name,
+    shared::striped::{StripedArc, StripedRef},
 };
 
 /// At most N calls at once. See the [module docs](super).

@@ -13,12 +13,12 @@ use tokio::time::Sleep;
 
 use super::queue::{PermitQueue, Waiter};
 use crate::{
+    call::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
     classify::{Classify, ResultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
-    guarded::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
-    hold::StripedRef,
+    shared::striped::StripedRef,
 };
 
 #[derive(Debug)]

@@ -11,8 +11,8 @@ use std::{
 
 use super::inner::BulkheadInner;
 use crate::state::{
+    atomics::Mutex,
     permits::{Full, Permits},
-    sync::Mutex,
 };
 
 /// Permits, and a queue for them.

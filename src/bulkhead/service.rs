@@ -16,11 +16,11 @@ use super::{
     queue::Waiter,
 };
 use crate::{
+    call::{Acquisition, CancelOnDrop, Guarded, Queued},
+    call::{Leaf, WithShared},
     error::FromRejection,
-    guarded::{Acquisition, CancelOnDrop, Guarded, Queued},
-    hold::StripedRef,
-    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject, Wait},
+    shared::striped::StripedRef,
 };
 
 /// Service made by [`BulkheadLayer`](super::BulkheadLayer).

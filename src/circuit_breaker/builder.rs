@@ -8,14 +8,14 @@ use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
-    hold::{StripedArc, stripes},
     name::Name,
-    random::Random,
+    shared::random::Random,
+    shared::waker_list::WakerList,
+    shared::{striped::StripedArc, thread_id::stripes},
     state::{
         circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},
         window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
     },
-    wake::WakerList,
 };
 
 /// Configures a [`CircuitBreaker`].

@@ -4,10 +4,10 @@ use std::future::Future;
 
 use super::inner::{AdmittedCall, BreakerOwner};
 use crate::{
+    call::Guarded,
+    call::{Leaf, WithShared, response_future},
     classify::Classify,
     error::Rejection,
-    guarded::Guarded,
-    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {

@@ -5,12 +5,12 @@ use super::{
     inner::{AdmittedCall, CircuitBreakerInner},
 };
 use crate::{
+    call::CancelOnDrop,
     classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
-    guarded::CancelOnDrop,
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
     state::window::Counts,
 };
 

@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use crate::{
+    call::HasShared,
+    call::{CancelOnDrop, Complete, InFlight, emit_admitted},
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{CircuitState, EventEmitter, EventKind},
-    guarded::{CancelOnDrop, Complete, InFlight, emit_admitted},
-    hold::{StripedRef, thread_number},
-    lent::HasShared,
-    random::Random,
+    shared::random::Random,
+    shared::waker_list::WakerList,
+    shared::{striped::StripedRef, thread_id::thread_number},
     state::{
         circuit::{self, Admission, Circuit, Outcome, Outlook},
         time::nanos_of,
         transition::Transition,
     },
-    wake::WakerList,
 };
 
 /// The beginning of a call whose time nobody asks for.

@@ -13,7 +13,9 @@ use super::{
     CircuitBreaker,
     inner::{AdmittedCall, CircuitBreakerInner, UnusedAdmission},
 };
-use crate::{error::Rejection, guarded::CancelOnDrop, hold::StripedRef, state::circuit::Outlook, wake};
+use crate::{
+    call::CancelOnDrop, error::Rejection, shared::striped::StripedRef, shared::waker_list, state::circuit::Outlook,
+};
 
 #[derive(Default)]
 pub(crate) enum ReadyState {
@@ -35,7 +37,7 @@ pub(crate) fn is_current(held: &CancelOnDrop<StripedRef<CircuitBreakerInner>, Un
 /// A task that waits for the circuit.
 pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
-    place: Option<wake::WakerKey>,
+    place: Option<waker_list::WakerKey>,
     /// Kept for its wake-up at the end of the open time. Made by a task that waits for that (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }

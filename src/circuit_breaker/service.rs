@@ -14,12 +14,12 @@ use super::{
     ready_state::{ReadyState, is_current},
 };
 use crate::{
+    call::{CancelOnDrop, Guarded},
+    call::{Leaf, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{FromRejection, Rejection},
-    guarded::{CancelOnDrop, Guarded},
-    hold::StripedRef,
-    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject},
+    shared::striped::StripedRef,
 };
 
 /// Service made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).

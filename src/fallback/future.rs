@@ -13,7 +13,7 @@ use super::{
     Serve, When,
     layer::{FallbackInner, ObservedCall},
 };
-use crate::hold::StripedRef;
+use crate::shared::striped::StripedRef;
 
 pin_project! {
     /// A call, and what is served in the place of its result.

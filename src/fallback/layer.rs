@@ -5,8 +5,8 @@ use tower_layer::Layer;
 use super::{FallbackService, Rejected, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
 use crate::{
     event::{EventEmitter, EventKind, Observer, Pattern, Served},
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
 };
 
 /// Makes [`FallbackLayer`]s. See the [module docs](super).

@@ -10,7 +10,7 @@ use super::{
     future::ResponseFuture,
     layer::{FallbackInner, ObservedCall},
 };
-use crate::{event::EventEmitter, hold::StripedRef};
+use crate::{event::EventEmitter, shared::striped::StripedRef};
 
 /// Service made by [`FallbackLayer`].
 pub struct FallbackService<S, V, W = Rejected> {

@@ -15,7 +15,7 @@ use crate::{
 /// | 429 | throttled |
 /// | 408, 425, 5xx | failure |
 /// | any other status | success: the service did its work, and a 404 is an answer |
-/// | a body that broke off, where it is watched ([`whole`](super::whole)) | failure |
+/// | a body that broke off, where it is watched ([`full_response`](super::full_response)) | failure |
 /// | an error of the client | failure; ignored, if the request itself was wrong |
 /// | a rejection by a layer inside | ignored; a timeout is a failure, as with [`DefaultClassifier`] |
 ///

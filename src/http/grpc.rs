@@ -23,7 +23,7 @@ use crate::{
 ///
 /// The status is in the headers when a call fails before it has anything to answer (a trailers-only response), and else
 /// in the trailers, which come after the body. Those are seen where the whole response is watched
-/// ([`whole`](super::whole)); elsewhere a response whose status is still to come is a success.
+/// ([`full_response`](super::full_response)); elsewhere a response whose status is still to come is a success.
 ///
 /// A retry is told to wait by `grpc-retry-pushback-ms`; a negative one ends the retries. With the feature `tonic` it
 /// also judges what a generated client answers, a `tonic::Response` or a `tonic::Status`:

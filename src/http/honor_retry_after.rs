@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{ResponseHead, hint};
 use crate::{
     circuit_breaker::CircuitBreaker,
-    hold::{StripedArc, StripedRef},
+    shared::striped::{StripedArc, StripedRef},
 };
 
 /// Opens a circuit for as long as the server asks to be left alone: on a 429 or 503 with `Retry-After`.

@@ -10,7 +10,7 @@
 //! | what may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
 //! | request bodies that stream | [`ReplayLayer`] |
 //! | bodies of failed responses | [`DrainLayer`] |
-//! | layers that cover the response's body | [`whole`] |
+//! | layers that cover the response's body | [`full_response`] |
 //! | a breaker for each host | [`per_key`](crate::per_key) |
 //! | deadlines from hop to hop | [`DeadlineHeader`] |
 //! | a server's responses to rejections | [`Responses`], [`grpc_response`] |

@@ -3,7 +3,7 @@ use std::fmt;
 use ::http::{HeaderName, Method, Request};
 
 use super::{RequestHead, replay::Recording};
-use crate::retry::{Repeat, ReplaySafety};
+use crate::request::{Repeat, ReplaySafety};
 
 /// The header by which a server knows a request that was sent twice.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

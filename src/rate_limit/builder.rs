@@ -9,8 +9,8 @@ use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
     state::gcra::{Gcra, Params},
 };
 

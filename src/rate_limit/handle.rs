@@ -6,10 +6,10 @@ use super::{
     inner::{RateLimiterInner, SpentTokens, WaitForTokens},
 };
 use crate::{
+    call::{CancelOnDrop, Complete, InFlight},
     error::{ConfigError, FromRejection, Rejection},
-    guarded::{CancelOnDrop, Complete, InFlight},
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
     state::gcra::Slot,
 };
 

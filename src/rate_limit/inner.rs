@@ -14,11 +14,11 @@ use tokio::time::Sleep;
 
 use super::Rate;
 use crate::{
+    call::{Acquisition, CancelOnDrop, EventOnly, HasEvents, InFlight},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
-    guarded::{Acquisition, CancelOnDrop, EventOnly, HasEvents, InFlight},
-    hold::StripedRef,
+    shared::striped::StripedRef,
     state::gcra::{Gcra, GcraRejection, Slot},
 };
 

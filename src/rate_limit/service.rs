@@ -16,11 +16,11 @@ use super::{
     inner::{RateLimiterInner, SpentTokens, UnusedTokens},
 };
 use crate::{
+    call::{CancelOnDrop, Guarded, Queued},
+    call::{Leaf, WithShared},
     error::{FromRejection, Rejection},
-    guarded::{CancelOnDrop, Guarded, Queued},
-    hold::StripedRef,
-    lent::{Leaf, WithShared},
     readiness::{Backpressure, Reject, Wait},
+    shared::striped::StripedRef,
 };
 
 /// Service made by [`RateLimitLayer`](super::RateLimitLayer).

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{error::ConfigError, random::Random, state::time::nanos_of};
+use crate::{error::ConfigError, shared::random::Random, state::time::nanos_of};
 
 /// How delays are spread, so that clients that failed together do not come back together.
 ///

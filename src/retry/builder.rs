@@ -7,9 +7,9 @@ use super::{Backoff, Jitter, Retry, RetryBudget, inner::RetryInner};
 use crate::{
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
-    hold::StripedArc,
     name::Name,
-    random::Random,
+    shared::random::Random,
+    shared::striped::StripedArc,
 };
 
 /// What a retry does when the service is not ready for the next attempt.

@@ -2,11 +2,12 @@
 
 use tower_service::Service;
 
-use super::{Repeat, retry_call::RetryCall, service::CallSite};
+use super::{retry_call::RetryCall, service::CallSite};
 use crate::{
+    call::{Leaf, WithShared, response_future},
     classify::Classify,
-    hold::StripedRef,
-    lent::{Leaf, WithShared, response_future},
+    request::Repeat,
+    shared::striped::StripedRef,
 };
 
 response_future! {

@@ -6,12 +6,12 @@ use super::{
     inner::{ReplayHints, RetryInner},
 };
 use crate::{
+    call::{CancelOnDrop, emit_admitted},
     classify::{Classify, DefaultClassifier, Verdict},
     deadline::DetectExhausted,
     error::{AsRejection, ConfigError},
-    guarded::{CancelOnDrop, emit_admitted},
-    hold::StripedArc,
     name::Name,
+    shared::striped::StripedArc,
 };
 
 /// Repeats what failed. See the [module docs](super).

@@ -7,13 +7,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backoff, Repeat, ReplaySafety, RetryBudget, WhenNotReady, backoff::Progress};
+use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
     error::Rejection,
     event::{EventEmitter, EventKind},
-    random::Random,
+    request::{Repeat, ReplaySafety},
+    shared::random::Random,
 };
 
 #[derive(Debug)]

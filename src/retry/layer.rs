@@ -2,10 +2,11 @@ use std::fmt;
 
 use tower_layer::Layer;
 
-use super::{CloneWith, Cloned, IdempotentIf, PrepareWith, Retry, RetryService};
+use super::{Retry, RetryService};
 use crate::{
     classify::{ClassifyFn, DefaultClassifier, Verdict},
     error::AsRejection,
+    request::{CloneWith, Cloned, IdempotentIf, PrepareWith},
 };
 
 /// Puts a [`Retry`] around a service.

@@ -60,7 +60,7 @@
 //! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) |
 //!
 //! A request can say that it must not be repeated unless the service has surely not seen it, or not at all:
-//! [`Repeat::replay_safety`].
+//! [`Repeat::replay_safety`](crate::request::Repeat::replay_safety).
 //!
 //! To know a rejection, the classifier has to be asked for it: the default one is, and so is a closure given to
 //! [`classify_with`](RetryLayer::classify_with), but a bare closure given to [`classify`](RetryLayer::classify) or
@@ -104,7 +104,6 @@ pub mod future;
 mod handle;
 mod inner;
 mod layer;
-mod repeat;
 mod retry_call;
 mod service;
 
@@ -113,7 +112,6 @@ pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 pub use builder::{RetryBuilder, WhenNotReady};
 pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
-pub use repeat::{CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat, ReplaySafety};
 pub use service::RetryService;
 
 pub(crate) use inner::RetryInner;

@@ -10,14 +10,15 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    Repeat, WhenNotReady,
+    WhenNotReady,
     inner::{ReplayHints, RetryInner, RetryState},
 };
 use crate::{
+    call::{CallFuture, CallService, Cancel},
+    call::{CancelOnDrop, InFlight, emit_admitted},
     classify::{Classify, Verdict},
     deadline,
-    guarded::{CancelOnDrop, InFlight, emit_admitted},
-    lent::{CallFuture, CallService, Cancel},
+    request::Repeat,
 };
 
 /// What a call is lent.

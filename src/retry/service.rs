@@ -7,15 +7,16 @@ use std::{
 use tower_service::Service;
 
 use super::{
-    Cloned, Repeat, Retry,
+    Retry,
     future::ResponseFuture,
     inner::RetryInner,
     retry_call::{AttemptSource, HasRetry, StartingRetryCall},
 };
 use crate::{
+    call::{Leaf, WithShared},
     classify::{Classify, DefaultClassifier},
-    hold::StripedArc,
-    lent::{Leaf, WithShared},
+    request::{Cloned, Repeat},
+    shared::striped::StripedArc,
 };
 
 /// Service made by [`RetryLayer`](super::RetryLayer).

@@ -11,21 +11,22 @@ use tower_service::Service;
 use super::{
     Setting, describe,
     future::ClientFuture,
-    lent::{Attempts, WithBreaker, WithBulkhead, WithRateLimit, WithTimeout},
+    layers::{Attempts, WithBreaker, WithBulkhead, WithRateLimit, WithTimeout},
     make_timeout,
     parts::{StackParts, Total},
 };
 use crate::{
     bulkhead::Bulkhead,
+    call::{CallService, Leaf, WithShared},
     circuit_breaker::CircuitBreaker,
     classify::{Classify, ClassifyFn, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::{EventEmitter, Observer},
-    hold::StripedArc,
-    lent::{CallService, Leaf, WithShared},
     name::Name,
     rate_limit::RateLimiter,
-    retry::{self, AttemptSource, CloneWith, Cloned, HasRetry, IdempotentIf, Repeat, Retry, RetryBudget},
+    request::{CloneWith, Cloned, IdempotentIf, Repeat},
+    retry::{self, AttemptSource, HasRetry, Retry, RetryBudget},
+    shared::striped::StripedArc,
     timeout::{self, HasTimeout, TimedCall, Timeout},
 };
 

@@ -4,15 +4,16 @@ use tower_service::Service;
 
 use super::{
     client::CallSite,
-    lent::{Attempts, BreakerCall, BulkheadCall, RateLimitCall, WithBreaker, WithBulkhead, WithTimeout},
+    layers::{Attempts, BreakerCall, BulkheadCall, RateLimitCall, WithBreaker, WithBulkhead, WithTimeout},
     parts::{Attempt, StackParts, Total},
 };
 use crate::{
+    call::{Leaf, WithShared, response_future},
     classify::Classify,
     error::Rejection,
-    hold::StripedRef,
-    lent::{Leaf, WithShared, response_future},
-    retry::{Repeat, RetryCall},
+    request::Repeat,
+    retry::RetryCall,
+    shared::striped::StripedRef,
     timeout::{Standalone, TimedCall},
 };
 

@@ -46,7 +46,7 @@
 mod client;
 mod describe;
 pub mod future;
-mod lent;
+mod layers;
 mod parts;
 mod server;
 #[cfg(all(test, not(rampart_loom)))]

@@ -2,10 +2,10 @@
 
 use crate::{
     bulkhead::{self, Bulkhead},
+    call::HasEvents,
     circuit_breaker::{self, CircuitBreaker},
     error::Rejection,
     event::EventEmitter,
-    guarded::HasEvents,
     rate_limit::{self, RateLimiter},
     timeout::{self, Boxed, Inline, Timeout, TimeoutKind},
 };

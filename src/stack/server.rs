@@ -11,20 +11,20 @@ use tower_service::Service;
 use super::{
     Setting, describe,
     future::ServerFuture,
-    lent::{Served, WithBreaker, WithBulkhead, WithRateLimit},
+    layers::{Served, WithBreaker, WithBulkhead, WithRateLimit},
     make_timeout,
     parts::StackParts,
 };
 use crate::{
     bulkhead::Bulkhead,
+    call::{CallService, Leaf, WithShared},
     circuit_breaker::CircuitBreaker,
     classify::{Classify, DefaultClassifier, Verdict},
     error::{ConfigError, FromRejection, Rejection, RespondLayer},
     event::Observer,
-    hold::StripedArc,
-    lent::{CallService, Leaf, WithShared},
     name::Name,
     rate_limit::RateLimiter,
+    shared::striped::StripedArc,
     timeout::{self, Standalone, TimedCall, Timeout},
 };
 

@@ -16,8 +16,11 @@ use crate::{
     BoxError,
     circuit_breaker::CircuitBreaker,
     clock::{READINGS, instant},
-    hold::{stripes, tests::REFS, thread_number},
-    state::sync::{Ops, count},
+    shared::{
+        striped::tests::REFS,
+        thread_id::{stripes, thread_number},
+    },
+    state::atomics::{Ops, count},
 };
 
 /// Pending so many times.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
+    atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU64, Ordering, Padded},
     time::Nanos,
 };
 
@@ -139,7 +139,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::state::sync::{Ops, count};
+    use crate::state::atomics::{Ops, count};
 
     const LOAD: Ops = Ops { loads: 1, stores: 0, rmws: 0 };
     const SWAP: Ops = Ops { loads: 1, stores: 0, rmws: 1 };

@@ -1,6 +1,6 @@
 //! The one compare-and-swap loop.
 
-use super::sync::{AtomicU64, Ordering};
+use super::atomics::{AtomicU64, Ordering};
 
 /// What a pure step wants done with the word it was shown.
 pub(crate) enum Step<T> {

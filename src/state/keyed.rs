@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
+    atomics::{AtomicU64, Ordering},
     gcra::GcraRejection,
-    sync::{AtomicU64, Ordering},
     time::{Nanos, nanos_of},
 };
 
@@ -184,7 +184,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::state::sync::count;
+    use crate::state::atomics::count;
 
     fn hash(key: u64) -> u64 {
         // splitmix64

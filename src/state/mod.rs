@@ -5,9 +5,10 @@
 //! no lock, and knows neither tokio nor Tower nor the rest of this crate. Decisions are pure step functions,
 //! `word in -> (word, decision) out`; the only thing around them is the compare-and-swap loop of [`drive`].
 //!
-//! The atomics come through [`sync`]: the standard library's in a build, counting ones in this crate's unit tests
+//! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this crate's unit tests
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`, for the interleavings in `models`.
 
+pub(crate) mod atomics;
 pub(crate) mod budget;
 pub(crate) mod circuit;
 pub(crate) mod drive;
@@ -16,7 +17,6 @@ pub(crate) mod keyed;
 #[cfg(all(test, rampart_loom))]
 pub(crate) mod models;
 pub(crate) mod permits;
-pub(crate) mod sync;
 pub(crate) mod time;
 pub(crate) mod transition;
 pub(crate) mod window;

@@ -1,8 +1,8 @@
 //! The permit counter of the bulkhead.
 
 use super::{
+    atomics::{AtomicU32, AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU32, AtomicU64, Ordering, Padded},
 };
 
 /// Counts permits out and callers waiting, in one word, against a limit that may change.
@@ -160,7 +160,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::state::sync::{Ops, count};
+    use crate::state::atomics::{Ops, count};
 
     #[test]
     fn the_cost_contract_holds() {

@@ -4,8 +4,8 @@ use std::future::Future;
 
 use super::timed_call::{Standalone, TimedCall, TimeoutOwner};
 use crate::{
+    call::{Leaf, WithShared, response_future},
     error::Rejection,
-    lent::{Leaf, WithShared, response_future},
 };
 
 response_future! {

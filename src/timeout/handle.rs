@@ -14,12 +14,12 @@ use super::{
     timed_call::{StartingTimedCall, TimedCall, TimeoutOwner},
 };
 use crate::{
+    call::{Leaf, WithShared},
     deadline::NEVER,
     error::FromRejection,
     event::{EventEmitter, Observer, Pattern},
-    hold::StripedArc,
-    lent::{Leaf, WithShared},
     name::Name,
+    shared::striped::StripedArc,
     state::time::nanos_of,
 };
 

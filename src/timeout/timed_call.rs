@@ -19,13 +19,13 @@ use super::{
     handle::{TimeoutInner, duration_of},
 };
 use crate::{
+    call::{CallFuture, Cancel, HasShared},
     classify::{Classify, ResultClassifier},
     clock,
     deadline::{self, Entered, Limit, Marks},
     error::Rejection,
     event::{EventEmitter, EventKind},
-    hold::StripedRef,
-    lent::{CallFuture, Cancel, HasShared},
+    shared::striped::StripedRef,
 };
 
 /// What a call is lent by the timeout `K`: there may be two in a stack.

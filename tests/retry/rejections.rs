@@ -5,7 +5,8 @@ use std::time::Duration;
 use tower::{Layer, ServiceExt};
 use tower_rampart::{
     AsRejection, Classify, Rejection, Verdict,
-    retry::{Backoff, Jitter, Repeat, ReplaySafety, RetryBuilder},
+    request::{Repeat, ReplaySafety},
+    retry::{Backoff, Jitter, RetryBuilder},
 };
 
 use crate::{

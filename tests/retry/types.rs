@@ -10,7 +10,8 @@ use tower::{
 };
 use tower_rampart::{
     AsRejection, Error, Rejection,
-    retry::{Cloned, Delays, Repeat, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetryLayer, RetryService},
+    request::{Cloned, Repeat},
+    retry::{Delays, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetryLayer, RetryService},
 };
 
 use crate::{

@@ -37,5 +37,5 @@
 //!   request on another. The response of a failed attempt is dropped before the backoff; see
 //!   [`DrainLayer`](crate::http::DrainLayer).
 //! - **Readiness.** The client is always ready, and makes as many connections as it is asked to. The bulkhead bounds them.
-//! - **Response bodies.** What limits the headers does not limit the body: [`whole`](crate::http::full_response).
+//! - **Response bodies.** What limits the headers does not limit the body: [`full_response`](crate::http::full_response).
 //! - **Many hosts.** A breaker for each: [`per_key`](crate::per_key).

@@ -30,6 +30,6 @@
 //!   begin. Its `timeout` covers the body too, and its errors are failures like others; `read_timeout` is a good limit
 //!   between two pieces of a body, and `connect_timeout` one that proves that nothing was sent.
 //! - **Status codes.** `error_for_status` belongs outside of the stack: inside, responses are judged as they are.
-//! - **Response bodies.** [`whole`](crate::http::full_response) takes `http::Response`s: map reqwest's with
+//! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s: map reqwest's with
 //!   `.map_response(http::Response::from)` inside of it, and back outside with `.map_response(|response|
 //!   reqwest::Response::from(response.map(reqwest::Body::wrap)))`.

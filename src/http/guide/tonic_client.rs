@@ -38,7 +38,7 @@
 //!
 //! - **Where the status is.** A call that fails before it has anything to answer says so in its headers, and the retry
 //!   sees that. Otherwise the status is in the trailers: the breaker sees it, where it covers the
-//!   [`whole`](crate::http::full_response) response, but the retry does not, since by then the response is with the caller.
+//!   [`full_response`](crate::http::full_response) response, but the retry does not, since by then the response is with the caller.
 //! - **One level up**, around a generated client's method, results are a `tonic::Response` or a `tonic::Status`, and
 //!   everything is known: `retry.run_with(GrpcClassifier, |_| ..)`, `breaker.run_with(GrpcClassifier, ..)`. A
 //!   [`Rejection`](crate::Rejection) becomes a `Status` there with its code, and is found in it again.

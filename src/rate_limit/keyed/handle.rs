@@ -11,14 +11,14 @@ use std::{
 
 use super::layer::SpentTokens;
 use crate::{
+    call::CancelOnDrop,
     classify::Verdict,
     clock::{Clock, TimeSource},
     error::{ConfigError, FromRejection, Rejection},
     event::{EventEmitter, EventKind, Observer, Pattern},
-    guarded::CancelOnDrop,
-    hold::StripedArc,
     name::Name,
     rate_limit::{Rate, builder::check_rate},
+    shared::striped::StripedArc,
     state::{
         gcra::GcraRejection,
         keyed::{Answer, Keyed},

@@ -12,11 +12,11 @@ use tower_service::Service;
 
 use super::{KeyedRateLimiter, handle::KeyedInner};
 use crate::{
+    call::{CancelOnDrop, EventOnly, Guarded, HasEvents},
+    call::{Leaf, WithShared, response_future},
     error::{FromRejection, Rejection},
     event::EventEmitter,
-    guarded::{CancelOnDrop, EventOnly, Guarded, HasEvents},
-    hold::StripedRef,
-    lent::{Leaf, WithShared, response_future},
+    shared::striped::StripedRef,
 };
 
 /// What happens to a request that has no key.

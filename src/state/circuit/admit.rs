@@ -7,8 +7,8 @@ use super::{
     word::{CircuitWord, Phase, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
 };
 use crate::state::{
+    atomics::Ordering,
     drive::{Step, drive},
-    sync::Ordering,
     time::Nanos,
     transition::Cause,
 };

@@ -7,8 +7,8 @@ use super::{
     word::{CircuitWord, Phase, deadline, is_well, ramp_tick},
 };
 use crate::state::{
+    atomics::Ordering,
     drive::{Step, drive},
-    sync::Ordering,
     time::Nanos,
     transition::{Cause, Transition},
     window::Sample,

@@ -12,8 +12,8 @@ use word::{CircuitWord, Phase, deadline, reached_at};
 
 pub(crate) use super::transition::{Cause, CircuitState, Transition};
 use super::{
+    atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU64, Ordering, Padded},
     time::Nanos,
     window::{Counts, Rates, count::CountWindow, time::TimeWindow},
 };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::state::sync::{Ops, count};
+use crate::state::atomics::{Ops, count};
 
 const OPEN_FOR: Duration = Duration::from_secs(1);
 

@@ -11,8 +11,8 @@ pub(crate) use params::Params;
 use returned_slots::{CELLS, ReturnedSlots};
 
 use super::{
+    atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU64, Ordering, Padded},
     time::{Nanos, nanos_of},
 };
 

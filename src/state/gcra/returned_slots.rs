@@ -1,5 +1,5 @@
 use super::{
-    super::sync::{AtomicU64, Ordering},
+    super::atomics::{AtomicU64, Ordering},
     GcraWord,
 };
 

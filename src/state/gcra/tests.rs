@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::sync::{Ops, count};
+use crate::state::atomics::{Ops, count};
 
 const ADMITTED: Ops = Ops { loads: 2, stores: 0, rmws: 1 };
 const REFUSED: Ops = Ops { loads: 2, stores: 0, rmws: 0 };

@@ -23,7 +23,7 @@ use std::{
     sync::Once,
 };
 
-use super::sync::{Fault, any_fault, with_fault};
+use super::atomics::{Fault, any_fault, with_fault};
 
 /// Explores every interleaving of at most `preemptions`, or all.
 pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
@@ -67,7 +67,7 @@ macro_rules! model {
 
             #[test]
             fn can_fail() {
-                $(crate::state::models::refuted(crate::state::sync::Fault::$fault, model);)+
+                $(crate::state::models::refuted(crate::state::atomics::Fault::$fault, model);)+
             }
         }
     };

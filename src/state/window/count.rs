@@ -5,8 +5,8 @@ mod tests;
 
 use super::{Counts, Rates, Sample};
 use crate::state::{
+    atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU64, Ordering, Padded},
     transition::Cause,
 };
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{Counts, Rates, Sample};
 use crate::state::{
+    atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    sync::{AtomicU64, Ordering, Padded},
     time::{Nanos, nanos_of},
 };
 

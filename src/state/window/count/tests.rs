@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::sync::{Ops, count};
+use crate::state::atomics::{Ops, count};
 
 const OK: Sample = Sample { failed: false, slow: false };
 const FAILED: Sample = Sample { failed: true, slow: false };

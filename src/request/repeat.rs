@@ -2,7 +2,7 @@ use std::fmt;
 
 /// How a request is repeated.
 ///
-/// [`Cloned`] is the default, for requests that are `Clone`. [`RetryLayer`](super::RetryLayer) has methods that make
+/// [`Cloned`] is the default, for requests that are `Clone`. [`RetryLayer`](crate::retry::RetryLayer) has methods that make
 /// others of closures.
 #[diagnostic::on_unimplemented(
     message = "the retry cannot copy the request `{Req}`",
@@ -60,7 +60,7 @@ impl<Req: Clone> Repeat<Req> for Cloned {
     }
 }
 
-/// [`Repeat`] with a clone that may fail. Made by [`RetryLayer::clone_with`](super::RetryLayer::clone_with).
+/// [`Repeat`] with a clone that may fail. Made by [`RetryLayer::clone_with`](crate::retry::RetryLayer::clone_with).
 #[derive(Clone, Copy)]
 pub struct CloneWith<F>(F);
 
@@ -81,7 +81,7 @@ where
 }
 
 /// [`Repeat`] that asks the request whether it is idempotent. Made by
-/// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
+/// [`RetryLayer::idempotent_if`](crate::retry::RetryLayer::idempotent_if).
 #[derive(Clone, Copy)]
 pub struct IdempotentIf<Q, F> {
     repeat: Q,
@@ -118,7 +118,7 @@ where
 }
 
 /// [`Repeat`] that changes the request for each further attempt. Made by
-/// [`RetryLayer::prepare_with`](super::RetryLayer::prepare_with).
+/// [`RetryLayer::prepare_with`](crate::retry::RetryLayer::prepare_with).
 #[derive(Clone, Copy)]
 pub struct PrepareWith<Q, F> {
     repeat: Q,

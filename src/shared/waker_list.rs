@@ -2,7 +2,7 @@
 
 use std::{ops::DerefMut, sync::PoisonError, task::Waker};
 
-use crate::state::sync::Mutex;
+use crate::state::atomics::Mutex;
 
 /// The tasks that wait until a handle changes its state.
 ///
@@ -230,8 +230,8 @@ mod models {
 
     use super::*;
     use crate::state::{
+        atomics::{AtomicU64, Fault, Ordering as Order, has},
         models::model,
-        sync::{AtomicU64, Fault, Ordering as Order, has},
     };
 
     struct Woken(AtomicBool);

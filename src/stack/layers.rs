@@ -7,13 +7,13 @@ use std::task::{Context, Poll};
 use super::parts::{Attempt, StackParts};
 use crate::{
     bulkhead::{self, CallPermit, WaitForPermit},
+    call::CallService,
+    call::{Acquisition, CancelOnDrop, Guarded, Queued},
     circuit_breaker::{AdmittedCall, ReadyState},
     classify::Classify,
     error::Rejection,
-    guarded::{Acquisition, CancelOnDrop, Guarded, Queued},
-    hold::StripedRef,
-    lent::CallService,
     rate_limit::{self, SpentTokens, WaitForTokens},
+    shared::striped::StripedRef,
     timeout::{StartingTimedCall, TimedCall},
 };
 

@@ -18,7 +18,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::hold::StripedRef;
+use crate::shared::striped::StripedRef;
 
 /// A call that can be dropped before it ended.
 pub(crate) trait Cancel<P: ?Sized> {
