@@ -1,12 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use super::{Bulkhead, inner::BulkheadInner, queue::PermitQueue};
+use super::{Bulkhead, inner::BulkheadInner};
 use crate::{
-    clock::{Clock, TimeSource},
+    clock::TimeSource,
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
     name::Name,
-    shared::striped::StripedArc,
+    shared::{striped::StripedArc, wait_queue::WaitQueue},
+    state::permits::Permits,
 };
 
 /// Configures a [`Bulkhead`].
@@ -16,12 +17,12 @@ use crate::{
 /// | field | default |
 /// |---|---|
 /// | `max_concurrent` | 64 |
-/// | `max_wait` | zero: refuse at once |
-/// | `max_queue` | as many as `max_concurrent` |
+/// | `max_wait` | zero: reject immediately |
+/// | `max_queue` | equal to `max_concurrent` |
 /// | `observer` | none |
 /// | `clock` | tokio's |
 ///
-/// The figures behind `max_concurrent`, as part of a client's stack, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The figures behind `max_concurrent`, measured by the fault lab as part of a client stack: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct BulkheadBuilder {
     name: Name,
@@ -44,52 +45,45 @@ impl BulkheadBuilder {
         }
     }
 
-    /// Calls in flight at once, at least 1.
+    /// Sets the maximum number of calls in flight, at least 1.
     pub fn max_concurrent(mut self, calls: u32) -> Self {
         self.max_concurrent = calls;
         self
     }
 
-    /// How long a call may wait for a permit. Zero refuses at once; [`Duration::MAX`] waits as long as it takes.
+    /// Sets how long a call may wait for a permit. Zero rejects immediately; [`Duration::MAX`] waits without bound.
     ///
-    /// Applies where waiting is asked for: [`BulkheadLayer::wait`](super::BulkheadLayer::wait),
-    /// [`Bulkhead::acquire`] and [`Bulkhead::run`].
+    /// Applies where waiting is requested: [`BulkheadLayer::wait`](super::BulkheadLayer::wait), [`Bulkhead::acquire`] and
+    /// [`Bulkhead::run`].
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// How many calls may wait at once; one more is refused at once. At least 1 when calls may wait at all.
+    /// Sets the maximum number of waiting calls; one more is rejected immediately. At least 1 if calls may wait at all.
     pub fn max_queue(mut self, calls: u32) -> Self {
         self.max_queue = Some(calls);
         self
     }
 
-    /// Who is told what happens.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
+    observer_setter!();
 
-    /// Another clock, for the times in events. Waiter stays with tokio's timers.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time = TimeSource::custom(clock);
-        self
-    }
+    clock_setter!("It gives the times in events. Waiting uses tokio's timers.");
 
-    /// The bulkhead.
+    /// Builds the bulkhead.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_concurrent` is zero, or when calls may wait (`max_wait`) in a queue without places
+    /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) in a queue without slots
     /// (`max_queue`).
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
         check_limit(self.max_concurrent)?;
         if self.max_queue == Some(0) && !self.max_wait.is_zero() {
-            return Err(ConfigError::new("max_queue", "is zero, but max_wait lets calls wait: nobody could"));
+            return Err(ConfigError::new("max_queue", "is zero, but max_wait lets calls wait: none could"));
         }
         Ok(Bulkhead(StripedArc::new(BulkheadInner {
-            queue: PermitQueue::new(self.max_concurrent),
+            permits: Permits::new(self.max_concurrent),
+            queue: WaitQueue::default(),
             max_wait: self.max_wait,
             max_queue: self.max_queue.unwrap_or(self.max_concurrent),
             events: EventEmitter::new(Pattern::Bulkhead, self.name, self.observer),
@@ -100,7 +94,7 @@ impl BulkheadBuilder {
 
 pub(super) fn check_limit(limit: u32) -> Result<(), ConfigError> {
     if limit == 0 {
-        return Err(ConfigError::new("max_concurrent", "is zero: no call could ever pass; use at least 1"));
+        return Err(ConfigError::new("max_concurrent", "is zero: no call could ever be admitted; use at least 1"));
     }
     Ok(())
 }

@@ -6,26 +6,27 @@ use tower_service::Service;
 
 use super::inner::{BulkheadInner, CallPermit, WaitForPermit};
 use crate::{
-    call::{Guarded, Queued},
-    call::{Leaf, WithShared, response_future},
+    call::{Guarded, Leaf, Queued, Rejectable, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
 
 response_future! {
-    /// A call that was let in, or refused.
+    /// A call that is admitted or rejected.
     ///
-    /// The permit comes home when the call ends or when the future is dropped, whichever is first.
+    /// The permit is released when the call completes or when the future is dropped, whichever comes first.
     pub struct ResponseFuture<F> =
-        WithShared<Option<StripedRef<BulkheadInner>>, Guarded<Leaf<F>, CallPermit>>;
+        Rejectable<WithShared<StripedRef<BulkheadInner>, Guarded<Leaf<F>, CallPermit>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
 response_future! {
-    /// A call that waits for its permit first, if it has to.
+    /// A call that waits for its permit if none is free.
     ///
-    /// Dropping it while it waits leaves the queue; the request was never sent.
-    pub struct WaitFuture<S, Req> where [S: Service<Req>] =
-        WithShared<Option<StripedRef<BulkheadInner>>, Queued<Leaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, Leaf<S::Future>, CallPermit>>;
+    /// Dropping it while it waits leaves the queue; the request was not sent.
+    pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
+        StripedRef<BulkheadInner>,
+        Queued<Leaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, Leaf<S::Future>, CallPermit>,
+    >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

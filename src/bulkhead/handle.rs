@@ -13,101 +13,102 @@ use crate::{
     shared::striped::{StripedArc, StripedRef},
 };
 
-/// At most N calls at once. See the [module docs](super).
+/// A handle to a limit of concurrent calls. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones count together.
+/// Cheap to clone. All clones share the limit.
 #[derive(Clone)]
 pub struct Bulkhead(pub(crate) StripedArc<BulkheadInner>);
 
 impl Bulkhead {
-    /// A bulkhead with the defaults of [`BulkheadBuilder`], to be changed.
+    /// Returns a builder with the defaults of [`BulkheadBuilder`].
     pub fn builder(name: impl Into<Name>) -> BulkheadBuilder {
         BulkheadBuilder::new(name.into())
     }
 
-    /// Refuses at once what exceeds `max_concurrent`: for calls that have somewhere else to go, or no time.
+    /// Creates a bulkhead that rejects calls above `max_concurrent` immediately: for calls that can go elsewhere, or cannot
+    /// wait.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_concurrent` is zero.
+    /// [`ConfigError`] if `max_concurrent` is zero.
     pub fn new(name: impl Into<Name>, max_concurrent: u32) -> Result<Self, ConfigError> {
         Self::builder(name).max_concurrent(max_concurrent).build()
     }
 
-    /// Lets as many calls wait as may run, each for up to `max_wait`, where waiting is asked for: takes the edge off a
-    /// burst. Longer than a caller's timeout is longer than anybody waits.
+    /// Creates a bulkhead in which as many calls may wait as may run, each for up to `max_wait`, where waiting is requested.
+    /// The queue absorbs bursts. A wait longer than the caller's timeout is useless.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_concurrent` is zero.
+    /// [`ConfigError`] if `max_concurrent` is zero.
     pub fn queued(name: impl Into<Name>, max_concurrent: u32, max_wait: Duration) -> Result<Self, ConfigError> {
         Self::builder(name).max_concurrent(max_concurrent).max_wait(max_wait).build()
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.0.events.name()
     }
 
-    /// The layer that lets at most N calls at once through to a service; it refuses the rest.
+    /// Returns a layer that limits the concurrent calls of a service and rejects the rest.
     pub fn layer(&self) -> BulkheadLayer {
         BulkheadLayer::new(self)
     }
 
-    /// Takes a permit, without waiting. It comes home when the guard is dropped.
+    /// Acquires a permit without waiting. Dropping the guard releases it.
     ///
-    /// Two read-modify-writes on the permit word in all, no clock, no allocation, no reference count.
+    /// Two read-modify-writes on the permit word in all, no clock read, no allocation, no reference count.
     ///
     /// # Errors
     ///
-    /// [`Rejection::BulkheadFull`] when none is free, or when others wait for one.
+    /// [`Rejection::BulkheadFull`] if no permit is free, or if other calls wait for one.
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
-        let inner = &*self.0;
-        match inner.admit() {
-            Some(permitted) => Ok(Permit { held: CancelOnDrop::new(inner, permitted) }),
-            None => Err(inner.full()),
+        let bulkhead = &*self.0;
+        match bulkhead.try_admit() {
+            Some(permit) => Ok(Permit { guard: CancelOnDrop::new(bulkhead, permit) }),
+            None => Err(bulkhead.reject_full()),
         }
     }
 
-    /// Takes a permit, without waiting, that does not borrow the handle.
+    /// Acquires a permit without waiting. The guard does not borrow the handle.
     ///
     /// # Errors
     ///
     /// As [`try_acquire`](Self::try_acquire).
     pub fn try_acquire_owned(&self) -> Result<OwnedPermit, Rejection> {
-        match self.0.admit() {
-            Some(permitted) => Ok(OwnedPermit { held: CancelOnDrop::new(self.0.acquire_ref(), permitted) }),
-            None => Err(self.0.full()),
+        match self.0.try_admit() {
+            Some(permit) => Ok(OwnedPermit { guard: CancelOnDrop::new(self.0.acquire_ref(), permit) }),
+            None => Err(self.0.reject_full()),
         }
     }
 
-    /// Takes a permit; waits for one for up to `max_wait`, first come first served.
+    /// Acquires a permit, waiting for up to `max_wait`, first come, first served.
     ///
-    /// Cancel-safe: a wait that is dropped leaves the queue, and takes no permit with it.
+    /// Cancel-safe: dropping the future leaves the queue and releases a permit that was granted meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Rejection::BulkheadFull`] at once when nobody may wait, or the queue is full; [`Rejection::QueueTimeout`]
+    /// [`Rejection::BulkheadFull`] immediately if calls may not wait or the queue is full; [`Rejection::QueueTimeout`]
     /// after `max_wait`.
     ///
     /// # Panics
     ///
-    /// When it has to wait outside of a tokio runtime with time enabled.
+    /// If it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self) -> Result<Permit<'_>, Rejection> {
-        Ok(Permit { held: self.admit().await? })
+        Ok(Permit { guard: self.admit().await? })
     }
 
     async fn admit(&self) -> Result<CancelOnDrop<&BulkheadInner, CallPermit>, Rejection> {
-        let inner = &*self.0;
-        match inner.admit() {
-            Some(permitted) => Ok(CancelOnDrop::new(inner, permitted)),
-            None if inner.may_wait() => Ok(CancelOnDrop::new(inner, WaitForPermit::new(inner).await?)),
-            None => Err(inner.full()),
+        let bulkhead = &*self.0;
+        match bulkhead.try_admit() {
+            Some(permit) => Ok(CancelOnDrop::new(bulkhead, permit)),
+            None if bulkhead.may_wait() => Ok(CancelOnDrop::new(bulkhead, WaitForPermit::new(bulkhead).await?)),
+            None => Err(bulkhead.reject_full()),
         }
     }
 
-    /// Runs `future` with a permit, which it waits for as [`acquire`](Self::acquire) does.
+    /// Runs `future` with a permit, waiting for it as [`acquire`](Self::acquire) does.
     ///
     /// ```
     /// use tower_rampart::{Error, adapt, bulkhead::Bulkhead};
@@ -127,35 +128,35 @@ impl Bulkhead {
     ///
     /// # Errors
     ///
-    /// The future's own, or a rejection as [`acquire`](Self::acquire) gives it.
+    /// The future's own error, or the rejection of [`acquire`](Self::acquire).
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let held = self.admit().await?;
+        let guard = self.admit().await?;
         let result = future.await;
-        held.complete(result.as_ref());
+        guard.complete(result.as_ref());
         result
     }
 
-    /// Changes the limit while calls are in flight. A higher one lets waiting calls in at once; a lower one revokes
-    /// nothing and takes effect as permits come home.
+    /// Changes the limit while calls are in flight. A higher limit admits waiting calls immediately; a lower one revokes
+    /// nothing and takes effect as permits are released.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when it is zero; the limit then stays as it is.
+    /// [`ConfigError`] if it is zero; the limit does not change then.
     pub fn resize(&self, max_concurrent: u32) -> Result<(), ConfigError> {
         check_limit(max_concurrent)?;
-        self.0.queue.set_limit(max_concurrent);
+        self.0.set_limit(max_concurrent);
         Ok(())
     }
 
-    /// How it stands.
+    /// Returns the current state.
     pub fn snapshot(&self) -> BulkheadSnapshot {
-        let (in_flight, waiting) = self.0.queue.permits().counts();
+        let (in_flight, waiting) = self.0.permits.counts();
         BulkheadSnapshot {
-            limit: self.0.queue.permits().limit(),
+            limit: self.0.permits.limit(),
             in_flight,
             waiting,
             max_wait: self.0.max_wait,
@@ -170,54 +171,54 @@ impl fmt::Debug for Bulkhead {
     }
 }
 
-/// How a [`Bulkhead`] stands at one moment.
+/// The state of a [`Bulkhead`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BulkheadSnapshot {
-    /// Calls it lets in at once.
+    /// The maximum number of calls in flight.
     pub limit: u32,
-    /// Permits out.
+    /// Permits held.
     pub in_flight: u32,
-    /// Calls that wait for one.
+    /// Calls that wait for a permit.
     pub waiting: u32,
     /// How long a call may wait.
     pub max_wait: Duration,
-    /// How many calls may wait.
+    /// The maximum number of waiting calls.
     pub max_queue: u32,
 }
 
-/// A permit of a [`Bulkhead`]. Comes home when it is dropped.
+/// A permit of a [`Bulkhead`]. Dropping it releases it.
 #[derive(Debug)]
-#[must_use = "dropping the permit gives it back"]
+#[must_use = "dropping the permit releases it"]
 pub struct Permit<'a> {
-    held: CancelOnDrop<&'a BulkheadInner, CallPermit>,
+    guard: CancelOnDrop<&'a BulkheadInner, CallPermit>,
 }
 
 impl Drop for Permit<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        end_of_permit(&mut self.held);
+        complete(&mut self.guard);
     }
 }
 
-/// A permit that does not borrow its [`Bulkhead`]. Comes home when it is dropped.
+/// A permit that does not borrow its [`Bulkhead`]. Dropping it releases it.
 #[derive(Debug)]
-#[must_use = "dropping the permit gives it back"]
+#[must_use = "dropping the permit releases it"]
 pub struct OwnedPermit {
-    held: CancelOnDrop<StripedRef<BulkheadInner>, CallPermit>,
+    guard: CancelOnDrop<StripedRef<BulkheadInner>, CallPermit>,
 }
 
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
-        end_of_permit(&mut self.held);
+        complete(&mut self.guard);
     }
 }
 
-/// A guard that is dropped in the course of things is the end of its call; one that a panic drops was cancelled, which
-/// is what `CancelOnDrop` says when it is dropped itself.
+/// A guard that is dropped in normal control flow completes its call. A guard that is dropped by a panic cancels it, which
+/// `CancelOnDrop` does on its own.
 #[inline(always)]
-fn end_of_permit<H: std::ops::Deref<Target = BulkheadInner>>(held: &mut CancelOnDrop<H, CallPermit>) {
+fn complete<H: std::ops::Deref<Target = BulkheadInner>>(guard: &mut CancelOnDrop<H, CallPermit>) {
     if !std::thread::panicking() {
-        held.with(|inner, permitted| permitted.finish(inner, Verdict::Success));
+        guard.consume(|bulkhead, permit| permit.finish(bulkhead, Verdict::Success));
     }
 }

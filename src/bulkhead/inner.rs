@@ -1,4 +1,4 @@
-//! What all handles and futures of one bulkhead share, and the life of one call in it.
+//! The state that all handles and calls of one bulkhead share, and the permit of a call.
 
 use std::{
     future::Future,
@@ -11,19 +11,23 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::queue::{PermitQueue, Waiter};
 use crate::{
     call::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
     classify::{Classify, ResultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
-    shared::striped::StripedRef,
+    shared::{
+        striped::{StripedArc, StripedRef},
+        wait_queue::{Queueable, WaitQueue, Waiter},
+    },
+    state::permits::{Full, Permits},
 };
 
 #[derive(Debug)]
 pub(crate) struct BulkheadInner {
-    pub(crate) queue: PermitQueue,
+    pub(crate) permits: Permits,
+    pub(crate) queue: WaitQueue,
     pub(crate) max_wait: Duration,
     pub(crate) max_queue: u32,
     pub(crate) events: EventEmitter,
@@ -31,174 +35,198 @@ pub(crate) struct BulkheadInner {
 }
 
 impl BulkheadInner {
-    /// The refusal of a call that found all permits out and no place to wait.
-    #[inline(never)]
-    pub(crate) fn full(&self) -> Rejection {
-        self.events.reject(|name| Rejection::bulkhead_full(name, self.queue.permits().limit()))
+    /// Admits a call if a permit is free.
+    #[inline(always)]
+    pub(crate) fn try_admit(&self) -> Option<CallPermit> {
+        self.permits.try_acquire().then(|| self.begin())
     }
 
-    /// Lets a call in that finds a permit.
+    /// Admits a call, queues it if calls may wait, or rejects it.
     #[inline(always)]
-    pub(crate) fn admit(&self) -> Option<CallPermit> {
-        self.queue.try_acquire().then(|| self.begin())
-    }
-
-    /// Lets a call in, or has it wait if it may.
-    #[inline(always)]
-    pub(crate) fn enter<H: Deref<Target = Self> + Clone>(
-        &self,
-        holder: impl FnOnce() -> H,
-    ) -> Acquisition<CallPermit, WaitForPermit<H>> {
-        match self.admit() {
-            Some(permitted) => Acquisition::Admitted(Some(permitted)),
-            None if self.may_wait() => Acquisition::Queued(WaitForPermit::new(holder())),
-            None => Acquisition::Rejected(self.full()),
+    pub(crate) fn admit(handle: &StripedArc<Self>) -> Acquisition<CallPermit, WaitForPermit<StripedRef<Self>>> {
+        match handle.try_admit() {
+            Some(permit) => Acquisition::Admitted(permit),
+            None if handle.may_wait() => Acquisition::Queued(WaitForPermit::new(handle.acquire_ref())),
+            None => Acquisition::Rejected(handle.reject_full()),
         }
     }
 
-    /// A call begins with a permit that was taken for it. If the observer panics, the permit comes home.
+    /// Begins a call that has acquired a permit. If the observer panics, the permit is released.
     #[inline(always)]
     pub(crate) fn begin(&self) -> CallPermit {
         if self.events.has_observer() { emit_admitted(&self.events, self, CallPermit) } else { CallPermit }
+    }
+
+    /// Releases a permit, or hands it to the first waiter.
+    #[inline]
+    pub(crate) fn release(&self) {
+        if self.permits.release().is_err() {
+            self.hand_over();
+        }
+    }
+
+    #[cold]
+    fn hand_over(&self) {
+        self.queue.grant_one(|| self.permits.hand_over());
+    }
+
+    /// Changes the limit. A higher one admits waiters immediately; a lower one revokes nothing.
+    pub(crate) fn set_limit(&self, limit: u32) {
+        self.queue.grant_while(|| self.permits.set_limit(limit), || self.permits.admit_waiter());
     }
 
     /// Whether a call that finds no free permit may wait for one.
     pub(crate) fn may_wait(&self) -> bool {
         !self.max_wait.is_zero() && self.max_queue > 0
     }
-}
 
-/// A permit that no call uses yet.
-#[derive(Debug)]
-pub(crate) struct UnusedPermit;
-
-impl InFlight<BulkheadInner> for UnusedPermit {
-    fn cancel(self, inner: &BulkheadInner) {
-        inner.queue.release();
+    /// Rejects a call that found neither a free permit nor a free queue slot.
+    #[inline(never)]
+    pub(crate) fn reject_full(&self) -> Rejection {
+        self.events.reject(|name| Rejection::bulkhead_full(name, self.permits.limit()))
     }
 }
 
-/// A call's permit.
-#[derive(Debug)]
-pub(crate) struct CallPermit;
+impl Queueable for BulkheadInner {
+    type Full = Full;
 
-impl CallPermit {
-    /// The call ended: the permit comes home now, however long the future's value is kept.
-    #[inline(always)]
-    pub(super) fn finish(self, inner: &BulkheadInner, verdict: Verdict) {
-        inner.queue.release();
-        inner.events.emit(|| EventKind::Completed { verdict, elapsed: None });
+    fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
+        self.permits.acquire_or_join(max_waiting)
+    }
+
+    fn leave(&self) {
+        self.permits.leave();
+    }
+
+    fn release(&self) {
+        self.release();
     }
 }
 
-/// What a call is lent.
+/// Gives a call access to its bulkhead.
 pub(crate) trait HasBulkhead {
-    /// `None` when the bulkhead was left out of the stack, or the call was refused.
-    fn bulkhead(&self) -> Option<&BulkheadInner>;
+    fn bulkhead(&self) -> &BulkheadInner;
 }
 
 impl HasBulkhead for BulkheadInner {
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&BulkheadInner> {
-        Some(self)
+    fn bulkhead(&self) -> &BulkheadInner {
+        self
     }
 }
 
-impl HasBulkhead for Option<StripedRef<BulkheadInner>> {
+/// The permit of a call in flight.
+#[derive(Debug)]
+pub(crate) struct CallPermit;
+
+impl CallPermit {
+    /// Releases the permit of a call that completed with this verdict.
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&BulkheadInner> {
-        self.as_deref()
+    pub(super) fn finish(self, bulkhead: &BulkheadInner, verdict: Verdict) {
+        bulkhead.release();
+        bulkhead.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }
 
 impl<P: HasBulkhead> InFlight<P> for CallPermit {
     fn cancel(self, shared: &P) {
-        if let Some(inner) = shared.bulkhead() {
-            inner.queue.release();
-            inner.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
-        }
+        let bulkhead = shared.bulkhead();
+        bulkhead.release();
+        bulkhead.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
 
 impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
-        if let Some(inner) = shared.bulkhead() {
-            self.finish(inner, ResultClassifier.classify(result));
-        }
+        self.finish(shared.bulkhead(), ResultClassifier.classify(result));
+    }
+}
+
+/// A permit that is acquired and not used by a call yet.
+#[derive(Debug)]
+pub(crate) struct UnusedPermit;
+
+impl InFlight<BulkheadInner> for UnusedPermit {
+    fn cancel(self, bulkhead: &BulkheadInner) {
+        bulkhead.release();
     }
 }
 
 pin_project! {
-    /// Waits for a permit, for as long and in as long a queue as the bulkhead allows.
+    /// Waits for a permit, within the bulkhead's bounds of time and queue length.
     ///
-    /// Cancel-safe: dropping it leaves the queue, and a permit that was just handed to it goes to the next.
+    /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to the next waiter.
     pub(crate) struct WaitForPermit<H>
     where
         H: Deref<Target = BulkheadInner>,
     {
-        waiting: Waiter<H>,
+        waiter: Waiter<H>,
         #[pin]
         sleep: Sleep,
         started: Nanos,
-        cancelled: CancelledOnDrop<H>,
+        unadmitted: Unadmitted<H>,
     }
 }
 
 impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
-    pub(crate) fn new(holder: H) -> Self {
+    pub(crate) fn new(bulkhead: H) -> Self {
         Self {
-            waiting: Waiter::new(holder.clone(), holder.max_queue),
-            sleep: tokio::time::sleep(holder.max_wait),
-            started: holder.time.now(),
-            cancelled: CancelledOnDrop(Some(holder)),
+            waiter: Waiter::new(bulkhead.clone(), bulkhead.max_queue),
+            sleep: tokio::time::sleep(bulkhead.max_wait),
+            started: bulkhead.time.now(),
+            unadmitted: Unadmitted(Some(bulkhead)),
         }
     }
 }
 
 impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
-    /// To be used up at once: nothing gives a permit back that is dropped.
+    /// The permit, which must be guarded immediately: dropping it does not release it.
     type Output = Result<CallPermit, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // A permit that is there wins over the timer.
-        let granted = match Pin::new(this.waiting).poll(cx) {
+        // A permit that is granted wins over the timer.
+        let granted = match Pin::new(this.waiter).poll(cx) {
             Poll::Ready(granted) => granted.is_ok(),
             Poll::Pending => {
                 ready!(this.sleep.poll(cx));
-                let holder = this.cancelled.disarm();
-                let rejection = holder.events.reject(|name| Rejection::queue_timeout(name, holder.max_wait));
+                let bulkhead = this.unadmitted.disarm();
+                let rejection = bulkhead.events.reject(|name| Rejection::queue_timeout(name, bulkhead.max_wait));
                 return Poll::Ready(Err(rejection));
             }
         };
-        let holder = this.cancelled.disarm();
+        let bulkhead = this.unadmitted.disarm();
         if !granted {
-            return Poll::Ready(Err(holder.full()));
+            return Poll::Ready(Err(bulkhead.reject_full()));
         }
-        let held = CancelOnDrop::new(holder, UnusedPermit);
-        if let Some((inner, _)) = held.get() {
-            let waited = inner.time.now().saturating_since(*this.started);
-            inner.events.emit(|| EventKind::WaitCompleted { waited });
+        let guard = CancelOnDrop::new(bulkhead, UnusedPermit);
+        if let Some((bulkhead, _)) = guard.get() {
+            let waited = bulkhead.time.now().saturating_since(*this.started);
+            bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
         }
-        let (holder, UnusedPermit) = held.release();
-        Poll::Ready(Ok(holder.begin()))
+        let (bulkhead, UnusedPermit) = guard.disarm();
+        Poll::Ready(Ok(bulkhead.begin()))
     }
 }
 
-/// Says that the call was cancelled if it is dropped while it waits.
-struct CancelledOnDrop<H: Deref<Target = BulkheadInner>>(Option<H>);
+/// A call that is not admitted yet. Reports that it was cancelled when it is dropped.
+struct Unadmitted<H: Deref<Target = BulkheadInner>>(Option<H>);
 
-impl<H: Deref<Target = BulkheadInner>> CancelledOnDrop<H> {
+impl<H: Deref<Target = BulkheadInner>> Unadmitted<H> {
     fn disarm(&mut self) -> H {
-        self.0.take().expect("polled after it ended")
+        self.0.take().expect("polled after it completed")
     }
 }
 
-impl<H: Deref<Target = BulkheadInner>> Drop for CancelledOnDrop<H> {
+impl<H: Deref<Target = BulkheadInner>> Drop for Unadmitted<H> {
     fn drop(&mut self) {
-        if let Some(holder) = self.0.take() {
-            holder.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
+        if let Some(bulkhead) = self.0.take() {
+            bulkhead.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
         }
     }
 }

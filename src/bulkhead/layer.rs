@@ -5,9 +5,9 @@ use tower_layer::Layer;
 use super::{Bulkhead, BulkheadService};
 use crate::readiness::{Backpressure, Reject, Wait};
 
-/// Puts a [`Bulkhead`] around a service.
+/// A layer that limits the concurrent calls of a service by a [`Bulkhead`].
 ///
-/// `M` is the [readiness mode](crate::readiness): refuse at once (the default), [`backpressure`](Self::backpressure), or
+/// `M` is the [readiness mode](crate::readiness): reject immediately (the default), [`backpressure`](Self::backpressure), or
 /// [`wait`](Self::wait) in the call.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer<M = Reject> {
@@ -16,20 +16,20 @@ pub struct BulkheadLayer<M = Reject> {
 }
 
 impl BulkheadLayer {
-    /// Refuses at once what exceeds the limit.
+    /// Creates a layer that rejects calls above the limit immediately.
     pub fn new(bulkhead: &Bulkhead) -> Self {
         Self { bulkhead: bulkhead.clone(), mode: PhantomData }
     }
 }
 
 impl<M> BulkheadLayer<M> {
-    /// Takes the permit in `poll_ready`, which is pending until there is one. `max_wait` and `max_queue` do not apply.
+    /// Acquires the permit in `poll_ready`, which is pending until one is free. `max_wait` and `max_queue` do not apply.
     pub fn backpressure(self) -> BulkheadLayer<Backpressure> {
         BulkheadLayer { bulkhead: self.bulkhead, mode: PhantomData }
     }
 
     /// Waits in the response future, for up to `max_wait` and with up to `max_queue` others. The service must be
-    /// `Clone`; it is cloned only by a call that has to wait.
+    /// `Clone`; only a call that has to wait clones it.
     pub fn wait(self) -> BulkheadLayer<Wait> {
         BulkheadLayer { bulkhead: self.bulkhead, mode: PhantomData }
     }

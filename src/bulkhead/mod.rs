@@ -76,7 +76,8 @@ pub mod future;
 mod handle;
 mod inner;
 mod layer;
-mod queue;
+#[cfg(all(test, rampart_loom))]
+mod models;
 mod service;
 
 pub use builder::BulkheadBuilder;
@@ -84,4 +85,5 @@ pub use handle::{Bulkhead, BulkheadSnapshot, OwnedPermit, Permit};
 pub use layer::BulkheadLayer;
 pub use service::BulkheadService;
 
-pub(crate) use inner::{BulkheadInner, CallPermit, HasBulkhead, WaitForPermit};
+pub(crate) use inner::{BulkheadInner, HasBulkhead};
+pub(crate) use service::{BulkheadCall, WithBulkhead};

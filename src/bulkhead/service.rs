@@ -12,34 +12,85 @@ use tower_service::Service;
 use super::{
     Bulkhead,
     future::{ResponseFuture, WaitFuture},
-    inner::{BulkheadInner, CallPermit, UnusedPermit},
-    queue::Waiter,
+    inner::{BulkheadInner, CallPermit, HasBulkhead, UnusedPermit, WaitForPermit},
 };
 use crate::{
-    call::{Acquisition, CancelOnDrop, Guarded, Queued},
-    call::{Leaf, WithShared},
-    error::FromRejection,
+    call::{Acquisition, Bypass, CallService, CancelOnDrop, Guarded, Leaf, Queued, Rejectable, WithShared},
+    error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
-    shared::striped::StripedRef,
+    shared::{striped::StripedRef, wait_queue::Waiter},
 };
 
-/// Service made by [`BulkheadLayer`](super::BulkheadLayer).
+/// A call of [`WithBulkhead`].
+pub(crate) type BulkheadCall<S, Req, C> = Queued<S, Req, WaitForPermit<StripedRef<BulkheadInner>>, C, CallPermit>;
+
+/// The call service of a bulkhead: calls wait as long as the bulkhead lets them.
+#[derive(Clone)]
+pub(crate) struct WithBulkhead<S> {
+    inner: S,
+}
+
+impl<S> WithBulkhead<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<P, S, Req> CallService<P, Req> for WithBulkhead<S>
+where
+    P: HasBulkhead + AsRef<Bulkhead>,
+    S: CallService<P, Req> + Clone,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = BulkheadCall<S, Req, S::Call>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
+        Queued::start(shared, BulkheadInner::admit(&shared.as_ref().0), &mut self.inner, request)
+    }
+}
+
+impl<P, S, Req> Bypass<P, Req> for WithBulkhead<S>
+where
+    P: HasBulkhead + AsRef<Bulkhead>,
+    S: CallService<P, Req> + Clone,
+    S::Error: From<Rejection>,
+{
+    #[inline(always)]
+    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
+        Queued::bypassing(self.inner.call(shared, request))
+    }
+}
+
+/// The service of a [`BulkheadLayer`](super::BulkheadLayer).
 pub struct BulkheadService<S, M = Reject> {
-    inner: Leaf<S>,
+    calls: WithBulkhead<Leaf<S>>,
     bulkhead: Bulkhead,
     reserved: Reserved,
     mode: PhantomData<fn() -> M>,
 }
 
-/// What `poll_ready` has taken for the call to come, in backpressure mode.
+/// The reservation that `poll_ready` has made for the next call, in backpressure mode.
 enum Reserved {
     Nothing,
-    Place(Waiter<StripedRef<BulkheadInner>>),
+    Waiting(Waiter<StripedRef<BulkheadInner>>),
     Permit(CancelOnDrop<StripedRef<BulkheadInner>, UnusedPermit>),
 }
 
 impl<S> BulkheadService<S> {
-    /// Refuses at once what exceeds the limit of `bulkhead`.
+    /// Creates a service that rejects calls above the limit of `bulkhead` immediately.
     pub fn new(inner: S, bulkhead: &Bulkhead) -> Self {
         Self::with(inner, bulkhead)
     }
@@ -47,31 +98,39 @@ impl<S> BulkheadService<S> {
 
 impl<S, M> BulkheadService<S, M> {
     pub(super) fn with(inner: S, bulkhead: &Bulkhead) -> Self {
-        Self { inner: Leaf::new(inner), bulkhead: bulkhead.clone(), reserved: Reserved::Nothing, mode: PhantomData }
+        Self {
+            calls: WithBulkhead::new(Leaf::new(inner)),
+            bulkhead: bulkhead.clone(),
+            reserved: Reserved::Nothing,
+            mode: PhantomData,
+        }
     }
 
-    /// The bulkhead.
+    /// Returns the bulkhead.
     pub fn bulkhead(&self) -> &Bulkhead {
         &self.bulkhead
     }
 
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner.inner
+    /// Makes a call that is admitted; its future owns `bulkhead`.
+    #[inline(always)]
+    fn start<Req>(
+        &mut self,
+        bulkhead: StripedRef<BulkheadInner>,
+        permit: CallPermit,
+        request: Req,
+    ) -> ResponseFuture<S::Future>
+    where
+        S: Service<Req>,
+    {
+        let guard = CancelOnDrop::new(&*bulkhead, permit);
+        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), guard);
+        ResponseFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }
 }
 
-/// A clone starts without a reservation.
+service_access!(BulkheadService<S, M>, calls.inner.inner);
+
+/// The clone has no reservation.
 impl<S: Clone, M> Clone for BulkheadService<S, M> {
     fn clone(&self) -> Self {
         Self::with(self.get_ref().clone(), &self.bulkhead)
@@ -94,36 +153,17 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.inner.poll_ready(cx)
+        self.get_mut().poll_ready(cx)
     }
 
-    // 2 RMWs on the permit word (acquire, release) and 2 on this thread's reference count; no clock, no allocation.
-    // A refusal: no RMW.
+    // 2 RMWs on the permit word (acquire, release) and 2 on this thread's reference count; no clock read, no allocation.
+    // A rejection: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.bulkhead.0.admit() {
-            Some(permitted) => self.permitted(self.bulkhead.0.acquire_ref(), permitted, request),
-            None => ResponseFuture::new(WithShared::new(None, Guarded::rejected(self.bulkhead.0.full()))),
+        match self.bulkhead.0.try_admit() {
+            Some(permit) => self.start(self.bulkhead.0.acquire_ref(), permit, request),
+            None => ResponseFuture::new(Rejectable::rejected(self.bulkhead.0.reject_full())),
         }
-    }
-}
-
-impl<S, M> BulkheadService<S, M> {
-    /// Makes the call that was let in; `hold` is the share of the handle that its future keeps.
-    #[inline(always)]
-    fn permitted<Req>(
-        &mut self,
-        hold: StripedRef<BulkheadInner>,
-        permitted: CallPermit,
-        request: Req,
-    ) -> ResponseFuture<S::Future>
-    where
-        S: Service<Req>,
-    {
-        let shared = Some(hold);
-        let held = CancelOnDrop::new(&shared, permitted);
-        let call = Guarded::started(Leaf::new(self.inner.inner.call(request)), Some(held));
-        ResponseFuture::new(WithShared::new(shared, call))
     }
 }
 
@@ -138,38 +178,39 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         ready!(self.poll_permit(cx));
-        let inner = self.inner.inner.poll_ready(cx);
-        if !matches!(inner, Poll::Ready(Ok(()))) {
-            // A permit is not kept while the service is not ready: that may take long, and others could use it.
+        let ready = self.get_mut().poll_ready(cx);
+        if !matches!(ready, Poll::Ready(Ok(()))) {
+            // Released while the inner service is not ready: that may take long, and other callers could use it.
             self.reserved = Reserved::Nothing;
         }
-        inner
+        ready
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
         match mem::replace(&mut self.reserved, Reserved::Nothing) {
-            Reserved::Permit(held) => {
-                let (hold, UnusedPermit) = held.release();
-                let permitted = hold.begin();
-                self.permitted(hold, permitted, request)
+            Reserved::Permit(guard) => {
+                let (bulkhead, UnusedPermit) = guard.disarm();
+                let permit = bulkhead.begin();
+                self.start(bulkhead, permit, request)
             }
-            Reserved::Nothing | Reserved::Place(_) => panic!("`call` without a `poll_ready` that was ready"),
+            Reserved::Nothing | Reserved::Waiting(_) => panic!("`call` without a `poll_ready` that was ready"),
         }
     }
 }
 
 impl<S> BulkheadService<S, Backpressure> {
     fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let bulkhead = &self.bulkhead.0;
         loop {
             self.reserved = match &mut self.reserved {
                 Reserved::Permit(_) => return Poll::Ready(()),
-                Reserved::Nothing if self.bulkhead.0.queue.try_acquire() => {
-                    Reserved::Permit(CancelOnDrop::new(self.bulkhead.0.acquire_ref(), UnusedPermit))
+                Reserved::Nothing if bulkhead.permits.try_acquire() => {
+                    Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), UnusedPermit))
                 }
-                Reserved::Nothing => Reserved::Place(Waiter::new(self.bulkhead.0.acquire_ref(), u32::MAX)),
-                Reserved::Place(waiting) => match ready!(Pin::new(waiting).poll(cx)) {
-                    Ok(()) => Reserved::Permit(CancelOnDrop::new(self.bulkhead.0.acquire_ref(), UnusedPermit)),
-                    // Four billion wait already: look again when somebody has left.
+                Reserved::Nothing => Reserved::Waiting(Waiter::new(bulkhead.acquire_ref(), u32::MAX)),
+                Reserved::Waiting(waiter) => match ready!(Pin::new(waiter).poll(cx)) {
+                    Ok(()) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), UnusedPermit)),
+                    // Four billion callers wait already: try again.
                     Err(_) => Reserved::Nothing,
                 },
             }
@@ -187,15 +228,18 @@ where
     type Future = WaitFuture<S, Req>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.inner.poll_ready(cx)
+        self.get_mut().poll_ready(cx)
     }
 
-    // As in the refusing mode when a permit is free; the service is cloned only by a call that waits.
+    // As in reject mode if a permit is free; only a call that waits clones the service.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.bulkhead.0.enter(|| self.bulkhead.0.acquire_ref());
-        let shared = (!matches!(entry, Acquisition::Rejected(_))).then(|| self.bulkhead.0.acquire_ref());
-        let call = Queued::enter(&shared, entry, &mut self.inner, request);
-        WaitFuture::new(WithShared::new(shared, call))
+        let acquisition = BulkheadInner::admit(&self.bulkhead.0);
+        if let Acquisition::Rejected(rejection) = acquisition {
+            return WaitFuture::new(Rejectable::rejected(rejection));
+        }
+        let bulkhead = self.bulkhead.0.acquire_ref();
+        let call = Queued::start(&*bulkhead, acquisition, &mut self.calls.inner, request);
+        WaitFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }
 }

@@ -1,6 +1,7 @@
-//! A call under guard: what a pattern keeps while the call runs.
+//! A call under guard of its in-flight state, and a call that may be rejected.
 
 use std::{
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -15,40 +16,38 @@ use super::{
 use crate::error::Rejection;
 
 pin_project! {
-    /// A call that was let in, or refused.
+    /// A call with a pattern's in-flight state.
     #[project = GuardedProj]
     pub(crate) enum Guarded<C, K> {
         Calling {
             #[pin]
             call: C,
-            // None when it ended, or when the pattern was left out of the stack.
-            ticket: Option<K>,
+            // `None` once the call has completed, and for a call that bypasses the pattern.
+            in_flight: Option<K>,
         },
-        Rejected {
-            rejection: Option<Rejection>,
-        },
-        // It was dropped.
+        // Cancelled.
         Done,
     }
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that has started, under the ticket if there is one. The ticket was held meanwhile: had the call panicked as it
-    /// began, that would have been its cancellation.
+    /// A call that has started. Its in-flight state was guarded meanwhile: had the service panicked in `call`, that would
+    /// have cancelled the call.
     //
-    // Not a closure that begins the call: closures are not inlined for sure, and each one that is not costs a copy of
-    // the call, which is as long as the futures of all that is within.
+    // Not a closure that starts the call: closures are not reliably inlined, and each one that is not costs a copy of the
+    // call, which is as long as the futures of all inner layers together.
     #[inline(always)]
-    pub(crate) fn started<P: ?Sized>(call: C, held: Option<CancelOnDrop<&P, K>>) -> Self
+    pub(crate) fn started<P: ?Sized>(call: C, guard: CancelOnDrop<&P, K>) -> Self
     where
         K: InFlight<P>,
     {
-        Self::Calling { call, ticket: held.map(|held| held.release().1) }
+        Self::Calling { call, in_flight: Some(guard.disarm().1) }
     }
 
+    /// A call that bypasses the pattern.
     #[inline(always)]
-    pub(crate) fn rejected(rejection: Rejection) -> Self {
-        Self::Rejected { rejection: Some(rejection) }
+    pub(crate) fn bypassing(call: C) -> Self {
+        Self::Calling { call, in_flight: None }
     }
 }
 
@@ -58,9 +57,9 @@ where
     K: InFlight<P>,
 {
     fn cancel(mut self: Pin<&mut Self>, shared: &P) {
-        if let GuardedProj::Calling { call, ticket } = self.as_mut().project() {
-            // Cancelled after the call within has been dropped, also when that panics.
-            let _held = ticket.take().map(|ticket| CancelOnDrop::new(shared, ticket));
+        if let GuardedProj::Calling { call, in_flight } = self.as_mut().project() {
+            // Cancelled after the inner call has been dropped, even if that panics.
+            let _guard = in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
             call.cancel(shared);
             self.set(Self::Done);
         }
@@ -71,22 +70,18 @@ impl<P: ?Sized, C, K, T, E> CallFuture<P> for Guarded<C, K>
 where
     C: CallFuture<P, Output = Result<T, E>>,
     K: Complete<P, T, E>,
-    E: From<Rejection>,
 {
     type Output = Result<T, E>;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            GuardedProj::Calling { call, ticket } => {
+            GuardedProj::Calling { call, in_flight } => {
                 let result = ready!(call.poll(shared, cx));
-                if let Some(ticket) = ticket.take() {
-                    ticket.complete(shared, result.as_ref());
+                if let Some(in_flight) = in_flight.take() {
+                    in_flight.complete(shared, result.as_ref());
                 }
                 Poll::Ready(result)
-            }
-            GuardedProj::Rejected { rejection } => {
-                Poll::Ready(Err(rejection.take().expect("polled after it ended").into()))
             }
             GuardedProj::Done => unreachable!("polled after it was dropped"),
         }
@@ -95,7 +90,86 @@ where
     fn wakes_at(&self) -> Option<Instant> {
         match self {
             Self::Calling { call, .. } => call.wakes_at(),
-            Self::Rejected { .. } | Self::Done => None,
+            Self::Done => None,
+        }
+    }
+}
+
+pin_project! {
+    /// A call, or its rejection.
+    #[project = RejectableProj]
+    pub(crate) enum Rejectable<C> {
+        Started {
+            #[pin]
+            call: C,
+        },
+        Rejected {
+            rejection: Option<Rejection>,
+        },
+    }
+}
+
+impl<C> Rejectable<C> {
+    #[inline(always)]
+    pub(crate) fn started(call: C) -> Self {
+        Self::Started { call }
+    }
+
+    #[inline(always)]
+    pub(crate) fn rejected(rejection: Rejection) -> Self {
+        Self::Rejected { rejection: Some(rejection) }
+    }
+}
+
+#[inline(always)]
+fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
+    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
+}
+
+impl<F, T, E> Future for Rejectable<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            RejectableProj::Started { call } => call.poll(cx),
+            RejectableProj::Rejected { rejection } => reject(rejection),
+        }
+    }
+}
+
+impl<P: ?Sized, C: Cancel<P>> Cancel<P> for Rejectable<C> {
+    #[inline]
+    fn cancel(self: Pin<&mut Self>, shared: &P) {
+        if let RejectableProj::Started { call } = self.project() {
+            call.cancel(shared);
+        }
+    }
+}
+
+impl<P: ?Sized, C, T, E> CallFuture<P> for Rejectable<C>
+where
+    C: CallFuture<P, Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            RejectableProj::Started { call } => call.poll(shared, cx),
+            RejectableProj::Rejected { rejection } => reject(rejection),
+        }
+    }
+
+    fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Started { call } => call.wakes_at(),
+            Self::Rejected { .. } => None,
         }
     }
 }

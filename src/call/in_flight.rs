@@ -1,4 +1,4 @@
-//! What a pattern keeps of a call while it runs.
+//! The state that a pattern keeps of a call in flight.
 
 use std::{marker::PhantomData, ops::Deref};
 
@@ -7,33 +7,87 @@ use crate::{
     event::{EventEmitter, EventKind},
 };
 
-/// What a pattern keeps of one call, such as a permit. Plain data: to be used up by [`Complete::complete`] or by this.
+/// A pattern's state of one call, such as a permit. Plain data: [`Complete::complete`] or [`cancel`](Self::cancel) must
+/// consume it.
 pub(crate) trait InFlight<P: ?Sized> {
-    /// The call was dropped before it ended, by whoever waited for it or by a panic.
+    /// The call was dropped before it completed: by its caller, or by a panic.
     fn cancel(self, shared: &P);
 }
 
-/// A [`InFlight`] for calls with such results.
+/// [`InFlight`] state of calls with such results.
 pub(crate) trait Complete<P: ?Sized, T, E>: InFlight<P> {
-    /// The call ended so: release now, however long the future's value is kept.
+    /// The call completed with `result`. Releases what is held now, however long the caller keeps the future.
     fn complete(self, shared: &P, result: Result<&T, &E>);
 }
 
-/// What lends the voice of the pattern `K`, which keeps nothing of a call.
-pub(crate) trait HasEvents<K> {
-    /// `None` when nobody listens, or the pattern was left out of the stack.
-    fn events(&self) -> Option<&EventEmitter>;
+/// In-flight state together with its shared state. Cancels the call when it is dropped.
+#[derive(Debug)]
+pub(crate) struct CancelOnDrop<H, K>(Option<(H, K)>)
+where
+    H: Deref,
+    K: InFlight<H::Target>;
+
+impl<H, K> CancelOnDrop<H, K>
+where
+    H: Deref,
+    K: InFlight<H::Target>,
+{
+    #[inline(always)]
+    pub(crate) fn new(shared: H, in_flight: K) -> Self {
+        Self(Some((shared, in_flight)))
+    }
+
+    /// Both parts, until the state is consumed.
+    pub(crate) fn get(&self) -> Option<(&H::Target, &K)> {
+        self.0.as_ref().map(|(shared, in_flight)| (&**shared, in_flight))
+    }
+
+    /// The in-flight state.
+    #[inline(always)]
+    pub(crate) fn in_flight_mut(&mut self) -> &mut K {
+        &mut self.0.as_mut().expect("in-flight state is consumed last").1
+    }
+
+    /// Disarms the guard and returns both parts.
+    #[inline(always)]
+    pub(crate) fn disarm(mut self) -> (H, K) {
+        self.0.take().expect("in-flight state is consumed once")
+    }
+
+    /// Completes the call with `result`.
+    #[inline(always)]
+    pub(crate) fn complete<T, E>(self, result: Result<&T, &E>)
+    where
+        K: Complete<H::Target, T, E>,
+    {
+        let (shared, in_flight) = self.disarm();
+        in_flight.complete(&shared, result);
+    }
+
+    /// Consumes the state by `consume`. Does nothing if it is consumed already.
+    #[inline(always)]
+    pub(crate) fn consume(&mut self, consume: impl FnOnce(&H::Target, K)) {
+        if let Some((shared, in_flight)) = self.0.take() {
+            consume(&shared, in_flight);
+        }
+    }
 }
 
-/// The ticket of a pattern that keeps nothing of a call: says how it ended, to those who listen.
-pub(crate) struct EventOnly<K>(PhantomData<fn() -> K>);
-
-impl<K> EventOnly<K> {
-    /// The call is let in.
-    #[inline(always)]
-    pub(crate) fn admitted(events: &EventEmitter) -> Self {
-        if events.has_observer() { emit_admitted(events, events, Self(PhantomData)) } else { Self(PhantomData) }
+impl<H, K> Drop for CancelOnDrop<H, K>
+where
+    H: Deref,
+    K: InFlight<H::Target>,
+{
+    #[inline]
+    fn drop(&mut self) {
+        self.consume(|shared, in_flight| in_flight.cancel(shared));
     }
+}
+
+/// Gives access to the events of the pattern `K`.
+pub(crate) trait HasEvents<K> {
+    /// `None` when the call reports to no observer.
+    fn events(&self) -> Option<&EventEmitter>;
 }
 
 impl<K> HasEvents<K> for EventEmitter {
@@ -42,12 +96,15 @@ impl<K> HasEvents<K> for EventEmitter {
     }
 }
 
-/// Tells those who listen that a call was admitted: if one of them panics, the call is cancelled.
-#[inline(never)]
-pub(crate) fn emit_admitted<P: ?Sized, K: InFlight<P>>(events: &EventEmitter, shared: &P, ticket: K) -> K {
-    let held = CancelOnDrop::new(shared, ticket);
-    events.emit(|| EventKind::Admitted);
-    held.release().1
+/// The in-flight state of a pattern that holds nothing during a call and only reports how the call ends.
+pub(crate) struct EventOnly<K>(PhantomData<fn() -> K>);
+
+impl<K> EventOnly<K> {
+    /// Reports that the call is admitted.
+    #[inline(always)]
+    pub(crate) fn admitted(events: &EventEmitter) -> Self {
+        if events.has_observer() { emit_admitted(events, events, Self(PhantomData)) } else { Self(PhantomData) }
+    }
 }
 
 impl<K, P: HasEvents<K> + ?Sized> InFlight<P> for EventOnly<K> {
@@ -67,66 +124,10 @@ impl<K, P: HasEvents<K> + ?Sized, T, E> Complete<P, T, E> for EventOnly<K> {
     }
 }
 
-/// A ticket with its handle, which cancels itself when it is dropped.
-#[derive(Debug)]
-pub(crate) struct CancelOnDrop<H, K>(Option<(H, K)>)
-where
-    H: Deref,
-    K: InFlight<H::Target>;
-
-impl<H, K> CancelOnDrop<H, K>
-where
-    H: Deref,
-    K: InFlight<H::Target>,
-{
-    #[inline(always)]
-    pub(crate) fn new(holder: H, ticket: K) -> Self {
-        Self(Some((holder, ticket)))
-    }
-
-    /// Both, while the ticket is there.
-    pub(crate) fn get(&self) -> Option<(&H::Target, &K)> {
-        self.0.as_ref().map(|(holder, ticket)| (&**holder, ticket))
-    }
-
-    /// The ticket, to change it.
-    #[inline(always)]
-    pub(crate) fn ticket(&mut self) -> &mut K {
-        &mut self.0.as_mut().expect("a ticket is used up last").1
-    }
-
-    /// Hands the ticket to somebody else.
-    #[inline(always)]
-    pub(crate) fn release(mut self) -> (H, K) {
-        self.0.take().expect("a ticket is handed on once")
-    }
-
-    /// The call ended so.
-    #[inline(always)]
-    pub(crate) fn complete<T, E>(self, result: Result<&T, &E>)
-    where
-        K: Complete<H::Target, T, E>,
-    {
-        let (holder, ticket) = self.release();
-        ticket.complete(&holder, result);
-    }
-
-    /// Uses the ticket up in another way.
-    #[inline(always)]
-    pub(crate) fn with(&mut self, use_up: impl FnOnce(&H::Target, K)) {
-        if let Some((holder, ticket)) = self.0.take() {
-            use_up(&holder, ticket);
-        }
-    }
-}
-
-impl<H, K> Drop for CancelOnDrop<H, K>
-where
-    H: Deref,
-    K: InFlight<H::Target>,
-{
-    #[inline]
-    fn drop(&mut self) {
-        self.with(|shared, ticket| ticket.cancel(shared));
-    }
+/// Emits [`EventKind::Admitted`]. If the observer panics, the call is cancelled.
+#[inline(never)]
+pub(crate) fn emit_admitted<P: ?Sized, K: InFlight<P>>(events: &EventEmitter, shared: &P, in_flight: K) -> K {
+    let guard = CancelOnDrop::new(shared, in_flight);
+    events.emit(|| EventKind::Admitted);
+    guard.disarm().1
 }

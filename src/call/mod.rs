@@ -1,11 +1,22 @@
-//! How a call borrows what it shares, is guarded, waits, and is cleaned up: written once, for layers and stacks.
+//! How a call borrows the state it shares, holds a pattern's in-flight state, waits, and is cancelled: written once, for
+//! layers and stacks.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `service.rs` | [`CallService`] and [`CallFuture`]: services and calls that borrow; [`WithShared`]: a call with its owner |
+//! | `in_flight.rs` | [`InFlight`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
+//! | `guarded.rs` | [`Guarded`]: a call with in-flight state; [`Rejectable`]: a call or its rejection |
+//! | `queued.rs` | [`Queued`]: a call that may wait for its in-flight state |
+//! | `optional.rs` | [`Optional`]: a pattern that may have been left out of a stack |
 
 mod guarded;
 mod in_flight;
+mod optional;
 mod queued;
 mod service;
 
-pub(crate) use guarded::Guarded;
+pub(crate) use guarded::{Guarded, Rejectable};
 pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, HasEvents, InFlight, emit_admitted};
+pub(crate) use optional::{Bypass, Optional, Part};
 pub(crate) use queued::{Acquisition, Queued};
 pub(crate) use service::{CallFuture, CallService, Cancel, HasShared, Leaf, WithShared, response_future};

@@ -11,39 +11,40 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
-    guarded::Guarded,
+    guarded::{Guarded, Rejectable},
     in_flight::{CancelOnDrop, Complete, InFlight},
     service::{CallFuture, CallService, Cancel},
 };
 use crate::error::Rejection;
 
-/// How a call gets past a pattern that may have it wait.
+/// A pattern's answer to a call that asks to start.
 pub(crate) enum Acquisition<K, A> {
-    /// It is let in now; without a ticket where the pattern was left out of the stack.
-    Admitted(Option<K>),
-    /// It has to wait for its ticket.
+    /// It starts now.
+    Admitted(K),
+    /// It starts once `A` resolves to its in-flight state.
     Queued(A),
-    /// It is refused.
+    /// It does not start.
     Rejected(Rejection),
 }
 
 pin_project! {
-    /// A call that waits for its ticket, in `A`, before `S` makes it.
+    /// A call that starts with in-flight state `K`, or waits for it in `A` first, before `S` makes it.
     #[project = QueuedProj]
     pub(crate) enum Queued<S, Req, A, C, K> {
         Waiting {
-            // Allocated by those who wait, so that the calls of those who do not are small.
-            wait: Pin<Box<QueuedCall<S, Req, A>>>,
+            // Boxed, so that calls that do not wait are small.
+            waiting: Pin<Box<Waiting<S, Req, A>>>,
         },
         Calling {
             #[pin]
-            call: Guarded<C, K>,
+            call: Rejectable<Guarded<C, K>>,
         },
     }
 }
 
 pin_project! {
-    pub(crate) struct QueuedCall<S, Req, A> {
+    /// A request that waits, with the service that will make the call.
+    pub(crate) struct Waiting<S, Req, A> {
         #[pin]
         acquire: A,
         service: S,
@@ -52,30 +53,37 @@ pin_project! {
 }
 
 impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
-    /// Calls the service, now or later. The instance that was polled ready makes the call; if that is later, its clone
-    /// takes its place.
+    /// Calls the service, now or later. The instance that was polled ready makes the call; for a later call, a clone takes
+    /// its place.
     #[inline(always)]
-    pub(crate) fn enter<P>(shared: &P, entry: Acquisition<K, A>, service: &mut S, request: Req) -> Self
+    pub(crate) fn start<P>(shared: &P, acquisition: Acquisition<K, A>, service: &mut S, request: Req) -> Self
     where
         S: CallService<P, Req, Call = C> + Clone,
         K: InFlight<P>,
     {
-        match entry {
-            Acquisition::Admitted(ticket) => {
-                let held = ticket.map(|ticket| CancelOnDrop::new(shared, ticket));
-                Self::Calling { call: Guarded::started(service.call(shared, request), held) }
+        match acquisition {
+            Acquisition::Admitted(in_flight) => {
+                let guard = CancelOnDrop::new(shared, in_flight);
+                let call = Guarded::started(service.call(shared, request), guard);
+                Self::Calling { call: Rejectable::started(call) }
             }
-            Acquisition::Rejected(rejection) => Self::Calling { call: Guarded::rejected(rejection) },
-            Acquisition::Queued(acquire) => Self::Waiting { wait: wait(acquire, service, request) },
+            Acquisition::Rejected(rejection) => Self::Calling { call: Rejectable::rejected(rejection) },
+            Acquisition::Queued(acquire) => Self::Waiting { waiting: wait(acquire, service, request) },
         }
+    }
+
+    /// A call that bypasses the pattern.
+    #[inline(always)]
+    pub(crate) fn bypassing(call: C) -> Self {
+        Self::Calling { call: Rejectable::started(Guarded::bypassing(call)) }
     }
 }
 
 #[cold]
-fn wait<S: Clone, Req, A>(acquire: A, service: &mut S, request: Req) -> Pin<Box<QueuedCall<S, Req, A>>> {
+fn wait<S: Clone, Req, A>(acquire: A, service: &mut S, request: Req) -> Pin<Box<Waiting<S, Req, A>>> {
     let clone = service.clone();
     let service = mem::replace(service, clone);
-    Box::pin(QueuedCall { acquire, service, request: Some(request) })
+    Box::pin(Waiting { acquire, service, request: Some(request) })
 }
 
 impl<P: ?Sized, S, Req, A, C, K> Cancel<P> for Queued<S, Req, A, C, K>
@@ -84,7 +92,7 @@ where
     K: InFlight<P>,
 {
     fn cancel(self: Pin<&mut Self>, shared: &P) {
-        // A wait cleans up behind itself.
+        // A wait releases its own state on drop.
         if let QueuedProj::Calling { call } = self.project() {
             call.cancel(shared);
         }
@@ -105,15 +113,15 @@ where
         loop {
             let call = match self.as_mut().project() {
                 QueuedProj::Calling { call } => return call.poll(shared, cx),
-                QueuedProj::Waiting { wait } => {
-                    let wait = wait.as_mut().project();
-                    match ready!(wait.acquire.poll(cx)) {
-                        Ok(ticket) => {
-                            let request = wait.request.take().expect("polled after it ended");
-                            let held = CancelOnDrop::new(shared, ticket);
-                            Guarded::started(wait.service.call(shared, request), Some(held))
+                QueuedProj::Waiting { waiting } => {
+                    let waiting = waiting.as_mut().project();
+                    match ready!(waiting.acquire.poll(cx)) {
+                        Ok(in_flight) => {
+                            let guard = CancelOnDrop::new(shared, in_flight);
+                            let request = waiting.request.take().expect("polled after it completed");
+                            Rejectable::started(Guarded::started(waiting.service.call(shared, request), guard))
                         }
-                        Err(rejection) => Guarded::rejected(rejection),
+                        Err(rejection) => Rejectable::rejected(rejection),
                     }
                 }
             };

@@ -1,12 +1,13 @@
-//! Calls that are lent what they share.
+//! Calls that borrow the state they share.
 //!
-//! The future of a call must own the state that it reports to, and to own it costs two read-modify-writes. A stack of
-//! five layers that each own theirs pays five times. So a pattern's part of a call owns nothing: whoever owns the call
-//! lends it the shared state at each step. Standalone, the owner is the layer's response future, with a [`StripedRef`] of the one
-//! handle. In a ready-made stack it is the stack's future, with one hold for all shared. The patterns are written once.
+//! A call's future must own the state that it reports to, and owning it costs two read-modify-writes on a reference
+//! count. A stack of five layers that each own theirs pays five times. So a pattern's part of a call owns nothing: the
+//! owner of the call passes the shared state `P` to every step. The owner of a single layer's call is its response
+//! future, with one [`StripedRef`]; the owner of a ready-made stack's call is the stack's future, with one reference
+//! for all of its parts. Each pattern is written once for both.
 //!
-//! The price is that a dropped call cannot clean up behind itself in a destructor: its owner must call
-//! [`cancel`](Cancel::cancel), which [`WithShared`] does.
+//! The price: a dropped call cannot release its state in a destructor. Its owner calls [`cancel`](Cancel::cancel),
+//! which [`WithShared`] does.
 
 use std::{
     future::Future,
@@ -20,27 +21,28 @@ use tower_service::Service;
 
 use crate::shared::striped::StripedRef;
 
-/// A call that can be dropped before it ended.
+/// A call that may be dropped before it completes.
 pub(crate) trait Cancel<P: ?Sized> {
-    /// The call is dropped: drops what is inside, and then gives back what it kept. Does nothing for a call that ended.
+    /// Cancels the call: drops the inner call first, then releases what this one holds. Does nothing for a call that has
+    /// completed.
     fn cancel(self: Pin<&mut Self>, shared: &P);
 }
 
-/// A call in progress. As [`Future`], but lent `P`.
+/// A [`Future`] that borrows `P` for each poll.
 pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
     type Output;
 
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
-    /// When the last poll, which was pending, has had the task woken by a timer that stays with this call: whoever is
-    /// around and has nothing to do before then needs no timer of its own.
+    /// The time at which a timer that lives as long as this call wakes the task, as of the last pending poll. An outer
+    /// call with nothing to do before then needs no timer of its own.
     #[inline(always)]
     fn wakes_at(&self) -> Option<Instant> {
         None
     }
 }
 
-/// What begins calls. As [`Service`], but lent `P`.
+/// A [`Service`] that borrows `P` for each step.
 pub(crate) trait CallService<P: ?Sized, Req> {
     type Response;
     type Error;
@@ -52,7 +54,7 @@ pub(crate) trait CallService<P: ?Sized, Req> {
 }
 
 pin_project! {
-    /// The innermost: a service or a future that needs nothing lent.
+    /// The innermost service or future, which shares nothing.
     #[derive(Clone, Debug)]
     pub(crate) struct Leaf<T> {
         #[pin]
@@ -69,14 +71,14 @@ impl<T> Leaf<T> {
 
 impl<P: ?Sized, F> Cancel<P> for Leaf<F> {
     #[inline]
-    fn cancel(self: Pin<&mut Self>, _parts: &P) {}
+    fn cancel(self: Pin<&mut Self>, _shared: &P) {}
 }
 
 impl<P: ?Sized, F: Future> CallFuture<P> for Leaf<F> {
     type Output = F::Output;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, _parts: &P, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.project().inner.poll(cx)
     }
 }
@@ -87,17 +89,17 @@ impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
     type Call = Leaf<S::Future>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, _parts: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, _shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, _parts: &P, request: Req) -> Self::Call {
+    fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
         Leaf::new(self.inner.call(request))
     }
 }
 
-/// What an owner has to lend.
+/// An owner of shared state.
 pub(crate) trait HasShared {
     type Shared: ?Sized;
 
@@ -113,7 +115,7 @@ impl<T> HasShared for StripedRef<T> {
     }
 }
 
-/// For a call that was refused, or that nobody listens to: there is nothing to own.
+/// For a call that reports to its handle only when there is an observer: without one it holds no reference.
 impl<T> HasShared for Option<StripedRef<T>> {
     type Shared = Self;
 
@@ -124,7 +126,7 @@ impl<T> HasShared for Option<StripedRef<T>> {
 }
 
 pin_project! {
-    /// A call with the owner of what it shares: a future.
+    /// A call together with the owner of its shared state: a future.
     pub(crate) struct WithShared<O, C>
     where
         O: HasShared,
@@ -133,7 +135,7 @@ pin_project! {
         #[pin]
         call: C,
         owner: O,
-        ended: bool,
+        completed: bool,
     }
 
     impl<O, C> PinnedDrop for WithShared<O, C>
@@ -143,7 +145,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if !*this.ended {
+            if !*this.completed {
                 this.call.cancel(this.owner.shared());
             }
         }
@@ -157,7 +159,7 @@ where
 {
     #[inline(always)]
     pub(crate) fn new(owner: O, call: C) -> Self {
-        Self { call, owner, ended: false }
+        Self { call, owner, completed: false }
     }
 }
 
@@ -172,12 +174,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.project();
         let polled = this.call.poll(this.owner.shared(), cx);
-        *this.ended = polled.is_ready();
+        *this.completed = polled.is_ready();
         polled
     }
 }
 
-/// A named, opaque future around an [`WithShared`] call, and what it needs to be one.
+/// Defines a named, opaque response future around a call.
 macro_rules! response_future {
     (
         $(#[$doc:meta])*
@@ -186,7 +188,7 @@ macro_rules! response_future {
     ) => {
         pin_project_lite::pin_project! {
             $(#[$doc])*
-            #[allow(clippy::type_complexity)] // what it is made of, spelled out this once
+            #[allow(clippy::type_complexity)] // its parts, spelled out once
             pub struct $name<$($param),+> $(where $($bound)+)? {
                 #[pin]
                 inner: $inner,

@@ -5,13 +5,11 @@ use super::{
     inner::{CircuitBreakerInner, OpenTimes},
 };
 use crate::{
-    clock::{Clock, TimeSource},
+    clock::TimeSource,
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
     name::Name,
-    shared::random::Random,
-    shared::waker_list::WakerList,
-    shared::{striped::StripedArc, thread_id::stripes},
+    shared::{random::Random, striped::StripedArc, thread_id::stripes, waker_list::WakerList},
     state::{
         circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},
         window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
@@ -25,21 +23,21 @@ use crate::{
 /// | field | default | reason |
 /// |---|---|---|
 /// | `time_window` | 10 s in 10 buckets | long enough to ride out a hiccup, short enough to trip within seconds of an outage |
-/// | `failure_rate` | 0.8 | a dependency that answers one call in five is worth asking; at half, a breaker costs more answers than the fault |
-/// | `min_calls` | 20 | fewer are no evidence of a rate |
-/// | `open_duration` | 1 s, not growing | bounds the time for which a dependency that is well again is refused; growth costs more answers than it spares calls |
+/// | `failure_rate` | 0.8 | a dependency that answers one call in five is worth calling; at half, a breaker costs more answers than the fault |
+/// | `min_calls` | 20 | fewer calls are no evidence of a rate |
+/// | `open_duration` | 1 s, not growing | bounds the time for which a recovered dependency is rejected; growth costs more answers than it saves calls |
 /// | `open_jitter` | on | clients that tripped together should not probe together |
-/// | `probes`, `probe_successes` | 3, 3 | one lucky probe at a half-broken dependency proves nothing |
-/// | `probe_timeout` | 30 s | a probe without an end must not keep the circuit half-open |
+/// | `probes`, `probe_successes` | 3, 3 | one lucky probe of a half-broken dependency proves nothing |
+/// | `probe_timeout` | 30 s | a probe that never completes must not keep the circuit half-open |
 /// | `consecutive_failures`, `count_window`, `slow_calls`, `gradual_recovery` | off | |
 ///
-/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The figures behind these, measured by the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct CircuitBreakerBuilder {
     name: Name,
     consecutive: Option<u32>,
-    count: Option<u32>,
-    time: Option<Duration>,
+    count_window: Option<u32>,
+    time_window: Option<Duration>,
     buckets: u32,
     min_calls: u32,
     failure_rate: Option<f64>,
@@ -51,7 +49,7 @@ pub struct CircuitBreakerBuilder {
     recovery: Option<Duration>,
     random: Random,
     observer: Option<Arc<dyn Observer>>,
-    time_source: TimeSource,
+    time: TimeSource,
 }
 
 impl CircuitBreakerBuilder {
@@ -59,8 +57,8 @@ impl CircuitBreakerBuilder {
         Self {
             name,
             consecutive: None,
-            count: None,
-            time: Some(Duration::from_secs(10)),
+            count_window: None,
+            time_window: Some(Duration::from_secs(10)),
             buckets: 10,
             min_calls: 20,
             failure_rate: Some(0.8),
@@ -72,220 +70,198 @@ impl CircuitBreakerBuilder {
             recovery: None,
             random: Random::from_entropy(),
             observer: None,
-            time_source: TimeSource::default(),
+            time: TimeSource::default(),
         }
     }
 
-    /// Trips at so many failures in a row, from 1 to 65,535. A success resets the run; what is throttled or ignored
-    /// does neither.
+    /// Trips after this many consecutive failures, from 1 to 65,535. A success resets the count; a throttled or ignored
+    /// call leaves it unchanged.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive = Some(failures);
         self
     }
 
-    /// Judges the rates by the last `calls` calls, from 1 to 1000, exactly. A success in a window without failures
-    /// writes nothing and reads no clock. It works beside the time window; [`no_time_window`](Self::no_time_window) turns
-    /// that off.
+    /// Evaluates the rates over exactly the last `calls` calls, from 1 to 1000. A success in a window without failures
+    /// writes nothing and reads no clock. The time window stays in place beside it;
+    /// [`no_time_window`](Self::no_time_window) removes that.
     pub fn count_window(mut self, calls: u32) -> Self {
-        self.count = Some(calls);
+        self.count_window = Some(calls);
         self
     }
 
-    /// Judges the rates by the calls of the last `length`, from 10 ms to 24 hours. It moves by a bucket at a time.
+    /// Evaluates the rates over the calls of the last `length`, from 10 ms to 24 hours. The window advances one bucket at a
+    /// time.
     pub fn time_window(mut self, length: Duration) -> Self {
-        self.time = Some(length);
+        self.time_window = Some(length);
         self
     }
 
-    /// Buckets of the time window, from 1 to 16.
+    /// Sets the number of buckets of the time window, from 1 to 16.
     pub fn time_buckets(mut self, buckets: u32) -> Self {
         self.buckets = buckets;
         self
     }
 
-    /// Does without the time window.
+    /// Removes the time window.
     pub fn no_time_window(mut self) -> Self {
-        self.time = None;
+        self.time_window = None;
         self
     }
 
-    /// Rates are judged from so many calls in a window on; at least 1.
+    /// Sets the number of calls in a window from which its rates are evaluated, at least 1.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.min_calls = calls;
         self
     }
 
-    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1. Counted in
-    /// shared per million. Judged with each failure, and in the count window also by the call that reaches `min_calls`.
+    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1. Counted in parts
+    /// per million. Evaluated at each failure, and in the count window also at the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
         self
     }
 
-    /// Does not trip by a share of failures.
+    /// Removes the rule about the share of failures.
     pub fn no_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self
     }
 
     /// Trips when at least `share` of a window's calls took longer than `limit`: above 0, at most 1. Reads the clock at
-    /// the beginning and the end of each call. A call that is cancelled after `limit` counts as slow too; a slow probe
-    /// fails.
+    /// the start and the end of each call. A call that is cancelled after `limit` counts as slow too; a slow probe fails.
     pub fn slow_calls(mut self, limit: Duration, share: f64) -> Self {
         self.slow = Some((limit, share));
         self
     }
 
-    /// How long the circuit stays open at first; at least 1 ms. Rounded down to a quarter of a millisecond. Raises the
-    /// maximum of the growth if it is shorter.
+    /// Sets the first open time, at least 1 ms. Rounded down to a quarter of a millisecond. Raises the maximum of
+    /// [`open_growth`](Self::open_growth) if that is shorter.
     pub fn open_duration(mut self, first: Duration) -> Self {
         self.open.first = first;
         self.open.max = self.open.max.max(first);
         self
     }
 
-    /// Each time a probe fails the open time is multiplied by `factor`, at least 1, up to `max`. A factor of 1, the default,
-    /// keeps it.
-    /// It stops growing after 16 times.
+    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`. A factor of 1, the default,
+    /// keeps it constant. Growth stops after 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self
     }
 
-    /// Draws each open time uniformly from the upper half of itself ("equal jitter").
+    /// Draws each open time uniformly from its upper half ("equal jitter").
     pub fn open_jitter(mut self, jitter: bool) -> Self {
         self.open.jitter = jitter;
         self
     }
 
-    /// Probes at once while half-open, from 1 to 8191.
-    pub fn probes(mut self, at_once: u32) -> Self {
-        self.probes = at_once;
+    /// Sets the maximum number of concurrent probes while half-open, from 1 to 8191.
+    pub fn probes(mut self, concurrent: u32) -> Self {
+        self.probes = concurrent;
         self
     }
 
-    /// Probes that must succeed to close the circuit, from 1 to 8191. A failed one opens it again.
+    /// Sets the number of probes that must succeed to close the circuit, from 1 to 8191. A failed probe opens it again.
     pub fn probe_successes(mut self, successes: u32) -> Self {
         self.successes = successes;
         self
     }
 
-    /// When all places are taken by probes that do not end, others may take them after so long; at least 1 ms.
+    /// Sets the time after which probes that have not completed lose their slots to new ones, at least 1 ms.
     pub fn probe_timeout(mut self, limit: Duration) -> Self {
         self.probe_timeout = limit;
         self
     }
 
-    /// After closing, lets a growing share of the calls through, from a tenth to all, over so long: from 100 ms to one
-    /// hour. For dependencies with cold caches that a stampede would bring down again.
+    /// After closing, admits a growing share of the calls, from a tenth to all, over this time: from 100 ms to one hour.
+    /// For dependencies with cold caches, which a stampede would bring down again.
     pub fn gradual_recovery(mut self, over: Duration) -> Self {
         self.recovery = Some(over);
         self
     }
 
-    /// Makes the jitter of open times repeatable.
+    /// Seeds the jitter of open times, which makes it repeatable.
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = Random::seeded(seed);
         self
     }
 
-    /// Who is told what happens.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
+    observer_setter!();
 
-    /// Another clock than tokio's.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time_source = TimeSource::custom(clock);
-        self
-    }
+    clock_setter!();
 
-    /// The breaker, closed.
+    /// Builds the breaker, closed.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a field out of its range, and when there is no rule by which it could trip.
+    /// [`ConfigError`] for a field out of its range, and if there is no rule by which the circuit could trip.
     pub fn build(self) -> Result<CircuitBreaker, ConfigError> {
-        let wrong = |field, reason: &'static str| Err(ConfigError::new(field, reason));
-        if self.consecutive.is_some_and(|run| !(1..=RUN_MAX).contains(&run)) {
-            return wrong("consecutive_failures", "must be from 1 to 65,535");
-        }
-        if let Some(size) = self.count {
-            if !(1..=MAX_SIZE).contains(&size) {
-                return wrong("count_window", "must be from 1 to 1000 calls");
-            }
-            if self.min_calls > size {
-                return wrong("min_calls", "is above the size of the count window: it could never be reached");
-            }
-        }
-        let time_range = Duration::from_millis(10)..=Duration::from_secs(86_400);
-        if self.time.is_some_and(|length| !time_range.contains(&length)) {
-            return wrong("time_window", "must be from 10 ms to 24 hours");
-        }
-        if !(1..=MAX_BUCKETS).contains(&self.buckets) {
-            return wrong("time_buckets", "must be from 1 to 16");
-        }
-        if self.min_calls == 0 {
-            return wrong("min_calls", "is zero: a share of no calls is no number; use at least 1");
-        }
-        let is_share = |share: f64| share > 0.0 && share <= 1.0;
-        if self.failure_rate.is_some_and(|share| !is_share(share)) {
-            return wrong("failure_rate", "must be a number above 0 and at most 1");
-        }
-        if self.slow.is_some_and(|(limit, share)| limit.is_zero() || !is_share(share)) {
-            return wrong("slow_calls", "needs a limit above zero, and a share above 0 and at most 1");
-        }
-        let windows = self.count.is_some() || self.time.is_some();
-        let rates = self.failure_rate.is_some() || self.slow.is_some();
-        if self.slow.is_some() && !windows {
-            return wrong("slow_calls", "needs a count or a time window to be a share of");
-        }
-        if self.consecutive.is_none() && !(windows && rates) {
-            return wrong(
-                "failure_rate",
-                "there is no rule to trip by: set a window and a rate, or consecutive_failures",
-            );
-        }
-        let millisecond = Duration::from_millis(1);
-        if self.open.first < millisecond {
-            return wrong("open_duration", "must be at least 1 ms");
-        }
-        if !(self.open.growth.is_finite() && self.open.growth >= 1.0) {
-            return wrong("open_growth", "the factor must be a number, at least 1");
-        }
-        if self.open.max < self.open.first {
-            return wrong("open_growth", "the maximum is below open_duration");
-        }
-        if !(1..=PROBES_MAX).contains(&self.probes) {
-            return wrong("probes", "must be from 1 to 8191");
-        }
-        if !(1..=PROBES_MAX).contains(&self.successes) {
-            return wrong("probe_successes", "must be from 1 to 8191");
-        }
-        if self.probe_timeout < millisecond {
-            return wrong("probe_timeout", "must be at least 1 ms");
-        }
-        let recovery_range = Duration::from_millis(100)..=Duration::from_secs(3600);
-        if self.recovery.is_some_and(|over| !recovery_range.contains(&over)) {
-            return wrong("gradual_recovery", "must be from 100 ms to one hour");
-        }
+        self.check_windows()?;
+        self.check_rules()?;
+        self.check_open_time()?;
+        self.check_probes()?;
         Ok(self.make())
     }
 
-    /// With a configuration that has been checked.
+    fn check_windows(&self) -> Result<(), ConfigError> {
+        if let Some(size) = self.count_window {
+            check((1..=MAX_SIZE).contains(&size), "count_window", "must be from 1 to 1000 calls")?;
+            let reason = "is above the size of the count window: it could never be reached";
+            check(self.min_calls <= size, "min_calls", reason)?;
+        }
+        let lengths = Duration::from_millis(10)..=Duration::from_secs(86_400);
+        let length_fits = self.time_window.is_none_or(|length| lengths.contains(&length));
+        check(length_fits, "time_window", "must be from 10 ms to 24 hours")?;
+        check((1..=MAX_BUCKETS).contains(&self.buckets), "time_buckets", "must be from 1 to 16")?;
+        check(self.min_calls > 0, "min_calls", "is zero: a share of no calls is undefined; use at least 1")
+    }
+
+    fn check_rules(&self) -> Result<(), ConfigError> {
+        let run_fits = self.consecutive.is_none_or(|run| (1..=RUN_MAX).contains(&run));
+        check(run_fits, "consecutive_failures", "must be from 1 to 65,535")?;
+        let is_share = |share: f64| share > 0.0 && share <= 1.0;
+        let rate_fits = self.failure_rate.is_none_or(is_share);
+        check(rate_fits, "failure_rate", "must be a number above 0 and at most 1")?;
+        let slow_fits = self.slow.is_none_or(|(limit, share)| !limit.is_zero() && is_share(share));
+        check(slow_fits, "slow_calls", "needs a limit above zero, and a share above 0 and at most 1")?;
+        let has_window = self.count_window.is_some() || self.time_window.is_some();
+        let has_rate = self.failure_rate.is_some() || self.slow.is_some();
+        let reason = "needs a count window or a time window to be a share of";
+        check(self.slow.is_none() || has_window, "slow_calls", reason)?;
+        let reason = "there is no rule to trip by: set a window and a rate, or consecutive_failures";
+        check(self.consecutive.is_some() || has_window && has_rate, "failure_rate", reason)
+    }
+
+    fn check_open_time(&self) -> Result<(), ConfigError> {
+        let OpenTimes { first, growth, max, .. } = self.open;
+        check(first >= Duration::from_millis(1), "open_duration", "must be at least 1 ms")?;
+        let factor_fits = growth.is_finite() && growth >= 1.0;
+        check(factor_fits, "open_growth", "the factor must be a number, at least 1")?;
+        check(max >= first, "open_growth", "the maximum is below open_duration")
+    }
+
+    fn check_probes(&self) -> Result<(), ConfigError> {
+        check((1..=PROBES_MAX).contains(&self.probes), "probes", "must be from 1 to 8191")?;
+        check((1..=PROBES_MAX).contains(&self.successes), "probe_successes", "must be from 1 to 8191")?;
+        check(self.probe_timeout >= Duration::from_millis(1), "probe_timeout", "must be at least 1 ms")?;
+        let recoveries = Duration::from_millis(100)..=Duration::from_secs(3600);
+        let recovery_fits = self.recovery.is_none_or(|over| recoveries.contains(&over));
+        check(recovery_fits, "gradual_recovery", "must be from 100 ms to one hour")
+    }
+
+    /// Builds the breaker from a configuration that has been checked.
     pub(super) fn make(self) -> CircuitBreaker {
         let rates = Rates {
             min_calls: self.min_calls,
             failed: self.failure_rate.map(millionths),
             slow: self.slow.map(|(_, share)| millionths(share)),
         };
-        let judged = rates.failed.is_some() || rates.slow.is_some();
+        let has_rate = rates.failed.is_some() || rates.slow.is_some();
         let watched = self.slow.is_some() || self.observer.is_some();
         let circuit = Circuit::new(CircuitConfig {
             consecutive: self.consecutive.and_then(NonZeroU32::new),
-            count: self.count.filter(|_| judged).map(|size| (size, rates)),
-            time: self.time.filter(|_| judged).map(|length| (length, self.buckets, rates)),
+            count: self.count_window.filter(|_| has_rate).map(|size| (size, rates)),
+            time: self.time_window.filter(|_| has_rate).map(|length| (length, self.buckets, rates)),
             slow: self.slow.is_some(),
             probes: self.probes,
             successes: self.successes,
@@ -298,13 +274,17 @@ impl CircuitBreakerBuilder {
             open_times: self.open,
             slow_after: self.slow.map(|(limit, _)| limit),
             watched,
-            quiet: !watched && (self.time.is_none() || !judged),
+            quiet: !watched && (self.time_window.is_none() || !has_rate),
             random: self.random,
             waiters: WakerList::default(),
             events: EventEmitter::new(Pattern::CircuitBreaker, self.name, self.observer),
-            time: self.time_source,
+            time: self.time,
         }))
     }
+}
+
+fn check(holds: bool, field: &'static str, reason: &'static str) -> Result<(), ConfigError> {
+    if holds { Ok(()) } else { Err(ConfigError::new(field, reason)) }
 }
 
 impl fmt::Debug for CircuitBreakerBuilder {
@@ -312,8 +292,8 @@ impl fmt::Debug for CircuitBreakerBuilder {
         f.debug_struct("CircuitBreakerBuilder")
             .field("name", &self.name)
             .field("consecutive_failures", &self.consecutive)
-            .field("count_window", &self.count)
-            .field("time_window", &self.time)
+            .field("count_window", &self.count_window)
+            .field("time_window", &self.time_window)
             .field("min_calls", &self.min_calls)
             .field("failure_rate", &self.failure_rate)
             .field("slow_calls", &self.slow)

@@ -62,7 +62,7 @@ impl CircuitBreaker {
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;
-        Ok(Permit { held: CancelOnDrop::new(inner, inner.admit()?) })
+        Ok(Permit { guard: CancelOnDrop::new(inner, inner.admit()?) })
     }
 
     /// Runs `future` if the circuit lets it, and counts its result.
@@ -107,9 +107,9 @@ impl CircuitBreaker {
         E: FromRejection,
     {
         let inner = &*self.0;
-        let mut held = CancelOnDrop::new(inner, inner.admit()?);
+        let mut guard = CancelOnDrop::new(inner, inner.admit()?);
         let result = future.await;
-        held.with(|inner, call| call.finish(inner, classify.classify(result.as_ref())));
+        guard.consume(|inner, call| call.finish(inner, classify.classify(result.as_ref())));
         result
     }
 
@@ -251,7 +251,7 @@ impl From<Counts> for WindowSnapshot {
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {
-    held: CancelOnDrop<&'a CircuitBreakerInner, AdmittedCall>,
+    guard: CancelOnDrop<&'a CircuitBreakerInner, AdmittedCall>,
 }
 
 impl Permit<'_> {
@@ -270,6 +270,6 @@ impl Permit<'_> {
     /// The call went so.
     #[inline(always)]
     pub fn finish(mut self, verdict: Verdict) {
-        self.held.with(|inner, call| call.finish(inner, verdict));
+        self.guard.consume(|inner, call| call.finish(inner, verdict));
     }
 }

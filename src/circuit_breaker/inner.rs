@@ -1,17 +1,14 @@
-//! What all handles and futures of one breaker share, and the life of one call in it.
+//! The state that all handles and calls of one breaker share, and the admission of a call.
 
 use std::time::Duration;
 
 use crate::{
-    call::HasShared,
-    call::{CancelOnDrop, Complete, InFlight, emit_admitted},
+    call::{CancelOnDrop, Complete, HasShared, InFlight, emit_admitted},
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{CircuitState, EventEmitter, EventKind},
-    shared::random::Random,
-    shared::waker_list::WakerList,
-    shared::{striped::StripedRef, thread_id::thread_number},
+    shared::{random::Random, striped::StripedRef, thread_id::thread_number, waker_list::WakerList},
     state::{
         circuit::{self, Admission, Circuit, Outcome, Outlook},
         time::nanos_of,
@@ -19,7 +16,7 @@ use crate::{
     },
 };
 
-/// The beginning of a call whose time nobody asks for.
+/// The start of a call that is not timed.
 const UNTIMED: Nanos = Nanos::MAX;
 
 #[derive(Debug)]
@@ -30,7 +27,7 @@ pub(crate) struct CircuitBreakerInner {
     pub(crate) slow_after: Option<Duration>,
     /// There is an observer, or calls are timed.
     pub(crate) watched: bool,
-    /// Neither that, nor a time window: a healthy call has nobody to tell and nothing to write.
+    /// Not watched, and without a time window: a healthy call has nothing to report and nothing to write.
     pub(crate) quiet: bool,
     pub(crate) random: Random,
     pub(crate) waiters: WakerList,
@@ -61,7 +58,8 @@ impl CircuitBreakerInner {
         self.time.now()
     }
 
-    /// A change of state is made. Those who wait are woken first: an observer that panics must not leave them asleep.
+    /// Publishes a state change that has been made. Waiters are woken first: an observer that panics must not leave them
+    /// asleep.
     #[cold]
     fn changed(&self, Transition { from, to, generation, cause }: Transition) {
         self.waiters.wake_all();
@@ -81,24 +79,24 @@ impl CircuitBreakerInner {
         }
     }
 
-    /// Lets a call in, or refuses it.
+    /// Admits or rejects a call.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<AdmittedCall, Rejection> {
         match self.reserve() {
-            Ok(place) => Ok(place.begin(self)),
-            Err(refused) => Err(self.rejected(refused)),
+            Ok(admission) => Ok(admission.begin(self)),
+            Err(rejected) => Err(self.reject_for(rejected)),
         }
     }
 
-    /// A place for a probe, if there is one and one is needed.
-    pub(crate) fn take_probe(&self) -> Option<UnusedAdmission> {
-        self.reserve().ok().filter(|place| place.is_probe())
+    /// Reserves a probe slot, if the circuit needs a probe and has a free slot.
+    pub(crate) fn reserve_probe(&self) -> Option<UnusedAdmission> {
+        self.reserve().ok().filter(|admission| admission.is_probe())
     }
 
     #[inline(always)]
     fn reserve(&self) -> Result<UnusedAdmission, NotAdmitted> {
         match self.circuit.try_admit_fast() {
-            Some(ticket) => Ok(UnusedAdmission(ticket)),
+            Some(admitted) => Ok(UnusedAdmission(admitted)),
             None => self.reserve_slow(),
         }
     }
@@ -114,81 +112,79 @@ impl CircuitBreakerInner {
     #[cold]
     fn reserve_cold(&self, now: Option<Nanos>) -> Result<UnusedAdmission, NotAdmitted> {
         match self.circuit.admit(|| now.unwrap_or_else(|| self.now())) {
-            Admission::Admitted(ticket) => Ok(UnusedAdmission(ticket)),
-            Admission::Probe(ticket, transition) => {
+            Admission::Admitted(admitted) => Ok(UnusedAdmission(admitted)),
+            Admission::Probe(admitted, transition) => {
                 if let Some(transition) = transition {
-                    self.guarding(UnusedAdmission(ticket), || self.changed(transition));
+                    // If the observer panics, the probe slot is released.
+                    let guard = CancelOnDrop::new(self, UnusedAdmission(admitted));
+                    self.changed(transition);
+                    guard.disarm();
                 }
-                Ok(UnusedAdmission(ticket))
+                Ok(UnusedAdmission(admitted))
             }
-            Admission::Rejected { retry_after } => Err(NotAdmitted(retry_after.map_or(NEVER, nanos_of))),
+            Admission::Rejected { retry_after } => Err(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of))),
         }
     }
 
-    /// Tells an observer of what was just admitted: if it panics, the place is given back.
-    fn guarding(&self, place: UnusedAdmission, tell: impl FnOnce()) {
-        let held = CancelOnDrop::new(self, place);
-        tell();
-        held.release();
-    }
-
-    /// A call begins that is observed, or measured.
+    /// Begins a call that is watched.
     #[inline(never)]
-    fn begin(&self, ticket: circuit::Admitted) -> AdmittedCall {
+    fn begin_watched(&self, admitted: circuit::Admitted) -> AdmittedCall {
         let started = if self.slow_after.is_some() { self.now() } else { UNTIMED };
-        let admitted = AdmittedCall { ticket, started };
-        if self.events.has_observer() { emit_admitted(&self.events, self, admitted) } else { admitted }
+        let call = AdmittedCall { admitted, started };
+        if self.events.has_observer() { emit_admitted(&self.events, self, call) } else { call }
     }
 
-    fn finish(&self, ticket: circuit::Admitted, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
+    /// Records an outcome in the circuit.
+    fn record(&self, admitted: circuit::Admitted, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
         let now = || ended.unwrap_or_else(|| self.now());
         let open_for = |reopen_count| self.open_times.draw(reopen_count, &self.random);
-        match self.circuit.finish(ticket, outcome, slow, thread_number, now, open_for) {
+        match self.circuit.finish(admitted, outcome, slow, thread_number, now, open_for) {
             Some(transition) => self.changed(transition),
-            // Its place is free.
-            None if ticket.is_probe() => self.waiters.wake_all(),
+            // Its probe slot is free.
+            None if admitted.is_probe() => self.waiters.wake_all(),
             None => {}
         }
     }
 
-    /// A call ended so.
+    /// Records and reports a call that completed with this verdict.
     #[inline(never)]
-    fn end(&self, ticket: circuit::Admitted, started: Nanos, verdict: Verdict) {
+    fn finish(&self, call: AdmittedCall, verdict: Verdict) {
         let outcome = match verdict {
             Verdict::Success => Outcome::Success,
             Verdict::Failure => Outcome::Failure,
             Verdict::Throttled => Outcome::Throttled,
             Verdict::Ignored => Outcome::Ignored,
         };
-        let (ended, elapsed, slow) = self.clock(started);
-        self.finish(ticket, outcome, slow, ended);
+        let (ended, elapsed, slow) = self.measure(call.started);
+        self.record(call.admitted, outcome, slow, ended);
         self.events.emit(|| EventKind::Completed { verdict, elapsed });
     }
 
-    /// A call was dropped before it ended.
+    /// Records and reports a call that was dropped before it completed.
     #[cold]
-    fn cancel(&self, ticket: circuit::Admitted, started: Nanos) {
+    fn cancel(&self, call: AdmittedCall) {
         if std::thread::panicking() {
-            return self.end(ticket, started, Verdict::Failure);
+            return self.finish(call, Verdict::Failure);
         }
-        let (ended, elapsed, slow) = self.clock(started);
-        // A cancelled call says nothing, unless it had been slow already: or else a timeout outside of the breaker
-        // could never trip it.
+        let (ended, elapsed, slow) = self.measure(call.started);
+        // A cancelled call is no evidence, unless it was slow already: otherwise a timeout outside of the breaker could
+        // never trip it.
         let outcome = if slow { Outcome::CancelledSlow } else { Outcome::Ignored };
-        if slow || ticket.is_probe() {
-            self.finish(ticket, outcome, slow, ended);
+        if slow || call.admitted.is_probe() {
+            self.record(call.admitted, outcome, slow, ended);
         }
         self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed });
     }
 
-    /// The end of a call, its length, and whether that was slow, when slow calls are counted.
-    fn clock(&self, started: Nanos) -> (Option<Nanos>, Option<Duration>, bool) {
+    /// The end of a call, its duration, and whether that is slow, if slow calls are counted.
+    fn measure(&self, started: Nanos) -> (Option<Nanos>, Option<Duration>, bool) {
         let Some(limit) = self.slow_after.filter(|_| started != UNTIMED) else { return (None, None, false) };
         let now = self.now();
         let elapsed = now.saturating_since(started);
         (Some(now), Some(elapsed), elapsed > limit)
     }
 
+    /// Whether a call would be rejected now.
     #[inline(always)]
     pub(crate) fn rejects(&self) -> bool {
         self.circuit.try_admit_fast().is_none() && self.rejects_slow()
@@ -199,81 +195,28 @@ impl CircuitBreakerInner {
         matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
     }
 
-    /// The refusal of a call that was not let as far as the circuit.
+    /// Rejects a call without asking the circuit for admission.
     pub(crate) fn reject(&self) -> Rejection {
-        self.rejected(NotAdmitted(self.circuit.time_left(|| self.now()).map_or(NEVER, nanos_of)))
+        self.reject_for(NotAdmitted(self.circuit.time_left(|| self.now()).map_or(UNKNOWN, nanos_of)))
     }
 
     #[inline(never)]
-    fn rejected(&self, NotAdmitted(nanos): NotAdmitted) -> Rejection {
-        let retry_after = if nanos == NEVER { None } else { Some(Duration::from_nanos(nanos)) };
+    fn reject_for(&self, NotAdmitted(nanos): NotAdmitted) -> Rejection {
+        let retry_after = if nanos == UNKNOWN { None } else { Some(Duration::from_nanos(nanos)) };
         self.events.reject(|name| Rejection::circuit_open(name, retry_after))
     }
 }
 
-/// A place that no call uses yet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct UnusedAdmission(circuit::Admitted);
-
-impl UnusedAdmission {
-    pub(crate) fn is_probe(self) -> bool {
-        self.0.is_probe()
-    }
-
-    /// Whether it still admits. It does not when the state has changed since, or when it lay idle for so long that it
-    /// was given to another.
-    pub(crate) fn is_current(self, inner: &CircuitBreakerInner) -> bool {
-        inner.circuit.is_current(self.0)
-    }
-
-    /// The call begins.
-    #[inline(always)]
-    pub(crate) fn begin(self, inner: &CircuitBreakerInner) -> AdmittedCall {
-        if inner.watched { inner.begin(self.0) } else { AdmittedCall { ticket: self.0, started: UNTIMED } }
-    }
-}
-
-impl InFlight<CircuitBreakerInner> for UnusedAdmission {
-    /// A probe's place is free again.
-    fn cancel(self, inner: &CircuitBreakerInner) {
-        if self.is_probe() {
-            inner.finish(self.0, Outcome::Ignored, false, None);
-        }
-    }
-}
-
-/// Not admitted; with the nanoseconds after which to ask again, or [`NEVER`].
+/// A call was not admitted; with the nanoseconds after which to ask again, or [`UNKNOWN`].
 struct NotAdmitted(u64);
 
-/// That is not known.
-const NEVER: u64 = u64::MAX;
+const UNKNOWN: u64 = u64::MAX;
 
-/// A call that was let in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AdmittedCall {
-    ticket: circuit::Admitted,
-    /// When it began, or [`UNTIMED`].
-    started: Nanos,
-}
-
-impl AdmittedCall {
-    #[inline(always)]
-    pub(crate) fn finish(self, inner: &CircuitBreakerInner, verdict: Verdict) {
-        // What nearly all calls come to.
-        let changes_nothing =
-            inner.quiet && verdict == Verdict::Success && inner.circuit.success_changes_nothing(self.ticket);
-        if !changes_nothing {
-            inner.end(self.ticket, self.started, verdict);
-        }
-    }
-}
-
-/// What a call is lent.
+/// Gives a call access to its breaker.
 pub(crate) trait HasBreaker {
     type Classifier;
 
-    /// `None` when the breaker was left out of the stack.
-    fn breaker(&self) -> Option<&CircuitBreakerInner>;
+    fn breaker(&self) -> &CircuitBreakerInner;
 
     fn classifier(&self) -> &Self::Classifier;
 }
@@ -281,8 +224,8 @@ pub(crate) trait HasBreaker {
 impl HasBreaker for CircuitBreakerInner {
     type Classifier = ();
 
-    fn breaker(&self) -> Option<&CircuitBreakerInner> {
-        Some(self)
+    fn breaker(&self) -> &CircuitBreakerInner {
+        self
     }
 
     fn classifier(&self) -> &() {
@@ -290,10 +233,10 @@ impl HasBreaker for CircuitBreakerInner {
     }
 }
 
-/// What the future of a layer's call owns: `None` when the call was refused.
+/// The owner of the breaker of a single layer's call.
 #[derive(Debug)]
 pub(crate) struct BreakerOwner<C> {
-    pub(crate) hold: Option<StripedRef<CircuitBreakerInner>>,
+    pub(crate) breaker: StripedRef<CircuitBreakerInner>,
     pub(crate) classify: C,
 }
 
@@ -310,8 +253,8 @@ impl<C> HasBreaker for BreakerOwner<C> {
     type Classifier = C;
 
     #[inline(always)]
-    fn breaker(&self) -> Option<&CircuitBreakerInner> {
-        self.hold.as_deref()
+    fn breaker(&self) -> &CircuitBreakerInner {
+        &self.breaker
     }
 
     #[inline(always)]
@@ -320,11 +263,65 @@ impl<C> HasBreaker for BreakerOwner<C> {
     }
 }
 
+/// An admission that is not used by a call yet. It may hold a probe slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UnusedAdmission(circuit::Admitted);
+
+impl UnusedAdmission {
+    pub(crate) fn is_probe(self) -> bool {
+        self.0.is_probe()
+    }
+
+    /// Whether it still admits. It does not once the state has changed, or after it was idle for so long that its slot
+    /// was given to another caller.
+    pub(crate) fn is_current(self, breaker: &CircuitBreakerInner) -> bool {
+        breaker.circuit.is_current(self.0)
+    }
+
+    /// Begins the call.
+    #[inline(always)]
+    pub(crate) fn begin(self, breaker: &CircuitBreakerInner) -> AdmittedCall {
+        if breaker.watched {
+            breaker.begin_watched(self.0)
+        } else {
+            AdmittedCall { admitted: self.0, started: UNTIMED }
+        }
+    }
+}
+
+impl InFlight<CircuitBreakerInner> for UnusedAdmission {
+    /// Releases the probe slot.
+    fn cancel(self, breaker: &CircuitBreakerInner) {
+        if self.is_probe() {
+            breaker.record(self.0, Outcome::Ignored, false, None);
+        }
+    }
+}
+
+/// A call in flight that the breaker has admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdmittedCall {
+    admitted: circuit::Admitted,
+    /// The time at which it began, or [`UNTIMED`].
+    started: Nanos,
+}
+
+impl AdmittedCall {
+    /// Completes the call with this verdict.
+    #[inline(always)]
+    pub(crate) fn finish(self, breaker: &CircuitBreakerInner, verdict: Verdict) {
+        // The case of nearly all calls.
+        let changes_nothing =
+            breaker.quiet && verdict == Verdict::Success && breaker.circuit.success_changes_nothing(self.admitted);
+        if !changes_nothing {
+            breaker.finish(self, verdict);
+        }
+    }
+}
+
 impl<P: HasBreaker> InFlight<P> for AdmittedCall {
     fn cancel(self, shared: &P) {
-        if let Some(inner) = shared.breaker() {
-            inner.cancel(self.ticket, self.started);
-        }
+        shared.breaker().cancel(self);
     }
 }
 
@@ -335,8 +332,6 @@ where
 {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
-        if let Some(inner) = shared.breaker() {
-            self.finish(inner, shared.classifier().classify(result));
-        }
+        self.finish(shared.breaker(), shared.classifier().classify(result));
     }
 }

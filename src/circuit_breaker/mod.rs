@@ -121,5 +121,5 @@ pub use service::CircuitBreakerService;
 
 pub use crate::event::{Cause, CircuitState};
 
-pub(crate) use inner::{AdmittedCall, CircuitBreakerInner, HasBreaker};
-pub(crate) use ready_state::ReadyState;
+pub(crate) use inner::{CircuitBreakerInner, HasBreaker};
+pub(crate) use service::{BreakerCall, WithBreaker};

@@ -1,4 +1,4 @@
-//! What `poll_ready` has come to, between it and `call`.
+//! The state of a breaker's service between `poll_ready` and `call`.
 
 use std::{
     future::Future,
@@ -14,53 +14,56 @@ use super::{
     inner::{AdmittedCall, CircuitBreakerInner, UnusedAdmission},
 };
 use crate::{
-    call::CancelOnDrop, error::Rejection, shared::striped::StripedRef, shared::waker_list, state::circuit::Outlook,
+    call::CancelOnDrop,
+    error::Rejection,
+    shared::{striped::StripedRef, waker_list::WakerKey},
+    state::circuit::Outlook,
 };
 
 #[derive(Default)]
 pub(crate) enum ReadyState {
     #[default]
     Nothing,
-    /// The circuit refuses, so the service within was not asked: `call` must not reach it.
+    /// The circuit rejects, so the inner service was not polled: `call` must not reach it.
     Rejecting,
-    /// A place for a probe is reserved (backpressure only).
+    /// A probe slot is reserved (backpressure only).
     Probe(CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>),
-    /// WaitForChange for a change of the circuit.
+    /// The task waits for a change of the circuit.
     Waiting(Box<WaitForChange>),
 }
 
-/// Whether a reserved place still admits.
-pub(crate) fn is_current(held: &CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>) -> bool {
-    held.get().is_some_and(|(inner, place)| place.is_current(inner))
+/// Whether a reserved probe slot still admits.
+pub(crate) fn is_current(probe: &CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>) -> bool {
+    probe.get().is_some_and(|(breaker, admission)| admission.is_current(breaker))
 }
 
-/// A task that waits for the circuit.
+/// A task's registration with the circuit's waiters.
 pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
-    place: Option<waker_list::WakerKey>,
-    /// Kept for its wake-up at the end of the open time. Made by a task that waits for that (backpressure only).
+    key: Option<WakerKey>,
+    /// Wakes the task at the end of the open time. Only a task that waits for it has one (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Drop for WaitForChange {
     fn drop(&mut self) {
-        self.breaker.0.waiters.deregister(&mut self.place);
+        self.breaker.0.waiters.deregister(&mut self.key);
     }
 }
 
 impl ReadyState {
-    /// Has the task woken when the circuit changes. Look at the circuit afterwards: a change that the look does not see
-    /// wakes the task.
+    /// Has the task woken when the circuit changes. The caller must check the circuit afterwards: a change that the check
+    /// does not see wakes the task.
     fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut WaitForChange {
         if !matches!(self, Self::Waiting(_)) {
-            *self = Self::Waiting(Box::new(WaitForChange { breaker: breaker.clone(), place: None, sleep: None }));
+            *self = Self::Waiting(Box::new(WaitForChange { breaker: breaker.clone(), key: None, sleep: None }));
         }
         let Self::Waiting(waiting) = self else { unreachable!("it was just set") };
-        breaker.0.waiters.register(&mut waiting.place, cx.waker());
+        breaker.0.waiters.register(&mut waiting.key, cx.waker());
         waiting
     }
 
-    /// Ready when the service within is, and at once while the circuit refuses.
+    /// Ready when the inner service is, and immediately while the circuit rejects.
     #[inline(always)]
     pub(crate) fn poll_rejecting<E>(
         &mut self,
@@ -68,7 +71,7 @@ impl ReadyState {
         cx: &mut Context<'_>,
         poll_inner: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), E>>,
     ) -> Poll<Result<(), E>> {
-        // A service that is stuck must not delay the refusal.
+        // An inner service that is stuck must not delay the rejection.
         if !breaker.0.rejects() {
             if let Poll::Ready(ready) = poll_inner(cx) {
                 self.clear();
@@ -89,36 +92,36 @@ impl ReadyState {
         }
     }
 
-    /// The service within is not ready; nor must it delay the refusal when the circuit opens while the task waits.
+    /// The inner service is not ready. It must not delay the rejection either if the circuit opens while the task waits.
     #[inline(never)]
     fn opens_meanwhile(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> bool {
         self.wait(breaker, cx);
         breaker.0.rejects()
     }
 
-    /// For `call`, after [`poll_rejecting`](Self::poll_rejecting).
+    /// Admits or rejects the call that follows [`poll_rejecting`](Self::poll_rejecting).
     #[inline(always)]
-    pub(crate) fn admit_rejecting(&mut self, inner: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
+    pub(crate) fn admit_rejecting(&mut self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
         match self {
-            Self::Nothing => inner.admit(),
-            _ => self.admit_or_reject(inner),
+            Self::Nothing => breaker.admit(),
+            _ => self.admit_or_reject(breaker),
         }
     }
 
     #[inline(never)]
-    fn admit_or_reject(&mut self, inner: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
+    fn admit_or_reject(&mut self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
         match mem::take(self) {
-            Self::Rejecting => Err(inner.reject()),
-            _ => inner.admit(),
+            Self::Rejecting => Err(breaker.reject()),
+            _ => breaker.admit(),
         }
     }
 
-    /// Ready when the circuit would admit, with a place reserved if that is for a probe.
+    /// Ready when the circuit would admit a call. Reserves a probe slot if the call would be a probe.
     pub(crate) fn poll_admitting(&mut self, breaker: &CircuitBreaker, cx: &mut Context<'_>) -> Poll<()> {
         let inner = &*breaker.0;
         loop {
             match self {
-                Self::Probe(held) if is_current(held) => return Poll::Ready(()),
+                Self::Probe(probe) if is_current(probe) => return Poll::Ready(()),
                 Self::Probe(_) => *self = Self::Nothing,
                 Self::Waiting(_) => {
                     self.wait(breaker, cx);
@@ -131,9 +134,9 @@ impl ReadyState {
                     return Poll::Ready(());
                 }
                 Outlook::Probe => {
-                    // If there is none it has closed meanwhile, or somebody was faster: look again.
-                    if let Some(place) = inner.take_probe() {
-                        *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), place));
+                    // If there is none, the circuit has closed meanwhile or another caller took the slot: check again.
+                    if let Some(admission) = inner.reserve_probe() {
+                        *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), admission));
                     }
                 }
                 Outlook::Wait { until } => {

@@ -10,29 +10,103 @@ use tower_service::Service;
 use super::{
     CircuitBreaker,
     future::ResponseFuture,
-    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner},
+    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner, HasBreaker},
     ready_state::{ReadyState, is_current},
 };
 use crate::{
-    call::{CancelOnDrop, Guarded},
-    call::{Leaf, WithShared},
+    call::{Bypass, CallService, CancelOnDrop, Guarded, Leaf, Rejectable, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject},
     shared::striped::StripedRef,
 };
 
-/// Service made by [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
-pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
+/// A call of [`WithBreaker`].
+pub(crate) type BreakerCall<C> = Rejectable<Guarded<C, AdmittedCall>>;
+
+/// The call service of a breaker, in reject mode.
+pub(crate) struct WithBreaker<S> {
     inner: S,
+    ready_state: ReadyState,
+}
+
+impl<S> WithBreaker<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, ready_state: ReadyState::default() }
+    }
+
+    /// Makes a call that is admitted.
+    #[inline(always)]
+    fn start<P, Req>(&mut self, shared: &P, admitted: AdmittedCall, request: Req) -> Guarded<S::Call, AdmittedCall>
+    where
+        P: HasBreaker,
+        S: CallService<P, Req>,
+    {
+        let guard = CancelOnDrop::new(shared, admitted);
+        Guarded::started(self.inner.call(shared, request), guard)
+    }
+}
+
+/// The clone is not ready.
+impl<S: Clone> Clone for WithBreaker<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+impl<P, S, Req> CallService<P, Req> for WithBreaker<S>
+where
+    P: HasBreaker + AsRef<CircuitBreaker>,
+    P::Classifier: Classify<S::Response, S::Error>,
+    S: CallService<P, Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = BreakerCall<S::Call>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.ready_state.poll_rejecting(shared.as_ref(), cx, |cx| self.inner.poll_ready(shared, cx))
+    }
+
+    #[inline(always)]
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
+        match self.ready_state.admit_rejecting(&shared.as_ref().0) {
+            Ok(admitted) => Rejectable::started(self.start(shared, admitted, request)),
+            Err(rejection) => Rejectable::rejected(rejection),
+        }
+    }
+}
+
+impl<P, S, Req> Bypass<P, Req> for WithBreaker<S>
+where
+    P: HasBreaker + AsRef<CircuitBreaker>,
+    P::Classifier: Classify<S::Response, S::Error>,
+    S: CallService<P, Req>,
+    S::Error: From<Rejection>,
+{
+    #[inline(always)]
+    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
+        Rejectable::started(Guarded::bypassing(self.inner.call(shared, request)))
+    }
+}
+
+/// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
+pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
+    calls: WithBreaker<Leaf<S>>,
     breaker: CircuitBreaker,
     classify: C,
-    ready_state: ReadyState,
     mode: PhantomData<fn() -> M>,
 }
 
 impl<S> CircuitBreakerService<S> {
-    /// Refuses while `breaker` is open; judges by [`DefaultClassifier`].
+    /// Creates a service that rejects calls while `breaker` is open, and classifies results with [`DefaultClassifier`].
     pub fn new(inner: S, breaker: &CircuitBreaker) -> Self {
         Self::with(inner, breaker, DefaultClassifier)
     }
@@ -40,64 +114,46 @@ impl<S> CircuitBreakerService<S> {
 
 impl<S, C, M> CircuitBreakerService<S, C, M> {
     pub(super) fn with(inner: S, breaker: &CircuitBreaker, classify: C) -> Self {
-        Self { inner, breaker: breaker.clone(), classify, ready_state: ReadyState::Nothing, mode: PhantomData }
+        let calls = WithBreaker::new(Leaf::new(inner));
+        Self { calls, breaker: breaker.clone(), classify, mode: PhantomData }
     }
 
-    /// The breaker.
+    /// Returns the breaker.
     pub fn breaker(&self) -> &CircuitBreaker {
         &self.breaker
     }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
 
-/// A clone starts without readiness.
+service_access!(CircuitBreakerService<S, C, M>, calls.inner.inner);
+
+/// The clone is not ready.
 impl<S: Clone, C: Clone, M> Clone for CircuitBreakerService<S, C, M> {
     fn clone(&self) -> Self {
-        Self::with(self.inner.clone(), &self.breaker, self.classify.clone())
+        Self::with(self.get_ref().clone(), &self.breaker, self.classify.clone())
     }
 }
 
 impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreakerService<S, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerService").field("inner", &self.inner).field("breaker", &self.breaker).finish()
+        f.debug_struct("CircuitBreakerService").field("inner", self.get_ref()).field("breaker", &self.breaker).finish()
     }
 }
 
 impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
-    /// Makes the call that was let in; `hold` is the share of the handle that its future keeps.
+    /// Makes a call that is admitted; its future owns `breaker`.
     #[inline(always)]
-    fn admitted<Req>(
+    fn start<Req>(
         &mut self,
-        hold: StripedRef<CircuitBreakerInner>,
+        breaker: StripedRef<CircuitBreakerInner>,
         admitted: AdmittedCall,
         request: Req,
     ) -> ResponseFuture<S::Future, C>
     where
         S: Service<Req>,
     {
-        let shared = BreakerOwner { hold: Some(hold), classify: self.classify.clone() };
-        let held = CancelOnDrop::new(&shared, admitted);
-        let call = Guarded::started(Leaf::new(self.inner.call(request)), Some(held));
-        ResponseFuture::new(WithShared::new(shared, call))
-    }
-
-    fn rejected<F>(&self, rejection: Rejection) -> ResponseFuture<F, C> {
-        let shared = BreakerOwner { hold: None, classify: self.classify.clone() };
-        ResponseFuture::new(WithShared::new(shared, Guarded::rejected(rejection)))
+        let owner = BreakerOwner { breaker, classify: self.classify.clone() };
+        let call = self.calls.start(&owner, admitted, request);
+        ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
 
@@ -113,17 +169,18 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.ready_state.poll_rejecting(&self.breaker, cx, |cx| self.inner.poll_ready(cx))
+        let WithBreaker { inner, ready_state } = &mut self.calls;
+        ready_state.poll_rejecting(&self.breaker, cx, |cx| inner.inner.poll_ready(cx))
     }
 
-    // Closed and healthy: 2 RMWs on this thread's reference count, and of the circuit one load here, one in
-    // `poll_ready` and two at the end; a time window adds one store to the thread's own line and one clock read, slow
-    // calls one more clock read. No allocation. NotAdmitted: no RMW.
+    // Closed and healthy: 2 RMWs on this thread's reference count; on the circuit, one load here, one in `poll_ready` and
+    // two at completion. A time window adds one store to the thread's own line and one clock read, slow calls one more
+    // clock read. No allocation. Rejected: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.ready_state.admit_rejecting(&self.breaker.0) {
-            Ok(admitted) => self.admitted(self.breaker.0.acquire_ref(), admitted, request),
-            Err(rejection) => self.rejected(rejection),
+        match self.calls.ready_state.admit_rejecting(&self.breaker.0) {
+            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
+            Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
         }
     }
 }
@@ -139,29 +196,29 @@ where
     type Future = ResponseFuture<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        if self.ready_state.poll_admitting(&self.breaker, cx).is_pending() {
+        if self.calls.ready_state.poll_admitting(&self.breaker, cx).is_pending() {
             return Poll::Pending;
         }
-        let inner = self.inner.poll_ready(cx);
-        if !matches!(inner, Poll::Ready(Ok(()))) {
-            // A probe's place is not kept while the service is not ready: others could use it.
-            self.ready_state = ReadyState::Nothing;
+        let ready = self.get_mut().poll_ready(cx);
+        if !matches!(ready, Poll::Ready(Ok(()))) {
+            // A probe slot is released while the inner service is not ready: other callers could use it.
+            self.calls.ready_state = ReadyState::Nothing;
         }
-        inner
+        ready
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admitted = match mem::replace(&mut self.ready_state, ReadyState::Nothing) {
-            ReadyState::Probe(held) if is_current(&held) => {
-                let (hold, place) = held.release();
-                let admitted = place.begin(&hold);
-                return self.admitted(hold, admitted, request);
+        let admitted = match mem::take(&mut self.calls.ready_state) {
+            ReadyState::Probe(probe) if is_current(&probe) => {
+                let (breaker, admission) = probe.disarm();
+                let admitted = admission.begin(&breaker);
+                return self.start(breaker, admitted, request);
             }
             _ => self.breaker.0.admit(),
         };
         match admitted {
-            Ok(admitted) => self.admitted(self.breaker.0.acquire_ref(), admitted, request),
-            Err(rejection) => self.rejected(rejection),
+            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
+            Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
         }
     }
 }

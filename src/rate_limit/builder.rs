@@ -6,7 +6,7 @@ use std::{
 
 use super::{Rate, RateLimiter, inner::RateLimiterInner};
 use crate::{
-    clock::{Clock, TimeSource},
+    clock::TimeSource,
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
     name::Name,
@@ -57,17 +57,9 @@ impl RateLimiterBuilder {
         self
     }
 
-    /// Who is told what happens.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
+    observer_setter!();
 
-    /// Another clock than tokio's, for the decisions. Waiting stays with tokio's timers.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time = TimeSource::custom(clock);
-        self
-    }
+    clock_setter!("It makes the decisions. Waiting uses tokio's timers.");
 
     /// The limiter, with all its tokens.
     ///

@@ -1,31 +1,34 @@
-//! Futures of [`RateLimitService`](super::RateLimitService).
+//! Futures of [`RateLimitService`](super::RateLimitService) and
+//! [`KeyedRateLimitService`](super::KeyedRateLimitService).
 
 use std::future::Future;
 
 use tower_service::Service;
 
 use super::inner::{RateLimiterInner, SpentTokens, WaitForTokens};
+pub use super::keyed::KeyedResponseFuture;
 use crate::{
-    call::{Guarded, Queued},
-    call::{Leaf, WithShared, response_future},
+    call::{Guarded, Leaf, Queued, Rejectable, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
 
 response_future! {
-    /// A call that was let in, or refused.
+    /// A call that is admitted or rejected.
     ///
     /// Its tokens are spent, however it ends.
     pub struct ResponseFuture<F> =
-        WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<Leaf<F>, SpentTokens>>;
+        Rejectable<WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<Leaf<F>, SpentTokens>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
 response_future! {
-    /// A call that waits for its tokens first, if it has to.
+    /// A call that waits for its tokens if they are not available.
     ///
-    /// Dropping it while it waits gives the tokens back; the request was never sent.
-    pub struct WaitFuture<S, Req> where [S: Service<Req>] =
-        WithShared<Option<StripedRef<RateLimiterInner>>, Queued<Leaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, Leaf<S::Future>, SpentTokens>>;
+    /// Dropping it while it waits returns the tokens; the request was not sent.
+    pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
+        Option<StripedRef<RateLimiterInner>>,
+        Queued<Leaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, Leaf<S::Future>, SpentTokens>,
+    >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

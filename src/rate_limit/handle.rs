@@ -84,7 +84,7 @@ impl RateLimiter {
     ///
     /// As [`check_n`](Self::check_n).
     pub fn try_acquire(&self, cost: u32) -> Result<Token<'_>, Rejection> {
-        let slot = self.0.take(cost)?;
+        let slot = self.0.reserve(cost)?;
         Ok(Token { slot, call: self.admitted() })
     }
 
@@ -218,9 +218,9 @@ impl Token<'_> {
     /// be replaced is not given back, since the bucket could then hold more than its due; the limiter is stricter for a
     /// period at most.
     pub fn refund(mut self) {
-        self.call.with(|inner, passed| {
+        self.call.consume(|inner, tokens| {
             inner.gcra.cancel(self.slot);
-            passed.cancel(inner);
+            tokens.cancel(inner);
         });
     }
 }
@@ -228,7 +228,7 @@ impl Token<'_> {
 impl Drop for Token<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            self.call.with(|inner, passed| passed.complete(inner, NOT_KNOWN));
+            self.call.consume(|inner, tokens| tokens.complete(inner, NOT_KNOWN));
         }
     }
 }

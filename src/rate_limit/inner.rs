@@ -1,4 +1,4 @@
-//! What all handles and futures of one limiter share, and the life of one call in it.
+//! The state that all handles and calls of one limiter share, and the tokens of a call.
 
 use std::{
     future::Future,
@@ -18,14 +18,14 @@ use crate::{
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
-    shared::striped::StripedRef,
+    shared::striped::{StripedArc, StripedRef},
     state::gcra::{Gcra, GcraRejection, Slot},
 };
 
 #[derive(Debug)]
 pub(crate) struct RateLimiterInner {
     pub(crate) gcra: Gcra,
-    /// As it was asked for. Locked by those who change or look at it, not by calls.
+    /// The rate as it was configured. Locked to change or inspect it, not by calls.
     pub(crate) rate: Mutex<Rate>,
     pub(crate) max_wait: Duration,
     pub(crate) events: EventEmitter,
@@ -47,45 +47,34 @@ impl RateLimiterInner {
         self.events.reject(|name| Rejection::rate_limited(name, retry_after, limit))
     }
 
-    /// Takes tokens that are there now, for good.
+    /// Consumes tokens that are available now, irrevocably.
     pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
         self.gcra.check(self.now(), cost).map_err(|rejection| self.reject(rejection))
     }
 
-    /// Lets a call in, or has it wait until its tokens are due, for up to `max_wait`.
-    #[inline(always)]
-    pub(crate) fn enter<H: Deref<Target = Self>>(
-        &self,
-        cost: u32,
-        holder: impl FnOnce() -> H,
-    ) -> Acquisition<SpentTokens, WaitForTokens<H>> {
-        match self.gcra.reserve(self.now(), cost, self.max_wait) {
-            Ok((Duration::ZERO, _)) => Acquisition::Admitted(Some(SpentTokens::admitted(&self.events))),
-            Ok((wait, slot)) => Acquisition::Queued(WaitForTokens::new(holder(), slot, wait)),
-            Err(rejection) => Acquisition::Rejected(self.reject(rejection)),
-        }
-    }
-
-    /// Takes tokens that are there now, and may be given back.
-    pub(crate) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
+    /// Reserves tokens that are available now. The reservation can be cancelled.
+    pub(crate) fn reserve(&self, cost: u32) -> Result<Slot, Rejection> {
         match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
             Ok((_, slot)) => Ok(slot),
             Err(rejection) => Err(self.reject(rejection)),
         }
     }
-}
 
-/// UnusedTokens that no call uses yet.
-pub(crate) type UnusedTokens<H> = CancelOnDrop<H, Slot>;
-
-impl InFlight<RateLimiterInner> for Slot {
-    /// They are given back.
-    fn cancel(self, inner: &RateLimiterInner) {
-        inner.gcra.cancel(self);
+    /// Admits a call, queues it until its tokens are due if that is within `max_wait`, or rejects it.
+    #[inline(always)]
+    pub(crate) fn admit(
+        handle: &StripedArc<Self>,
+        cost: u32,
+    ) -> Acquisition<SpentTokens, WaitForTokens<StripedRef<Self>>> {
+        match handle.gcra.reserve(handle.now(), cost, handle.max_wait) {
+            Ok((Duration::ZERO, _)) => Acquisition::Admitted(SpentTokens::admitted(&handle.events)),
+            Ok((wait, slot)) => Acquisition::Queued(WaitForTokens::new(handle.acquire_ref(), slot, wait)),
+            Err(rejection) => Acquisition::Rejected(handle.reject(rejection)),
+        }
     }
 }
 
-/// A call that was let in. Nothing is to be released at its end.
+/// The in-flight state of an admitted call. Its tokens are spent, so nothing is released at its end.
 pub(crate) type SpentTokens = EventOnly<RateLimiterInner>;
 
 impl HasEvents<RateLimiterInner> for RateLimiterInner {
@@ -97,14 +86,35 @@ impl HasEvents<RateLimiterInner> for RateLimiterInner {
 impl HasEvents<RateLimiterInner> for Option<StripedRef<RateLimiterInner>> {
     #[inline(always)]
     fn events(&self) -> Option<&EventEmitter> {
-        self.as_ref().map(|inner| &inner.events)
+        self.as_ref().map(|limiter| &limiter.events)
+    }
+}
+
+/// Tokens that are reserved and not used by a call yet.
+pub(crate) type UnusedTokens<H> = CancelOnDrop<H, Slot>;
+
+impl InFlight<RateLimiterInner> for Slot {
+    /// Returns the tokens.
+    fn cancel(self, limiter: &RateLimiterInner) {
+        limiter.gcra.cancel(self);
+    }
+}
+
+/// Reserved tokens of a call that waits until they are due.
+struct AwaitedTokens(Slot);
+
+impl InFlight<RateLimiterInner> for AwaitedTokens {
+    /// Returns the tokens and reports that the call was cancelled.
+    fn cancel(self, limiter: &RateLimiterInner) {
+        limiter.gcra.cancel(self.0);
+        limiter.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }
 
 pin_project! {
-    /// Waits until the tokens that were reserved are due.
+    /// Waits until reserved tokens are due.
     ///
-    /// Cancel-safe: dropping it gives them back.
+    /// Cancel-safe: dropping it returns them.
     pub(crate) struct WaitForTokens<H>
     where
         H: Deref<Target = RateLimiterInner>,
@@ -117,9 +127,9 @@ pin_project! {
 }
 
 impl<H: Deref<Target = RateLimiterInner>> WaitForTokens<H> {
-    pub(crate) fn new(holder: H, slot: Slot, wait: Duration) -> Self {
-        // Before the timer, which panics outside of a runtime.
-        let tokens = Some(CancelOnDrop::new(holder, AwaitedTokens(slot)));
+    pub(crate) fn new(limiter: H, slot: Slot, wait: Duration) -> Self {
+        // Guarded before the timer is created, which panics outside of a runtime.
+        let tokens = Some(CancelOnDrop::new(limiter, AwaitedTokens(slot)));
         Self { tokens, sleep: tokio::time::sleep(wait), wait }
     }
 }
@@ -130,19 +140,9 @@ impl<H: Deref<Target = RateLimiterInner>> Future for WaitForTokens<H> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         ready!(this.sleep.poll(cx));
-        let (holder, _) = this.tokens.take().expect("polled after it ended").release();
+        let (limiter, _) = this.tokens.take().expect("polled after it completed").disarm();
         let waited = *this.wait;
-        holder.events.emit(|| EventKind::WaitCompleted { waited });
-        Poll::Ready(Ok(SpentTokens::admitted(&holder.events)))
-    }
-}
-
-/// UnusedTokens that are waited for: the call is cancelled if they are dropped meanwhile.
-struct AwaitedTokens(Slot);
-
-impl InFlight<RateLimiterInner> for AwaitedTokens {
-    fn cancel(self, inner: &RateLimiterInner) {
-        inner.gcra.cancel(self.0);
-        inner.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
+        limiter.events.emit(|| EventKind::WaitCompleted { waited });
+        Poll::Ready(Ok(SpentTokens::admitted(&limiter.events)))
     }
 }

@@ -109,4 +109,5 @@ pub use layer::{Cost, CostOf, One, RateLimitLayer};
 pub use rate::Rate;
 pub use service::RateLimitService;
 
-pub(crate) use inner::{RateLimiterInner, SpentTokens, WaitForTokens};
+pub(crate) use inner::RateLimiterInner;
+pub(crate) use service::{RateLimitCall, WithRateLimit};

@@ -13,34 +13,86 @@ use tower_service::Service;
 use super::{
     Cost, One, RateLimiter,
     future::{ResponseFuture, WaitFuture},
-    inner::{RateLimiterInner, SpentTokens, UnusedTokens},
+    inner::{RateLimiterInner, SpentTokens, UnusedTokens, WaitForTokens},
 };
 use crate::{
-    call::{CancelOnDrop, Guarded, Queued},
-    call::{Leaf, WithShared},
+    call::{Acquisition, Bypass, CallService, CancelOnDrop, Guarded, HasEvents, Leaf, Queued, Rejectable, WithShared},
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
     shared::striped::StripedRef,
 };
 
-/// Service made by [`RateLimitLayer`](super::RateLimitLayer).
+/// A call of [`WithRateLimit`].
+pub(crate) type RateLimitCall<S, Req, C> = Queued<S, Req, WaitForTokens<StripedRef<RateLimiterInner>>, C, SpentTokens>;
+
+/// The call service of a rate limiter: a call costs one token, and waits as long as the limiter lets it.
+#[derive(Clone)]
+pub(crate) struct WithRateLimit<S> {
+    inner: S,
+}
+
+impl<S> WithRateLimit<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<P, S, Req> CallService<P, Req> for WithRateLimit<S>
+where
+    P: HasEvents<RateLimiterInner> + AsRef<RateLimiter>,
+    S: CallService<P, Req> + Clone,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = RateLimitCall<S, Req, S::Call>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
+        Queued::start(shared, RateLimiterInner::admit(&shared.as_ref().0, 1), &mut self.inner, request)
+    }
+}
+
+impl<P, S, Req> Bypass<P, Req> for WithRateLimit<S>
+where
+    P: HasEvents<RateLimiterInner> + AsRef<RateLimiter>,
+    S: CallService<P, Req> + Clone,
+    S::Error: From<Rejection>,
+{
+    #[inline(always)]
+    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
+        Queued::bypassing(self.inner.call(shared, request))
+    }
+}
+
+/// The service of a [`RateLimitLayer`](super::RateLimitLayer).
 pub struct RateLimitService<S, C = One, M = Reject> {
-    inner: Leaf<S>,
+    calls: WithRateLimit<Leaf<S>>,
     limiter: RateLimiter,
     cost: C,
     reserved: Option<Reserved>,
     mode: PhantomData<fn() -> M>,
 }
 
-/// A token that `poll_ready` has taken for the call to come, in backpressure mode.
+/// The token that `poll_ready` has reserved for the next call, in backpressure mode.
 struct Reserved {
     tokens: UnusedTokens<StripedRef<RateLimiterInner>>,
-    /// Until it is due. Allocated when it is not due at once.
+    /// Completes when the token is due. Allocated if it is not due immediately.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> RateLimitService<S> {
-    /// Refuses what exceeds the rate of `limiter`; each request costs one token.
+    /// Creates a service that rejects calls above the rate of `limiter`; each request costs one token.
     pub fn new(inner: S, limiter: &RateLimiter) -> Self {
         Self::with(inner, limiter, One)
     }
@@ -48,56 +100,45 @@ impl<S> RateLimitService<S> {
 
 impl<S, C, M> RateLimitService<S, C, M> {
     pub(super) fn with(inner: S, limiter: &RateLimiter, cost: C) -> Self {
-        Self { inner: Leaf::new(inner), limiter: limiter.clone(), cost, reserved: None, mode: PhantomData }
+        Self {
+            calls: WithRateLimit::new(Leaf::new(inner)),
+            limiter: limiter.clone(),
+            cost,
+            reserved: None,
+            mode: PhantomData,
+        }
     }
 
-    /// The limiter.
+    /// Returns the limiter.
     pub fn limiter(&self) -> &RateLimiter {
         &self.limiter
     }
 
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner.inner
-    }
-
-    /// What the future of a call owns: nothing, when nobody listens.
+    /// The owner of a call's shared state: none without an observer.
     #[inline(always)]
     fn owner(&self) -> Option<StripedRef<RateLimiterInner>> {
         self.limiter.0.events.has_observer().then(|| self.limiter.0.acquire_ref())
     }
 
-    /// Makes the call if it was let in.
+    /// Makes the call if it is admitted.
     #[inline(always)]
-    fn pass<Req>(&mut self, verdict: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
+    fn start<Req>(&mut self, admission: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
     {
-        let (owner, call) = match verdict {
-            Ok(()) => {
-                let owner = self.owner();
-                let passed = SpentTokens::admitted(&self.limiter.0.events);
-                let held = CancelOnDrop::new(&owner, passed);
-                let call = Guarded::started(Leaf::new(self.inner.inner.call(request)), Some(held));
-                (owner, call)
-            }
-            Err(rejection) => (None, Guarded::rejected(rejection)),
-        };
-        ResponseFuture::new(WithShared::new(owner, call))
+        if let Err(rejection) = admission {
+            return ResponseFuture::new(Rejectable::rejected(rejection));
+        }
+        let owner = self.owner();
+        let guard = CancelOnDrop::new(&owner, SpentTokens::admitted(&self.limiter.0.events));
+        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
+        ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
 
-/// A clone starts without a reservation.
+service_access!(RateLimitService<S, C, M>, calls.inner.inner);
+
+/// The clone has no reservation.
 impl<S: Clone, C: Clone, M> Clone for RateLimitService<S, C, M> {
     fn clone(&self) -> Self {
         Self::with(self.get_ref().clone(), &self.limiter, self.cost.clone())
@@ -121,13 +162,13 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.inner.poll_ready(cx)
+        self.get_mut().poll_ready(cx)
     }
 
-    // 1 RMW and one clock read; a rejection, no RMW. Without an observer nothing is held, and nothing allocated.
+    // 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held, and nothing is allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        let verdict = self.limiter.0.check(self.cost.cost(&request));
-        self.pass(verdict, request)
+        let admission = self.limiter.0.check(self.cost.cost(&request));
+        self.start(admission, request)
     }
 }
 
@@ -141,8 +182,8 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // The service first: a token is taken only when it can be used, and given back when it no longer can.
-        let ready = self.inner.inner.poll_ready(cx);
+        // The inner service first: a token is reserved only while it can be used, and returned when it no longer can.
+        let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
             self.reserved = None;
             return ready;
@@ -153,9 +194,9 @@ where
             none => {
                 let reserved = limiter.gcra.reserve(limiter.now(), 1, Duration::MAX);
                 let Ok((wait, slot)) = reserved else {
-                    unreachable!("a single token is never above the burst, nor due later than for ever")
+                    unreachable!("a single token never exceeds the burst, nor an unlimited wait")
                 };
-                // Before the timer, which panics outside of a runtime.
+                // Guarded before the timer is created, which panics outside of a runtime.
                 let tokens = UnusedTokens::new(limiter.acquire_ref(), slot);
                 let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
                 none.insert(Reserved { tokens, sleep })
@@ -169,15 +210,15 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let verdict = match self.reserved.take() {
+        let admission = match self.reserved.take() {
             Some(Reserved { tokens, sleep: None }) => {
-                tokens.release();
+                tokens.disarm();
                 Ok(())
             }
-            // Called without having been ready. That is the service's to complain about; the rate holds all the same.
+            // Called without being ready. The inner service may object to that; the rate is enforced all the same.
             _ => self.limiter.0.check(1),
         };
-        self.pass(verdict, request)
+        self.start(admission, request)
     }
 }
 
@@ -192,15 +233,18 @@ where
     type Future = WaitFuture<S, Req>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.inner.poll_ready(cx)
+        self.get_mut().poll_ready(cx)
     }
 
-    // As in the refusing mode when the tokens are there; the service is cloned only by a call that waits.
+    // As in reject mode if the tokens are available; only a call that waits clones the service.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let entry = self.limiter.0.enter(self.cost.cost(&request), || self.limiter.0.acquire_ref());
+        let acquisition = RateLimiterInner::admit(&self.limiter.0, self.cost.cost(&request));
+        if let Acquisition::Rejected(rejection) = acquisition {
+            return WaitFuture::new(Rejectable::rejected(rejection));
+        }
         let owner = self.owner();
-        let call = Queued::enter(&owner, entry, &mut self.inner, request);
-        WaitFuture::new(WithShared::new(owner, call))
+        let call = Queued::start(&owner, acquisition, &mut self.calls.inner, request);
+        WaitFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    clock::{Clock, TimeSource},
+    clock::TimeSource,
     error::ConfigError,
     state::budget::{Budget, TOKEN},
 };
@@ -136,11 +136,7 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// Another clock than tokio's.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time = TimeSource::custom(clock);
-        self
-    }
+    clock_setter!();
 
     /// The budget.
     ///

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Backoff, Jitter, Retry, RetryBudget, inner::RetryInner};
+use super::{Backoff, Jitter, Retry, RetryBudget, WhenNotReady, inner::RetryInner};
 use crate::{
     error::ConfigError,
     event::{EventEmitter, Observer, Pattern},
@@ -11,19 +11,6 @@ use crate::{
     shared::random::Random,
     shared::striped::StripedArc,
 };
-
-/// What a retry does when the service is not ready for the next attempt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WhenNotReady {
-    /// Waits until it is, within the call's deadlines: at the earliest of them, the answer is the error of the last
-    /// attempt. See [`GiveUp`](Self::GiveUp) for what happens when it was not an error.
-    #[default]
-    Wait,
-    /// Gives up and answers with the error of the last attempt, if that was an error; a response that was judged a
-    /// failure was dropped before the delay, so then it waits all the same.
-    GiveUp,
-}
 
 /// Configures a [`Retry`].
 ///
@@ -159,11 +146,7 @@ impl RetryBuilder {
         self
     }
 
-    /// Who is told what happens.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
+    observer_setter!();
 
     /// The retry.
     ///

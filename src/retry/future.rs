@@ -2,7 +2,7 @@
 
 use tower_service::Service;
 
-use super::{retry_call::RetryCall, service::CallSite};
+use super::{call_site::CallSite, retry_call::RetryCall};
 use crate::{
     call::{Leaf, WithShared, response_future},
     classify::Classify,

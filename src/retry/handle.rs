@@ -3,7 +3,7 @@ use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 use super::{
     Backoff, RetryBudget, RetryBuilder, RetryLayer,
     builder::check_attempts,
-    inner::{ReplayHints, RetryInner},
+    inner::{Attempt, ReplayHints, RetryInner},
 };
 use crate::{
     call::{CancelOnDrop, emit_admitted},
@@ -95,7 +95,7 @@ impl Retry {
         Fut: Future<Output = Result<T, E>>,
     {
         let inner = &*self.0;
-        let mut held = CancelOnDrop::new(inner, emit_admitted(&inner.events, inner, inner.begin()));
+        let mut guard = CancelOnDrop::new(inner, emit_admitted(&inner.events, inner, inner.begin()));
         let mut number = 1;
         loop {
             let (result, exhausted) = DetectExhausted::new(attempt(number)).await;
@@ -104,23 +104,25 @@ impl Retry {
                 inner.succeeded();
                 None
             } else {
-                inner.judge(held.ticket(), verdict, &classify, result.as_ref(), true, ReplayHints::default, exhausted)
+                let (result, hints) = (result.as_ref(), ReplayHints::default);
+                let attempt = Attempt { verdict, classify: &classify, result, has_copy: true, hints, exhausted };
+                inner.delay_after(guard.in_flight_mut(), attempt)
             };
             let Some(delay) = delay else {
-                held.with(|inner, state| inner.finish(state, verdict));
+                guard.consume(|inner, state| inner.finish(state, verdict));
                 return result;
             };
             // A failed response may hold a connection, and is dropped before the delay.
             let error = result.err();
             tokio::time::sleep(delay).await;
             if let Some(error) = error
-                && inner.is_late(held.ticket())
+                && inner.is_late(guard.in_flight_mut())
             {
-                held.with(|inner, state| inner.give_up(state));
+                guard.consume(|inner, state| inner.stop(state));
                 return Err(error);
             }
-            number = held.ticket().next();
-            held.ticket().sent();
+            number = guard.in_flight_mut().next();
+            guard.in_flight_mut().sent();
         }
     }
 

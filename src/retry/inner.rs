@@ -1,4 +1,4 @@
-//! What all handles and futures of one retry share, and the state of one call.
+//! The state that all handles and calls of one retry share, and the progress of one call.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
@@ -19,7 +19,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct RetryInner {
-    /// Read once or twice per call, written by hand only.
+    /// Read once or twice per call, changed only manually.
     pub(crate) max_attempts: AtomicU32,
     pub(crate) backoff: Backoff,
     pub(crate) deadline: Option<Duration>,
@@ -32,41 +32,54 @@ pub(crate) struct RetryInner {
     pub(crate) events: EventEmitter,
 }
 
-/// What the request says of itself.
+/// What a request says about sending it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplayHints {
     pub(super) idempotent: Option<bool>,
-    pub(super) again: ReplaySafety,
+    pub(super) safety: ReplaySafety,
 }
 
 impl ReplayHints {
     pub(super) fn of<Req>(repeat: &impl Repeat<Req>, copy: &Req) -> Self {
-        Self { idempotent: repeat.is_idempotent(copy), again: repeat.replay_safety(copy) }
+        Self { idempotent: repeat.is_idempotent(copy), safety: repeat.replay_safety(copy) }
     }
 }
 
-/// The state of one call: attempts made, and what they may still cost.
+/// The progress of one call: the attempts made, and the limits of further ones.
 #[derive(Debug)]
 pub(crate) struct RetryState {
     made: u32,
     progress: Progress,
-    /// The earliest deadline known: its own, or once there was a failure, one around the call.
+    /// The earliest deadline known: the retry's own, and after a failure also one around the call.
     deadline: Option<Instant>,
-    /// How the last result counts.
+    /// The verdict on the last result.
     verdict: Verdict,
-    /// A token was taken for a retry that has not been sent.
-    owed: bool,
+    /// A budget token was withdrawn for a retry that has not been sent.
+    owes_token: bool,
+}
+
+/// An attempt that completed and did not succeed.
+pub(super) struct Attempt<'a, T, E, C, H> {
+    pub(super) verdict: Verdict,
+    pub(super) classify: &'a C,
+    pub(super) result: Result<&'a T, &'a E>,
+    /// Whether there is a copy of the request for another attempt.
+    pub(super) has_copy: bool,
+    /// Asks the request what it says about sending it again.
+    pub(super) hints: H,
+    /// Whether the result comes from an inner retry that has stopped retrying.
+    pub(super) exhausted: bool,
 }
 
 impl RetryInner {
-    /// The call begins. Reads the clock only when there is a deadline of its own.
+    /// Starts a call. Reads the clock only if the retry has a deadline of its own.
     #[inline]
     pub(super) fn begin(&self) -> RetryState {
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
-        RetryState { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owed: false }
+        RetryState { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owes_token: false }
     }
 
-    /// An attempt succeeded.
+    /// Records that an attempt succeeded.
     #[inline]
     pub(super) fn succeeded(&self) {
         if let Some(budget) = &self.budget {
@@ -74,29 +87,24 @@ impl RetryInner {
         }
     }
 
-    /// The delay after which another attempt is to be made, if the result of this one, which is not a success, is not
-    /// the answer.
-    ///
-    /// `copied` is whether the request is there for another attempt, `hints` what it says of itself, and `exhausted`
-    /// whether the result comes from a retry within that has given up.
-    #[allow(clippy::too_many_arguments)] // what is known of the attempt
+    /// Returns the delay before the next attempt, or `None` if the result of this one is the response.
     #[inline(never)]
-    pub(super) fn judge<T, E, C: Classify<T, E>>(
+    pub(super) fn delay_after<T, E, C, H>(
         &self,
         state: &mut RetryState,
-        verdict: Verdict,
-        classify: &C,
-        result: Result<&T, &E>,
-        copied: bool,
-        hints: impl FnOnce() -> ReplayHints,
-        exhausted: bool,
-    ) -> Option<Duration> {
+        attempt: Attempt<'_, T, E, C, H>,
+    ) -> Option<Duration>
+    where
+        C: Classify<T, E>,
+        H: FnOnce() -> ReplayHints,
+    {
+        let Attempt { verdict, classify, result, has_copy, hints, exhausted } = attempt;
         state.verdict = verdict;
         let rejection = result.err().and_then(|error| classify.rejection(error));
-        // No copy is made for the last attempt. A retry of a single attempt has nothing that could be exhausted.
+        // No copy is made for the last attempt. A retry with a single attempt cannot be exhausted.
         let may_repeat = self.may_repeat(state);
-        let repeatable = if may_repeat { copied } else { state.made > 1 };
-        if !repeatable || !self.deserves(verdict, rejection, hints, || classify.was_attempted(result)) {
+        let repeatable = if may_repeat { has_copy } else { state.made > 1 };
+        if !repeatable || !self.deserves_retry(verdict, rejection, hints, || classify.was_attempted(result)) {
             if exhausted {
                 deadline::mark_exhausted();
             }
@@ -110,13 +118,13 @@ impl RetryInner {
         };
         let delay = self.schedule(state, hint, exhausted || !may_repeat);
         if delay.is_none() {
-            // A retry outside should not multiply what was given up here.
+            // An outer retry must not multiply the attempts of this one.
             deadline::mark_exhausted();
         }
         delay
     }
 
-    fn deserves(
+    fn deserves_retry(
         &self,
         verdict: Verdict,
         rejection: Option<&Rejection>,
@@ -134,9 +142,9 @@ impl RetryInner {
         if !deserves {
             return false;
         }
-        let ReplayHints { idempotent, again } = hints();
+        let ReplayHints { idempotent, safety } = hints();
         let timed_out = matches!(rejection, Some(Rejection::TimedOut { .. }));
-        match again {
+        match safety {
             ReplaySafety::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
             ReplaySafety::IfUnprocessed => !timed_out && (rejection.is_some() || !attempted()),
             ReplaySafety::Never => false,
@@ -166,7 +174,7 @@ impl RetryInner {
             self.events.emit(|| EventKind::BudgetExhausted { attempts });
             return None;
         }
-        state.owed = self.budget.is_some();
+        state.owes_token = self.budget.is_some();
         let attempt = attempts + 1;
         self.events.emit(|| EventKind::RetryScheduled { attempt, delay });
         Some(delay)
@@ -191,15 +199,15 @@ impl RetryInner {
 
     #[inline]
     fn settle(&self, state: &RetryState) {
-        if state.owed
+        if state.owes_token
             && let Some(budget) = &self.budget
         {
             budget.give_back();
         }
     }
 
-    /// The attempt that was scheduled is not sent after all: the last result is the answer.
-    pub(super) fn give_up(&self, state: RetryState) {
+    /// The attempt that was scheduled is not sent: the last result is the response.
+    pub(super) fn stop(&self, state: RetryState) {
         deadline::mark_exhausted();
         self.events.emit(|| EventKind::RetriesExhausted { attempts: state.made });
         let verdict = state.verdict;
@@ -228,7 +236,7 @@ impl RetryState {
 
     /// The next attempt is sent.
     pub(crate) fn sent(&mut self) {
-        self.owed = false;
+        self.owes_token = false;
         self.made += 1;
     }
 

@@ -100,19 +100,23 @@
 mod backoff;
 mod budget;
 mod builder;
+mod call_site;
 pub mod future;
 mod handle;
 mod inner;
 mod layer;
 mod retry_call;
 mod service;
+mod when_not_ready;
 
 pub use backoff::{Backoff, Delays, Jitter};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
-pub use builder::{RetryBuilder, WhenNotReady};
+pub use builder::RetryBuilder;
 pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
 pub use service::RetryService;
+pub use when_not_ready::WhenNotReady;
 
 pub(crate) use inner::RetryInner;
-pub(crate) use retry_call::{AttemptSource, HasRetry, RetryCall, StartingRetryCall};
+pub(crate) use retry_call::{AttemptSource, HasRetry, RetryCall};
+pub(crate) use service::WithRetry;

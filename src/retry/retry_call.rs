@@ -1,9 +1,10 @@
-//! A call and its repetitions.
+//! A call and its retries.
 
 use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -11,77 +12,90 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     WhenNotReady,
-    inner::{ReplayHints, RetryInner, RetryState},
+    inner::{Attempt, ReplayHints, RetryInner, RetryState},
 };
 use crate::{
-    call::{CallFuture, CallService, Cancel},
-    call::{CancelOnDrop, InFlight, emit_admitted},
+    call::{CallFuture, CallService, Cancel, CancelOnDrop, InFlight, emit_admitted},
     classify::{Classify, Verdict},
     deadline,
     request::Repeat,
 };
 
-/// What a call is lent.
+/// Gives a call access to its retry.
 pub(crate) trait HasRetry {
-    /// What the attempts are lent.
+    /// The shared state of the attempts.
     type AttemptShared;
     type Classifier;
     type Repeat;
 
-    /// `None` when the retry was left out of the stack.
-    fn retry(&self) -> Option<&RetryInner>;
+    fn retry(&self) -> &RetryInner;
 
-    fn attempts(&self) -> &Self::AttemptShared;
+    fn attempt_shared(&self) -> &Self::AttemptShared;
 
     fn classifier(&self) -> &Self::Classifier;
 
     fn repeat(&self) -> &Self::Repeat;
 }
 
-/// What lends a service for each further attempt.
+/// Makes a service for each further attempt.
 pub(crate) trait AttemptSource<S> {
     fn service(&self) -> S;
 }
 
 impl InFlight<RetryInner> for RetryState {
-    fn cancel(self, inner: &RetryInner) {
-        inner.cancel(self);
+    fn cancel(self, retry: &RetryInner) {
+        retry.cancel(self);
     }
 }
 
 pin_project! {
-    /// `S` makes the attempts `C`.
+    /// A call `C` and its retries, which `S` makes.
+    #[project = RetryCallProj]
     pub(crate) struct RetryCall<C, S, Req, E> {
-        // None when the call ended, or when there is no retry.
+        // `None` once the call has completed, and for a call that bypasses the retry.
         state: Option<RetryState>,
         // A copy of the request for the next attempt.
         copy: Option<Req>,
-        // What the request says of itself, when there is no copy to ask: set with the last attempt.
+        // The request's hints, set with the last attempt: there is no copy to ask then.
         hints: ReplayHints,
-        // The service for the next attempt, once there was a failure: what a call allocates then does not matter.
+        // The service for the next attempt, once an attempt has failed: allocation does not matter then.
         service: Option<Box<S>>,
-        // The last attempt's error.
+        // The error of the last attempt.
         error: Option<E>,
         #[pin]
-        phase: RetryPhase<C>,
+        phase: Phase<C>,
     }
 }
 
 pin_project! {
-    #[project = RetryPhaseProj]
-    enum RetryPhase<C> {
+    #[project = PhaseProj]
+    enum Phase<C> {
         Attempt { #[pin] call: C },
         Sleeping { sleep: Pin<Box<Sleep>> },
-        // The delay is over, the service must become ready, until the deadline if there is one.
+        // The delay is over. The service must become ready, before the deadline if there is one.
         Waiting { expiry: Option<Pin<Box<Sleep>>> },
-        // It was dropped.
+        // Cancelled.
         Done,
     }
 }
 
-/// A call that is beginning.
+impl<C, S, Req, E> RetryCall<C, S, Req, E> {
+    #[inline(always)]
+    fn new(state: Option<RetryState>, copy: Option<Req>, call: C) -> Self {
+        let phase = Phase::Attempt { call };
+        Self { state, copy, hints: ReplayHints::default(), service: None, error: None, phase }
+    }
+
+    /// A call that is not retried.
+    #[inline(always)]
+    pub(crate) fn bypassing(call: C) -> Self {
+        Self::new(None, None, call)
+    }
+}
+
+/// A call whose first attempt is about to start.
 pub(crate) struct StartingRetryCall<'a, Req> {
-    held: Option<CancelOnDrop<&'a RetryInner, RetryState>>,
+    guard: CancelOnDrop<&'a RetryInner, RetryState>,
     copy: Option<Req>,
 }
 
@@ -91,23 +105,21 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
     where
         P: HasRetry<Repeat: Repeat<Req>>,
     {
-        let Some(retry) = shared.retry() else { return Self { held: None, copy: None } };
+        let retry = shared.retry();
         let mut state = retry.begin();
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
         let may_repeat = retry.may_repeat(&state);
-        let held = CancelOnDrop::new(retry, state);
+        let guard = CancelOnDrop::new(retry, state);
         let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
-        Self { held: Some(held), copy }
+        Self { guard, copy }
     }
 
     /// The first attempt has started.
     #[inline(always)]
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        let state = self.held.map(|held| held.release().1);
-        let phase = RetryPhase::Attempt { call };
-        RetryCall { state, copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase }
+        RetryCall::new(Some(self.guard.disarm().1), self.copy, call)
     }
 }
 
@@ -118,12 +130,12 @@ where
 {
     fn cancel(self: Pin<&mut Self>, shared: &P) {
         let mut this = self.project();
-        // Cancelled after the attempt has been dropped, also when that panics.
-        let _held = shared.retry().zip(this.state.take()).map(|(retry, state)| CancelOnDrop::new(retry, state));
-        if let RetryPhaseProj::Attempt { call } = this.phase.as_mut().project() {
-            call.cancel(shared.attempts());
+        // Cancelled after the attempt has been dropped, even if that panics.
+        let _guard = this.state.take().map(|state| CancelOnDrop::new(shared.retry(), state));
+        if let PhaseProj::Attempt { call } = this.phase.as_mut().project() {
+            call.cancel(shared.attempt_shared());
         }
-        this.phase.set(RetryPhase::Done);
+        this.phase.set(Phase::Done);
     }
 }
 
@@ -138,95 +150,135 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (Some(retry), Some(state)) = (shared.retry(), this.state.as_mut()) else {
+        if this.state.is_none() {
             return match this.phase.project() {
-                RetryPhaseProj::Attempt { call } => call.poll(shared.attempts(), cx),
-                _ => unreachable!("polled after it ended"),
+                PhaseProj::Attempt { call } => call.poll(shared.attempt_shared(), cx),
+                _ => unreachable!("polled after it completed"),
             };
-        };
+        }
         loop {
             let next = match this.phase.as_mut().project() {
-                RetryPhaseProj::Attempt { call } => {
+                PhaseProj::Attempt { call } => {
                     let outer = deadline::swap_exhausted(false);
-                    let polled = call.poll(shared.attempts(), cx);
+                    let polled = call.poll(shared.attempt_shared(), cx);
                     let exhausted = deadline::swap_exhausted(outer);
                     let result = ready!(polled);
                     let verdict = shared.classifier().classify(result.as_ref());
                     let delay = if verdict == Verdict::Success {
-                        retry.succeeded();
+                        shared.retry().succeeded();
                         None
                     } else {
-                        let copy = &*this.copy;
-                        let hints = || copy.as_ref().map_or(*this.hints, |copy| ReplayHints::of(shared.repeat(), copy));
-                        let classify = shared.classifier();
-                        retry.judge(state, verdict, classify, result.as_ref(), copy.is_some(), hints, exhausted)
+                        this.delay_after(shared, verdict, result.as_ref(), exhausted)
                     };
                     let Some(delay) = delay else {
-                        // Whoever keeps the future after its end keeps neither the request nor a service.
-                        (*this.copy, *this.service) = (None, None);
-                        if let Some(state) = this.state.take() {
-                            retry.finish(state, verdict);
-                        }
+                        this.complete(|state| shared.retry().finish(state, verdict));
                         return Poll::Ready(result);
                     };
+                    // A failed response may hold a connection and is dropped before the delay.
                     *this.error = result.err();
-                    RetryPhase::Sleeping { sleep: Box::pin(tokio::time::sleep(delay)) }
+                    Phase::Sleeping { sleep: Box::pin(tokio::time::sleep(delay)) }
                 }
-                RetryPhaseProj::Sleeping { sleep } => {
+                PhaseProj::Sleeping { sleep } => {
                     ready!(sleep.as_mut().poll(cx));
-                    RetryPhase::Waiting { expiry: None }
+                    Phase::Waiting { expiry: None }
                 }
-                RetryPhaseProj::Waiting { expiry } => {
-                    let service = this.service.get_or_insert_with(|| Box::new(shared.service()));
-                    // Lateness comes first: a service that is not going to be called should not reserve anything.
-                    let instead = if this.error.is_some() && retry.is_late(state) {
-                        this.error.take()
-                    } else {
-                        match service.poll_ready(shared.attempts(), cx) {
-                            Poll::Ready(Ok(())) => None,
-                            Poll::Ready(Err(refused)) => Some(this.error.take().unwrap_or(refused)),
-                            // A failed response is gone: there is nothing else to answer with, so wait.
-                            Poll::Pending if this.error.is_none() => return Poll::Pending,
-                            Poll::Pending => {
-                                if retry.when_not_ready == WhenNotReady::Wait {
-                                    let Some(deadline) = state.deadline() else { return Poll::Pending };
-                                    let expiry =
-                                        expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-                                    ready!(expiry.as_mut().poll(cx));
-                                }
-                                this.error.take()
-                            }
-                        }
-                    };
-                    if let Some(error) = instead {
-                        (*this.copy, *this.service) = (None, None);
-                        if let Some(state) = this.state.take() {
-                            retry.give_up(state);
-                        }
+                PhaseProj::Waiting { .. } => {
+                    if let Some(error) = ready!(this.poll_ready(shared, cx)) {
+                        this.complete(|state| shared.retry().stop(state));
                         return Poll::Ready(Err(error));
                     }
-                    let mut request = this.copy.take().expect("a retry needs a request");
-                    let attempt = state.next();
-                    if attempt < retry.max_attempts() {
-                        *this.copy = shared.repeat().clone_request(&request);
-                    } else {
-                        *this.hints = ReplayHints::of(shared.repeat(), &request);
-                    }
-                    shared.repeat().prepare(attempt, &mut request);
-                    *this.error = None;
-                    state.sent();
-                    RetryPhase::Attempt { call: service.call(shared.attempts(), request) }
+                    Phase::Attempt { call: this.send(shared) }
                 }
-                RetryPhaseProj::Done => unreachable!("polled after it was dropped"),
+                PhaseProj::Done => unreachable!("polled after it was dropped"),
             };
             this.phase.set(next);
         }
     }
+
     fn wakes_at(&self) -> Option<Instant> {
         match &self.phase {
-            RetryPhase::Attempt { call } => call.wakes_at(),
-            RetryPhase::Sleeping { sleep } => Some(sleep.deadline()),
-            RetryPhase::Waiting { .. } | RetryPhase::Done => None,
+            Phase::Attempt { call } => call.wakes_at(),
+            Phase::Sleeping { sleep } => Some(sleep.deadline()),
+            Phase::Waiting { .. } | Phase::Done => None,
         }
+    }
+}
+
+impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
+    /// Completes the call. A caller that keeps the future keeps neither the request nor a service.
+    #[inline(always)]
+    fn complete(&mut self, consume: impl FnOnce(RetryState)) {
+        (*self.copy, *self.service) = (None, None);
+        if let Some(state) = self.state.take() {
+            consume(state);
+        }
+    }
+
+    /// Returns the delay before the next attempt, or `None` if the result of this one is the response.
+    #[inline(always)]
+    fn delay_after<P, T>(
+        &mut self,
+        shared: &P,
+        verdict: Verdict,
+        result: Result<&T, &E>,
+        exhausted: bool,
+    ) -> Option<Duration>
+    where
+        P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>>,
+    {
+        let (copy, declared) = (&*self.copy, *self.hints);
+        let hints = || copy.as_ref().map_or(declared, |copy| ReplayHints::of(shared.repeat(), copy));
+        let classify = shared.classifier();
+        let attempt = Attempt { verdict, classify, result, has_copy: copy.is_some(), hints, exhausted };
+        shared.retry().delay_after(self.state.as_mut()?, attempt)
+    }
+
+    /// Waits until the service is ready for the next attempt. Returns the error to respond with if there is to be none.
+    fn poll_ready<P>(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Option<E>>
+    where
+        P: HasRetry + AttemptSource<S>,
+        S: CallService<P::AttemptShared, Req, Error = E>,
+    {
+        let (retry, state) = (shared.retry(), self.state.as_ref());
+        // Lateness comes first: a service that will not be called must not reserve anything.
+        if self.error.is_some() && state.is_some_and(|state| retry.is_late(state)) {
+            return Poll::Ready(self.error.take());
+        }
+        let service = self.service.get_or_insert_with(|| Box::new(shared.service()));
+        match service.poll_ready(shared.attempt_shared(), cx) {
+            Poll::Ready(Ok(())) => return Poll::Ready(None),
+            Poll::Ready(Err(error)) => return Poll::Ready(Some(self.error.take().unwrap_or(error))),
+            // A failed response has been dropped: there is nothing else to respond with, so wait.
+            Poll::Pending if self.error.is_none() => return Poll::Pending,
+            Poll::Pending => {}
+        }
+        if retry.when_not_ready == WhenNotReady::Wait {
+            let Some(deadline) = state.and_then(RetryState::deadline) else { return Poll::Pending };
+            let PhaseProj::Waiting { expiry } = self.phase.as_mut().project() else { return Poll::Pending };
+            let expiry = expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            ready!(expiry.as_mut().poll(cx));
+        }
+        Poll::Ready(self.error.take())
+    }
+
+    /// Sends the next attempt, on the service that is ready.
+    fn send<P>(&mut self, shared: &P) -> C
+    where
+        P: HasRetry<Repeat: Repeat<Req>>,
+        S: CallService<P::AttemptShared, Req, Call = C>,
+    {
+        let (retry, repeat) = (shared.retry(), shared.repeat());
+        let mut request = self.copy.take().expect("a retry has a copy of the request");
+        let state = self.state.as_mut().expect("a retry has its state");
+        let attempt = state.next();
+        if attempt < retry.max_attempts() {
+            *self.copy = repeat.clone_request(&request);
+        } else {
+            *self.hints = ReplayHints::of(repeat, &request);
+        }
+        repeat.prepare(attempt, &mut request);
+        *self.error = None;
+        state.sent();
+        self.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request)
     }
 }

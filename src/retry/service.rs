@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -8,68 +7,76 @@ use tower_service::Service;
 
 use super::{
     Retry,
+    call_site::CallSite,
     future::ResponseFuture,
-    inner::RetryInner,
-    retry_call::{AttemptSource, HasRetry, StartingRetryCall},
+    retry_call::{AttemptSource, HasRetry, RetryCall, StartingRetryCall},
 };
 use crate::{
-    call::{Leaf, WithShared},
+    call::{Bypass, CallService, Leaf, WithShared},
     classify::{Classify, DefaultClassifier},
     request::{Cloned, Repeat},
     shared::striped::StripedArc,
 };
 
-/// Service made by [`RetryLayer`](super::RetryLayer).
+/// The call service of a retry.
+#[derive(Clone)]
+pub(crate) struct WithRetry<S> {
+    inner: S,
+}
+
+impl<S> WithRetry<S> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<P, S, Req> CallService<P, Req> for WithRetry<S>
+where
+    P: HasRetry<Classifier: Classify<S::Response, S::Error>, Repeat: Repeat<Req>> + AttemptSource<S>,
+    S: CallService<P::AttemptShared, Req>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = RetryCall<S::Call, S, Req, S::Error>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared.attempt_shared(), cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
+        let starting = StartingRetryCall::new(shared, &request);
+        starting.started(self.inner.call(shared.attempt_shared(), request))
+    }
+}
+
+impl<P, S, Req> Bypass<P, Req> for WithRetry<S>
+where
+    P: HasRetry<Classifier: Classify<S::Response, S::Error>, Repeat: Repeat<Req>> + AttemptSource<S>,
+    S: CallService<P::AttemptShared, Req>,
+{
+    #[inline(always)]
+    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared.attempt_shared(), cx)
+    }
+
+    #[inline(always)]
+    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
+        RetryCall::bypassing(self.inner.call(shared.attempt_shared(), request))
+    }
+}
+
+/// The service of a [`RetryLayer`](super::RetryLayer).
 ///
 /// There is no `get_mut`: further attempts are made on clones of the service as it was when it was wrapped.
 pub struct RetryService<S, C = DefaultClassifier, Q = Cloned> {
-    inner: S,
+    calls: WithRetry<Leaf<S>>,
     call_site: StripedArc<CallSite<S, C, Q>>,
 }
 
-/// What the calls of one service need of it, shared by its clones: so that a call clones neither the service (layers
-/// within have counters that all threads share) nor the classifier.
-pub(super) struct CallSite<S, C, Q> {
-    pub(super) retry: Retry,
-    pub(super) classify: C,
-    pub(super) repeat: Q,
-    /// The service that further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
-    template: Mutex<S>,
-}
-
-impl<S: Clone, C, Q> AttemptSource<Leaf<S>> for CallSite<S, C, Q> {
-    fn service(&self) -> Leaf<S> {
-        Leaf::new(self.template.lock().unwrap_or_else(PoisonError::into_inner).clone())
-    }
-}
-
-impl<S, C, Q> HasRetry for CallSite<S, C, Q> {
-    type AttemptShared = ();
-    type Classifier = C;
-    type Repeat = Q;
-
-    #[inline(always)]
-    fn retry(&self) -> Option<&RetryInner> {
-        Some(&self.retry.0)
-    }
-
-    fn attempts(&self) -> &() {
-        &()
-    }
-
-    #[inline(always)]
-    fn classifier(&self) -> &C {
-        &self.classify
-    }
-
-    #[inline(always)]
-    fn repeat(&self) -> &Q {
-        &self.repeat
-    }
-}
-
 impl<S: Clone> RetryService<S> {
-    /// Judges by [`DefaultClassifier`] and clones requests.
+    /// Creates a service that classifies results with [`DefaultClassifier`] and clones requests.
     pub fn new(inner: S, retry: &Retry) -> Self {
         Self::with(inner, retry, DefaultClassifier, Cloned)
     }
@@ -77,37 +84,29 @@ impl<S: Clone> RetryService<S> {
 
 impl<S: Clone, C, Q> RetryService<S, C, Q> {
     pub(super) fn with(inner: S, retry: &Retry, classify: C, repeat: Q) -> Self {
-        let template = Mutex::new(inner.clone());
-        Self { inner, call_site: StripedArc::new(CallSite { retry: retry.clone(), classify, repeat, template }) }
+        let call_site = CallSite::new(retry.clone(), classify, repeat, inner.clone());
+        Self { calls: WithRetry::new(Leaf::new(inner)), call_site: StripedArc::new(call_site) }
     }
 }
 
 impl<S, C, Q> RetryService<S, C, Q> {
-    /// The retry.
+    /// Returns the retry.
     pub fn retry(&self) -> &Retry {
         &self.call_site.retry
     }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+service_access!(ref RetryService<S, C, Q>, calls.inner.inner);
 
 impl<S: Clone, C, Q> Clone for RetryService<S, C, Q> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), call_site: self.call_site.clone() }
+        Self { calls: self.calls.clone(), call_site: self.call_site.clone() }
     }
 }
 
 impl<S: fmt::Debug, C, Q> fmt::Debug for RetryService<S, C, Q> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RetryService").field("inner", &self.inner).field("retry", &self.call_site.retry).finish()
+        f.debug_struct("RetryService").field("inner", self.get_ref()).field("retry", self.retry()).finish()
     }
 }
 
@@ -122,16 +121,15 @@ where
     type Future = ResponseFuture<S, Req, C, Q>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.calls.inner.inner.poll_ready(cx)
     }
 
-    // 2 RMWs on this thread's reference count and one load of the budget; no clock without a deadline of its own, no
-    // allocation but what copying the request takes.
+    // 2 RMWs on this thread's reference count and one load of the budget; no clock read without a deadline of its own, no
+    // allocation other than that of cloning the request.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let call_site = self.call_site.acquire_ref();
-        let beginning = StartingRetryCall::new(&*call_site, &request);
-        let call = beginning.started(Leaf::new(self.inner.call(request)));
+        let call = self.calls.call(&*call_site, request);
         ResponseFuture::new(WithShared::new(call_site, call))
     }
 }

@@ -48,39 +48,12 @@ mod describe;
 pub mod future;
 mod layers;
 mod parts;
+mod parts_builder;
 mod server;
+mod setting;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
+mod validate;
 
 pub use client::{ClientBuilder, ClientService, ClientStack, client};
 pub use server::{ServerBuilder, ServerService, ServerStack, server};
-
-use std::{sync::Arc, time::Duration};
-
-use crate::{event::Observer, name::Name, timeout::Timeout};
-
-/// A part that has a default: as it comes, given, or left out.
-#[derive(Clone, Debug)]
-enum Setting<T> {
-    Default,
-    Custom(T),
-    Disabled,
-}
-
-impl<T> Setting<T> {
-    fn resolve(self, default: impl FnOnce() -> T) -> Option<T> {
-        match self {
-            Self::Default => Some(default()),
-            Self::Custom(part) => Some(part),
-            Self::Disabled => None,
-        }
-    }
-}
-
-fn make_timeout(name: Name, limit: Duration, observer: Option<&Arc<dyn Observer>>) -> Timeout {
-    let builder = Timeout::builder(name, limit);
-    match observer {
-        Some(observer) => builder.observer(Arc::clone(observer)).build(),
-        None => builder.build(),
-    }
-}

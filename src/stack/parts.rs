@@ -1,27 +1,38 @@
-//! What the calls of a stack are lent: the handles of its parts, behind one count.
+//! The state that the calls of a stack share: the handles of its parts, behind one reference count.
+
+use std::time::Duration;
 
 use crate::{
-    bulkhead::{self, Bulkhead},
-    call::HasEvents,
-    circuit_breaker::{self, CircuitBreaker},
-    error::Rejection,
+    bulkhead::{Bulkhead, BulkheadInner, HasBulkhead},
+    call::{HasEvents, Part},
+    circuit_breaker::{CircuitBreaker, CircuitBreakerInner, HasBreaker},
     event::EventEmitter,
-    rate_limit::{self, RateLimiter},
-    timeout::{self, Boxed, Inline, Timeout, TimeoutKind},
+    rate_limit::{RateLimiter, RateLimiterInner},
+    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutInner, TimeoutKind, TimeoutOf},
 };
 
-/// The parts of a stack, but for the retry. `None` is left out.
+/// The parts of a stack, other than the retry.
 #[derive(Clone)]
 pub(crate) struct StackParts<C> {
-    pub(super) total: Option<Timeout>,
-    pub(super) limiter: Option<RateLimiter>,
-    pub(super) breaker: Option<CircuitBreaker>,
-    pub(super) bulkhead: Option<Bulkhead>,
-    pub(super) attempt: Option<Timeout>,
+    pub(super) total: Part<Timeout>,
+    pub(super) limiter: Part<RateLimiter>,
+    pub(super) breaker: Part<CircuitBreaker>,
+    pub(super) bulkhead: Part<Bulkhead>,
+    pub(super) attempt: Part<Timeout>,
     pub(super) classify: C,
 }
 
-/// The timeout around a client's retry. While an attempt runs it relies on that one's timer.
+impl<C> StackParts<C> {
+    pub(super) fn total_limit(&self) -> Option<Duration> {
+        self.total.as_option().map(Timeout::limit)
+    }
+
+    pub(super) fn attempt_limit(&self) -> Option<Duration> {
+        self.attempt.as_option().map(Timeout::limit)
+    }
+}
+
+/// The timeout around a client's retry. It relies on the attempt's timer while an attempt runs.
 pub(crate) struct Total;
 
 impl TimeoutKind for Total {
@@ -35,75 +46,55 @@ impl TimeoutKind for Attempt {
     type Timer = Inline;
 }
 
-impl<C> StackParts<C> {
-    /// The limit of the call that begins now, in nanoseconds, if it has one.
+impl<C> TimeoutOf<Total> for StackParts<C> {
     #[inline(always)]
-    pub(super) fn total_limit(&self) -> Option<u64> {
-        self.total.as_ref().map(Timeout::nanos)
+    fn timeout(&self) -> &TimeoutInner {
+        &self.total.0
     }
+}
 
+/// A server's stack has no other timeout.
+impl<C> TimeoutOf<Standalone> for StackParts<C> {
     #[inline(always)]
-    pub(super) fn attempt_limit(&self) -> Option<u64> {
-        self.attempt.as_ref().map(Timeout::nanos)
+    fn timeout(&self) -> &TimeoutInner {
+        &self.total.0
     }
 }
 
-#[inline(always)]
-fn events_of(timeout: Option<&Timeout>) -> Option<&EventEmitter> {
-    timeout.map(|timeout| &timeout.0.events)
-}
-
-fn time_out(timeout: Option<&Timeout>, after: std::time::Duration, attempted: bool) -> Rejection {
-    timeout.expect("only a timeout that is there fires").0.time_out(after, attempted)
-}
-
-impl<C> timeout::HasTimeout<Total> for StackParts<C> {
+impl<C> TimeoutOf<Attempt> for StackParts<C> {
     #[inline(always)]
-    fn events(&self) -> Option<&EventEmitter> {
-        events_of(self.total.as_ref())
-    }
-
-    fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
-        time_out(self.total.as_ref(), after, attempted)
+    fn timeout(&self) -> &TimeoutInner {
+        &self.attempt.0
     }
 }
 
-/// A server's stack has no other.
-impl<C> timeout::HasTimeout<timeout::Standalone> for StackParts<C> {
+impl<C> AsRef<RateLimiter> for StackParts<C> {
+    #[inline(always)]
+    fn as_ref(&self) -> &RateLimiter {
+        &self.limiter
+    }
+}
+
+impl<C> HasEvents<RateLimiterInner> for StackParts<C> {
     #[inline(always)]
     fn events(&self) -> Option<&EventEmitter> {
-        events_of(self.total.as_ref())
-    }
-
-    fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
-        time_out(self.total.as_ref(), after, attempted)
+        Some(&self.limiter.0.events)
     }
 }
 
-impl<C> timeout::HasTimeout<Attempt> for StackParts<C> {
+impl<C> AsRef<CircuitBreaker> for StackParts<C> {
     #[inline(always)]
-    fn events(&self) -> Option<&EventEmitter> {
-        events_of(self.attempt.as_ref())
-    }
-
-    fn time_out(&self, after: std::time::Duration, attempted: bool) -> Rejection {
-        time_out(self.attempt.as_ref(), after, attempted)
+    fn as_ref(&self) -> &CircuitBreaker {
+        &self.breaker
     }
 }
 
-impl<C> HasEvents<rate_limit::RateLimiterInner> for StackParts<C> {
-    #[inline(always)]
-    fn events(&self) -> Option<&EventEmitter> {
-        self.limiter.as_ref().map(|limiter| &limiter.0.events)
-    }
-}
-
-impl<C> circuit_breaker::HasBreaker for StackParts<C> {
+impl<C> HasBreaker for StackParts<C> {
     type Classifier = C;
 
     #[inline(always)]
-    fn breaker(&self) -> Option<&circuit_breaker::CircuitBreakerInner> {
-        self.breaker.as_ref().map(|breaker| &*breaker.0)
+    fn breaker(&self) -> &CircuitBreakerInner {
+        &self.breaker.0
     }
 
     #[inline(always)]
@@ -112,9 +103,16 @@ impl<C> circuit_breaker::HasBreaker for StackParts<C> {
     }
 }
 
-impl<C> bulkhead::HasBulkhead for StackParts<C> {
+impl<C> AsRef<Bulkhead> for StackParts<C> {
     #[inline(always)]
-    fn bulkhead(&self) -> Option<&bulkhead::BulkheadInner> {
-        self.bulkhead.as_ref().map(|bulkhead| &*bulkhead.0)
+    fn as_ref(&self) -> &Bulkhead {
+        &self.bulkhead
+    }
+}
+
+impl<C> HasBulkhead for StackParts<C> {
+    #[inline(always)]
+    fn bulkhead(&self) -> &BulkheadInner {
+        &self.bulkhead.0
     }
 }

@@ -2,16 +2,19 @@
 
 use std::future::Future;
 
-use super::timed_call::{Standalone, TimedCall, TimeoutOwner};
+use super::{
+    inner::{Standalone, TimeoutOwner},
+    timed_call::TimedCall,
+};
 use crate::{
     call::{Leaf, WithShared, response_future},
     error::Rejection,
 };
 
 response_future! {
-    /// A call with a limit of time.
+    /// A call with a time limit.
     ///
-    /// When the limit is reached the inner future is dropped first, and the error is returned then.
+    /// When the limit is reached, the inner future is dropped before the error is returned.
     pub struct ResponseFuture<F> =
         WithShared<TimeoutOwner, TimedCall<Leaf<F>, Standalone>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;

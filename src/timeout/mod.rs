@@ -71,13 +71,21 @@
 //!   is never timed out. It registers a timer for every call, and boxes the error.
 //! - tower-resilience's boxes its future.
 
+mod builder;
 pub mod future;
 mod handle;
+mod inner;
 mod layer;
 mod service;
 mod timed_call;
+mod timer;
 
-pub use handle::{Timeout, TimeoutBuilder, TimeoutSnapshot};
+pub use builder::TimeoutBuilder;
+pub use handle::{Timeout, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};
 pub use service::TimeoutService;
-pub(crate) use timed_call::{Boxed, HasTimeout, Inline, Standalone, StartingTimedCall, TimedCall, TimeoutKind};
+
+pub(crate) use inner::{Standalone, TimeoutInner, TimeoutKind, TimeoutOf};
+pub(crate) use service::WithTimeout;
+pub(crate) use timed_call::TimedCall;
+pub(crate) use timer::{Boxed, Inline};

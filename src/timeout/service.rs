@@ -1,20 +1,105 @@
-use std::task::{Context, Poll};
+use std::{
+    fmt,
+    marker::PhantomData,
+    task::{Context, Poll},
+};
 
 use tower_service::Service;
 
-use super::{Fixed, RequestLimit, Timeout, future::ResponseFuture};
-use crate::{error::FromRejection, state::time::nanos_of};
+use super::{
+    Fixed, RequestLimit, Timeout,
+    future::ResponseFuture,
+    inner::{HasTimeout, Standalone, TimeoutKind, TimeoutOf, TimeoutOwner},
+    timed_call::{StartingTimedCall, TimedCall},
+};
+use crate::{
+    call::{Bypass, CallService, Leaf, WithShared},
+    error::{FromRejection, Rejection},
+    state::time::nanos_of,
+};
 
-/// Service made by [`TimeoutLayer`](super::TimeoutLayer).
-#[derive(Clone, Debug)]
-pub struct TimeoutService<S, D = Fixed> {
+/// The call service of a timeout of the kind `K`.
+pub(crate) struct WithTimeout<S, K> {
     inner: S,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<S, K> WithTimeout<S, K> {
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner, kind: PhantomData }
+    }
+
+    /// Makes a call with a limit in nanoseconds.
+    #[inline(always)]
+    fn call_within<P, Req>(&mut self, shared: &P, limit: u64, request: Req) -> TimedCall<S::Call, K>
+    where
+        P: HasTimeout<K>,
+        K: TimeoutKind,
+        S: CallService<P, Req>,
+    {
+        let mut marks = None;
+        match StartingTimedCall::new(shared, limit, &mut marks) {
+            Ok(starting) => starting.started(self.inner.call(shared, request)),
+            Err(rejection) => TimedCall::rejected(rejection),
+        }
+    }
+}
+
+impl<S: Clone, K> Clone for WithTimeout<S, K> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+impl<P, S, K, Req> CallService<P, Req> for WithTimeout<S, K>
+where
+    P: TimeoutOf<K>,
+    K: TimeoutKind,
+    S: CallService<P, Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = TimedCall<S::Call, K>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
+        self.call_within(shared, shared.timeout().limit(), request)
+    }
+}
+
+impl<P, S, K, Req> Bypass<P, Req> for WithTimeout<S, K>
+where
+    P: TimeoutOf<K>,
+    K: TimeoutKind,
+    S: CallService<P, Req>,
+    S::Error: From<Rejection>,
+{
+    #[inline(always)]
+    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(shared, cx)
+    }
+
+    #[inline(always)]
+    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
+        TimedCall::bypassing(self.inner.call(shared, request))
+    }
+}
+
+/// The service of a [`TimeoutLayer`](super::TimeoutLayer).
+pub struct TimeoutService<S, D = Fixed> {
+    calls: WithTimeout<Leaf<S>, Standalone>,
     timeout: Timeout,
     limits: D,
 }
 
 impl<S> TimeoutService<S> {
-    /// The same limit for all requests.
+    /// Creates a service with the same limit for all requests.
     pub fn new(inner: S, timeout: &Timeout) -> Self {
         Self::with(inner, timeout, Fixed)
     }
@@ -22,27 +107,30 @@ impl<S> TimeoutService<S> {
 
 impl<S, D> TimeoutService<S, D> {
     pub(super) fn with(inner: S, timeout: &Timeout, limits: D) -> Self {
-        Self { inner, timeout: timeout.clone(), limits }
+        Self { calls: WithTimeout::new(Leaf::new(inner)), timeout: timeout.clone(), limits }
     }
 
-    /// The timeout.
+    /// Returns the timeout.
     pub fn timeout(&self) -> &Timeout {
         &self.timeout
     }
+}
 
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
+service_access!(TimeoutService<S, D>, calls.inner.inner);
+
+impl<S: Clone, D: Clone> Clone for TimeoutService<S, D> {
+    fn clone(&self) -> Self {
+        Self::with(self.get_ref().clone(), &self.timeout, self.limits.clone())
     }
+}
 
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
+impl<S: fmt::Debug, D: fmt::Debug> fmt::Debug for TimeoutService<S, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutService")
+            .field("inner", self.get_ref())
+            .field("timeout", &self.timeout)
+            .field("limits", &self.limits)
+            .finish()
     }
 }
 
@@ -58,15 +146,16 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
+        self.get_mut().poll_ready(cx)
     }
 
     // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the limit and a few
-    // accesses to a thread-local; no RMW, no clock, no timer, no allocation.
+    // accesses to a thread-local; no RMW, no clock read, no timer, no allocation.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let limit = self.limits.limit(&request).map_or_else(|| self.timeout.nanos(), nanos_of);
-        let inner = &mut self.inner;
-        self.timeout.begin(limit, || inner.call(request))
+        let limit = self.limits.limit(&request).map_or_else(|| self.timeout.0.limit(), nanos_of);
+        let owner = TimeoutOwner::of(&self.timeout.0);
+        let call = self.calls.call_within(&owner, limit, request);
+        ResponseFuture::new(WithShared::new(owner, call))
     }
 }

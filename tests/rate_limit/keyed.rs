@@ -194,7 +194,7 @@ async fn the_layer_passes_on_what_is_not_its_own_and_ends_each_call_once() {
 #[test]
 fn when_full_new_keys_may_be_refused() {
     let limiter: KeyedRateLimiter<u32> =
-        KeyedRateLimiter::builder("c", Rate::per_hour(1)).max_keys(1).when_full(WhenFull::Refuse).build().unwrap();
+        KeyedRateLimiter::builder("c", Rate::per_hour(1)).max_keys(1).when_full(WhenFull::Reject).build().unwrap();
     let admitted = (0..1000).filter(|key| limiter.check_key(key).is_ok()).count();
     assert_eq!(admitted, limiter.snapshot().active_keys, "one each, for those who have a place");
 }

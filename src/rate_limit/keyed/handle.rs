@@ -1,34 +1,24 @@
 use std::{
     fmt,
+    future::Future,
     hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::atomic::Ordering,
 };
 
-use super::layer::SpentTokens;
+use super::{
+    KeyedRateLimiterBuilder,
+    inner::{KeyedInner, SpentToken},
+};
 use crate::{
     call::CancelOnDrop,
     classify::Verdict,
-    clock::{Clock, TimeSource},
-    error::{ConfigError, FromRejection, Rejection},
-    event::{EventEmitter, EventKind, Observer, Pattern},
+    error::{FromRejection, Rejection},
+    event::EventKind,
     name::Name,
-    rate_limit::{Rate, builder::check_rate},
+    rate_limit::Rate,
     shared::striped::StripedArc,
-    state::{
-        gcra::GcraRejection,
-        keyed::{Answer, Keyed},
-    },
 };
-
-/// Of a token. The shorter one is what the table can count.
-const LEAST_PERIOD: Duration = Duration::from_micros(10);
-const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::LEAST_PERIOD.as_nanos());
-const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 
 /// One limiter per key, in a table whose size does not depend on the keys that come.
 ///
@@ -46,42 +36,10 @@ pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
     key: PhantomData<fn(&K)>,
 }
 
-pub(super) struct KeyedInner {
-    table: Keyed,
-    rate: Rate,
-    /// Of all requests that have no key. A fixed hash: a key that has the same one shares its limiter.
-    no_key: u64,
-    overflows: AtomicU64,
-    pub(super) events: EventEmitter,
-    time: TimeSource,
-}
-
-/// What happens to a new key while all the places it may have are taken by keys that are being limited.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WhenFull {
-    /// It shares one limiter, of the same rate and burst, with the others for whom there is no place. When it gets a
-    /// place of its own, it starts there with all its tokens.
-    #[default]
-    Share,
-    /// It is refused.
-    Refuse,
-}
-
 impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
     /// A limiter of `rate` per key, to be changed.
     pub fn builder(name: impl Into<Name>, rate: Rate) -> KeyedRateLimiterBuilder<K> {
-        KeyedRateLimiterBuilder {
-            name: name.into(),
-            rate,
-            burst: None,
-            max_keys: 10_000,
-            when_full: WhenFull::default(),
-            observer: None,
-            time: TimeSource::default(),
-            hasher: RandomState::new(),
-            key: PhantomData,
-        }
+        KeyedRateLimiterBuilder::new(name.into(), rate)
     }
 }
 
@@ -135,9 +93,9 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     {
         self.take(key)?;
         let shared = &*self.shared;
-        let held = CancelOnDrop::new(shared, SpentTokens::admitted(&shared.events));
+        let guard = CancelOnDrop::new(shared, SpentToken::admitted(&shared.events));
         let result = future.await;
-        held.complete(result.as_ref());
+        guard.complete(result.as_ref());
         result
     }
 
@@ -147,6 +105,10 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
 }
 
 impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
+    pub(super) fn from_parts(shared: StripedArc<KeyedInner>, hasher: H) -> Self {
+        Self { shared, hasher, key: PhantomData }
+    }
+
     /// The instance's name.
     pub fn name(&self) -> &Name {
         self.shared.events.name()
@@ -162,33 +124,6 @@ impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
             bytes: inner.table.bytes(),
             overflows: inner.overflows.load(Ordering::Relaxed),
         }
-    }
-}
-
-impl KeyedInner {
-    pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
-        let Answer { verdict, overflow } = self.table.check(hash, self.time.now(), cost, false);
-        if overflow {
-            self.overflows.fetch_add(1, Ordering::Relaxed);
-        }
-        verdict.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
-    }
-
-    /// Of the one limiter of all requests that have no key.
-    pub(super) fn take_without_key(&self) -> Result<(), Rejection> {
-        self.take(self.no_key, 1)
-    }
-
-    pub(super) fn reject(&self) -> Rejection {
-        self.events.reject(|name| self.rejection(name, GcraRejection::Never))
-    }
-
-    fn rejection(&self, name: Name, rejection: GcraRejection) -> Rejection {
-        let retry_after = match rejection {
-            GcraRejection::Wait(wait) => Some(wait),
-            GcraRejection::Never => None,
-        };
-        Rejection::rate_limited(name, retry_after, self.table.burst())
     }
 }
 
@@ -222,110 +157,4 @@ pub struct KeyedRateLimiterSnapshot {
     pub bytes: usize,
     /// Calls that found all places taken.
     pub overflows: u64,
-}
-
-/// Configures a [`KeyedRateLimiter`].
-///
-/// # Defaults
-///
-/// | field | default |
-/// |---|---|
-/// | `burst` | the rate's count |
-/// | `max_keys` | 10,000: 288 KiB |
-/// | `when_full` | [`WhenFull::Share`] |
-/// | `observer` | none |
-/// | `clock` | tokio's |
-/// | `hasher` | the standard library's, randomly seeded |
-#[must_use]
-pub struct KeyedRateLimiterBuilder<K: ?Sized, H = RandomState> {
-    name: Name,
-    rate: Rate,
-    burst: Option<u32>,
-    max_keys: usize,
-    when_full: WhenFull,
-    observer: Option<Arc<dyn Observer>>,
-    time: TimeSource,
-    hasher: H,
-    key: PhantomData<fn(&K)>,
-}
-
-impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
-    /// UnusedTokens that a key may use at one instant, from 1 to 67,108,863.
-    pub fn burst(mut self, tokens: u32) -> Self {
-        self.burst = Some(tokens);
-        self
-    }
-
-    /// How many keys may be limited at the same time, from 1 to 100 million. Takes 18 to 36 bytes each, at once.
-    pub fn max_keys(mut self, keys: usize) -> Self {
-        self.max_keys = keys;
-        self
-    }
-
-    /// What happens to new keys when there is no place.
-    pub fn when_full(mut self, then: WhenFull) -> Self {
-        self.when_full = then;
-        self
-    }
-
-    /// Who is told what happens.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observer = Some(Arc::new(observer));
-        self
-    }
-
-    /// Another clock than tokio's.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time = TimeSource::custom(clock);
-        self
-    }
-
-    /// Another hash function for the keys, such as a faster one. Against keys that others choose it must be seeded and
-    /// hard to predict, or they can crowd into one place of the table. All 64 bits of the hash are used, and clones of
-    /// the hasher must hash alike.
-    pub fn hasher<N: BuildHasher>(self, hasher: N) -> KeyedRateLimiterBuilder<K, N> {
-        let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, key } = self;
-        KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, key }
-    }
-
-    /// The limiter. All its memory is allocated here.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError`] for a field out of its range, and for a rate above 100,000 a second and key or below one a year.
-    pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
-        let Rate { count, per } = self.rate;
-        check_rate(self.rate)?;
-        let period = per / count;
-        if !(LEAST_PERIOD..=MAX_PERIOD).contains(&period) {
-            return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
-        }
-        let burst = self.burst.unwrap_or(count);
-        crate::rate_limit::builder::params(self.rate, burst)?;
-        if !(1..=100_000_000).contains(&self.max_keys) {
-            return Err(ConfigError::new("max_keys", "must be from 1 to 100 million"));
-        }
-        let table = Keyed::new(count, per, burst, self.max_keys, self.when_full == WhenFull::Share);
-        let shared = StripedArc::new(KeyedInner {
-            table,
-            rate: self.rate,
-            no_key: self.hasher.hash_one("no key"),
-            overflows: AtomicU64::new(0),
-            events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),
-            time: self.time,
-        });
-        Ok(KeyedRateLimiter { shared, hasher: self.hasher, key: PhantomData })
-    }
-}
-
-impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiterBuilder<K, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedRateLimiterBuilder")
-            .field("name", &self.name)
-            .field("rate", &self.rate)
-            .field("burst", &self.burst)
-            .field("max_keys", &self.max_keys)
-            .field("when_full", &self.when_full)
-            .finish_non_exhaustive()
-    }
 }

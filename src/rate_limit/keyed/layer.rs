@@ -1,23 +1,8 @@
-use std::{
-    borrow::Borrow,
-    fmt,
-    future::Future,
-    hash::{BuildHasher, Hash, RandomState},
-    marker::PhantomData,
-    task::{Context, Poll},
-};
+use std::{borrow::Borrow, fmt, hash::RandomState};
 
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::{KeyedRateLimiter, handle::KeyedInner};
-use crate::{
-    call::{CancelOnDrop, EventOnly, Guarded, HasEvents},
-    call::{Leaf, WithShared, response_future},
-    error::{FromRejection, Rejection},
-    event::EventEmitter,
-    shared::striped::StripedRef,
-};
+use super::{KeyedRateLimitService, KeyedRateLimiter};
 
 /// What happens to a request that has no key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -37,9 +22,9 @@ pub enum MissingKey {
 ///
 /// `F` is a function from the request to its key.
 pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
-    limiter: KeyedRateLimiter<K, H>,
-    key: F,
-    without: MissingKey,
+    pub(super) limiter: KeyedRateLimiter<K, H>,
+    pub(super) key: F,
+    pub(super) missing_key: MissingKey,
 }
 
 impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
@@ -49,14 +34,14 @@ impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
         F: Fn(&Req) -> Option<Q>,
         Q: Borrow<K>,
     {
-        KeyedRateLimitLayer { limiter: self.clone(), key, without: MissingKey::default() }
+        KeyedRateLimitLayer { limiter: self.clone(), key, missing_key: MissingKey::default() }
     }
 }
 
 impl<K: ?Sized, F, H> KeyedRateLimitLayer<K, F, H> {
     /// What happens to a request that has no key.
     pub fn missing_key(mut self, then: MissingKey) -> Self {
-        self.without = then;
+        self.missing_key = then;
         self
     }
 }
@@ -65,19 +50,13 @@ impl<S, K: ?Sized, F: Clone, H: Clone> Layer<S> for KeyedRateLimitLayer<K, F, H>
     type Service = KeyedRateLimitService<S, K, F, H>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        KeyedRateLimitService {
-            inner,
-            limiter: self.limiter.clone(),
-            key: self.key.clone(),
-            without: self.without,
-            request: PhantomData,
-        }
+        KeyedRateLimitService::with(inner, self.clone())
     }
 }
 
 impl<K: ?Sized, F: Clone, H: Clone> Clone for KeyedRateLimitLayer<K, F, H> {
     fn clone(&self) -> Self {
-        Self { limiter: self.limiter.clone(), key: self.key.clone(), without: self.without }
+        Self { limiter: self.limiter.clone(), key: self.key.clone(), missing_key: self.missing_key }
     }
 }
 
@@ -85,121 +64,7 @@ impl<K: ?Sized, F, H> fmt::Debug for KeyedRateLimitLayer<K, F, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedRateLimitLayer")
             .field("limiter", &self.limiter)
-            .field("missing_key", &self.without)
+            .field("missing_key", &self.missing_key)
             .finish_non_exhaustive()
     }
-}
-
-/// Service made by [`KeyedRateLimitLayer`].
-pub struct KeyedRateLimitService<S, K: ?Sized, F, H = RandomState> {
-    inner: S,
-    limiter: KeyedRateLimiter<K, H>,
-    key: F,
-    without: MissingKey,
-    request: PhantomData<fn(&K)>,
-}
-
-impl<S, K: ?Sized, F, H> KeyedRateLimitService<S, K, F, H> {
-    /// The limiter.
-    pub fn limiter(&self) -> &KeyedRateLimiter<K, H> {
-        &self.limiter
-    }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
-
-impl<S: Clone, K: ?Sized, F: Clone, H: Clone> Clone for KeyedRateLimitService<S, K, F, H> {
-    fn clone(&self) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            limiter: self.limiter.clone(),
-            key: self.key.clone(),
-            without: self.without,
-            request: PhantomData,
-        }
-    }
-}
-
-impl<S: fmt::Debug, K: ?Sized, F, H> fmt::Debug for KeyedRateLimitService<S, K, F, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedRateLimitService")
-            .field("inner", &self.inner)
-            .field("limiter", &self.limiter)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S, K, F, H, Q, Req> Service<Req> for KeyedRateLimitService<S, K, F, H>
-where
-    S: Service<Req>,
-    S::Error: FromRejection,
-    K: Hash + ?Sized,
-    F: Fn(&Req) -> Option<Q>,
-    Q: Borrow<K>,
-    H: BuildHasher,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = KeyedResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Nothing is held without an observer.
-    fn call(&mut self, request: Req) -> Self::Future {
-        let shared = &self.limiter.shared;
-        let verdict = match ((self.key)(&request), self.without) {
-            (Some(key), _) => self.limiter.take(key.borrow()),
-            (None, MissingKey::Share) => shared.take_without_key(),
-            (None, MissingKey::Allow) => Ok(()),
-            (None, MissingKey::Reject) => Err(shared.reject()),
-        };
-        let (owner, call) = match verdict {
-            Ok(()) => {
-                let owner = shared.events.has_observer().then(|| shared.acquire_ref());
-                let passed = SpentTokens::admitted(&shared.events);
-                let held = CancelOnDrop::new(&owner, passed);
-                let call = Guarded::started(Leaf::new(self.inner.call(request)), Some(held));
-                (owner, call)
-            }
-            Err(rejection) => (None, Guarded::rejected(rejection)),
-        };
-        KeyedResponseFuture::new(WithShared::new(owner, call))
-    }
-}
-
-/// A call that was let in. Nothing is to be released at its end.
-pub(super) type SpentTokens = EventOnly<KeyedInner>;
-
-impl HasEvents<KeyedInner> for KeyedInner {
-    fn events(&self) -> Option<&EventEmitter> {
-        Some(&self.events)
-    }
-}
-
-impl HasEvents<KeyedInner> for Option<StripedRef<KeyedInner>> {
-    fn events(&self) -> Option<&EventEmitter> {
-        self.as_ref().map(|inner| &inner.events)
-    }
-}
-
-response_future! {
-    /// Future of [`KeyedRateLimitService`].
-    pub struct KeyedResponseFuture<F> =
-        WithShared<Option<StripedRef<KeyedInner>>, Guarded<Leaf<F>, SpentTokens>>;
-    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

@@ -1,7 +1,14 @@
 //! One limiter per key.
 
+mod builder;
+mod future;
 mod handle;
+mod inner;
 mod layer;
+mod service;
 
-pub use handle::{KeyedRateLimiter, KeyedRateLimiterBuilder, KeyedRateLimiterSnapshot, WhenFull};
-pub use layer::{KeyedRateLimitLayer, KeyedRateLimitService, MissingKey};
+pub use builder::{KeyedRateLimiterBuilder, WhenFull};
+pub use future::KeyedResponseFuture;
+pub use handle::{KeyedRateLimiter, KeyedRateLimiterSnapshot};
+pub use layer::{KeyedRateLimitLayer, MissingKey};
+pub use service::KeyedRateLimitService;

@@ -1,0 +1,15 @@
+use std::future::Future;
+
+use super::inner::{KeyedInner, SpentToken};
+use crate::{
+    call::{Guarded, Leaf, Rejectable, WithShared, response_future},
+    error::Rejection,
+    shared::striped::StripedRef,
+};
+
+response_future! {
+    /// Future of [`KeyedRateLimitService`](super::KeyedRateLimitService).
+    pub struct KeyedResponseFuture<F> =
+        Rejectable<WithShared<Option<StripedRef<KeyedInner>>, Guarded<Leaf<F>, SpentToken>>>;
+    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
+}

@@ -1,0 +1,65 @@
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    call::{Leaf, Part},
+    retry::{AttemptSource, HasRetry, Retry, RetryInner},
+    stack::{
+        layers::Attempts,
+        parts::{StackParts, Total},
+    },
+    timeout::{TimeoutInner, TimeoutOf},
+};
+
+/// The state that the calls of one client service share.
+pub(crate) struct ClientShared<S, C, Q> {
+    parts: StackParts<C>,
+    retry: Part<Retry>,
+    repeat: Q,
+    /// The service that further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
+    template: Mutex<Attempts<Leaf<S>>>,
+}
+
+impl<S, C, Q> ClientShared<S, C, Q> {
+    pub(super) fn new(parts: StackParts<C>, retry: Part<Retry>, repeat: Q, template: Attempts<Leaf<S>>) -> Self {
+        Self { parts, retry, repeat, template: Mutex::new(template) }
+    }
+}
+
+impl<S, C, Q> HasRetry for ClientShared<S, C, Q> {
+    type AttemptShared = StackParts<C>;
+    type Classifier = C;
+    type Repeat = Q;
+
+    #[inline(always)]
+    fn retry(&self) -> &RetryInner {
+        &self.retry.0
+    }
+
+    #[inline(always)]
+    fn attempt_shared(&self) -> &StackParts<C> {
+        &self.parts
+    }
+
+    #[inline(always)]
+    fn classifier(&self) -> &C {
+        &self.parts.classify
+    }
+
+    #[inline(always)]
+    fn repeat(&self) -> &Q {
+        &self.repeat
+    }
+}
+
+impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for ClientShared<S, C, Q> {
+    fn service(&self) -> Attempts<Leaf<S>> {
+        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<S, C, Q> TimeoutOf<Total> for ClientShared<S, C, Q> {
+    #[inline(always)]
+    fn timeout(&self) -> &TimeoutInner {
+        TimeoutOf::<Total>::timeout(&self.parts)
+    }
+}

@@ -1,0 +1,84 @@
+use std::{fmt, time::Duration};
+
+use super::ServerStack;
+use crate::{
+    classify::{Classify, DefaultClassifier, Verdict},
+    error::ConfigError,
+    name::Name,
+    stack::{
+        parts_builder::{Defaults, PartsBuilder, part_setters},
+        setting::Setting,
+        validate::validate,
+    },
+};
+
+const DEFAULTS: Defaults = Defaults {
+    total: Duration::from_secs(10),
+    attempt: Duration::MAX,
+    max_concurrent: 256,
+    max_wait: Duration::from_millis(100),
+};
+
+/// Returns the builder of a server stack. See the [module docs](crate::stack).
+pub fn server(name: impl Into<Name>) -> ServerBuilder {
+    let mut parts = PartsBuilder::new(name.into());
+    parts.breaker = Setting::Disabled;
+    parts.attempt = Setting::Disabled;
+    ServerBuilder { parts, classify: DefaultClassifier }
+}
+
+/// Configures a [`ServerStack`].
+///
+/// # Defaults
+///
+/// | part | default | reason |
+/// |---|---|---|
+/// | total timeout | 10 s | no request holds its place for ever |
+/// | rate limiter | none | only you know the rate |
+/// | circuit breaker | none | a server that refuses because it fails is rarely what is wanted |
+/// | bulkhead | 256 requests, of which 256 wait for up to 100 ms | a bounded queue takes the edge off a burst; beyond it a quick no is better than a late yes |
+///
+/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+///
+/// The parts bear the stack's name. Handles that are given keep their own names and observers.
+#[must_use]
+pub struct ServerBuilder<C = DefaultClassifier> {
+    parts: PartsBuilder,
+    classify: C,
+}
+
+impl<C> ServerBuilder<C> {
+    part_setters!();
+
+    /// Judges results, for the breaker, by `classify`.
+    pub fn classify<D>(self, classify: D) -> ServerBuilder<D> {
+        ServerBuilder { parts: self.parts, classify }
+    }
+
+    /// Judges results, for the breaker, by a closure.
+    pub fn classify_with<G, T, E>(self, classify: G) -> ServerBuilder<G>
+    where
+        G: Fn(Result<&T, &E>) -> Verdict,
+        G: Classify<T, E>,
+    {
+        self.classify(classify)
+    }
+
+    /// Builds the stack.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if a wait for a permit or a token is not below the total timeout.
+    pub fn build(self) -> Result<ServerStack<C>, ConfigError> {
+        let name = self.parts.name.clone();
+        let parts = self.parts.build(&DEFAULTS, self.classify)?;
+        validate(&parts, None)?;
+        Ok(ServerStack { name, parts })
+    }
+}
+
+impl<C> fmt::Debug for ServerBuilder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder").field("name", &self.parts.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,36 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use super::{Timeout, inner::TimeoutInner};
+use crate::{
+    event::{EventEmitter, Observer, Pattern},
+    name::Name,
+    shared::striped::StripedArc,
+};
+
+/// Configures a [`Timeout`]. There is nothing in it that could be wrong: every duration means something.
+#[must_use]
+pub struct TimeoutBuilder {
+    name: Name,
+    limit: Duration,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl TimeoutBuilder {
+    pub(super) fn new(name: Name, limit: Duration) -> Self {
+        Self { name, limit, observer: None }
+    }
+
+    observer_setter!("With an observer, the clock is read at the start and the end of each call.");
+
+    /// The timeout.
+    pub fn build(self) -> Timeout {
+        let events = EventEmitter::new(Pattern::Timeout, self.name, self.observer);
+        Timeout(StripedArc::new(TimeoutInner::new(self.limit, events)))
+    }
+}
+
+impl fmt::Debug for TimeoutBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TimeoutBuilder").field("name", &self.name).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
