@@ -28,7 +28,7 @@ pub(super) fn timeout(label: &str, timeout: &Timeout) -> String {
 pub(super) fn retry(retry: &Retry) -> String {
     let snapshot = retry.snapshot();
     let budget = match snapshot.budget {
-        Some(budget) => format!("budget {} of successes, at most {}", budget.ratio, budget.capacity),
+        Some(budget) => format!("budget {} of successes, {} at most", budget.ratio, budget.capacity),
         None => "no budget".to_owned(),
     };
     format!("retry ({} attempts, {budget})", snapshot.max_attempts)
