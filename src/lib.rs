@@ -82,6 +82,7 @@ pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
 mod name;
+mod pattern;
 pub mod per_key;
 pub mod rate_limit;
 pub mod readiness;
@@ -91,6 +92,7 @@ mod shared;
 pub mod stack;
 mod state;
 pub mod timeout;
+mod verdict;
 
 #[cfg(feature = "tower")]
 pub use builder::ServiceBuilderExt;
@@ -98,6 +100,7 @@ pub use classify::{Classify, ClassifyFn, DefaultClassifier, ResultClassifier, Ve
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;
+pub use pattern::Pattern;
 
 /// The examples of the README.
 #[cfg(doctest)]

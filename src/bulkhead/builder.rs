@@ -4,8 +4,9 @@ use super::{Bulkhead, inner::BulkheadInner, queue::PermitQueue};
 use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::striped::StripedArc,
 };
 

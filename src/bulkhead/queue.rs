@@ -186,11 +186,7 @@ mod models {
     use loom::{sync::Arc, thread};
 
     use super::*;
-    use crate::{
-        clock::TimeSource,
-        event::{EventEmitter, Pattern},
-        state::models::model,
-    };
+    use crate::{clock::TimeSource, event::EventEmitter, pattern::Pattern, state::models::model};
 
     struct Woken(loom::sync::atomic::AtomicBool);
 

@@ -7,8 +7,9 @@ use super::{
 use crate::{
     clock::{Clock, TimeSource},
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::random::Random,
     shared::waker_list::WakerList,
     shared::{striped::StripedArc, thread_id::stripes},

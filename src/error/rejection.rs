@@ -1,7 +1,7 @@
 use std::{fmt, time::Duration};
 
 use super::as_rejection::is_asked;
-use crate::{event::Pattern, name::Name};
+use crate::{name::Name, pattern::Pattern};
 
 /// Why a layer refused a call, or gave it up.
 ///

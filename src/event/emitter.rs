@@ -4,8 +4,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{Event, EventKind, Observer, Pattern};
-use crate::{error::Rejection, name::Name};
+use super::{Event, EventKind, Observer};
+use crate::{error::Rejection, name::Name, pattern::Pattern};
 
 /// How a handle tells its observer: who it is, and to whom it speaks.
 #[derive(Clone)]

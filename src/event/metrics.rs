@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::{CircuitState, Event, EventKind, Observer, Pattern};
-use crate::error::Rejection;
+use super::{CircuitState, Event, EventKind, Observer};
+use crate::{error::Rejection, pattern::Pattern};
 
 /// Tells events to the `metrics` facade.
 ///

@@ -34,7 +34,7 @@ mod observer;
 #[cfg(feature = "tracing")]
 mod tracing;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;
@@ -44,45 +44,7 @@ pub use self::tracing::TracingObserver;
 pub(crate) use emitter::EventEmitter;
 
 pub use crate::state::transition::{Cause, CircuitState};
-use crate::{classify::Verdict, error::Rejection, name::Name};
-
-/// The patterns of this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Pattern {
-    /// [`circuit_breaker`](crate::circuit_breaker)
-    CircuitBreaker,
-    /// [`retry`](crate::retry)
-    Retry,
-    /// [`timeout`](crate::timeout)
-    Timeout,
-    /// [`bulkhead`](crate::bulkhead)
-    Bulkhead,
-    /// [`rate_limit`](crate::rate_limit)
-    RateLimiter,
-    /// [`fallback`](crate::fallback)
-    Fallback,
-}
-
-impl Pattern {
-    /// A short, stable label for logs and metrics, such as `"circuit_breaker"`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CircuitBreaker => "circuit_breaker",
-            Self::Retry => "retry",
-            Self::Timeout => "timeout",
-            Self::Bulkhead => "bulkhead",
-            Self::RateLimiter => "rate_limiter",
-            Self::Fallback => "fallback",
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+use crate::{error::Rejection, name::Name, pattern::Pattern, verdict::Verdict};
 
 /// Something that happened in one instance of a pattern.
 #[derive(Clone, Copy, Debug)]

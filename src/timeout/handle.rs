@@ -17,8 +17,9 @@ use crate::{
     call::{Leaf, WithShared},
     deadline::NEVER,
     error::FromRejection,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::striped::StripedArc,
     state::time::nanos_of,
 };

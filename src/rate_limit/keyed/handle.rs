@@ -15,8 +15,9 @@ use crate::{
     classify::Verdict,
     clock::{Clock, TimeSource},
     error::{ConfigError, FromRejection, Rejection},
-    event::{EventEmitter, EventKind, Observer, Pattern},
+    event::{EventEmitter, EventKind, Observer},
     name::Name,
+    pattern::Pattern,
     rate_limit::{Rate, builder::check_rate},
     shared::striped::StripedArc,
     state::{
