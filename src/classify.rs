@@ -107,8 +107,8 @@ impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result.map_err(AsRejection::as_rejection) {
             Ok(_) => Verdict::Success,
-            Err(None | Some(Rejection::TimedOut { .. })) => Verdict::Failure,
-            Err(Some(_)) => Verdict::Ignored,
+            Err(None) => Verdict::Failure,
+            Err(Some(rejection)) => rejection.semantics().verdict,
         }
     }
 

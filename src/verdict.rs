@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// The service did its work. Ends a run of consecutive failures and refills a retry budget.
+    /// The service did its work. Resets the count of consecutive failures and refills a retry budget.
     Success,
     /// The service failed, and another attempt may succeed.
     Failure,

@@ -50,12 +50,20 @@
 //!
 //! # What a rejection means
 //!
-//! | rejection | was the request sent | safe to repeat | a breaker outside counts it as | HTTP, gRPC |
+//! | rejection | request sent | retried | default verdict | HTTP, gRPC |
 //! |---|---|---|---|---|
-//! | [`CircuitOpen`](Rejection::CircuitOpen) | no | yes, but elsewhere | ignored | 503, `UNAVAILABLE` |
-//! | [`BulkheadFull`](Rejection::BulkheadFull), [`QueueTimeout`](Rejection::QueueTimeout) | no | yes, but elsewhere | ignored | 503, `RESOURCE_EXHAUSTED` |
+//! | [`CircuitOpen`](Rejection::CircuitOpen) | no | on another instance | ignored | 503, `UNAVAILABLE` |
+//! | [`BulkheadFull`](Rejection::BulkheadFull) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
+//! | [`QueueTimeout`](Rejection::QueueTimeout) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |
+//! | `RateLimited`, `retry_after` unknown | no | no | ignored | 429, `RESOURCE_EXHAUSTED` |
 //! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
+//! | `TimedOut`, not attempted | no | no | failure | 504, `DEADLINE_EXCEEDED` |
+//!
+//! A request that was not sent may be repeated safely, even if it is not idempotent. [`Retry`](crate::retry) does so
+//! where another attempt may succeed: "on another instance" takes
+//! [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The verdict is that of
+//! [`DefaultClassifier`](crate::DefaultClassifier), which a breaker outside counts.
 //!
 //! Retries or a retry budget that are used up are not a rejection: the caller gets the last result itself, unchanged.
 
@@ -64,6 +72,7 @@ mod as_rejection;
 mod config;
 mod rejection;
 mod respond;
+mod semantics;
 mod unified;
 
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
@@ -71,6 +80,7 @@ pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 pub use config::ConfigError;
 pub use rejection::Rejection;
 pub use respond::{Respond, RespondLayer};
+pub(crate) use semantics::RetryWhen;
 pub use unified::Error;
 
 /// Futures of the services in this module.

@@ -99,12 +99,7 @@ impl Rejection {
 
     /// Which pattern refused.
     pub fn kind(&self) -> Pattern {
-        match self {
-            Self::CircuitOpen { .. } => Pattern::CircuitBreaker,
-            Self::BulkheadFull { .. } | Self::QueueTimeout { .. } => Pattern::Bulkhead,
-            Self::RateLimited { .. } => Pattern::RateLimiter,
-            Self::TimedOut { .. } => Pattern::Timeout,
-        }
+        self.semantics().pattern
     }
 
     /// Which instance refused.
@@ -120,13 +115,7 @@ impl Rejection {
 
     /// The reason as a short, stable label for logs and metrics, such as `"circuit_open"`.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::CircuitOpen { .. } => "circuit_open",
-            Self::BulkheadFull { .. } => "bulkhead_full",
-            Self::QueueTimeout { .. } => "queue_timeout",
-            Self::RateLimited { .. } => "rate_limited",
-            Self::TimedOut { .. } => "timed_out",
-        }
+        self.semantics().reason
     }
 
     /// When it makes sense to come back, if that is known.
@@ -140,7 +129,7 @@ impl Rejection {
     /// Whether the service below may have seen the request. `false` means that repeating it is surely safe, also when
     /// the request is not idempotent.
     pub fn was_attempted(&self) -> bool {
-        matches!(self, Self::TimedOut { attempted: true, .. })
+        self.semantics().attempted
     }
 }
 
@@ -180,8 +169,8 @@ impl From<Rejection> for std::io::Error {
     /// Keeps the rejection as the inner error; a timeout has the kind [`TimedOut`](std::io::ErrorKind::TimedOut), all
     /// others have [`Other`](std::io::ErrorKind::Other).
     fn from(rejection: Rejection) -> Self {
-        let kind = match rejection {
-            Rejection::TimedOut { .. } => std::io::ErrorKind::TimedOut,
+        let kind = match rejection.kind() {
+            Pattern::Timeout => std::io::ErrorKind::TimedOut,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, rejection)
