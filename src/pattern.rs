@@ -45,3 +45,6 @@ impl fmt::Display for Pattern {
         f.pad(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests;
