@@ -22,7 +22,7 @@ use crate::{
     call::{CallFuture, Cancel, HasShared},
     classify::{Classify, ResultClassifier},
     clock,
-    deadline::{self, Entered, Limit, Marks},
+    deadline::{self, DeadlineGuard, Limit, SavedDeadline},
     error::Rejection,
     event::{EventEmitter, EventKind},
     shared::striped::StripedRef,
@@ -189,7 +189,7 @@ pin_project! {
 
 /// A call that is starting, within its limit.
 pub(crate) struct StartingTimedCall<'a> {
-    entered: Entered<'a>,
+    entered: DeadlineGuard<'a>,
     /// What the rejection reports, in nanoseconds.
     after: u64,
     observed: EmitCancelledOnDrop<'a>,
@@ -199,13 +199,17 @@ impl<'a> StartingTimedCall<'a> {
     /// A call that is given up `after` so many nanoseconds, or [`NEVER`](deadline::NEVER). `None` when the timeout was
     /// left out of the stack. Refused where a deadline has passed that nobody but us will enforce.
     #[inline(always)]
-    pub(crate) fn new<P, K>(shared: &'a P, after: Option<u64>, marks: &'a mut Option<Marks>) -> Result<Self, Rejection>
+    pub(crate) fn new<P, K>(
+        shared: &'a P,
+        after: Option<u64>,
+        marks: &'a mut Option<SavedDeadline>,
+    ) -> Result<Self, Rejection>
     where
         P: HasTimeout<K>,
     {
         let mut limit = after.map_or(Limit::None, Limit::Within);
         let mut after = after.unwrap_or(deadline::NEVER);
-        let advised = deadline::advised();
+        let advised = deadline::unenforced();
         if advised != deadline::NEVER && !matches!(limit, Limit::None) {
             let left = advised.saturating_sub(clock::nanos());
             if left == 0 {
@@ -332,7 +336,7 @@ where
                     if timer.armed_for().is_none() {
                         let mut deadline = limit.deadline();
                         // A deadline from outside may have been put around the call after it was made.
-                        let advised = deadline::advised();
+                        let advised = deadline::unenforced();
                         if advised < deadline {
                             *after = advised.saturating_sub(clock::nanos());
                             deadline = advised;
