@@ -1,5 +1,5 @@
 //! Resilience middleware for Tower: circuit breaker, retry, timeout, bulkhead, rate limiter and fallback, with one error
-//! taxonomy, one observer interface and a lock-free core.
+//! taxonomy, one event hook and a lock-free core.
 //!
 //! # The five-minute tour
 //!
