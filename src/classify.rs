@@ -1,13 +1,13 @@
-//! How a result counts: [`Verdict`] and the [`Classify`] trait that gives it.
+//! Classification: how a result counts.
 //!
-//! A breaker counts verdicts and a retry repeats by them. Both ask a classifier, and both come with
-//! [`DefaultClassifier`], which knows `Ok` from `Err` and a refusal by a layer from a failure of the service. Anything
-//! that knows more is a closure away:
+//! A breaker counts [`Verdict`]s, and a retry decides by them. Both get them from a [`Classify`] implementation. The
+//! [`DefaultClassifier`] tells `Ok` from `Err`, and a layer's rejection from the service's own failure. For anything else,
+//! write a closure:
 //!
 //! ```
 //! use tower_rampart::{Classify, Verdict};
 //!
-//! // `Ok` with a status can be a failure too. (Types are given for the closure's sake.)
+//! // An `Ok` with an error status is a failure, too. (The closure needs the argument types.)
 //! let by_status = |result: Result<&u16, &std::io::Error>| match result {
 //!     Ok(429) => Verdict::Throttled,
 //!     Ok(500..) => Verdict::Failure,
@@ -20,71 +20,37 @@
 use std::{fmt, time::Duration};
 
 use crate::error::{AsRejection, Rejection};
+pub use crate::verdict::Verdict;
 
-/// How a result counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Verdict {
-    /// The service did its work. Resets a run of failures, refills a retry budget.
-    Success,
-    /// The service failed, and another try may go better.
-    Failure,
-    /// The service is alive but pushes back (429, `RESOURCE_EXHAUSTED`). Degrades a breaker's rates and fails its
-    /// probes, but neither extends nor resets its run of consecutive failures. Repeated like a failure, after the
-    /// service's hint if it gave one.
-    Throttled,
-    /// Says nothing about the service's health: the caller's own mistake, or a refusal by a layer on the way. Not
-    /// counted, not repeated.
-    Ignored,
-}
-
-impl Verdict {
-    /// A short, stable label for logs and metrics, such as `"success"`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Throttled => "throttled",
-            Self::Ignored => "ignored",
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Judges results.
+/// Classifies results.
 ///
-/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The three hints have defaults that know nothing, so that a
-/// closure asks nothing of the error type. [`ClassifyFn`] is a closure that knows rejections.
+/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The other three methods have defaults that make no assumptions, so a
+/// closure requires nothing of the error type. [`ClassifyFn`] wraps a closure and also recognizes rejections.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot judge results with the error `{E}`",
+    message = "`{Self}` cannot classify results with the error `{E}`",
     label = "the default classifier needs `{E}: AsRejection`",
-    note = "for an error of your own, implement `tower_rampart::AsRejection` (three lines)",
+    note = "for your own error type, implement `tower_rampart::AsRejection` (three lines)",
     note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{E}` into `tower_rampart::Error<{E}>`",
-    note = "or give the layer a classifier of your own, such as a closure (`.classify(..)`), which needs no `AsRejection`"
+    note = "or give the layer your own classifier, such as a closure (`.classify(..)`), which needs no `AsRejection`"
 )]
 pub trait Classify<T, E> {
-    /// How this result counts.
+    /// Returns how this result counts.
     fn classify(&self, result: Result<&T, &E>) -> Verdict;
 
-    /// The rejection in this error, if the classifier can tell.
+    /// Returns the rejection in this error, if the classifier recognizes one.
     fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
         let _ = error;
         None
     }
 
-    /// Whether the service may have seen the request; `false` only if it surely has not, because no connection came to
-    /// be, or because the service said so. Asked of results that are not rejections.
+    /// Returns whether the service may have processed the request: `false` only if it certainly has not, because no
+    /// connection was established or because the service said so. Called for results that are not rejections.
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
         let _ = result;
         true
     }
 
-    /// How long the service itself asked to be left alone, if this result says so.
+    /// Returns how long the service asks its callers to wait before the next attempt, if this result says so.
     fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
         let _ = result;
         None
@@ -100,13 +66,15 @@ where
     }
 }
 
-/// Judges by a closure, and knows a rejection when it sees one. Made by the `classify_with` of what repeats calls: there
-/// a verdict is not enough, since a call that timed out may have been done, and must not be repeated for a failure.
+/// Classifies with a closure, and recognizes rejections.
+///
+/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a verdict: a call that timed out may have been
+/// processed, and must not be retried merely because it is a failure.
 #[derive(Clone, Copy)]
 pub struct ClassifyFn<F>(F);
 
 impl<F> ClassifyFn<F> {
-    /// Judges by `verdict`.
+    /// Wraps `verdict`.
     pub const fn new(verdict: F) -> Self {
         Self(verdict)
     }
@@ -132,8 +100,8 @@ impl<F> fmt::Debug for ClassifyFn<F> {
     }
 }
 
-/// The classifier of a layer that was given none: `Ok` is a success and `Err` a failure, but a [`Rejection`] by a
-/// layer below is ignored, unless it is a timeout, which is a failure.
+/// The default classifier: `Ok` is a success and `Err` a failure, except that a [`Rejection`] by an inner layer is ignored,
+/// unless it is a timeout, which is a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DefaultClassifier;
 
@@ -141,8 +109,8 @@ impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result.map_err(AsRejection::as_rejection) {
             Ok(_) => Verdict::Success,
-            Err(None | Some(Rejection::TimedOut { .. })) => Verdict::Failure,
-            Err(Some(_)) => Verdict::Ignored,
+            Err(None) => Verdict::Failure,
+            Err(Some(rejection)) => rejection.semantics().verdict,
         }
     }
 
@@ -151,9 +119,9 @@ impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
     }
 }
 
-/// `Ok` is a success, `Err` a failure, of whatever type.
+/// Classifies `Ok` as a success and `Err` of any type as a failure.
 ///
-/// What patterns that do not judge (bulkhead, rate limiter, timeout) report in their events.
+/// Patterns without a classifier (bulkhead, rate limiter, timeout) report its verdict in their events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResultClassifier;
 

@@ -1,9 +1,9 @@
-//! The time source: where the state core's `now` comes from.
+//! The time source of the state core.
 //!
-//! The default is the standard library's monotonic clock, read through tokio, so that tests with a paused clock drive
-//! every decision. It is read only where a decision needs it. Cycle counters are not used: they differ between cores on
-//! some machines, and that has made limiters refuse calls wrongly. Another clock can be given to a handle's builder; it
-//! then makes that handle's decisions, while waiting (backoff, pacing, timeouts) stays with tokio's timers.
+//! The default is the standard library's monotonic clock, read through tokio, so that a test's paused clock drives every
+//! decision. It is read only where a decision needs it. Cycle counters are not used: on some machines they differ between
+//! cores, which has made limiters reject calls wrongly. A handle's builder takes another clock, which then drives that
+//! handle's decisions; waits (backoff, pacing, timeouts) still use tokio's timers.
 
 use std::{
     fmt,
@@ -21,11 +21,11 @@ use crate::state::time::nanos_of;
 
 /// A monotonic clock.
 ///
-/// It should not go backwards; if it does, nothing breaks, and decisions err on the strict side. Let its origin be near,
-/// such as the start of the process: open times, leases and rates are kept for the first nine years after it. The time
-/// since 1970 is too far from its origin.
+/// It should not go backwards. If it does, nothing breaks, and decisions err on the strict side. Choose a recent origin, such
+/// as the start of the process: open times, leases and rates work for nine years after the origin. The Unix epoch is too
+/// long ago.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> Nanos;
 }
 
@@ -35,7 +35,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// A clock that stands still until it is told to move. Clones show the same time.
+/// A clock that moves only when it is advanced manually. Clones share the time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +50,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 pub struct ManualClock(Arc<AtomicU64>);
 
 impl ManualClock {
-    /// A clock at its origin.
+    /// Creates a clock at its origin.
     pub fn new() -> Self {
         Self::default()
     }
@@ -58,11 +58,11 @@ impl ManualClock {
     /// Moves the time forward by `duration`, at most to [`Nanos::MAX`].
     pub fn advance(&self, duration: Duration) {
         let forward = |now: u64| Some(now.saturating_add(nanos_of(duration)));
-        // Never `None`, so never an error.
+        // `forward` never returns `None`, so this never fails.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, forward);
     }
 
-    /// Sets the time, also backwards, as a broken clock would.
+    /// Sets the time. It can go backwards, as a broken clock would.
     pub fn set(&self, now: Nanos) {
         self.0.store(now.get(), Ordering::Release);
     }
@@ -105,8 +105,8 @@ impl fmt::Debug for TimeSource {
     }
 }
 
-/// tokio's `Instant::now()`, for what waits on tokio's timers.
-#[allow(clippy::disallowed_methods)] // this is the one place that reads the clock
+/// Reads tokio's clock, for code that waits on tokio's timers.
+#[allow(clippy::disallowed_methods)] // the only place that reads the clock
 pub(crate) fn instant() -> Instant {
     #[cfg(test)]
     READINGS.with(|readings| readings.set(readings.get() + 1));
@@ -115,24 +115,24 @@ pub(crate) fn instant() -> Instant {
 
 #[cfg(test)]
 thread_local! {
-    /// Readings of the clock by this thread.
+    /// How often this thread has read the clock.
     pub(crate) static READINGS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// The time now, on the time-line of all handles.
+/// Returns the current time on the handles' time-line.
 pub(crate) fn nanos() -> u64 {
     nanos_at(instant())
 }
 
-/// All handles share one time-line, so that a reading can be shared between them. The runtime of a test may have been
-/// paused before the first reading here: its instants lie a little before the base, and must still tell time. Hence a
-/// time-line that begins well before its base.
+/// Where the base instant lies on the time-line. All handles use one time-line, so that they can share a reading. It begins
+/// well before the base, because a test's runtime may have been paused before the first reading here, and its instants,
+/// a little earlier than the base, must still be on the time-line.
 const BASE: u64 = 1 << 50; // 13 days
 
 #[allow(clippy::disallowed_methods)]
 static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
-/// Where an instant lies on the time-line.
+/// Converts an instant to nanoseconds on the time-line.
 #[inline]
 pub(crate) fn nanos_at(instant: Instant) -> u64 {
     let (instant, base) = (instant.into_std(), *BASE_INSTANT);
@@ -150,7 +150,7 @@ fn before_base(base: std::time::Instant, instant: std::time::Instant) -> u64 {
     BASE.saturating_sub(nanos_of(base.saturating_duration_since(instant)))
 }
 
-/// What [`nanos_at`] was made of; `None` when it is further away than an instant can be.
+/// Inverts [`nanos_at`]. `None` if the time is further away than an instant can be.
 pub(crate) fn instant_of(nanos: u64) -> Option<Instant> {
     if nanos == u64::MAX {
         None

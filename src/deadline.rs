@@ -1,11 +1,11 @@
-//! The deadline of the call that is running, for whoever is inside.
+//! The deadline of the running call, as the code inside it sees it.
 //!
-//! A [`Timeout`](crate::timeout) sets a deadline while it polls what is inside it. Layers and handlers below see it
-//! with [`current`] and [`remaining`], in the same task and whatever lies between, and a retry starts no attempt that it
-//! would kill. A deadline inside another one can only make it shorter.
+//! A [`Timeout`](crate::timeout) sets a deadline while it polls the call. Layers and handlers below read it with
+//! [`current`] and [`remaining`], in the same task and regardless of the layers in between, and a retry starts no attempt
+//! that the deadline would end immediately. A nested deadline can only shorten an outer one.
 //!
-//! It follows the call stack of one task: work that is handed to another task (`tokio::spawn`, `tower::buffer`) is
-//! outside of it, unless it is carried over with [`scope`]:
+//! The deadline follows the call stack of one task. Work that is handed to another task (`tokio::spawn`,
+//! `tower::buffer`) does not see it, unless [`scope`] carries it over:
 //!
 //! ```
 //! use tower_rampart::deadline;
@@ -36,92 +36,92 @@ use tokio::time::Instant;
 use crate::clock;
 
 thread_local! {
-    static AMBIENT: Ambient = const { Ambient::none() };
+    static CONTEXT: DeadlineContext = const { DeadlineContext::none() };
 }
 
-/// A limit, in nanoseconds, that is never reached; or a point in time that never comes. The longest that can be is 584
+/// A limit, in nanoseconds, that is never reached, or a point in time that never comes. All finite values are below 584
 /// years.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// What surrounds the code that is being polled on this thread. Points in time are nanoseconds on the handles'
-/// time-line: a number moves through registers, an `Instant` through memory.
+/// The deadline of the code that this thread is polling. Points in time are nanoseconds on the handles' time-line: a
+/// number moves through registers, an `Instant` through memory.
 ///
-/// A cell a field: a call that is ready at once enters twice, and copying all of it each time costs more than the rest.
-struct Ambient {
-    /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]: it starts when somebody asks. A
-    /// call that is ready at once reads no clock that way.
-    within: Cell<u64>,
-    /// `started` or `advised` is there.
-    marked: Cell<bool>,
-    /// A retry inside has given up and returned its last result: whoever retries outside should not multiply it.
+/// Each field is a cell of its own: a call that is ready at once enters twice, and copying all fields each time would cost
+/// more than the rest.
+struct DeadlineContext {
+    /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]. The clock starts when code asks for
+    /// the deadline, so a call that is ready immediately reads no clock.
+    pending_limit: Cell<u64>,
+    /// Whether `started_at` or `unenforced` is set, which takes the slow path on entering and leaving.
+    slow_path: Cell<bool>,
+    /// An inner retry has stopped and returned its last result: a retry outside should not multiply it.
     exhausted: Cell<bool>,
-    /// The earliest deadline that has a point in time.
-    until: Cell<u64>,
-    /// When the clocks of the limits in their first poll have started; [`NEVER`] while `within` is there.
-    started: Cell<u64>,
-    /// The earliest deadline that nobody enforces yet: it was set by [`scope`].
-    advised: Cell<u64>,
+    /// The earliest deadline that is a point in time, or [`NEVER`].
+    deadline: Cell<u64>,
+    /// When the clocks of the limits in their first poll started; [`NEVER`] while `pending_limit` is set.
+    started_at: Cell<u64>,
+    /// The earliest deadline that no timer enforces yet, because [`scope`] set it.
+    unenforced: Cell<u64>,
 }
 
-impl Ambient {
+impl DeadlineContext {
     const fn none() -> Self {
         Self {
-            within: Cell::new(NEVER),
-            marked: Cell::new(false),
+            pending_limit: Cell::new(NEVER),
+            slow_path: Cell::new(false),
             exhausted: Cell::new(false),
-            until: Cell::new(NEVER),
-            started: Cell::new(NEVER),
-            advised: Cell::new(NEVER),
+            deadline: Cell::new(NEVER),
+            started_at: Cell::new(NEVER),
+            unenforced: Cell::new(NEVER),
         }
     }
 
     /// Starts all clocks that have not started.
     fn start(&self, now: u64) {
-        let within = self.within.replace(NEVER);
-        if within != NEVER {
-            self.until.set(self.until.get().min(now.saturating_add(within)));
-            self.started.set(now);
-            self.marked.set(true);
+        let limit = self.pending_limit.replace(NEVER);
+        if limit != NEVER {
+            self.deadline.set(self.deadline.get().min(now.saturating_add(limit)));
+            self.started_at.set(now);
+            self.slow_path.set(true);
         }
     }
 
-    /// Sets what lies outside of a limit that is entered anew, or of one that is left.
-    fn set(&self, until: u64, started: u64, advised: u64) {
-        self.until.set(until);
-        self.started.set(started);
-        self.advised.set(advised);
-        self.marked.set(started != NEVER || advised != NEVER);
+    /// Sets the values around a limit that is entered, or those to restore when it is left.
+    fn set(&self, deadline: u64, started_at: u64, unenforced: u64) {
+        self.deadline.set(deadline);
+        self.started_at.set(started_at);
+        self.unenforced.set(unenforced);
+        self.slow_path.set(started_at != NEVER || unenforced != NEVER);
     }
 }
 
-/// The deadline of the running call, if it has one.
+/// Returns the deadline of the running call, if it has one.
 ///
-/// Starts the clock of a surrounding timeout that has not started it yet; reads the clock for that at most once.
+/// If the clock of a surrounding timeout has not started, this starts it, which reads the clock once.
 pub fn current() -> Option<Instant> {
-    clock::instant_of(until())
+    clock::instant_of(current_nanos())
 }
 
-fn until() -> u64 {
-    AMBIENT.with(|ambient| {
-        if ambient.within.get() != NEVER {
-            ambient.start(clock::nanos());
+fn current_nanos() -> u64 {
+    CONTEXT.with(|context| {
+        if context.pending_limit.get() != NEVER {
+            context.start(clock::nanos());
         }
-        ambient.until.get()
+        context.deadline.get()
     })
 }
 
-/// The time left until the deadline of the running call, if it has one; zero when it has passed.
+/// Returns the time left until the deadline of the running call, if it has one; zero if it has passed.
 pub fn remaining() -> Option<Duration> {
-    let until = until();
-    (until != NEVER).then(|| Duration::from_nanos(until.saturating_sub(clock::nanos())))
+    let deadline = current_nanos();
+    (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(clock::nanos())))
 }
 
 /// Runs `future` with a deadline that the code inside sees.
 ///
-/// Nothing enforces it but the timeouts inside: each of them fires at this deadline if it is earlier than its own. If it
-/// has passed before a call is made inside, the call's timeout answers without making it; a call that was made before
-/// the scope was put around it is polled once. A deadline that surrounds the scope stays in force when it is the
-/// earlier one.
+/// Only timeouts inside enforce it: each fires at this deadline if it is earlier than its own. A timeout that is called
+/// after the deadline has passed rejects without calling its service; a call that was made before the scope was put
+/// around it is polled once. An earlier deadline around the scope stays in force.
 pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
     Scope { at, future }
 }
@@ -151,120 +151,120 @@ impl<F: Future> Future for Scope<F> {
     }
 }
 
-/// Runs `inside` with this deadline around it, as a [`Scope`] does with its future.
+/// Runs `inside` with this deadline, as a [`Scope`] does with its future.
 pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
-    let mut outer = None;
-    let entered = AMBIENT.with(|ambient| {
-        let (marks, at) = (outer.insert(Marks::of(ambient)), clock::nanos_at(at));
-        let (within, until) = (ambient.within.get(), ambient.until.get());
-        ambient.set(until.min(at), marks.started, marks.advised.min(at));
-        Entered { limit: Limit::None, within, until, marks: &mut outer }
+    let mut saved = None;
+    let guard = CONTEXT.with(|context| {
+        let (outer, at) = (saved.insert(SavedDeadline::of(context)), clock::nanos_at(at));
+        let (pending_limit, deadline) = (context.pending_limit.get(), context.deadline.get());
+        context.set(deadline.min(at), outer.started_at, outer.unenforced.min(at));
+        DeadlineGuard { limit: Limit::None, pending_limit, deadline, saved: &mut saved }
     });
     let output = inside();
-    entered.leave();
+    guard.leave();
     output
 }
 
-/// The earliest deadline around that nobody enforces, or [`NEVER`]: the next timeout inside has to.
+/// Returns the earliest surrounding deadline that no timer enforces, or [`NEVER`]. The next timeout inside must enforce it.
 #[inline(always)]
-pub(crate) fn advised() -> u64 {
-    AMBIENT.with(|ambient| ambient.advised.get())
+pub(crate) fn unenforced() -> u64 {
+    CONTEXT.with(|context| context.unenforced.get())
 }
 
-/// A retry calls this as it returns a result that it would have repeated, had it been allowed to.
+/// Tells retries outside that this result comes from a retry that would have retried it, had it been allowed to.
 pub(crate) fn mark_exhausted() {
-    AMBIENT.with(|ambient| ambient.exhausted.set(true));
+    CONTEXT.with(|context| context.exhausted.set(true));
 }
 
-/// Looks out for retries inside that give up: beginning with a mark of `false`, and ending with the mark that this
-/// returned, for whoever is around. Returns the mark as it was.
+/// Sets the mark of an exhausted retry and returns the previous one.
 ///
-/// A mark is meant for the innermost retry around, which sets it again if it gives up itself.
+/// A retry sets it to `false` before it polls an attempt, and afterwards restores the previous mark, taking the attempt's.
+/// A mark is meant for the innermost retry around, which sets it again if it is exhausted itself.
 #[inline]
 pub(crate) fn swap_exhausted(mark: bool) -> bool {
-    AMBIENT.with(|ambient| ambient.exhausted.replace(mark))
+    CONTEXT.with(|context| context.exhausted.replace(mark))
 }
 
-/// A limit of time and its clock, which starts when somebody asks for the deadline, inside or outside.
+/// A time limit. Its clock starts when code inside or outside asks for the deadline.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// The clock has not started; in nanoseconds, or [`NEVER`].
+    /// The clock has not started: the limit in nanoseconds, or [`NEVER`].
     Within(u64),
-    /// It has; the point in time, or [`NEVER`].
+    /// The clock has started: the deadline, or [`NEVER`].
     Until(u64),
-    /// There is none: what is around stays as it is.
+    /// No limit: the surrounding deadline stays as it is.
     None,
 }
 
 impl Limit {
-    /// Puts this limit around what runs until [`Entered::leave`]; `marks` is where it keeps those that are outside, if there
-    /// are any. Costs a few moves to and from a thread-local, and no clock.
+    /// Applies this limit until [`DeadlineGuard::leave`]. `saved` keeps outer values that the slow path restores. Costs a few
+    /// moves to and from a thread-local, and no clock read.
     #[inline(always)]
-    pub(crate) fn enter(self, marks: &mut Option<Marks>) -> Entered<'_> {
-        let (within, until) = AMBIENT.with(|ambient| {
-            let (within, until) = (ambient.within.get(), ambient.until.get());
-            if !matches!(self, Self::None) && ambient.marked.get() {
-                *marks = Some(Marks::of(ambient));
-                self.hide_marks(ambient);
+    pub(crate) fn enter(self, saved: &mut Option<SavedDeadline>) -> DeadlineGuard<'_> {
+        let (pending_limit, deadline) = CONTEXT.with(|context| {
+            let (pending_limit, deadline) = (context.pending_limit.get(), context.deadline.get());
+            if !matches!(self, Self::None) && context.slow_path.get() {
+                *saved = Some(SavedDeadline::of(context));
+                self.hide_outer(context);
             }
             match self {
-                Self::Within(limit) => ambient.within.set(limit.min(within)),
-                Self::Until(limit) => ambient.until.set(limit.min(until)),
+                Self::Within(limit) => context.pending_limit.set(limit.min(pending_limit)),
+                Self::Until(limit) => context.deadline.set(limit.min(deadline)),
                 Self::None => {}
             }
-            (within, until)
+            (pending_limit, deadline)
         });
-        Entered { limit: self, within, until, marks }
+        DeadlineGuard { limit: self, pending_limit, deadline, saved }
     }
 
     #[cold]
-    fn hide_marks(self, ambient: &Ambient) {
-        // This limit enforces what was advised. And where its own clock has not started, a start that is there already
-        // was that of an earlier sibling in this poll.
-        let started = if let Self::Within(_) = self { NEVER } else { ambient.started.get() };
-        ambient.set(ambient.until.get(), started, NEVER);
+    fn hide_outer(self, context: &DeadlineContext) {
+        // This limit enforces the unenforced deadline. If its own clock has not started, a start that is already there was
+        // an earlier sibling's in this poll.
+        let started_at = if let Self::Within(_) = self { NEVER } else { context.started_at.get() };
+        context.set(context.deadline.get(), started_at, NEVER);
     }
 
-    /// The deadline, or [`NEVER`]; starts the clock if it has not started.
+    /// Returns the deadline, or [`NEVER`]. Starts the clock if it has not started.
     pub(crate) fn deadline(&mut self) -> u64 {
-        if let Self::Within(within) = *self {
+        if let Self::Within(limit) = *self {
             let now = clock::nanos();
-            // Limits around this one that are in their first poll too have started just now: they share the reading.
-            AMBIENT.with(|ambient| ambient.start(now));
-            *self = Self::Until(now.saturating_add(within));
+            // Surrounding limits that are in their first poll, too, share the reading.
+            CONTEXT.with(|context| context.start(now));
+            *self = Self::Until(now.saturating_add(limit));
         }
         match *self {
-            Self::Until(until) => until,
+            Self::Until(deadline) => deadline,
             Self::Within(_) | Self::None => NEVER,
         }
     }
 }
 
-/// What is marked outside of a limit or a scope.
-pub(crate) struct Marks {
-    started: u64,
-    advised: u64,
+/// Values outside a limit or a scope that are hidden inside it.
+pub(crate) struct SavedDeadline {
+    started_at: u64,
+    unenforced: u64,
 }
 
-impl Marks {
-    fn of(ambient: &Ambient) -> Self {
-        Self { started: ambient.started.get(), advised: ambient.advised.get() }
+impl SavedDeadline {
+    fn of(context: &DeadlineContext) -> Self {
+        Self { started_at: context.started_at.get(), unenforced: context.unenforced.get() }
     }
 }
 
-/// While it is there, a limit or a scope is around what runs. Leaving, or dropping it because what is inside panics,
-/// puts the surroundings back, and passes on what was learnt inside: the start of the clocks.
+/// Applies a limit or a scope while it exists. Leaving, or dropping it when the code inside panics, restores the outer
+/// values, and passes on whether the clocks were started inside.
 #[must_use]
-pub(crate) struct Entered<'a> {
+pub(crate) struct DeadlineGuard<'a> {
     limit: Limit,
-    within: u64,
-    until: u64,
-    /// `None` where nothing was marked.
-    marks: &'a mut Option<Marks>,
+    pending_limit: u64,
+    deadline: u64,
+    /// `None` if there was nothing to hide.
+    saved: &'a mut Option<SavedDeadline>,
 }
 
-impl Entered<'_> {
-    /// What the limit has become: if somebody inside started the clock, it has started for this limit too.
+impl DeadlineGuard<'_> {
+    /// Returns the limit, with its clock started if code inside has started it.
     #[inline(always)]
     pub(crate) fn leave(self) -> Limit {
         let limit = self.restore();
@@ -274,45 +274,51 @@ impl Entered<'_> {
 
     #[inline(always)]
     fn restore(&self) -> Limit {
-        AMBIENT.with(|ambient| {
-            ambient.within.set(self.within);
-            ambient.until.set(self.until);
-            if ambient.marked.get() || self.marks.is_some() {
-                return restore_marks(ambient, self.limit, self.within, self.until, self.marks);
+        CONTEXT.with(|context| {
+            context.pending_limit.set(self.pending_limit);
+            context.deadline.set(self.deadline);
+            if context.slow_path.get() || self.saved.is_some() {
+                return restore_slow(context, self.limit, self.pending_limit, self.deadline, self.saved);
             }
             self.limit
         })
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for DeadlineGuard<'_> {
     fn drop(&mut self) {
         self.restore();
     }
 }
 
 #[inline(never)]
-fn restore_marks(ambient: &Ambient, limit: Limit, within: u64, until: u64, marks: &Option<Marks>) -> Limit {
-    let started = ambient.started.get();
-    match marks {
-        Some(outside) => ambient.set(until, outside.started, outside.advised),
-        None => ambient.set(until, NEVER, NEVER),
+fn restore_slow(
+    context: &DeadlineContext,
+    limit: Limit,
+    pending_limit: u64,
+    deadline: u64,
+    saved: &Option<SavedDeadline>,
+) -> Limit {
+    let started_at = context.started_at.get();
+    match saved {
+        Some(outer) => context.set(deadline, outer.started_at, outer.unenforced),
+        None => context.set(deadline, NEVER, NEVER),
     }
-    if started == NEVER {
+    if started_at == NEVER {
         return limit;
     }
-    // With `within` there, no clock had started outside: it was inside.
-    if within != NEVER {
-        ambient.start(started);
+    // With an outer limit pending, no outer clock had started: this start was made inside.
+    if pending_limit != NEVER {
+        context.start(started_at);
     }
     match limit {
-        Limit::Within(limit) => Limit::Until(started.saturating_add(limit)),
+        Limit::Within(limit) => Limit::Until(started_at.saturating_add(limit)),
         limit => limit,
     }
 }
 
 pin_project! {
-    /// Future of an attempt, with whether a retry inside gave up as it returned.
+    /// Future of an attempt. Its output says whether an inner retry was exhausted when the attempt returned.
     pub(crate) struct DetectExhausted<F> {
         #[pin]
         future: F,

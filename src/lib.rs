@@ -3,7 +3,7 @@
 //!
 //! # The five-minute tour
 //!
-//! A pattern is a **handle**: cheap to clone, shared by everything made from it, with a name. It makes a layer:
+//! Each pattern is a **handle**: it has a name, is cheap to clone, and every clone shares its state. A handle makes layers:
 //!
 //! ```
 //! use std::time::Duration;
@@ -16,7 +16,7 @@
 //! # async fn main() -> Result<(), BoxError> {
 //! let breaker = CircuitBreaker::new("payments");
 //! let service = ServiceBuilder::new()
-//!     .layer(Timeout::new("payments", Duration::from_secs(2)).layer()) // in all
+//!     .layer(Timeout::new("payments", Duration::from_secs(2)).layer()) // total
 //!     .layer(Retry::attempts("payments", 3)?.layer())
 //!     .layer(breaker.layer())
 //!     .layer(Bulkhead::new("payments", 16)?.layer())
@@ -24,28 +24,28 @@
 //!     .service_fn(|amount: u32| async move { Ok::<_, BoxError>(format!("charged {amount}")) });
 //! assert_eq!(service.clone().oneshot(7).await?, "charged 7");
 //!
-//! // Looked at and steered while calls run:
+//! // Inspect and control a handle while calls run:
 //! assert_eq!(breaker.snapshot().time_window.unwrap().calls, 1);
 //! breaker.force_open();
 //!
-//! // The error is the service's own; what a layer refused is found in it.
+//! // The error type is the service's own, and a rejection can be recovered from it.
 //! let error = service.oneshot(8).await.unwrap_err();
 //! let rejection = error.as_rejection().unwrap();
 //! assert_eq!((rejection.name().as_str(), rejection.was_attempted()), ("payments", false));
 //! # Ok(()) }
 //! ```
 //!
-//! - **The order above is that of the ready-made stacks**: [`stack::client`] and [`stack::server`], with numbers that fit
-//!   together. [`stack`] says why, and when to choose another.
-//! - **Errors** are flat in whatever order: a layer keeps the service's error type and asks only that a [`Rejection`] can
-//!   become one. Three ways to have such an error: [`error`].
-//! - **What counts as a failure** is a [`Verdict`], given by a [`Classify`]; a closure will do.
-//! - **What happens** is told to an [`Observer`]: [`event`], with adapters for `tracing` and `metrics`.
-//! - **Refuse, wait, or hold back**: the [`readiness`] modes, on the layer. No layer ever fails `poll_ready`.
+//! - **Order**: the layers above are in the order of the ready-made stacks, [`stack::client`] and [`stack::server`], whose
+//!   numbers fit together. [`stack`] explains the order and when to choose another.
+//! - **Errors** stay flat in any order: a layer keeps the service's error type and only requires that it can be made from a
+//!   [`Rejection`]. [`error`] shows three ways to have such a type.
+//! - **Failures**: a [`Classify`] implementation gives each result a [`Verdict`]. A closure will do.
+//! - **Events**: an [`Observer`] receives them. [`event`] has adapters for `tracing` and `metrics`.
+//! - **Reject, wait, or apply backpressure**: choose a [`readiness`] mode on the layer. No layer ever fails `poll_ready`.
 //! - **Without Tower**: every handle has `run(future)`, and a guard where that makes sense.
-//! - **Deadlines**: what is inside of a timeout sees the time left: [`deadline`].
-//! - **Cancelled** is an outcome of its own: a dropped future gives back what it holds, and counts neither as a failure nor
-//!   as a success.
+//! - **Deadlines**: code inside a timeout sees the time left: [`deadline`].
+//! - **Cancellation** is an outcome of its own: a dropped future releases everything it holds, and counts neither as a failure
+//!   nor as a success.
 //!
 //! # Features
 //!
@@ -55,15 +55,17 @@
 //! | `tower` | yes | `ServiceBuilderExt` |
 //! | `metrics` | no | `event::MetricsObserver` |
 //! | `anyhow` | no | [`AsRejection`] for `anyhow::Error` |
-//! | `http` | no | `http`: what is known about HTTP and gRPC, for clients and servers |
-//! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | the same, with the types of these: see `http` |
+//! | `http` | no | `http`: HTTP and gRPC semantics, for clients and servers |
+//! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | `http` for the types of these crates |
 //!
 //! # Cost
 //!
-//! A healthy call allocates nothing, boxes nothing and takes no lock. The comment at each service's `call` counts its
-//! read-modify-writes and clock reads; the state core's are asserted by tests. A success in a count window without failures
-//! is two loads.
+//! A healthy call allocates nothing, boxes nothing and takes no lock. On that path the breaker and a full retry budget only
+//! read the state that threads share: a success in a count window without failures is two loads. A bulkhead and a rate
+//! limiter each write their own atomic word. The comment at each service's `call` counts its read-modify-writes and clock
+//! reads; tests assert those of the state core.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[macro_use]
@@ -82,6 +84,7 @@ pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
 mod name;
+mod pattern;
 pub mod per_key;
 pub mod rate_limit;
 pub mod readiness;
@@ -91,6 +94,7 @@ mod shared;
 pub mod stack;
 mod state;
 pub mod timeout;
+mod verdict;
 
 #[cfg(feature = "tower")]
 pub use builder::ServiceBuilderExt;
@@ -98,11 +102,13 @@ pub use classify::{Classify, ClassifyFn, DefaultClassifier, ResultClassifier, Ve
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;
+pub use pattern::Pattern;
 
 /// The examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The boxed error of Tower's own middleware. It can absorb a [`Rejection`], and one can be found in it again.
+/// The boxed error of Tower's own middleware. It can be made from a [`Rejection`], and [`AsRejection`] finds the rejection
+/// in it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

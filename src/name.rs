@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 /// The name of one instance of a pattern, as it appears in rejections, events, logs and metrics.
 ///
-/// Made from a `&'static str` it costs nothing to clone; made from a `String` (a host, a tenant) it is reference
-/// counted, so that forgotten instances take their names with them.
+/// Made from a `&'static str`, it costs nothing to clone. Made from a `String` (a host, a tenant), it is reference counted,
+/// so that it is freed with the last instance that bears it.
 ///
 /// ```
 /// use tower_rampart::Name;
@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc};
 #[derive(Clone)]
 pub struct Name(Repr);
 
-// Two words: the thin `Arc<String>` hides beside the null niche of the `&'static str`, which keeps `Rejection` small.
+// Two words, which keeps `Rejection` small: the thin `Arc<String>` uses the null niche of the `&'static str`.
 #[derive(Clone)]
 enum Repr {
     Static(&'static str),
@@ -24,7 +24,7 @@ enum Repr {
 }
 
 impl Name {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Static(name) => name,
@@ -32,7 +32,7 @@ impl Name {
         }
     }
 
-    /// The name, if it is free of any shared counter.
+    /// Returns the name if it is static, so that cloning touches no shared counter.
     pub(crate) fn as_static(&self) -> Option<&'static str> {
         match self.0 {
             Repr::Static(name) => Some(name),

@@ -1,29 +1,31 @@
-//! When a layer refuses, waits, or holds back: its readiness mode, as a type.
+//! Readiness modes, as types: a saturated layer rejects, applies backpressure, or waits.
 //!
-//! The layers that may refuse a call (circuit breaker, bulkhead, rate limiter) all know the same modes, chosen on the
-//! layer: [`Reject`] is the default, `.backpressure()` makes it [`Backpressure`], and where waiting makes sense
-//! `.wait()` makes it [`Wait`]. None of them ever fails `poll_ready`: an error there is final by Tower's contract.
+//! The layers that may reject a call (circuit breaker, bulkhead, rate limiter) share the same modes, chosen on the layer:
+//! [`Reject`] is the default, `.backpressure()` makes it [`Backpressure`], and where waiting makes sense `.wait()` makes it
+//! [`Wait`]. No mode ever fails `poll_ready`: an error there is final by Tower's contract.
 
-/// `poll_ready` never waits on the pattern; `call` answers with a [`Rejection`](crate::Rejection).
+/// `poll_ready` never waits for the pattern; `call` returns a [`Rejection`](crate::Rejection).
 ///
-/// For servers, and for clients with nowhere else to go.
+/// For servers, and for clients with no other instance to call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Reject;
 
-/// `poll_ready` is pending, with a waker, until the pattern would admit a call, and reserves what the call needs.
+/// `poll_ready` is pending, with a waker, until the pattern would admit a call, and reserves a permit, probe slot or token
+/// for it.
 ///
-/// For use under `tower::balance`, `Buffer` and `LoadShed`, which then see the truth. A readiness that is taken and
-/// never used gives its reservation back when the service is dropped; a clone starts with none. Do not use it where
-/// idle callers poll early and keep the readiness (hyper's server connections do): each would hold a reservation.
+/// For use under `tower::balance`, `Buffer` and `LoadShed`, which then see the real capacity. Dropping a ready service that
+/// was not called releases its reservation; a clone starts with none. Do not use this mode where idle callers poll early
+/// and keep the readiness, as hyper's server connections do: each would hold a reservation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Backpressure;
 
-/// `poll_ready` never waits on the pattern; the response future waits, for a bounded time, before it calls the service.
+/// `poll_ready` never waits for the pattern; the response future waits, for a bounded time, before it calls the inner
+/// service.
 ///
-/// The call is made later than `call`, so the service must be `Clone`: the future takes the instance that was ready
-/// and leaves a clone in its place.
+/// The inner call happens after `call` has returned, so the service must be `Clone`: the future takes the instance that is
+/// ready and leaves a clone in its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Wait;

@@ -285,8 +285,11 @@ fn the_text_of_a_rejection_names_the_pattern_the_instance_and_the_number() {
         (Rejection::circuit_open("db", None), "circuit breaker `db` is open"),
         (Rejection::bulkhead_full("db", 8), "bulkhead `db` is full at its limit of 8"),
         (Rejection::queue_timeout("db", second), "bulkhead `db` had no permit within 1s"),
-        (Rejection::rate_limited("db", Some(second), 5), "rate limiter `db` refused, retry after 1s"),
-        (Rejection::rate_limited("db", None, 5), "rate limiter `db` refused, the cost exceeds its burst of 5"),
+        (Rejection::rate_limited("db", Some(second), 5), "rate limiter `db` rejected the call, retry after 1s"),
+        (
+            Rejection::rate_limited("db", None, 5),
+            "rate limiter `db` rejected the call: its cost exceeds the burst of 5",
+        ),
         (Rejection::timed_out("db", second, true), "timeout `db` fired after 1s"),
         (Rejection::timed_out("db", second, false), "timeout `db` of 1s had no time left to call the service"),
     ];

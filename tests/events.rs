@@ -15,10 +15,10 @@ use support::{
 };
 use tower::{Layer, Service, util::BoxCloneService};
 use tower_rampart::{
-    Event, EventKind, Observer, Rejection, Verdict,
+    Event, EventKind, Observer, Pattern, Rejection, Verdict,
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
-    event::{Pattern, Served},
+    event::Served,
     fallback::{Fallback, FallbackLayer},
     rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
     retry::Retry,

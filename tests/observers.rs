@@ -133,7 +133,7 @@ async fn tracing_hears_every_kind_at_its_level() {
     let lines = log.take();
     let expect = |line: &str| assert!(lines.iter().any(|there| there.starts_with(line)), "no {line} in {lines:#?}");
     expect(
-        "WARN message=circuit changed its state pattern=\"circuit_breaker\" name=\"b\" from=\"closed\" to=\"open\" \
+        "WARN message=circuit breaker changed state pattern=\"circuit_breaker\" name=\"b\" from=\"closed\" to=\"open\" \
          generation=1 cause=\"consecutive_failures\"",
     );
     expect("WARN message=retry budget exhausted pattern=\"retry\" name=\"r\" attempts=1");
@@ -143,11 +143,11 @@ async fn tracing_hears_every_kind_at_its_level() {
     expect("DEBUG message=call rejected pattern=\"timeout\" name=\"t\" reason=\"timed_out\"");
     expect("DEBUG message=call rejected pattern=\"circuit_breaker\" name=\"b\" reason=\"circuit_open\"");
     expect("DEBUG message=retry scheduled pattern=\"retry\" name=\"r\" attempt=2 delay=1ms");
-    expect("DEBUG message=fell back pattern=\"fallback\" name=\"f\" served=\"value\"");
+    expect("DEBUG message=fallback served pattern=\"fallback\" name=\"f\" served=\"value\"");
     expect("TRACE message=call admitted pattern=\"circuit_breaker\" name=\"b\"");
     expect("TRACE message=call completed pattern=\"circuit_breaker\" name=\"b\" verdict=\"success\" elapsed=0ns");
     expect("TRACE message=call cancelled pattern=\"circuit_breaker\" name=\"b\" admitted=true elapsed=0ns");
-    expect("TRACE message=permit awaited pattern=\"bulkhead\" name=\"k\" waited=0ns");
+    expect("TRACE message=waited for a permit pattern=\"bulkhead\" name=\"k\" waited=0ns");
     // What is not known is not there.
     let exactly = |line: &str| assert!(lines.iter().any(|there| there == line), "no {line} in {lines:#?}");
     exactly("TRACE message=call cancelled pattern=\"bulkhead\" name=\"k\" admitted=false");

@@ -18,10 +18,10 @@ use futures_util::FutureExt;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_rampart::{
-    BoxError,
+    BoxError, Pattern,
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
-    event::{Event, EventKind, Observer, Pattern},
+    event::{Event, EventKind, Observer},
     rate_limit::{Rate, RateLimiter},
     retry::{Backoff, Retry, RetryBudget},
     stack,

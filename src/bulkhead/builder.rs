@@ -4,8 +4,9 @@ use super::{Bulkhead, inner::BulkheadInner};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::{striped::StripedArc, wait_queue::WaitQueue},
     state::permits::Permits,
 };

@@ -12,7 +12,8 @@ use loom::{sync::Arc, thread};
 use super::inner::BulkheadInner;
 use crate::{
     clock::TimeSource,
-    event::{EventEmitter, Pattern},
+    event::EventEmitter,
+    pattern::Pattern,
     shared::wait_queue::{WaitQueue, Waiter},
     state::{models::model, permits::Permits},
 };

@@ -7,8 +7,9 @@ use super::{
 use crate::{
     clock::TimeSource,
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::{random::Random, striped::StripedArc, thread_id::stripes, waker_list::WakerList},
     state::{
         circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},

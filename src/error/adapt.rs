@@ -11,13 +11,13 @@ use tower_service::Service;
 
 use super::Error;
 
-/// The innermost layer around a service with a foreign error: turns `E` into [`Error<E>`].
+/// Turns a foreign error `E` into [`Error<E>`]. This is the innermost layer, directly around the service.
 ///
 /// ```
 /// use tower_layer::Layer;
 /// use tower_rampart::{AdaptErrorLayer, Error};
 ///
-/// // `reqwest::Client` fails with `reqwest::Error`; the adapted service with `Error<reqwest::Error>`.
+/// // `reqwest::Client` fails with `reqwest::Error`, the adapted service with `Error<reqwest::Error>`.
 /// let client = AdaptErrorLayer::new().layer(reqwest::Client::new());
 /// # let _ = client;
 /// ```
@@ -26,7 +26,7 @@ use super::Error;
 pub struct AdaptErrorLayer {}
 
 impl AdaptErrorLayer {
-    /// The layer; it has no settings.
+    /// Creates the layer. It has no settings.
     pub const fn new() -> Self {
         Self {}
     }
@@ -47,22 +47,22 @@ pub struct AdaptError<S> {
 }
 
 impl<S> AdaptError<S> {
-    /// Adapts the error of `inner`.
+    /// Wraps `inner`.
     pub const fn new(inner: S) -> Self {
         Self { inner }
     }
 
-    /// The service within.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service within, mutably.
+    /// Returns the inner service, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Takes the service out again.
+    /// Consumes `self` and returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -110,7 +110,7 @@ where
     }
 }
 
-/// [`AdaptErrorLayer`] for a single future: `breaker.run(adapt(client.get(url).send()))`.
+/// Turns the foreign error of a single future into [`Error<E>`]: `breaker.run(adapt(client.get(url).send()))`.
 pub async fn adapt<T, E>(future: impl Future<Output = Result<T, E>>) -> Result<T, Error<E>> {
     future.await.map_err(Error::Service)
 }

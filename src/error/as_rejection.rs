@@ -2,30 +2,30 @@ use std::{cell::Cell, error::Error as StdError};
 
 use super::Rejection;
 
-/// Errors in which a [`Rejection`] can be found again.
+/// Errors from which a [`Rejection`] can be recovered.
 ///
-/// The default classifiers use it to tell a refusal by a layer from a failure of the service. Implement it beside
-/// `From<Rejection>` for an error type of your own; boxed errors and `std::io::Error` are walked along their sources.
+/// The default classifiers use it to tell a layer's rejection from the service's own failure. Implement it beside
+/// `From<Rejection>` for your own error type. Boxed errors and `std::io::Error` are searched along their sources.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not tell whether it holds a `Rejection`",
-    label = "the default classifier needs `AsRejection`",
-    note = "for an error of your own, implement `tower_rampart::AsRejection` (three lines)",
+    message = "a `Rejection` cannot be recovered from `{Self}`",
+    label = "the default classifier needs `{Self}: AsRejection`",
+    note = "for your own error type, implement `tower_rampart::AsRejection` (three lines)",
     note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{Self}` into `tower_rampart::Error<{Self}>`",
-    note = "or give the layer a classifier of your own, which needs no `AsRejection`"
+    note = "or give the layer your own classifier, which needs no `AsRejection`"
 )]
 pub trait AsRejection {
-    /// The rejection in this error, if it is one.
+    /// Returns the rejection in this error, if there is one.
     fn as_rejection(&self) -> Option<&Rejection>;
 }
 
-/// Errors that can hold a [`Rejection`]: every one that is `From<Rejection>`, and no other.
+/// Errors that can hold a [`Rejection`]: exactly those that implement `From<Rejection>`.
 ///
-/// What the layers ask of a service's error. It is not implemented by hand, and exists for what the compiler says when an
-/// error cannot: `From` is not ours to explain.
+/// Layers require it of a service's error. Do not implement it manually: it exists only so that the compiler can explain
+/// what is missing, which `From` cannot.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot hold a `Rejection`, which a layer of `tower-rampart` may answer with",
+    message = "`{Self}` cannot hold a `Rejection`, which a layer of `tower-rampart` may return",
     label = "`{Self}: From<Rejection>` is missing",
-    note = "for an error of your own, implement `From<tower_rampart::Rejection>` (`#[from]` with thiserror)",
+    note = "for your own error type, implement `From<tower_rampart::Rejection>` (`#[from]` with thiserror)",
     note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{Self}` into `tower_rampart::Error<{Self}>`",
     note = "for a single future, `tower_rampart::adapt` does the same"
 )]
@@ -34,9 +34,9 @@ pub trait FromRejection: From<Rejection> {}
 #[diagnostic::do_not_recommend]
 impl<E: From<Rejection>> FromRejection for E {}
 
-/// The first rejection in `error` or its sources.
+/// Returns the first rejection in `error` or its sources.
 ///
-/// Sees through wrappers whose `source()` is that of what they hold: `std::io::Error`, and what is
+/// Finds it behind wrappers that skip their inner error in `source()`, such as `std::io::Error` and
 /// `#[error(transparent)]`.
 pub fn find_rejection<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Rejection> {
     let mut next = Some(error);
@@ -50,33 +50,33 @@ pub fn find_rejection<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Rej
 }
 
 thread_local! {
-    static ASKED: Cell<bool> = const { Cell::new(false) };
+    static LOOKUP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The error's source, where a rejection that is asked for its source answers with itself.
+/// Returns the error's source, or the error itself if it is a rejection.
 ///
-/// When the compiler looks at an async block from outside (to see whether it is `Send`) it has forgotten that a boxed
-/// error in it is `'static`. So `AsRejection` must hold for boxes of any lifetime, or a stack that is called with
-/// `oneshot` in a spawned block would not compile; and what may not be `'static` cannot be downcast. Its source can be,
-/// always. So the question goes there, by a way that is open in safe code.
+/// When the compiler checks whether an async block is `Send`, it no longer knows that a boxed error in it is `'static`.
+/// So `AsRejection` must hold for boxes of any lifetime: without that, a stack that is called with `oneshot` in a spawned
+/// block would not compile. An error that may not be `'static` cannot be downcast, but its source can, always. So during
+/// a lookup, a rejection returns itself as its own source.
 fn source_or_rejection<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
-    /// Takes the question back when nobody answered, also when `source` panicked.
-    struct Asked;
+    /// Ends the lookup if no rejection did, even if `source` panics.
+    struct EndLookup;
 
-    impl Drop for Asked {
+    impl Drop for EndLookup {
         fn drop(&mut self) {
-            ASKED.set(false);
+            LOOKUP.set(false);
         }
     }
 
-    ASKED.set(true);
-    let _asked = Asked;
+    LOOKUP.set(true);
+    let _end = EndLookup;
     error.source()
 }
 
-/// Whether a rejection is asked by [`source_or_rejection`]; true once per question.
-pub(super) fn is_asked() -> bool {
-    ASKED.take()
+/// Returns whether [`source_or_rejection`] is looking for a rejection, and ends the lookup.
+pub(super) fn take_lookup() -> bool {
+    LOOKUP.take()
 }
 
 impl AsRejection for Rejection {

@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-/// A configuration that cannot work: which field, and why.
+/// An invalid configuration: which field, and why.
 ///
 /// Every builder's `build()` returns it instead of panicking.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,12 +15,12 @@ impl ConfigError {
         Self { field, reason: reason.into() }
     }
 
-    /// The field at fault, by the name of the builder method that sets it.
+    /// Returns the invalid field, by the name of the builder method that sets it.
     pub fn field(&self) -> &'static str {
         self.field
     }
 
-    /// What is wrong with it, and what would be right.
+    /// Returns why the value is invalid, and which values are valid.
     pub fn reason(&self) -> &str {
         &self.reason
     }

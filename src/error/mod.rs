@@ -1,8 +1,8 @@
 //! One error taxonomy for every layer.
 //!
-//! A layer never wraps the error of the service below it: `type Error = S::Error`. When it must refuse a call itself
-//! it makes a [`Rejection`] and asks only that the service's error can absorb one (`S::Error: From<Rejection>`). So a
-//! stack of five layers, in any order, has one flat error type. There are three ways to have such a type.
+//! A layer never wraps the error of its inner service: `type Error = S::Error`. To reject a call it makes a [`Rejection`],
+//! and requires only that the service's error can be made from one (`S::Error: From<Rejection>`). So a stack of five
+//! layers, in any order, has one flat error type. There are three ways to have such a type.
 //!
 //! **1. `BoxError`, `std::io::Error`, `anyhow::Error`**: nothing to do.
 //!
@@ -15,7 +15,7 @@
 //! assert_eq!(error.as_rejection().unwrap().name(), "db");
 //! ```
 //!
-//! **2. An error type of your own**: one `#[from]` and a three-line trait.
+//! **2. Your own error type**: one `#[from]` and a three-line trait.
 //!
 //! ```
 //! use tower_rampart::{AsRejection, Rejection};
@@ -24,7 +24,7 @@
 //! enum PaymentError {
 //!     #[error("card declined")]
 //!     Declined,
-//!     // `#[error(transparent)]` would do here, but hide the rejection from others who walk the sources.
+//!     // `#[error(transparent)]` would work here, but hide the rejection from other code that walks the sources.
 //!     #[error("payment service is protected")]
 //!     Rejected(#[from] Rejection),
 //! }
@@ -40,30 +40,38 @@
 //! [`Error<E>`], and the caller matches [`Error::Service`] with the foreign error, typed and unchanged, or
 //! [`Error::Rejected`]. For a single future there is [`adapt`].
 //!
-//! Where the compiler says that an error [cannot hold a `Rejection`](FromRejection), the third way is the answer. Where it
-//! says no more than that a service "doesn't satisfy `Service<_>`", it was asked for a method (`ready`, `call`,
-//! `oneshot`) and keeps the reason to itself: say of which request, as in `ServiceExt::<Request>::ready(&mut service)`, and
-//! it tells.
+//! If the compiler says that an error [cannot hold a `Rejection`](FromRejection), use the third way. If it only says that
+//! a service "doesn't satisfy `Service<_>`" at a method call (`ready`, `call`, `oneshot`), name the request type, as in
+//! `ServiceExt::<Request>::ready(&mut service)`: the compiler then gives the reason.
 //!
 //! For servers that must not fail (axum wants `Infallible`), [`RespondLayer`] wraps a whole stack: it adapts on the
 //! inside and turns rejections into responses on the outside.
 //!
 //! # What a rejection means
 //!
-//! | rejection | was the request sent | safe to repeat | a breaker outside counts it as | HTTP, gRPC |
+//! | rejection | request sent | retried | default verdict | HTTP, gRPC |
 //! |---|---|---|---|---|
-//! | [`CircuitOpen`](Rejection::CircuitOpen) | no | yes, but elsewhere | ignored | 503, `UNAVAILABLE` |
-//! | [`BulkheadFull`](Rejection::BulkheadFull), [`QueueTimeout`](Rejection::QueueTimeout) | no | yes, but elsewhere | ignored | 503, `RESOURCE_EXHAUSTED` |
+//! | [`CircuitOpen`](Rejection::CircuitOpen) | no | on another instance | ignored | 503, `UNAVAILABLE` |
+//! | [`BulkheadFull`](Rejection::BulkheadFull) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
+//! | [`QueueTimeout`](Rejection::QueueTimeout) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |
+//! | `RateLimited`, `retry_after` unknown | no | no | ignored | 429, `RESOURCE_EXHAUSTED` |
 //! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
+//! | `TimedOut`, not attempted | no | no | failure | 504, `DEADLINE_EXCEEDED` |
 //!
-//! Retries or a retry budget that are used up are not a rejection: the caller gets the last result itself, unchanged.
+//! A request that was not sent may be repeated safely, even if it is not idempotent. [`Retry`](crate::retry) does so
+//! where another attempt may succeed: "on another instance" takes
+//! [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The verdict is that of
+//! [`DefaultClassifier`](crate::DefaultClassifier), which a breaker outside counts.
+//!
+//! Exhausted retries and an exhausted retry budget are not rejections: the caller gets the last result, unchanged.
 
 mod adapt;
 mod as_rejection;
 mod config;
 mod rejection;
 mod respond;
+mod semantics;
 mod unified;
 
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
@@ -71,9 +79,10 @@ pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 pub use config::ConfigError;
 pub use rejection::Rejection;
 pub use respond::{Respond, RespondLayer};
+pub(crate) use semantics::RetryWhen;
 pub use unified::Error;
 
-/// Futures of the services in this module.
+/// Futures of this module's services.
 pub mod future {
     pub use super::{adapt::AdaptFuture, respond::RespondFuture};
 }

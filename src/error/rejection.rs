@@ -1,18 +1,18 @@
 use std::{fmt, time::Duration};
 
-use super::as_rejection::is_asked;
-use crate::{event::Pattern, name::Name};
+use super::as_rejection::take_lookup;
+use crate::{name::Name, pattern::Pattern};
 
-/// Why a layer refused a call, or gave it up.
+/// Why a layer rejected or abandoned a call.
 ///
-/// At most 40 bytes, cheap to clone, and independent of the service's error type. It answers four questions: which
-/// pattern ([`kind`](Self::kind)), which instance ([`name`](Self::name)), when to come back
-/// ([`retry_after`](Self::retry_after)), and whether the service may have seen the request
-/// ([`was_attempted`](Self::was_attempted)).
+/// At most 40 bytes, cheap to clone, and independent of the service's error type. It says which pattern rejected
+/// ([`kind`](Self::kind)), which instance ([`name`](Self::name)), when to retry ([`retry_after`](Self::retry_after)), and
+/// whether the service may have processed the request ([`was_attempted`](Self::was_attempted)). The
+/// [module docs](super#what-a-rejection-means) have a table of all variants.
 ///
 /// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for instance.
-// The tag is a whole word and the small fields come before the large ones: moved in pieces of unequal size, a rejection
-// would cost more than the refusal.
+// The tag is a whole word and the small fields come before the large ones: moving a rejection in pieces of unequal size
+// would cost more than making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -22,23 +22,23 @@ pub enum Rejection {
     CircuitOpen {
         /// The breaker's name.
         name: Name,
-        /// Time until the breaker will look again; `None` when it is unknown, as when it was forced open by hand.
+        /// Time until the breaker admits a probe; `None` if unknown, as when it was forced open manually.
         retry_after: Option<Duration>,
     },
-    /// The bulkhead had no free permit and no free place in its queue.
+    /// The bulkhead had no free permit and no free queue slot.
     #[non_exhaustive]
     BulkheadFull {
-        /// Calls it lets in at once.
+        /// The number of calls it admits concurrently.
         limit: u32,
         /// The bulkhead's name.
         name: Name,
     },
-    /// The call waited for a permit of the bulkhead for as long as it was allowed to.
+    /// The call got no permit from the bulkhead within the maximum wait.
     #[non_exhaustive]
     QueueTimeout {
         /// The bulkhead's name.
         name: Name,
-        /// How long it was allowed to wait.
+        /// The maximum wait.
         after: Duration,
     },
     /// The rate limiter has no token for this call.
@@ -48,13 +48,13 @@ pub enum Rejection {
         limit: u32,
         /// The limiter's name.
         name: Name,
-        /// Time until the call would conform; `None` when it never can, because it costs more than the burst.
+        /// Time until the call would conform; `None` if it never can, because it costs more than the burst.
         retry_after: Option<Duration>,
     },
-    /// The call did not end in time.
+    /// The call did not complete in time.
     #[non_exhaustive]
     TimedOut {
-        /// Whether the service was called at all: `false` when the deadline had passed before.
+        /// Whether the service was called at all: `false` if the deadline had already passed.
         attempted: bool,
         /// The timeout's name.
         name: Name,
@@ -63,51 +63,46 @@ pub enum Rejection {
     },
 }
 
-// The size is a promise: rejections travel by value through every result.
+// The documented size: rejections travel by value through every result.
 const _: () = assert!(size_of::<Rejection>() <= 40);
 
 impl Rejection {
-    /// A [`CircuitOpen`](Self::CircuitOpen) of the breaker `name`.
+    /// Creates a [`CircuitOpen`](Self::CircuitOpen) of the breaker `name`.
     #[inline]
     pub fn circuit_open(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
         Self::CircuitOpen { name: name.into(), retry_after }
     }
 
-    /// A [`BulkheadFull`](Self::BulkheadFull) of the bulkhead `name`.
+    /// Creates a [`BulkheadFull`](Self::BulkheadFull) of the bulkhead `name`.
     #[inline]
     pub fn bulkhead_full(name: impl Into<Name>, limit: u32) -> Self {
         Self::BulkheadFull { name: name.into(), limit }
     }
 
-    /// A [`QueueTimeout`](Self::QueueTimeout) of the bulkhead `name`.
+    /// Creates a [`QueueTimeout`](Self::QueueTimeout) of the bulkhead `name`.
     #[inline]
     pub fn queue_timeout(name: impl Into<Name>, after: Duration) -> Self {
         Self::QueueTimeout { name: name.into(), after }
     }
 
-    /// A [`RateLimited`](Self::RateLimited) of the limiter `name`.
+    /// Creates a [`RateLimited`](Self::RateLimited) of the limiter `name`.
     #[inline]
     pub fn rate_limited(name: impl Into<Name>, retry_after: Option<Duration>, limit: u32) -> Self {
         Self::RateLimited { name: name.into(), retry_after, limit }
     }
 
-    /// A [`TimedOut`](Self::TimedOut) of the timeout `name`.
+    /// Creates a [`TimedOut`](Self::TimedOut) of the timeout `name`.
     #[inline]
     pub fn timed_out(name: impl Into<Name>, after: Duration, attempted: bool) -> Self {
         Self::TimedOut { name: name.into(), after, attempted }
     }
 
-    /// Which pattern refused.
+    /// Returns the pattern that rejected the call.
     pub fn kind(&self) -> Pattern {
-        match self {
-            Self::CircuitOpen { .. } => Pattern::CircuitBreaker,
-            Self::BulkheadFull { .. } | Self::QueueTimeout { .. } => Pattern::Bulkhead,
-            Self::RateLimited { .. } => Pattern::RateLimiter,
-            Self::TimedOut { .. } => Pattern::Timeout,
-        }
+        self.semantics().pattern
     }
 
-    /// Which instance refused.
+    /// Returns the name of the instance that rejected the call.
     pub fn name(&self) -> &Name {
         match self {
             Self::CircuitOpen { name, .. }
@@ -118,18 +113,12 @@ impl Rejection {
         }
     }
 
-    /// The reason as a short, stable label for logs and metrics, such as `"circuit_open"`.
+    /// Returns the reason as a short, stable label for logs and metrics, such as `"circuit_open"`.
     pub fn reason(&self) -> &'static str {
-        match self {
-            Self::CircuitOpen { .. } => "circuit_open",
-            Self::BulkheadFull { .. } => "bulkhead_full",
-            Self::QueueTimeout { .. } => "queue_timeout",
-            Self::RateLimited { .. } => "rate_limited",
-            Self::TimedOut { .. } => "timed_out",
-        }
+        self.semantics().reason
     }
 
-    /// When it makes sense to come back, if that is known.
+    /// Returns how long to wait before another attempt makes sense, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
@@ -137,10 +126,10 @@ impl Rejection {
         }
     }
 
-    /// Whether the service below may have seen the request. `false` means that repeating it is surely safe, also when
-    /// the request is not idempotent.
+    /// Returns whether the inner service may have processed the request. If `false`, retrying is safe even if the request
+    /// is not idempotent.
     pub fn was_attempted(&self) -> bool {
-        matches!(self, Self::TimedOut { attempted: true, .. })
+        self.semantics().attempted
     }
 }
 
@@ -156,10 +145,10 @@ impl fmt::Display for Rejection {
                 write!(f, "bulkhead `{name}` had no permit within {after:?}")
             }
             Self::RateLimited { name, retry_after: Some(after), .. } => {
-                write!(f, "rate limiter `{name}` refused, retry after {after:?}")
+                write!(f, "rate limiter `{name}` rejected the call, retry after {after:?}")
             }
             Self::RateLimited { name, retry_after: None, limit } => {
-                write!(f, "rate limiter `{name}` refused, the cost exceeds its burst of {limit}")
+                write!(f, "rate limiter `{name}` rejected the call: its cost exceeds the burst of {limit}")
             }
             Self::TimedOut { name, after, attempted: true } => write!(f, "timeout `{name}` fired after {after:?}"),
             Self::TimedOut { name, after, attempted: false } => {
@@ -170,18 +159,18 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {
-    /// None; what looks for a rejection in an error of unknown lifetime is answered with the rejection itself.
+    /// None, except while this crate looks for a rejection in an error of unknown lifetime: then the rejection itself.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        if is_asked() { Some(self) } else { None }
+        if take_lookup() { Some(self) } else { None }
     }
 }
 
 impl From<Rejection> for std::io::Error {
-    /// Keeps the rejection as the inner error; a timeout has the kind [`TimedOut`](std::io::ErrorKind::TimedOut), all
-    /// others have [`Other`](std::io::ErrorKind::Other).
+    /// Keeps the rejection as the inner error. The kind is [`TimedOut`](std::io::ErrorKind::TimedOut) for a timeout and
+    /// [`Other`](std::io::ErrorKind::Other) for all others.
     fn from(rejection: Rejection) -> Self {
-        let kind = match rejection {
-            Rejection::TimedOut { .. } => std::io::ErrorKind::TimedOut,
+        let kind = match rejection.kind() {
+            Pattern::Timeout => std::io::ErrorKind::TimedOut,
             _ => std::io::ErrorKind::Other,
         };
         Self::new(kind, rejection)

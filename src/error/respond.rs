@@ -14,8 +14,8 @@ use super::{AdaptError, Error, Rejection};
 /// Wraps a whole stack of layers around a server: rejections become responses, and the error type stays the server's.
 ///
 /// A server such as axum must not fail (`Error = Infallible`), and hyper closes the connection of a service that does.
-/// So the stack is built over an [`AdaptError`] of the server, which can absorb a rejection, and what comes out
-/// is turned back: `respond` makes a response of a [`Rejection`], and the server's own errors pass unchanged.
+/// So the stack is built over an [`AdaptError`] of the server, whose error can hold a rejection. On the outside `respond`
+/// turns each [`Rejection`] into a response, and the server's own errors pass unchanged.
 ///
 /// ```
 /// use tower_layer::Identity;
@@ -32,7 +32,7 @@ pub struct RespondLayer<L, F> {
 }
 
 impl<L, F> RespondLayer<L, F> {
-    /// Wraps `layers`; `respond` is called once for every rejection that comes out of them.
+    /// Wraps `layers`. `respond` is called once for each rejection that they return.
     pub const fn new(layers: L, respond: F) -> Self {
         Self { layers, respond }
     }
@@ -46,7 +46,7 @@ where
     type Service = Respond<L::Service, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Respond { inner: self.layers.layer(AdaptError::new(inner)), respond: self.respond.clone(), refused: None }
+        Respond { inner: self.layers.layer(AdaptError::new(inner)), respond: self.respond.clone(), rejected: None }
     }
 }
 
@@ -60,14 +60,14 @@ impl<L: fmt::Debug, F> fmt::Debug for RespondLayer<L, F> {
 pub struct Respond<S, F> {
     inner: S,
     respond: F,
-    /// A rejection out of `poll_ready`, answered by the next `call`. No layer of this crate makes one there, but a
-    /// foreign one may.
-    refused: Option<Rejection>,
+    /// A rejection from `poll_ready`, which the next `call` responds to. No layer of this crate returns one there, but a
+    /// foreign layer may.
+    rejected: Option<Rejection>,
 }
 
 impl<S: Clone, F: Clone> Clone for Respond<S, F> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), respond: self.respond.clone(), refused: None }
+        Self { inner: self.inner.clone(), respond: self.respond.clone(), rejected: None }
     }
 }
 
@@ -78,17 +78,17 @@ impl<S: fmt::Debug, F> fmt::Debug for Respond<S, F> {
 }
 
 impl<S, F> Respond<S, F> {
-    /// The wrapped stack.
+    /// Returns the wrapped stack.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The wrapped stack, mutably.
+    /// Returns the wrapped stack, mutably.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Takes the wrapped stack out again.
+    /// Consumes `self` and returns the wrapped stack.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -104,14 +104,14 @@ where
     type Future = RespondFuture<S::Future, F>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
-        if self.refused.is_some() {
-            // The stack has failed its readiness, and must not be asked again; what is ready stays ready.
+        if self.rejected.is_some() {
+            // A stack that failed its readiness must not be polled again, and a service that is ready stays ready.
             return Poll::Ready(Ok(()));
         }
         match ready!(self.inner.poll_ready(cx)) {
             Ok(()) => Poll::Ready(Ok(())),
             Err(Error::Rejected(rejection)) => {
-                self.refused = Some(rejection);
+                self.rejected = Some(rejection);
                 Poll::Ready(Ok(()))
             }
             Err(Error::Service(error)) => Poll::Ready(Err(error)),
@@ -119,7 +119,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let state = match self.refused.take() {
+        let state = match self.rejected.take() {
             None => RespondState::Calling { inner: self.inner.call(request) },
             Some(rejection) => RespondState::Rejected { rejection: Some(rejection) },
         };
@@ -162,7 +162,7 @@ where
         let result = match this.state.project() {
             RespondStateProj::Calling { inner } => ready!(inner.poll(cx)),
             RespondStateProj::Rejected { rejection } => {
-                Err(Error::Rejected(rejection.take().expect("polled after it ended")))
+                Err(Error::Rejected(rejection.take().expect("polled after completion")))
             }
         };
         Poll::Ready(match result {

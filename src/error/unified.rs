@@ -2,22 +2,22 @@ use std::fmt;
 
 use super::{AsRejection, Rejection};
 
-/// A service's own error, or a refusal by a layer around it.
+/// A service's own error, or a rejection by a layer around it.
 ///
-/// [`AdaptErrorLayer`](super::AdaptErrorLayer) makes it from a foreign error. Exhaustive on purpose: there will never
+/// [`AdaptErrorLayer`](super::AdaptErrorLayer) makes it from a foreign error. It is exhaustive on purpose: there will never
 /// be a third case. There is no `From<E>`, which would overlap with `From<Rejection>`: map with [`Error::Service`].
 ///
-/// As an `std::error::Error` its `source()` is what it holds, and its `Display` does not repeat that.
+/// As a `std::error::Error`, its `source()` is the inner error, and its `Display` does not repeat that error's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error<E> {
-    /// A layer refused the call, or gave it up.
+    /// A layer rejected or abandoned the call.
     Rejected(Rejection),
     /// The service's own error, unchanged.
     Service(E),
 }
 
 impl<E> Error<E> {
-    /// The service's error, if that is what it is.
+    /// Returns the service's error, if it is one.
     pub fn into_service(self) -> Option<E> {
         match self {
             Self::Rejected(_) => None,
@@ -25,7 +25,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// The service's error, by reference.
+    /// Returns a reference to the service's error, if it is one.
     pub fn as_service(&self) -> Option<&E> {
         match self {
             Self::Rejected(_) => None,
@@ -33,7 +33,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// The rejection, if that is what it is.
+    /// Returns the rejection, if it is one.
     pub fn into_rejection(self) -> Option<Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -51,7 +51,7 @@ impl<E> Error<E> {
 }
 
 impl<E> Error<Error<E>> {
-    /// Makes one level of two: stacks that were adapted twice.
+    /// Removes one level of nesting, from a stack that was adapted twice.
     pub fn flatten(self) -> Error<E> {
         match self {
             Self::Rejected(rejection) => Error::Rejected(rejection),
@@ -66,8 +66,8 @@ impl<E> From<Rejection> for Error<E> {
     }
 }
 
-/// Finds this stack's own rejection only: one that a service below made with a stack of its own (a client's, inside a
-/// handler) is that service's failure, not a refusal here.
+/// Finds only this stack's own rejections. A rejection by an inner service's own stack (a client's, inside a handler) is
+/// that service's failure, not a rejection here.
 impl<E> AsRejection for Error<E> {
     fn as_rejection(&self) -> Option<&Rejection> {
         match self {

@@ -4,10 +4,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{Event, EventKind, Observer, Pattern};
-use crate::{error::Rejection, name::Name};
+use super::{Event, EventKind, Observer};
+use crate::{error::Rejection, name::Name, pattern::Pattern};
 
-/// How a handle tells its observer: who it is, and to whom it speaks.
+/// Sends a handle's events to its observer, if it has one.
 #[derive(Clone)]
 pub(crate) struct EventEmitter {
     pattern: Pattern,
@@ -24,13 +24,13 @@ impl EventEmitter {
         &self.name
     }
 
-    /// Whether anybody listens: the one branch a call without an observer pays.
+    /// Returns whether there is an observer: the only branch that a call without one pays.
     #[inline]
     pub(crate) fn has_observer(&self) -> bool {
         self.observer.is_some()
     }
 
-    /// Emits what `kind` makes, if anybody listens.
+    /// Emits the event that `kind` makes, if there is an observer.
     #[inline]
     pub(crate) fn emit<'a>(&'a self, kind: impl FnOnce() -> EventKind<'a>) {
         if let Some(observer) = &self.observer {
@@ -38,14 +38,14 @@ impl EventEmitter {
         }
     }
 
-    /// Makes a rejection in this handle's name, and emits [`EventKind::Rejected`].
+    /// Makes a rejection with this handle's name, and emits [`EventKind::Rejected`].
     #[inline(always)]
     pub(crate) fn reject(&self, make: impl FnOnce(Name) -> Rejection) -> Rejection {
         let name = self.name.clone();
         if self.has_observer() {
             return self.emit_rejection(make(name));
         }
-        // Made where it is returned to, without a copy: a rejection is long.
+        // Made in the return slot: a rejection is large, and this saves a copy.
         make(name)
     }
 
@@ -59,8 +59,8 @@ impl EventEmitter {
     fn notify(&self, observer: &dyn Observer, kind: EventKind<'_>) {
         let event = Event { pattern: self.pattern, name: &self.name, kind };
         if std::thread::panicking() {
-            // A call is dropped by a panic, its observer's perhaps. Another panic that left the destructor we are called
-            // from would abort the process.
+            // A panic, perhaps the observer's own, is dropping a call. A second panic that leaves the destructor we are
+            // called from would abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(&event)));
         } else {
             observer.on_event(&event);

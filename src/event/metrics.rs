@@ -2,29 +2,30 @@ use std::time::Duration;
 
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use super::{CircuitState, Event, EventKind, Observer, Pattern};
-use crate::error::Rejection;
+use super::{CircuitState, Event, EventKind, Observer};
+use crate::{error::Rejection, pattern::Pattern};
 
-/// Tells events to the `metrics` facade.
+/// Records events through the `metrics` facade.
 ///
 /// | metric | kind | labels besides `pattern` and `name` |
 /// |---|---|---|
 /// | `rampart_calls_total` | counter | `outcome`: a verdict, `rejected` or `cancelled` |
 /// | `rampart_rejections_total` | counter | `reason`: `circuit_open`, `timed_out`, ... |
 /// | `rampart_retries_total` | counter | |
-/// | `rampart_retries_exhausted_total` | counter | `limit`: `attempts` (or time), `budget` |
+/// | `rampart_retries_exhausted_total` | counter | `limit`: `attempts` (also if time ran out), `budget` |
 /// | `rampart_transitions_total` | counter | `from`, `to`, `cause` |
-/// | `rampart_circuit_state` | gauge | 0 closed, 1 half-open, 2 open, 3 forced open, -1 disabled; since the first change |
+/// | `rampart_circuit_state` | gauge | 0 closed, 1 half-open, 2 open, 3 forced open, -1 disabled; from the first transition on |
 /// | `rampart_in_flight` | gauge | |
-/// | `rampart_call_duration_seconds` | histogram | where the pattern knows the duration; a call that timed out lasted as long as it was allowed to |
+/// | `rampart_call_duration_seconds` | histogram | where the pattern knows the duration; for a call that timed out, the limit |
 /// | `rampart_permit_wait_seconds` | histogram | |
 /// | `rampart_fallbacks_total` | counter | `served` |
 ///
-/// Each event looks its metrics up by name and labels in the recorder that is installed then: an allocation and a look at
-/// a map for each, two or three for a call's end. Handles are not kept, so that a recorder may be installed late, or for
-/// the time of a test. If that is too much for a path of yours, give the observer to the breaker alone.
+/// Each event looks up its metrics by name and labels in the recorder that is installed at that time: an allocation and a
+/// map lookup for each metric, and two or three metrics when a call completes. Metric handles are not cached, so a recorder
+/// may be installed late, or for the duration of a test. If that costs too much on a hot path, give the observer to the
+/// breaker only.
 ///
-/// The name is a label: give it to instances of which there are few.
+/// The name is a label, so keep the number of different names small.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct MetricsObserver {}
@@ -36,16 +37,20 @@ impl Default for MetricsObserver {
 }
 
 impl MetricsObserver {
-    /// The observer. Describes its metrics to the recorder that is installed now.
+    /// Creates the observer and describes its metrics to the currently installed recorder.
     pub fn new() -> Self {
         describe_counter!("rampart_calls_total", Unit::Count, "Calls by outcome");
-        describe_counter!("rampart_rejections_total", Unit::Count, "Calls refused or given up, by reason");
+        describe_counter!("rampart_rejections_total", Unit::Count, "Calls rejected or timed out, by reason");
         describe_counter!("rampart_retries_total", Unit::Count, "Retries scheduled");
-        describe_counter!("rampart_retries_exhausted_total", Unit::Count, "Calls that would have deserved another try");
-        describe_counter!("rampart_transitions_total", Unit::Count, "Changes of a circuit's state");
+        describe_counter!(
+            "rampart_retries_exhausted_total",
+            Unit::Count,
+            "Calls that were not retried because a limit was reached"
+        );
+        describe_counter!("rampart_transitions_total", Unit::Count, "State transitions of a circuit breaker");
         describe_gauge!(
             "rampart_circuit_state",
-            "State of a circuit: 0 closed, 1 half-open, 2 open, 3 forced open, -1 disabled"
+            "State of a circuit breaker: 0 closed, 1 half-open, 2 open, 3 forced open, -1 disabled"
         );
         describe_gauge!("rampart_in_flight", Unit::Count, "Calls in flight");
         describe_histogram!("rampart_call_duration_seconds", Unit::Seconds, "Duration of calls");
@@ -58,7 +63,7 @@ impl MetricsObserver {
 impl Observer for MetricsObserver {
     fn on_event(&self, event: &Event<'_>) {
         let in_flight = || gauge!("rampart_in_flight", labels(event, []));
-        let ended = |outcome, elapsed: Option<Duration>| {
+        let count_call = |outcome, elapsed: Option<Duration>| {
             counter!("rampart_calls_total", labels(event, [("outcome", outcome)])).increment(1);
             if let Some(elapsed) = elapsed {
                 histogram!("rampart_call_duration_seconds", labels(event, [])).record(elapsed.as_secs_f64());
@@ -67,24 +72,24 @@ impl Observer for MetricsObserver {
         match event.kind {
             EventKind::Admitted => in_flight().increment(1.0),
             EventKind::Rejected { rejection } => {
-                // Only a timeout refuses what it has let in before. Without those calls the durations would hide the
+                // Only a timeout rejects a call that it has admitted. Without these calls the durations would hide the
                 // slowest.
-                let given_up = match rejection {
+                let timed_out_after = match rejection {
                     Rejection::TimedOut { after, attempted: true, .. } if event.pattern == Pattern::Timeout => {
                         in_flight().decrement(1.0);
                         Some(*after)
                     }
                     _ => None,
                 };
-                ended("rejected", given_up);
+                count_call("rejected", timed_out_after);
                 counter!("rampart_rejections_total", labels(event, [("reason", rejection.reason())])).increment(1);
             }
             EventKind::Completed { verdict, elapsed } => {
-                ended(verdict.as_str(), elapsed);
+                count_call(verdict.as_str(), elapsed);
                 in_flight().decrement(1.0);
             }
             EventKind::Cancelled { admitted, elapsed } => {
-                ended("cancelled", elapsed);
+                count_call("cancelled", elapsed);
                 if admitted {
                     in_flight().decrement(1.0);
                 }

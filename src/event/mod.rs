@@ -1,21 +1,21 @@
-//! The hook: what every layer tells an [`Observer`].
+//! Events, and the [`Observer`] that receives them.
 //!
-//! A handle may be given one observer (`.observer(..)` on its builder). It receives an [`Event`], borrowed and without
-//! allocation, whenever something happens. A handle without one pays one predictable branch per event. For each request
-//! that reaches a layer there is exactly one terminal event: [`Rejected`](EventKind::Rejected),
+//! A handle can have one observer (`.observer(..)` on its builder). It receives an [`Event`], borrowed and without
+//! allocation, for every step of a call and every change of state. A handle without one pays one predictable branch per
+//! event. For each request that reaches a layer there is exactly one terminal event: [`Rejected`](EventKind::Rejected),
 //! [`Completed`](EventKind::Completed) or [`Cancelled`](EventKind::Cancelled).
 //!
-//! Observers run on the path of the call: be quick, do not block. The layer's state is committed before the observer
-//! is called, so one that panics spoils its own call only.
+//! Observers run on the call path: be quick, do not block. The layer commits its state before it calls the observer, so a
+//! panicking observer affects only its own call.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
 //! use tower_rampart::event::{Event, EventKind, Observer};
 //!
 //! #[derive(Default)]
-//! struct Refusals(AtomicU64);
+//! struct Rejections(AtomicU64);
 //!
-//! impl Observer for Refusals {
+//! impl Observer for Rejections {
 //!     fn on_event(&self, event: &Event<'_>) {
 //!         if let EventKind::Rejected { .. } = event.kind {
 //!             self.0.fetch_add(1, Ordering::Relaxed);
@@ -23,8 +23,8 @@
 //!     }
 //! }
 //!
-//! let refusals = Arc::new(Refusals::default()); // an `Arc` of an observer is one, so that you can keep a hand on it
-//! # let _: Arc<dyn Observer> = refusals;
+//! let rejections = Arc::new(Rejections::default()); // an `Arc` of an observer is an observer, so keep a clone to read it
+//! # let _: Arc<dyn Observer> = rejections;
 //! ```
 
 mod emitter;
@@ -34,7 +34,7 @@ mod observer;
 #[cfg(feature = "tracing")]
 mod tracing;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;
@@ -44,47 +44,9 @@ pub use self::tracing::TracingObserver;
 pub(crate) use emitter::EventEmitter;
 
 pub use crate::state::transition::{Cause, CircuitState};
-use crate::{classify::Verdict, error::Rejection, name::Name};
+use crate::{error::Rejection, name::Name, pattern::Pattern, verdict::Verdict};
 
-/// The patterns of this crate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Pattern {
-    /// [`circuit_breaker`](crate::circuit_breaker)
-    CircuitBreaker,
-    /// [`retry`](crate::retry)
-    Retry,
-    /// [`timeout`](crate::timeout)
-    Timeout,
-    /// [`bulkhead`](crate::bulkhead)
-    Bulkhead,
-    /// [`rate_limit`](crate::rate_limit)
-    RateLimiter,
-    /// [`fallback`](crate::fallback)
-    Fallback,
-}
-
-impl Pattern {
-    /// A short, stable label for logs and metrics, such as `"circuit_breaker"`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CircuitBreaker => "circuit_breaker",
-            Self::Retry => "retry",
-            Self::Timeout => "timeout",
-            Self::Bulkhead => "bulkhead",
-            Self::RateLimiter => "rate_limiter",
-            Self::Fallback => "fallback",
-        }
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// Something that happened in one instance of a pattern.
+/// An event in one instance of a pattern.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Event<'a> {
@@ -100,78 +62,78 @@ pub struct Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind<'a> {
-    /// The call may go on to the service.
+    /// The call may proceed to the inner service.
     Admitted,
-    /// The call was refused or given up. Terminal.
+    /// The call was rejected, or timed out. Terminal.
     Rejected {
-        /// What the caller gets.
+        /// The rejection that the caller gets.
         rejection: &'a Rejection,
     },
-    /// The call ended with a result. Terminal.
+    /// The call completed with a result. Terminal.
     Completed {
-        /// How the result counts. Patterns that do not judge say success for `Ok` and failure for `Err`.
+        /// How the result counts. Patterns without a classifier report success for `Ok` and failure for `Err`.
         verdict: Verdict,
-        /// Time from admission to the end, when it is known anyway.
+        /// Time from admission to completion, if the pattern measures it anyway.
         elapsed: Option<Duration>,
     },
-    /// The call's future was dropped before it ended, or panicked. Terminal.
+    /// The call's future panicked, or was dropped before it completed. Terminal.
     Cancelled {
-        /// Whether it was admitted before; `false` when it was still waiting for a permit or a token.
+        /// Whether the call had been admitted; `false` if it was still waiting for a permit or a token.
         admitted: bool,
-        /// Time from admission until then, when it is known anyway.
+        /// Time from admission to cancellation, if the pattern measures it anyway.
         elapsed: Option<Duration>,
     },
-    /// A circuit breaker changed its state. Exactly one event for each transition, told by the thread that made it. Of
-    /// transitions that follow each other within moments on different threads the later may be told first:
-    /// `generation` restores their order.
+    /// A circuit breaker changed state. There is exactly one event for each transition, emitted by the thread that made it.
+    /// If transitions on different threads follow each other closely, the later event may be emitted first: `generation`
+    /// restores their order.
     StateChanged {
-        /// The state it left.
+        /// The previous state.
         from: CircuitState,
-        /// The state it is in now.
+        /// The new state.
         to: CircuitState,
-        /// Grows with every transition, not always by one, and begins again after 262,143.
+        /// Grows with every transition, not always by one, and wraps around after 262,143.
         generation: u64,
-        /// Why.
+        /// The cause of the transition.
         cause: Cause,
     },
     /// A retry will be sent after a delay.
     RetryScheduled {
-        /// Number of the attempt to come: 2 for the first retry.
+        /// The number of the coming attempt: 2 for the first retry.
         attempt: u32,
         /// The delay before it.
         delay: Duration,
     },
-    /// The result would deserve a retry, but attempts or time are used up.
+    /// The result is retryable, but no attempts or no time are left.
     RetriesExhausted {
-        /// Attempts that were made.
+        /// The number of attempts made.
         attempts: u32,
     },
-    /// The result would deserve a retry, but the retry budget is empty.
+    /// The result is retryable, but the retry budget is empty.
     BudgetExhausted {
-        /// Attempts that were made.
+        /// The number of attempts made.
         attempts: u32,
     },
-    /// A permit or a token was waited for, and got.
+    /// The call waited for a permit or a token and got it.
     WaitCompleted {
-        /// How long it took.
+        /// The time it waited.
         waited: Duration,
     },
     /// A fallback was served instead of the result.
     FallbackServed {
-        /// What was served.
+        /// The kind of substitute.
         served: Served,
     },
 }
 
-/// What a fallback served.
+/// The kind of substitute that a fallback served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Served {
     /// A fixed value.
     Value,
-    /// What a function made of the request and the error.
+    /// The result of a function of the request and the error.
     Function,
-    /// Another service's answer.
+    /// Another service's response.
     Service,
 }
 

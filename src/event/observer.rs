@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use super::Event;
 
-/// Receives the events of the handles it is given to.
+/// Receives the events of the handles that it is set on.
 ///
-/// Implemented for `Arc<O>`, for pairs `(A, B)` (both are told, in that order) and for every
+/// Implemented for `Arc<O>`, for pairs `(A, B)` (both receive each event, `A` first) and for every
 /// `Fn(&Event<'_>) + Send + Sync`.
 pub trait Observer: Send + Sync + 'static {
-    /// Something happened. Called on the path of the call: be quick, do not block.
+    /// Receives an event. Runs on the call path: be quick, do not block.
     fn on_event(&self, event: &Event<'_>);
 }
 

@@ -2,20 +2,20 @@ use tracing::{debug, field, info, trace, warn};
 
 use super::{Event, EventKind, Observer};
 
-/// Tells events to `tracing`, at levels that suit production, under the target `tower_rampart`.
+/// Records events with `tracing`, at levels that suit production, under the target `tower_rampart`.
 ///
 /// | event | level |
 /// |---|---|
 /// | state changed, budget exhausted | warn |
 /// | retries exhausted | info |
-/// | rejected, retry scheduled, fell back | debug |
-/// | admitted, completed, cancelled, permit awaited | trace |
+/// | rejected, retry scheduled, fallback served | debug |
+/// | admitted, completed, cancelled, wait completed | trace |
 ///
-/// Changes of state and an exhausted budget are rare and somebody should know; rejections are what the layers are for, and
-/// come in masses when they come. A level that is off costs the check that tracing makes for it.
+/// State changes and an exhausted budget are rare and worth an operator's attention. Rejections are expected, and come in
+/// large numbers. A disabled level costs only tracing's own check.
 ///
-/// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; a duration that is not known is left
-/// away. A rejection has its label as `reason` and its text as `rejection`.
+/// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; unknown durations are omitted. A
+/// rejection has its label as `reason` and its text as `rejection`.
 ///
 /// ```
 /// use tower_rampart::{circuit_breaker::CircuitBreaker, event::TracingObserver};
@@ -29,7 +29,7 @@ use super::{Event, EventKind, Observer};
 pub struct TracingObserver {}
 
 impl TracingObserver {
-    /// The observer; it has no settings.
+    /// Creates the observer. It has no settings.
     pub const fn new() -> Self {
         Self {}
     }
@@ -43,7 +43,7 @@ impl Observer for TracingObserver {
         match &event.kind {
             EventKind::StateChanged { from, to, generation, cause } => warn!(
                 target: TARGET, pattern, name, from = from.as_str(), to = to.as_str(), generation, cause = cause.as_str(),
-                "circuit changed its state"
+                "circuit breaker changed state"
             ),
             EventKind::BudgetExhausted { attempts } => {
                 warn!(target: TARGET, pattern, name, attempts, "retry budget exhausted");
@@ -58,7 +58,7 @@ impl Observer for TracingObserver {
                 debug!(target: TARGET, pattern, name, attempt, ?delay, "retry scheduled");
             }
             EventKind::FallbackServed { served } => {
-                debug!(target: TARGET, pattern, name, served = served.as_str(), "fell back");
+                debug!(target: TARGET, pattern, name, served = served.as_str(), "fallback served");
             }
             EventKind::Admitted => trace!(target: TARGET, pattern, name, "call admitted"),
             EventKind::Completed { verdict, elapsed } => {
@@ -69,7 +69,9 @@ impl Observer for TracingObserver {
                 let elapsed = elapsed.map(field::debug);
                 trace!(target: TARGET, pattern, name, admitted, elapsed, "call cancelled");
             }
-            EventKind::WaitCompleted { waited } => trace!(target: TARGET, pattern, name, ?waited, "permit awaited"),
+            EventKind::WaitCompleted { waited } => {
+                trace!(target: TARGET, pattern, name, ?waited, "waited for a permit")
+            }
         }
     }
 }

@@ -4,8 +4,9 @@ use tower_layer::Layer;
 
 use super::{FallbackService, Rejected, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
 use crate::{
-    event::{EventEmitter, EventKind, Observer, Pattern, Served},
+    event::{EventEmitter, EventKind, Observer, Served},
     name::Name,
+    pattern::Pattern,
     shared::striped::StripedArc,
 };
 

@@ -126,7 +126,7 @@ mod status {
     /// source.
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
-            let mut status = Self::new(Code::from(super::code(&rejection)), rejection.reason());
+            let mut status = Self::new(Code::from(rejection.semantics().grpc_status), rejection.reason());
             status.set_source(std::sync::Arc::new(rejection));
             status
         }
@@ -136,14 +136,5 @@ mod status {
         fn as_rejection(&self) -> Option<&Rejection> {
             find_rejection(self)
         }
-    }
-}
-
-/// The gRPC status of a rejection.
-pub(super) fn code(rejection: &Rejection) -> i32 {
-    match rejection {
-        Rejection::CircuitOpen { .. } => 14,
-        Rejection::BulkheadFull { .. } | Rejection::QueueTimeout { .. } | Rejection::RateLimited { .. } => 8,
-        Rejection::TimedOut { .. } => 4,
     }
 }

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::grpc::code;
 use crate::error::Rejection;
 
 /// Makes HTTP responses of rejections, for servers.
@@ -88,21 +87,11 @@ impl Responses {
 
     /// The response to this rejection.
     pub fn response<B: From<String>>(&self, rejection: &Rejection) -> Response<B> {
-        let (status, detail) = match rejection {
-            Rejection::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "The rate limit is exceeded."),
-            Rejection::CircuitOpen { .. } => (StatusCode::SERVICE_UNAVAILABLE, "A dependency is not available."),
-            Rejection::BulkheadFull { .. } | Rejection::QueueTimeout { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "The server is at its limit.")
-            }
-            Rejection::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "The request took too long."),
-        };
-        let after = match rejection {
-            Rejection::RateLimited { retry_after, .. } => *retry_after,
-            Rejection::TimedOut { .. } => None,
-            _ => rejection.retry_after().or(self.retry_after),
-        };
-        let after = after.map(seconds);
-        let (content, body) = self.body(status, detail, rejection.reason(), after);
+        let semantics = rejection.semantics();
+        let status = StatusCode::from_u16(semantics.http_status).expect("the table holds valid statuses");
+        let default = if status == StatusCode::SERVICE_UNAVAILABLE { self.retry_after } else { None };
+        let after = rejection.retry_after().or(default).map(seconds);
+        let (content, body) = self.body(status, semantics.http_detail, semantics.reason, after);
         let mut response = Response::new(B::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -177,7 +166,7 @@ pub fn grpc_response<B: Default>(rejection: Rejection) -> Response<B> {
     let mut response = Response::new(B::default());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", code(&rejection).into());
+    headers.insert("grpc-status", rejection.semantics().grpc_status.into());
     headers.insert("grpc-message", HeaderValue::from_static(rejection.reason()));
     if let Some(after) = rejection.retry_after() {
         let millis = i32::try_from(after.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);

@@ -8,8 +8,9 @@ use super::{Rate, RateLimiter, inner::RateLimiterInner};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::striped::StripedArc,
     state::gcra::{Gcra, Params},
 };

@@ -6,8 +6,9 @@ use std::{
 use super::{Backoff, Jitter, Retry, RetryBudget, WhenNotReady, inner::RetryInner};
 use crate::{
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::random::Random,
     shared::striped::StripedArc,
 };

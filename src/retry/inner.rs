@@ -11,7 +11,7 @@ use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
-    error::Rejection,
+    error::{Rejection, RetryWhen},
     event::{EventEmitter, EventKind},
     request::{Repeat, ReplaySafety},
     shared::random::Random,
@@ -111,8 +111,8 @@ impl RetryInner {
             return None;
         }
         let hint = match rejection {
-            Some(Rejection::RateLimited { retry_after, .. }) => *retry_after,
-            // An open circuit knows when it can be asked again, but the next attempt goes elsewhere.
+            Some(rejection) if rejection.semantics().retry == RetryWhen::RetryAfter => rejection.retry_after(),
+            // An open circuit has a `retry_after`, too, but the next attempt goes to another instance.
             Some(_) => None,
             None => classify.retry_after(result),
         };
@@ -132,21 +132,20 @@ impl RetryInner {
         attempted: impl FnOnce() -> bool,
     ) -> bool {
         let failed = matches!(verdict, Verdict::Failure | Verdict::Throttled);
-        let deserves = match rejection {
-            None => failed,
-            // One that was not attempted met a deadline that had passed, which another attempt would meet too.
-            Some(Rejection::TimedOut { attempted, .. }) => *attempted && failed,
-            Some(Rejection::RateLimited { retry_after, .. }) => retry_after.is_some(),
-            Some(_) => self.elsewhere,
+        let when = rejection.map(|rejection| rejection.semantics().retry);
+        let deserves = match when {
+            None | Some(RetryWhen::Idempotent) => failed,
+            Some(RetryWhen::RetryAfter) => true,
+            Some(RetryWhen::OtherInstance) => self.elsewhere,
+            Some(RetryWhen::Never) => false,
         };
         if !deserves {
             return false;
         }
         let ReplayHints { idempotent, safety } = hints();
-        let timed_out = matches!(rejection, Some(Rejection::TimedOut { .. }));
         match safety {
-            ReplaySafety::AfterFailure => !timed_out || idempotent.unwrap_or(self.idempotent),
-            ReplaySafety::IfUnprocessed => !timed_out && (rejection.is_some() || !attempted()),
+            ReplaySafety::AfterFailure => when != Some(RetryWhen::Idempotent) || idempotent.unwrap_or(self.idempotent),
+            ReplaySafety::IfUnprocessed => !rejection.map_or_else(attempted, Rejection::was_attempted),
             ReplaySafety::Never => false,
         }
     }

@@ -2,8 +2,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{Timeout, inner::TimeoutInner};
 use crate::{
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     shared::striped::StripedArc,
 };
 

@@ -70,8 +70,8 @@ impl Timeout {
         E: FromRejection,
     {
         let owner = TimeoutOwner::of(&self.0);
-        let mut marks = None;
-        let call = match StartingTimedCall::new::<_, Standalone>(&owner, self.0.limit(), &mut marks) {
+        let mut saved = None;
+        let call = match StartingTimedCall::new::<_, Standalone>(&owner, self.0.limit(), &mut saved) {
             Ok(starting) => starting.started(Leaf::new(future)),
             Err(rejection) => TimedCall::rejected(rejection),
         };

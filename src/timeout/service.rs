@@ -37,8 +37,8 @@ impl<S, K> WithTimeout<S, K> {
         K: TimeoutKind,
         S: CallService<P, Req>,
     {
-        let mut marks = None;
-        match StartingTimedCall::new(shared, limit, &mut marks) {
+        let mut saved = None;
+        match StartingTimedCall::new(shared, limit, &mut saved) {
             Ok(starting) => starting.started(self.inner.call(shared, request)),
             Err(rejection) => TimedCall::rejected(rejection),
         }

@@ -18,7 +18,7 @@ use crate::{
     call::{CallFuture, Cancel},
     classify::{Classify, ResultClassifier},
     clock,
-    deadline::{self, Entered, Limit, Marks},
+    deadline::{self, DeadlineGuard, Limit, SavedDeadline},
     error::Rejection,
     event::{EventEmitter, EventKind},
 };
@@ -70,7 +70,7 @@ impl<C, K: TimeoutKind> TimedCall<C, K> {
 
 /// A call that is starting within its limit.
 pub(crate) struct StartingTimedCall<'a> {
-    entered: Entered<'a>,
+    deadline: DeadlineGuard<'a>,
     /// The limit that the rejection reports, in nanoseconds.
     after: u64,
     admitted: EmitCancelledOnDrop<'a>,
@@ -80,29 +80,33 @@ impl<'a> StartingTimedCall<'a> {
     /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER). Rejected if an outer deadline has passed
     /// that only this timeout enforces.
     #[inline(always)]
-    pub(crate) fn new<P, K>(shared: &'a P, mut after: u64, marks: &'a mut Option<Marks>) -> Result<Self, Rejection>
+    pub(crate) fn new<P, K>(
+        shared: &'a P,
+        mut after: u64,
+        saved: &'a mut Option<SavedDeadline>,
+    ) -> Result<Self, Rejection>
     where
         P: HasTimeout<K>,
     {
         let mut limit = Limit::Within(after);
-        let advised = deadline::advised();
-        if advised != deadline::NEVER {
-            let left = advised.saturating_sub(clock::nanos());
+        let unenforced = deadline::unenforced();
+        if unenforced != deadline::NEVER {
+            let left = unenforced.saturating_sub(clock::nanos());
             if left == 0 {
                 return Err(shared.time_out(duration_of(after), false));
             }
             if left < after {
-                (limit, after) = (Limit::Until(advised), left);
+                (limit, after) = (Limit::Until(unenforced), left);
             }
         }
         let admitted = EmitCancelledOnDrop::admitted(shared.events());
-        Ok(Self { entered: limit.enter(marks), after, admitted })
+        Ok(Self { deadline: limit.enter(saved), after, admitted })
     }
 
     /// The call has started.
     #[inline(always)]
     pub(crate) fn started<C, K: TimeoutKind>(self, call: C) -> TimedCall<C, K> {
-        let (limit, after) = (self.entered.leave(), self.after);
+        let (limit, after) = (self.deadline.leave(), self.after);
         let started = self.admitted.disarm();
         TimedCall::Calling { call, timer: K::Timer::default(), limit, after, started, completed: false }
     }
@@ -191,8 +195,8 @@ where
             }
             TimedCallProj::Calling { mut call, mut timer, limit, after, started, completed } => {
                 // A response that is there wins over the timer.
-                let mut marks = None;
-                let entered = limit.enter(&mut marks);
+                let mut saved = None;
+                let entered = limit.enter(&mut saved);
                 let polled = call.as_mut().poll(shared, cx);
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
@@ -207,10 +211,10 @@ where
                     if timer.armed_for().is_none() {
                         let mut deadline = limit.deadline();
                         // A scope's deadline may surround the call only since it was made.
-                        let advised = deadline::advised();
-                        if advised < deadline {
-                            *after = advised.saturating_sub(clock::nanos());
-                            deadline = advised;
+                        let unenforced = deadline::unenforced();
+                        if unenforced < deadline {
+                            *after = unenforced.saturating_sub(clock::nanos());
+                            deadline = unenforced;
                         }
                         let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
                         if call.wakes_at().is_some_and(|at| at <= deadline) {

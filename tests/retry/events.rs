@@ -3,8 +3,8 @@
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};
 use tower_rampart::{
-    AsRejection, Rejection,
-    event::{Event, EventKind, Pattern},
+    AsRejection, Pattern, Rejection,
+    event::{Event, EventKind},
     retry::Retry,
 };
 

@@ -10,8 +10,9 @@ use super::{KeyedRateLimiter, inner::KeyedInner};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
-    event::{EventEmitter, Observer, Pattern},
+    event::{EventEmitter, Observer},
     name::Name,
+    pattern::Pattern,
     rate_limit::{
         Rate,
         builder::{check_rate, params},
