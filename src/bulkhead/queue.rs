@@ -12,7 +12,7 @@ use std::{
 use super::inner::BulkheadInner;
 use crate::state::{
     atomics::Mutex,
-    permits::{Full, Permits},
+    permits::{Permits, QueueFull},
 };
 
 /// Permits, and a queue for them.
@@ -77,7 +77,7 @@ impl PermitQueue {
     fn hand_over(&self) {
         let waker = {
             let mut waiters = self.lock();
-            if self.permits.hand_over() { waiters.grant_first() } else { None }
+            if self.permits.hand_off_or_release() { waiters.grant_first() } else { None }
         };
         // Outside the lock: a waker may run the task, or drop it.
         if let Some(waker) = waker {
@@ -105,7 +105,7 @@ impl PermitQueue {
         let mut waiters = self.lock();
         if let Some(at) = waiters.queue.iter().position(|entry| entry.id == id) {
             waiters.queue.remove(at);
-            self.permits.leave();
+            self.permits.remove_waiter();
         } else if waiters.take_grant(id) {
             drop(waiters);
             self.release();
@@ -144,14 +144,14 @@ impl<H: Deref<Target = BulkheadInner>> Waiter<H> {
 
 impl<H: Deref<Target = BulkheadInner> + Unpin> Future for Waiter<H> {
     /// A permit, which is the caller's to release.
-    type Output = Result<(), Full>;
+    type Output = Result<(), QueueFull>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let queue = &this.holder.queue;
         let mut waiters = queue.lock();
         let Some(id) = this.id else {
-            if queue.permits.acquire_or_join(this.max_waiting)? {
+            if queue.permits.acquire_or_enqueue(this.max_waiting)? {
                 return Poll::Ready(Ok(()));
             }
             let id = waiters.next;

@@ -13,7 +13,7 @@ use crate::{
     shared::waker_list::WakerList,
     shared::{striped::StripedArc, thread_id::stripes},
     state::{
-        circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},
+        circuit::{Circuit, CircuitConfig, MAX_CONSECUTIVE_FAILURES, MAX_PROBES},
         window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
     },
 };
@@ -208,7 +208,7 @@ impl CircuitBreakerBuilder {
     /// [`ConfigError`] for a field out of its range, and when there is no rule by which it could trip.
     pub fn build(self) -> Result<CircuitBreaker, ConfigError> {
         let wrong = |field, reason: &'static str| Err(ConfigError::new(field, reason));
-        if self.consecutive.is_some_and(|run| !(1..=RUN_MAX).contains(&run)) {
+        if self.consecutive.is_some_and(|run| !(1..=MAX_CONSECUTIVE_FAILURES).contains(&run)) {
             return wrong("consecutive_failures", "must be from 1 to 65,535");
         }
         if let Some(size) = self.count {
@@ -257,10 +257,10 @@ impl CircuitBreakerBuilder {
         if self.open.max < self.open.first {
             return wrong("open_growth", "the maximum is below open_duration");
         }
-        if !(1..=PROBES_MAX).contains(&self.probes) {
+        if !(1..=MAX_PROBES).contains(&self.probes) {
             return wrong("probes", "must be from 1 to 8191");
         }
-        if !(1..=PROBES_MAX).contains(&self.successes) {
+        if !(1..=MAX_PROBES).contains(&self.successes) {
             return wrong("probe_successes", "must be from 1 to 8191");
         }
         if self.probe_timeout < millisecond {

@@ -13,7 +13,7 @@ use crate::{
     shared::waker_list::WakerList,
     shared::{striped::StripedRef, thread_id::thread_number},
     state::{
-        circuit::{self, Admission, Circuit, Outcome, Outlook},
+        circuit::{self, Admission, Circuit, Outcome, PeekedAdmission},
         time::nanos_of,
         transition::Transition,
     },
@@ -105,7 +105,7 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn reserve_slow(&self) -> Result<UnusedAdmission, NotAdmitted> {
-        match self.circuit.rejects_for(|| self.now()) {
+        match self.circuit.try_reject_fast(|| self.now()) {
             Ok(nanos) => Err(NotAdmitted(nanos)),
             Err(now) => self.reserve_cold(now),
         }
@@ -196,12 +196,12 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn rejects_slow(&self) -> bool {
-        matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
+        matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. })
     }
 
     /// The refusal of a call that was not let as far as the circuit.
     pub(crate) fn reject(&self) -> Rejection {
-        self.rejected(NotAdmitted(self.circuit.time_left(|| self.now()).map_or(NEVER, nanos_of)))
+        self.rejected(NotAdmitted(self.circuit.retry_after(|| self.now()).map_or(NEVER, nanos_of)))
     }
 
     #[inline(never)]

@@ -14,7 +14,8 @@ use super::{
     inner::{AdmittedCall, CircuitBreakerInner, UnusedAdmission},
 };
 use crate::{
-    call::CancelOnDrop, error::Rejection, shared::striped::StripedRef, shared::waker_list, state::circuit::Outlook,
+    call::CancelOnDrop, error::Rejection, shared::striped::StripedRef, shared::waker_list,
+    state::circuit::PeekedAdmission,
 };
 
 #[derive(Default)]
@@ -125,18 +126,18 @@ impl ReadyState {
                 }
                 Self::Nothing | Self::Rejecting => {}
             }
-            match inner.circuit.outlook(|| inner.now()) {
-                Outlook::Open => {
+            match inner.circuit.peek_admission(|| inner.now()) {
+                PeekedAdmission::Admit => {
                     *self = Self::Nothing;
                     return Poll::Ready(());
                 }
-                Outlook::Probe => {
+                PeekedAdmission::AdmitProbe => {
                     // If there is none it has closed meanwhile, or somebody was faster: look again.
                     if let Some(place) = inner.take_probe() {
                         *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), place));
                     }
                 }
-                Outlook::Wait { until } => {
+                PeekedAdmission::Reject { until } => {
                     let Self::Waiting(waiting) = self else {
                         self.wait(breaker, cx);
                         continue;

@@ -12,7 +12,7 @@ use super::{
 pub(crate) const TOKEN: u32 = 1000;
 
 /// A tick of the refill clock is 2^24 ns, about 17 ms.
-const TICK_BITS: u32 = 24;
+const REFILL_TICK_BITS: u32 = 24;
 
 /// A token bucket in one word: the budget of gRPC's and AWS's retries, with an optional refill by time.
 ///
@@ -55,7 +55,7 @@ impl BudgetWord {
 }
 
 fn tick(now: Nanos) -> u32 {
-    (now.get() >> TICK_BITS) as u32
+    (now.get() >> REFILL_TICK_BITS) as u32
 }
 
 impl Budget {
@@ -84,7 +84,7 @@ impl Budget {
     }
 
     /// A token comes back whose retry was not sent.
-    pub(crate) fn give_back(&self) {
+    pub(crate) fn refund(&self) {
         self.add(TOKEN);
     }
 
@@ -125,7 +125,7 @@ impl Budget {
         if ticks == 0 || ticks > u32::MAX / 2 {
             return word;
         }
-        let elapsed = Duration::from_nanos(u64::from(ticks) << TICK_BITS);
+        let elapsed = Duration::from_nanos(u64::from(ticks) << REFILL_TICK_BITS);
         let gained = elapsed.as_micros().saturating_mul(u128::from(self.refill_per_second)) / 1_000_000;
         let tokens = u128::from(word.tokens).saturating_add(gained).min(u128::from(self.capacity));
         BudgetWord { tick: now, tokens: tokens as u32 }
@@ -199,16 +199,16 @@ mod tests {
         ) {
             let mut now = Nanos::new(1 << 50);
             let budget = Budget::new(capacity * TOKEN, deposit, refill, now);
-            let (mut tokens, mut refilled_at) = (u64::from(capacity * TOKEN), now.get() >> TICK_BITS);
+            let (mut tokens, mut refilled_at) = (u64::from(capacity * TOKEN), now.get() >> REFILL_TICK_BITS);
             let cap = u64::from(capacity * TOKEN);
             for (op, millis) in ops {
                 match op {
                     0 => now = now.saturating_add(Duration::from_millis(millis)),
                     1 => { budget.deposit(); tokens = (tokens + u64::from(deposit)).min(cap); }
-                    2 => { budget.give_back(); tokens = (tokens + 1000).min(cap); }
+                    2 => { budget.refund(); tokens = (tokens + 1000).min(cap); }
                     _ => {
-                        let tick = now.get() >> TICK_BITS;
-                        let micros = ((tick - refilled_at) << TICK_BITS) / 1000;
+                        let tick = now.get() >> REFILL_TICK_BITS;
+                        let micros = ((tick - refilled_at) << REFILL_TICK_BITS) / 1000;
                         let there = (tokens + micros * u64::from(refill) / 1_000_000).min(cap);
                         let granted = there >= 1000;
                         if granted { tokens = there - 1000; refilled_at = tick; }

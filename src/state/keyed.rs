@@ -35,7 +35,7 @@ use super::{
 /// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at the highest rates.
 /// Bounds hold to within that. The horizon is 9.1 years or more; there the time saturates.
 ///
-/// Cost: up to 8 loads, and 1 RMW when admitted; without a place, 1 load more.
+/// Cost: up to 8 loads, and 1 RMW when admitted; without a way, 1 load more.
 #[derive(Debug)]
 pub(crate) struct Keyed {
     sets: Box<[Set]>,
@@ -61,27 +61,27 @@ const TAT_BITS: u32 = 48;
 const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
 
 /// The shortest unit, in nanoseconds, with which 48 bits reach nine years.
-const LEAST_UNIT: u64 = 1 << 10;
+const MIN_UNIT: u64 = 1 << 10;
 
-/// The answer to one key.
+/// The decision to one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) verdict: Result<(), GcraRejection>,
+pub(crate) struct KeyedDecision {
+    pub(crate) result: Result<(), GcraRejection>,
     /// Whether there was no place for the key.
     pub(crate) overflow: bool,
 }
 
 impl Keyed {
     /// The shortest period of a token: eight units.
-    pub(crate) const LEAST_PERIOD: Duration = Duration::from_nanos(8 * LEAST_UNIT);
+    pub(crate) const MIN_PERIOD: Duration = Duration::from_nanos(8 * MIN_UNIT);
 
-    /// `count` tokens per `per` and key, at most one each `LEAST_PERIOD`; at least `max_keys` places, rounded up to a
+    /// `count` tokens per `per` and key, at most one each `MIN_PERIOD`; at least `max_keys` places, rounded up to a
     /// power of two of sets.
     pub(crate) fn new(count: u32, per: Duration, burst: u32, max_keys: usize, share_overflow: bool) -> Self {
         // Twice the places that are asked for: sets fill unevenly.
         let sets = (max_keys.div_ceil(WAYS).saturating_mul(2)).next_power_of_two();
         let (count, period_nanos) = (u64::from(count), nanos_of(per));
-        let fits = period_nanos / count / LEAST_UNIT;
+        let fits = period_nanos / count / MIN_UNIT;
         Self {
             sets: (0..sets).map(|_| Set(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
             overflow: (0..sets).map(|_| AtomicU64::new(0)).collect(),
@@ -113,7 +113,7 @@ impl Keyed {
         u64::try_from(units).unwrap_or(u64::MAX).min(TAT_MAX)
     }
 
-    fn refused(&self, wait: u64) -> Result<(), GcraRejection> {
+    fn rejected(&self, wait: u64) -> Result<(), GcraRejection> {
         let nanos = (u128::from(wait) * u128::from(self.period_nanos)).div_ceil(u128::from(self.units * self.count));
         Err(GcraRejection::Wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     }
@@ -126,12 +126,12 @@ impl Keyed {
     }
 
     /// Takes `cost` tokens of the key with this hash; with `peek`, only looks.
-    pub(crate) fn check(&self, hash: u64, now: Nanos, cost: u32, peek: bool) -> Answer {
+    pub(crate) fn check(&self, hash: u64, now: Nanos, cost: u32, peek: bool) -> KeyedDecision {
         if cost == 0 {
-            return Answer { verdict: Ok(()), overflow: false };
+            return KeyedDecision { result: Ok(()), overflow: false };
         }
         if cost > self.burst {
-            return Answer { verdict: Err(GcraRejection::Never), overflow: false };
+            return KeyedDecision { result: Err(GcraRejection::Never), overflow: false };
         }
         let now = self.time(now);
         let index = (hash >> 16) as usize & (self.sets.len() - 1);
@@ -139,41 +139,41 @@ impl Keyed {
         let fingerprint = (hash & 0xFFFF).max(1);
         loop {
             let (entry, seen, overflow) = match self.find(index, fingerprint, now) {
-                Ok((place, seen)) => (&self.sets[index].0[place], seen, false),
+                Ok((way, seen)) => (&self.sets[index].0[way], seen, false),
                 Err(until) if !self.share_overflow => {
-                    return Answer { verdict: self.refused(until - now), overflow: true };
+                    return KeyedDecision { result: self.rejected(until - now), overflow: true };
                 }
                 Err(_) => (&self.overflow[index], self.overflow[index].load(Ordering::Acquire), true),
             };
             // An idle entry of another key counts from now, as its own would.
             let next = match self.advance(seen & TAT_MAX, now, cost) {
                 Ok(next) => next,
-                Err(wait) => return Answer { verdict: self.refused(wait), overflow },
+                Err(wait) => return KeyedDecision { result: self.rejected(wait), overflow },
             };
             if peek {
-                return Answer { verdict: Ok(()), overflow };
+                return KeyedDecision { result: Ok(()), overflow };
             }
             let word = fingerprint << TAT_BITS | next;
             if entry.compare_exchange_weak(seen, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return Answer { verdict: Ok(()), overflow };
+                return KeyedDecision { result: Ok(()), overflow };
             }
         }
     }
 
     /// The key's entry, or else an idle one; or else, the time when there will be one.
     fn find(&self, index: usize, fingerprint: u64, now: u64) -> Result<(usize, u64), u64> {
-        let (mut place, mut least) = (0, 0);
+        let (mut way, mut least) = (0, 0);
         for (at, entry) in self.sets[index].0.iter().enumerate() {
             let word = entry.load(Ordering::Acquire);
             if word >> TAT_BITS == fingerprint {
                 return Ok((at, word));
             }
             if at == 0 || word & TAT_MAX < least & TAT_MAX {
-                (place, least) = (at, word);
+                (way, least) = (at, word);
             }
         }
         let until = least & TAT_MAX;
-        if until <= now { Ok((place, least)) } else { Err(until) }
+        if until <= now { Ok((way, least)) } else { Err(until) }
     }
 }
 
@@ -195,7 +195,7 @@ mod tests {
     }
 
     fn allowed(keyed: &Keyed, key: u64, now: Nanos) -> bool {
-        keyed.check(hash(key), now, 1, false).verdict.is_ok()
+        keyed.check(hash(key), now, 1, false).result.is_ok()
     }
 
     fn at(millis: u64) -> Nanos {
@@ -205,13 +205,13 @@ mod tests {
     #[test]
     fn the_cost_contract_holds() {
         let keyed = Keyed::new(1, Duration::from_secs(1), 2, 64, true);
-        let check = || count(|| keyed.check(hash(7), at(0), 1, false).verdict);
-        let (verdict, ops) = check();
-        assert_eq!((verdict, ops.rmws, ops.loads), (Ok(()), 1, 8), "a new key");
-        let (verdict, ops) = check();
-        assert_eq!((verdict, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known one");
-        let (verdict, ops) = check();
-        assert_eq!(verdict, Err(GcraRejection::Wait(Duration::from_secs(1))));
+        let check = || count(|| keyed.check(hash(7), at(0), 1, false).result);
+        let (result, ops) = check();
+        assert_eq!((result, ops.rmws, ops.loads), (Ok(()), 1, 8), "a new key");
+        let (result, ops) = check();
+        assert_eq!((result, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known one");
+        let (result, ops) = check();
+        assert_eq!(result, Err(GcraRejection::Wait(Duration::from_secs(1))));
         assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "K5");
     }
 
@@ -219,12 +219,12 @@ mod tests {
     fn who_finds_no_place_is_told_when_there_will_be_one() {
         let keyed = Keyed::new(1, Duration::from_secs(1), 3, 1, false);
         for key in 0..1000 {
-            let answer = keyed.check(hash(key), at(0), 1 + key as u32 % 3, false);
-            if answer.overflow {
+            let decision = keyed.check(hash(key), at(0), 1 + key as u32 % 3, false);
+            if decision.overflow {
                 // All in its set have a second to go, or two, or three.
-                let Err(GcraRejection::Wait(wait)) = answer.verdict else { panic!("{answer:?}") };
+                let Err(GcraRejection::Wait(wait)) = decision.result else { panic!("{decision:?}") };
                 assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(3), "{wait:?}");
-                assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).verdict, Ok(()));
+                assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).result, Ok(()));
                 return;
             }
         }
@@ -236,7 +236,7 @@ mod tests {
         for (per_second, units) in [(1, 64), (10_000, 64), (50_000, 16), (100_000, 8)] {
             let keyed = Keyed::new(per_second, Duration::from_secs(1), 100, 8, true);
             assert_eq!(keyed.units, units);
-            assert!(Keyed::LEAST_PERIOD <= Duration::from_secs(1) / per_second);
+            assert!(Keyed::MIN_PERIOD <= Duration::from_secs(1) / per_second);
             let micro = |micros| Nanos::new(1 << 50).saturating_add(Duration::from_micros(micros));
             let admitted = (0..10_000).filter(|micros| allowed(&keyed, 1, micro(*micros))).count();
             let due = 100 + per_second as usize / 100;
@@ -313,8 +313,8 @@ mod tests {
                 } else {
                     Err(GcraRejection::Wait(Duration::from_millis(u64::from(cost) - *level)))
                 };
-                let answer = keyed.check(hash(key), at(now), cost, false);
-                prop_assert_eq!(answer, Answer { verdict: expected, overflow: false });
+                let decision = keyed.check(hash(key), at(now), cost, false);
+                prop_assert_eq!(decision, KeyedDecision { result: expected, overflow: false });
             }
         }
     }

@@ -28,7 +28,7 @@ pub(crate) struct Permits {
 
 /// Somebody waits, so a permit that comes home must be offered to the queue.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct SomebodyWaits;
+pub(crate) struct HasWaiters;
 
 #[derive(Clone, Copy)]
 struct PermitsWord {
@@ -85,11 +85,11 @@ impl Permits {
 
     /// Gives a permit back. When somebody waits nothing is done but to say so: the queue decides, under its lock.
     #[inline]
-    pub(crate) fn release(&self) -> Result<(), SomebodyWaits> {
+    pub(crate) fn release(&self) -> Result<(), HasWaiters> {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
             if word.waiting > 0 {
-                return Step::Keep(Err(SomebodyWaits));
+                return Step::Keep(Err(HasWaiters));
             }
             debug_assert!(word.in_flight > 0, "a permit came home twice");
             Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
@@ -99,7 +99,7 @@ impl Permits {
     /// For the queue, under its lock: takes a permit, or joins those who wait. `true` when it is a permit.
     ///
     /// Looking and joining is one step, so a permit that comes home in between is either seen here or sees the waiter.
-    pub(crate) fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
+    pub(crate) fn acquire_or_enqueue(&self, max_waiting: u32) -> Result<bool, QueueFull> {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
@@ -108,13 +108,13 @@ impl Permits {
             } else if word.waiting < max_waiting {
                 Step::Write(PermitsWord { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
             } else {
-                Step::Keep(Err(Full))
+                Step::Keep(Err(QueueFull))
             }
         })
     }
 
     /// For the queue, under its lock: a waiter leaves without a permit.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn remove_waiter(&self) {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
             Step::Write(PermitsWord { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
@@ -123,7 +123,7 @@ impl Permits {
 
     /// For the queue, under its lock, with a permit in hand: hands it to the first waiter (`true`), or gives it back
     /// because nobody waits or the limit was lowered.
-    pub(crate) fn hand_over(&self) -> bool {
+    pub(crate) fn hand_off_or_release(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
@@ -151,7 +151,7 @@ impl Permits {
 
 /// All permits are out and all places in the queue taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct QueueFull;
 
 #[cfg(all(test, not(rampart_loom)))]
 mod tests {
@@ -211,25 +211,25 @@ mod tests {
                             next += 1;
                             Ok(false)
                         } else {
-                            Err(Full)
+                            Err(QueueFull)
                         };
-                        prop_assert_eq!(permits.acquire_or_join(MAX_WAITING), expected);
+                        prop_assert_eq!(permits.acquire_or_enqueue(MAX_WAITING), expected);
                     }
                     Op::Release if out > 0 => {
                         if queue.is_empty() {
                             prop_assert_eq!(permits.release(), Ok(()));
                             out -= 1;
                         } else {
-                            prop_assert_eq!(permits.release(), Err(SomebodyWaits));
+                            prop_assert_eq!(permits.release(), Err(HasWaiters));
                             let handed = out <= limit;
-                            prop_assert_eq!(permits.hand_over(), handed);
+                            prop_assert_eq!(permits.hand_off_or_release(), handed);
                             if handed { queue.pop_front(); } else { out -= 1; }
                         }
                     }
                     Op::Release => {}
                     Op::CancelWaiter(which) if !queue.is_empty() => {
                         queue.remove(which % queue.len());
-                        permits.leave();
+                        permits.remove_waiter();
                     }
                     Op::CancelWaiter(_) => {}
                     Op::Resize(to) => {

@@ -21,13 +21,13 @@ use crate::{
     shared::striped::StripedArc,
     state::{
         gcra::GcraRejection,
-        keyed::{Answer, Keyed},
+        keyed::{Keyed, KeyedDecision},
     },
 };
 
 /// Of a token. The shorter one is what the table can count.
 const LEAST_PERIOD: Duration = Duration::from_micros(10);
-const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::LEAST_PERIOD.as_nanos());
+const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::MIN_PERIOD.as_nanos());
 const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 
 /// One limiter per key, in a table whose size does not depend on the keys that come.
@@ -119,8 +119,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// As [`check_key`](Self::check_key).
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
         let inner = &*self.shared;
-        let answer = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
-        answer.verdict.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
+        let decision = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
+        decision.result.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
     }
 
     /// Runs `future` if `key` has a token for it.
@@ -167,11 +167,11 @@ impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
 
 impl KeyedInner {
     pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
-        let Answer { verdict, overflow } = self.table.check(hash, self.time.now(), cost, false);
+        let KeyedDecision { result, overflow } = self.table.check(hash, self.time.now(), cost, false);
         if overflow {
             self.overflows.fetch_add(1, Ordering::Relaxed);
         }
-        verdict.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
+        result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
 
     /// Of the one limiter of all requests that have no key.

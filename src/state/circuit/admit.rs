@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Admission, Admitted, Circuit, Outlook, transition,
-    word::{CircuitWord, Phase, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
+    Admission, Admitted, Circuit, PeekedAdmission, transition,
+    word::{
+        CircuitWord, Phase, deadline, deadline_if_open, generation_if_fully_closed, ramp_progress, reached_at, tick,
+    },
 };
 use crate::state::{
     atomics::Ordering,
@@ -17,14 +19,14 @@ impl Circuit {
     /// Admission to a circuit that lets everybody in without a look at anything else. One load.
     #[inline(always)]
     pub(crate) fn try_admit_fast(&self) -> Option<Admitted> {
-        let generation = plainly_closed(self.word.load(Ordering::Acquire))?;
+        let generation = generation_if_fully_closed(self.word.load(Ordering::Acquire))?;
         Some(Admitted::call(generation))
     }
 
     /// The nanoseconds for which an open circuit will refuse yet; or else, the time if it was read to see that. One load.
     #[inline]
-    pub(crate) fn rejects_for(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
-        let deadline = plainly_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
+    pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
+        let deadline = deadline_if_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
         let now = now();
         if tick(now) < deadline { Ok(reached_at(deadline).get() - now.get()) } else { Err(Some(now)) }
     }
@@ -33,7 +35,7 @@ impl Circuit {
     pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
         let word = self.load();
         match word.phase {
-            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
+            Phase::Closed { recovery_start: None, .. } | Phase::Disabled => {
                 Admission::Admitted(Admitted::call(word.generation))
             }
             Phase::ForcedOpen => Admission::Rejected { retry_after: None },
@@ -46,12 +48,15 @@ impl Circuit {
         loop {
             let admitted = Admitted::call(word.generation);
             let (next, transition) = match word.phase {
-                Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
+                Phase::Closed { recovery_start: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
                 Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
-                Phase::Closed { run, recovering: Some(start) } => match self.recovery_left(start, now) {
-                    Some(left) => return self.admit_a_share(admitted, left),
+                Phase::Closed { consecutive_failures, recovery_start: Some(start) } => match self
+                    .recovery_left(start, now)
+                {
+                    Some(left) => return self.admit_share(admitted, left),
                     None => {
-                        let recovered = CircuitWord { phase: Phase::Closed { run, recovering: None }, ..word };
+                        let recovered =
+                            CircuitWord { phase: Phase::Closed { consecutive_failures, recovery_start: None }, ..word };
                         self.swap(word, recovered);
                         word = self.load();
                         continue;
@@ -62,21 +67,25 @@ impl Circuit {
                     return Admission::Rejected { retry_after: Some(left) };
                 }
                 Phase::Open { .. } => {
-                    let next =
-                        word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
+                    let next = word
+                        .next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, probes_admitted: 1 });
                     (next, Some(transition(word, next, Cause::OpenTimeout)))
                 }
-                Phase::HalfOpen { in_flight, succeeded, admitted } if in_flight < self.config.probes => {
-                    let phase = Phase::HalfOpen { in_flight: in_flight + 1, succeeded, admitted: admitted + 1 };
+                Phase::HalfOpen { in_flight, succeeded, probes_admitted } if in_flight < self.config.probes => {
+                    let phase =
+                        Phase::HalfOpen { in_flight: in_flight + 1, succeeded, probes_admitted: probes_admitted + 1 };
                     (CircuitWord { phase, ..word }, None)
                 }
-                Phase::HalfOpen { succeeded, admitted, .. } => {
-                    if tick(now) < self.lease(word.generation, admitted, now) {
+                Phase::HalfOpen { succeeded, probes_admitted, .. } => {
+                    if tick(now) < self.lease(word.generation, probes_admitted, now) {
                         return Admission::Rejected { retry_after: None };
                     }
                     // A new generation takes back the places of all probes that are silent. What others of them have
                     // shown stays: else one in a few that hangs would keep a circuit from closing for ever.
-                    (word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded, admitted: 1 }), None)
+                    (
+                        word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded, probes_admitted: 1 }),
+                        None,
+                    )
                 }
             };
             if self.swap(word, next) {
@@ -87,9 +96,9 @@ impl Circuit {
     }
 
     /// Turned away while half-open: the tick at which silent probes lose their places. Arms the lease, if need be.
-    fn lease(&self, generation: u32, admitted: u32, now: Nanos) -> u64 {
+    fn lease(&self, generation: u32, probes_admitted: u32, now: Nanos) -> u64 {
         const TICK: u64 = (1 << 40) - 1;
-        let tag = u64::from(generation & 0xFFF) << 52 | u64::from(admitted & 0xFFF) << 40;
+        let tag = u64::from(generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
         drive(&self.lease, |lease| {
             if lease & !TICK == tag {
                 Step::Keep(lease & TICK)
@@ -108,12 +117,12 @@ impl Circuit {
 
     /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
     /// circle without gaps (a Weyl sequence), so no random numbers are needed.
-    fn admit_a_share(&self, ticket: Admitted, (progress, left): (f64, Duration)) -> Admission {
+    fn admit_share(&self, admitted: Admitted, (progress, left): (f64, Duration)) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
         let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
-            Admission::Admitted(ticket)
+            Admission::Admitted(admitted)
         } else {
             Admission::Rejected { retry_after: Some(left) }
         }
@@ -121,18 +130,24 @@ impl Circuit {
 
     /// Whether a call would be admitted; takes no place. During a recovery it would perhaps. Arms the lease where a caller
     /// would be turned away: those who only look must not wait for a lost probe for ever.
-    pub(crate) fn outlook(&self, now: impl Fn() -> Nanos) -> Outlook {
+    pub(crate) fn peek_admission(&self, now: impl Fn() -> Nanos) -> PeekedAdmission {
         let word = self.load();
         match word.phase {
-            Phase::Closed { .. } | Phase::Disabled => Outlook::Open,
-            Phase::ForcedOpen => Outlook::Wait { until: None },
-            Phase::Open { deadline } if tick(now()) < deadline => Outlook::Wait { until: Some(reached_at(deadline)) },
-            Phase::Open { .. } => Outlook::Probe,
-            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => Outlook::Probe,
-            Phase::HalfOpen { admitted, .. } => {
+            Phase::Closed { .. } | Phase::Disabled => PeekedAdmission::Admit,
+            Phase::ForcedOpen => PeekedAdmission::Reject { until: None },
+            Phase::Open { deadline } if tick(now()) < deadline => {
+                PeekedAdmission::Reject { until: Some(reached_at(deadline)) }
+            }
+            Phase::Open { .. } => PeekedAdmission::AdmitProbe,
+            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => PeekedAdmission::AdmitProbe,
+            Phase::HalfOpen { probes_admitted, .. } => {
                 let now = now();
-                let expiry = self.lease(word.generation, admitted, now);
-                if tick(now) < expiry { Outlook::Wait { until: Some(reached_at(expiry)) } } else { Outlook::Probe }
+                let expiry = self.lease(word.generation, probes_admitted, now);
+                if tick(now) < expiry {
+                    PeekedAdmission::Reject { until: Some(reached_at(expiry)) }
+                } else {
+                    PeekedAdmission::AdmitProbe
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Admitted, Circuit, Outcome, transition,
-    word::{CircuitWord, Phase, deadline, is_well, ramp_tick},
+    word::{CircuitWord, Phase, deadline, is_closed_without_failures, ramp_tick},
 };
 use crate::state::{
     atomics::Ordering,
@@ -41,21 +41,21 @@ impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
 }
 
 impl Circuit {
-    /// Whether a success of this ticket, which was not slow, changes nothing: the circuit is closed, in the ticket's
+    /// Whether a success of this admitted, which was not slow, changes nothing: the circuit is closed, in the admitted's
     /// generation, without a run of failures, and the count window, if there is one, has only good calls in it. At most
     /// two loads. Not to be asked when there is a time window.
     #[inline(always)]
-    pub(crate) fn success_changes_nothing(&self, ticket: Admitted) -> bool {
+    pub(crate) fn success_changes_nothing(&self, admitted: Admitted) -> bool {
         debug_assert!(self.time.is_none());
-        self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation().into()))
-            && is_well(self.word.load(Ordering::Acquire), ticket.0)
+        self.count.as_ref().is_none_or(|window| window.is_clean_in(admitted.generation().into()))
+            && is_closed_without_failures(self.word.load(Ordering::Acquire), admitted.0)
     }
 
-    /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
+    /// Finishes a admitted. `open_for` is asked for the open time, given how often the circuit has opened again since it
     /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
     pub(crate) fn finish(
         &self,
-        ticket: Admitted,
+        admitted: Admitted,
         outcome: Outcome,
         slow: bool,
         thread: impl FnOnce() -> usize,
@@ -63,11 +63,12 @@ impl Circuit {
         open_for: impl FnOnce(u32) -> Duration,
     ) -> Option<Transition> {
         let word = self.word.load(Ordering::Acquire);
-        let generation = ticket.generation();
+        let generation = admitted.generation();
         // What nearly all calls come to, before anything is unpacked: a success that ends no run.
-        if outcome == Outcome::Success && !slow && is_well(word, ticket.0) {
+        if outcome == Outcome::Success && !slow && is_closed_without_failures(word, admitted.0) {
             let is_current = || self.load().generation == generation;
-            let due = self.count.as_ref().and_then(|window| window.due(generation.into(), GOOD, is_current));
+            let due =
+                self.count.as_ref().and_then(|window| window.record_and_evaluate(generation.into(), GOOD, is_current));
             if let Some(time) = &self.time {
                 time.record_clean(generation.into(), now(), thread(), is_current);
             }
@@ -85,7 +86,7 @@ impl Circuit {
             outcome => (outcome, slow && self.config.slow),
         };
         let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
-        if ticket.is_probe() {
+        if admitted.is_probe() {
             return self.finish_probe(word, outcome, slow, &mut opening);
         }
         let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
@@ -98,16 +99,16 @@ impl Circuit {
                 Run::Tripped(transition) => return Some(transition),
             },
         }
-        let generation = ticket.generation().into();
-        let is_current = || self.load().generation == ticket.generation();
-        let by_count = self.count.as_ref().and_then(|window| window.due(generation, sample, is_current));
-        let by_time = self
-            .time
-            .as_ref()
-            .and_then(|window| window.rates().due(window.record(generation, sample, now(), thread(), is_current)?));
+        let generation = admitted.generation().into();
+        let is_current = || self.load().generation == admitted.generation();
+        let by_count =
+            self.count.as_ref().and_then(|window| window.record_and_evaluate(generation, sample, is_current));
+        let by_time = self.time.as_ref().and_then(|window| {
+            window.rates().trip_cause(window.record(generation, sample, now(), thread(), is_current)?)
+        });
         // A share of failures before a share of slow calls.
         let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
-        self.trip(ticket.generation(), cause, &mut opening)
+        self.trip(admitted.generation(), cause, &mut opening)
     }
 
     /// Extends or ends the run of failures, or trips by it, in one swap.
@@ -123,16 +124,19 @@ impl Circuit {
             if word.generation != generation {
                 return Run::Stale;
             }
-            let Phase::Closed { run, recovering } = word.phase else { return Run::Counted };
-            let extended = if failed { run + 1 } else { 0 };
-            if extended == run {
+            let Phase::Closed { consecutive_failures, recovery_start } = word.phase else { return Run::Counted };
+            let extended = if failed { consecutive_failures + 1 } else { 0 };
+            if extended == consecutive_failures {
                 return Run::Counted;
             }
             let (next, done) = if extended >= limit.get() {
                 let next = word.next(word.reopen_count, opening.phase(word.reopen_count));
                 (next, Run::Tripped(transition(word, next, Cause::ConsecutiveFailures)))
             } else {
-                (CircuitWord { phase: Phase::Closed { run: extended, recovering }, ..word }, Run::Counted)
+                (
+                    CircuitWord { phase: Phase::Closed { consecutive_failures: extended, recovery_start }, ..word },
+                    Run::Counted,
+                )
             };
             if self.swap(word, next) {
                 return done;
@@ -168,24 +172,30 @@ impl Circuit {
         let generation = word.generation;
         let succeeded_now = outcome == Outcome::Success && !slow;
         loop {
-            let Phase::HalfOpen { in_flight, succeeded, admitted } = word.phase else { return None };
+            let Phase::HalfOpen { in_flight, succeeded, probes_admitted } = word.phase else { return None };
             if word.generation != generation {
                 return None;
             }
             let in_flight = in_flight.saturating_sub(1);
             let (next, cause) = if outcome == Outcome::Ignored {
-                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded, admitted }, ..word }, None)
+                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded, probes_admitted }, ..word }, None)
             } else if !succeeded_now {
                 let reopen_count = word.reopen_count + 1;
                 (word.next(reopen_count, opening.phase(reopen_count)), Some(Cause::ProbeFailed))
             } else if succeeded + 1 >= self.config.successes {
-                let recovering = self.config.recovery.map(|_| ramp_tick((opening.now)()));
-                (word.next(0, Phase::Closed { run: 0, recovering }), Some(Cause::ProbeSucceeded))
+                let recovery_start = self.config.recovery.map(|_| ramp_tick((opening.now)()));
+                (word.next(0, Phase::Closed { consecutive_failures: 0, recovery_start }), Some(Cause::ProbeSucceeded))
             } else {
-                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, admitted }, ..word }, None)
+                (
+                    CircuitWord {
+                        phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, probes_admitted },
+                        ..word
+                    },
+                    None,
+                )
             };
             if self.swap(word, next) {
-                self.began(next);
+                self.begin_count_window(next);
                 return cause.map(|cause| transition(word, next, cause));
             }
             word = self.load();

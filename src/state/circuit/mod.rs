@@ -19,9 +19,9 @@ use super::{
 };
 
 /// The longest run of failures that can be asked for.
-pub(crate) const RUN_MAX: u32 = word::RUN_MAX;
+pub(crate) const MAX_CONSECUTIVE_FAILURES: u32 = word::MAX_CONSECUTIVE_FAILURES;
 /// The most probes that can be asked for.
-pub(crate) const PROBES_MAX: u32 = word::PROBES_MAX;
+pub(crate) const MAX_PROBES: u32 = word::MAX_PROBES;
 
 /// How a circuit is set. Whoever makes it has checked it.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct CircuitConfig {
 /// - I2 half-open, `in flight` is the number of this generation's probes that have not finished, and never above
 ///   `probes`.
 /// - I3 each transition is returned to one caller, the one whose swap made it.
-/// - I4 finishing a ticket of another generation has no effect.
+/// - I4 finishing a admitted of another generation has no effect.
 /// - I5 from every state, but for those set by hand, a caller that tries again as time passes is admitted at last: a
 ///   probe that never finishes loses its place to the lease.
 /// - I6 between a trip and the end of the open time nobody is admitted.
@@ -95,15 +95,15 @@ pub(crate) enum Admission {
     },
 }
 
-/// Whether a call would be admitted.
+/// The admission that a caller would get now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outlook {
-    /// It would, with no need for a permit.
-    Open,
-    /// It would, as a probe.
-    Probe,
-    /// Not before this time, or a change of state.
-    Wait { until: Option<Nanos> },
+pub(crate) enum PeekedAdmission {
+    /// Admitted, without a probe slot.
+    Admit,
+    /// Admitted as a probe.
+    AdmitProbe,
+    /// Rejected until this time, or until the state changes.
+    Reject { until: Option<Nanos> },
 }
 
 /// How a call went.
@@ -124,7 +124,7 @@ pub(crate) enum Outcome {
 pub(crate) struct CircuitView {
     pub(crate) state: CircuitState,
     pub(crate) generation: u64,
-    pub(crate) run: u32,
+    pub(crate) consecutive_failures: u32,
     pub(crate) reopen_count: u32,
     pub(crate) probes_in_flight: u32,
     pub(crate) probes_succeeded: u32,
@@ -158,7 +158,7 @@ impl Circuit {
     }
 
     /// A generation that counts calls has begun by our swap.
-    fn began(&self, word: CircuitWord) {
+    fn begin_count_window(&self, word: CircuitWord) {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
         {
@@ -170,9 +170,9 @@ impl Circuit {
     /// the same as before. `open_for` is the open time for [`CircuitState::Open`].
     pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
         let phase = match to {
-            CircuitState::Closed => Phase::Closed { run: 0, recovering: None },
+            CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovery_start: None },
             CircuitState::Open => Phase::Open { deadline: deadline(now, open_for) },
-            CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, admitted: 0 },
+            CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, probes_admitted: 0 },
             CircuitState::ForcedOpen => Phase::ForcedOpen,
             CircuitState::Disabled => Phase::Disabled,
         };
@@ -182,7 +182,7 @@ impl Circuit {
             let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::Manual));
             Step::Write(next.pack(), (next, changed))
         });
-        self.began(next);
+        self.begin_count_window(next);
         changed
     }
 
@@ -204,13 +204,13 @@ impl Circuit {
         self.load().phase.state()
     }
 
-    /// Whether the ticket is of the present generation, so that its outcome would count. One load.
-    pub(crate) fn is_current(&self, ticket: Admitted) -> bool {
-        self.load().generation == ticket.generation()
+    /// Whether the admitted is of the present generation, so that its outcome would count. One load.
+    pub(crate) fn is_current(&self, admitted: Admitted) -> bool {
+        self.load().generation == admitted.generation()
     }
 
     /// The time until a caller that is refused now may come back, if that is known.
-    pub(crate) fn time_left(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
+    pub(crate) fn retry_after(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
         match self.load().phase {
             Phase::Open { deadline } => Some(reached_at(deadline).saturating_since(now())),
             Phase::HalfOpen { in_flight, .. } => (in_flight < self.config.probes).then_some(Duration::ZERO),
@@ -221,8 +221,8 @@ impl Circuit {
 
     pub(crate) fn view(&self, now: impl Fn() -> Nanos) -> CircuitView {
         let word = self.load();
-        let (run, probes_in_flight, probes_succeeded, open_for) = match word.phase {
-            Phase::Closed { run, .. } => (run, 0, 0, None),
+        let (consecutive_failures, probes_in_flight, probes_succeeded, open_for) = match word.phase {
+            Phase::Closed { consecutive_failures, .. } => (consecutive_failures, 0, 0, None),
             Phase::Open { deadline } => (0, 0, 0, Some(reached_at(deadline).saturating_since(now()))),
             Phase::HalfOpen { in_flight, succeeded, .. } => (0, in_flight, succeeded, None),
             Phase::ForcedOpen | Phase::Disabled => (0, 0, 0, None),
@@ -231,7 +231,7 @@ impl Circuit {
         CircuitView {
             state: word.phase.state(),
             generation,
-            run,
+            consecutive_failures,
             reopen_count: word.reopen_count,
             probes_in_flight,
             probes_succeeded,

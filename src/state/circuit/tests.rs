@@ -59,18 +59,18 @@ impl Bench {
 
     fn admit(&self) -> Option<Admitted> {
         match self.circuit.admit(|| self.now()) {
-            Admission::Admitted(ticket) | Admission::Probe(ticket, _) => Some(ticket),
+            Admission::Admitted(admitted) | Admission::Probe(admitted, _) => Some(admitted),
             Admission::Rejected { .. } => None,
         }
     }
 
-    fn finish(&self, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
-        self.circuit.finish(ticket, outcome, false, || 0, || self.now(), |reopen_count| OPEN_FOR * (reopen_count + 1))
+    fn finish(&self, admitted: Admitted, outcome: Outcome) -> Option<Transition> {
+        self.circuit.finish(admitted, outcome, false, || 0, || self.now(), |reopen_count| OPEN_FOR * (reopen_count + 1))
     }
 
     fn call(&self, outcome: Outcome) -> Option<Transition> {
-        let ticket = self.admit().expect("the circuit refuses");
-        self.finish(ticket, outcome)
+        let admitted = self.admit().expect("the circuit refuses");
+        self.finish(admitted, outcome)
     }
 }
 
@@ -81,9 +81,9 @@ fn the_cost_contract_holds() {
     for _ in 0..120 {
         by_count.call(Outcome::Success);
     }
-    let (ticket, ops) = count(|| by_count.admit().unwrap());
+    let (admitted, ops) = count(|| by_count.admit().unwrap());
     assert_eq!(ops, load(1), "admit closed");
-    assert_eq!(count(|| by_count.finish(ticket, Outcome::Success)), (None, load(2)), "success, clean");
+    assert_eq!(count(|| by_count.finish(admitted, Outcome::Success)), (None, load(2)), "success, clean");
     assert_eq!(by_count.reads.get(), 0, "a count window needs no clock");
     let (_, ops) = count(|| by_count.call(Outcome::Failure));
     assert!(ops.loads <= 11 && ops.rmws <= 2, "failure, count window: {ops:?}");
@@ -171,9 +171,9 @@ fn a_circuit_closes_although_every_second_probe_hangs() {
     bench.advance(OPEN_FOR);
     let mut closed = None;
     for probe in 0..10 {
-        let ticket = bench.admit().expect("a place, or an old lease");
+        let admitted = bench.admit().expect("a place, or an old lease");
         if probe % 2 == 1 {
-            closed = closed.or(bench.finish(ticket, Outcome::Success));
+            closed = closed.or(bench.finish(admitted, Outcome::Success));
         } else {
             assert_eq!(bench.admit(), None, "arms the lease");
             bench.advance(Duration::from_secs(60));
@@ -185,20 +185,28 @@ fn a_circuit_closes_although_every_second_probe_hangs() {
 #[test]
 fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
     let bench = Bench::new(consecutive(1));
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Open);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Admit);
     bench.call(Outcome::Failure);
-    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("open") };
+    let PeekedAdmission::Reject { until: Some(until) } = bench.circuit.peek_admission(|| bench.now()) else {
+        panic!("open")
+    };
     bench.now.set(until);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::AdmitProbe);
     bench.admit().unwrap();
-    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("taken") };
+    let PeekedAdmission::Reject { until: Some(until) } = bench.circuit.peek_admission(|| bench.now()) else {
+        panic!("taken")
+    };
     bench.advance(Duration::from_secs(59));
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: Some(until) }, "a look defers nothing");
+    assert_eq!(
+        bench.circuit.peek_admission(|| bench.now()),
+        PeekedAdmission::Reject { until: Some(until) },
+        "a look defers nothing"
+    );
     bench.now.set(until);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::AdmitProbe);
     assert!(bench.admit().is_some());
     bench.circuit.set(CircuitState::ForcedOpen, secs(0), OPEN_FOR);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: None });
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Reject { until: None });
 }
 
 // P7: the run and the trip by it are one swap
@@ -214,7 +222,7 @@ fn a_success_that_comes_before_the_trip_prevents_it() {
     };
     assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, || 0, now, |_| OPEN_FOR), None);
     let view = bench.circuit.view(|| bench.now());
-    assert_eq!((view.state, view.run), (CircuitState::Closed, 1));
+    assert_eq!((view.state, view.consecutive_failures), (CircuitState::Closed, 1));
 }
 
 #[test]
@@ -291,8 +299,8 @@ fn a_recovery_ends_though_nobody_calls_meanwhile() {
 #[test]
 fn times_beyond_the_horizon_saturate() {
     let bench = Bench::new(consecutive(1));
-    let ticket = bench.admit().unwrap();
-    bench.circuit.finish(ticket, Outcome::Failure, false, || 0, || secs(1), |_| Duration::MAX);
+    let admitted = bench.admit().unwrap();
+    bench.circuit.finish(admitted, Outcome::Failure, false, || 0, || secs(1), |_| Duration::MAX);
     bench.now.set(secs(86_400 * 365 * 8));
     assert_eq!(bench.admit(), None);
     bench.now.set(Nanos::MAX);
@@ -316,11 +324,11 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
                     for step in 0..60_u64 {
                         let now = || Nanos::new(1 << 40).saturating_add(OPEN_FOR * (time.load(SeqCst) / 8));
                         time.fetch_add(1, SeqCst);
-                        let ticket = match circuit.admit(now) {
-                            Admission::Admitted(ticket) => ticket,
-                            Admission::Probe(ticket, transition) => {
+                        let admitted = match circuit.admit(now) {
+                            Admission::Admitted(admitted) => admitted,
+                            Admission::Probe(admitted, transition) => {
                                 transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
-                                ticket
+                                admitted
                             }
                             Admission::Rejected { .. } => continue,
                         };
@@ -329,7 +337,7 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
                             2 => Outcome::Ignored,
                             _ => Outcome::Failure,
                         };
-                        let transition = circuit.finish(ticket, outcome, false, || 0, now, |_| OPEN_FOR);
+                        let transition = circuit.finish(admitted, outcome, false, || 0, now, |_| OPEN_FOR);
                         transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
                     }
                 });

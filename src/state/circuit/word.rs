@@ -9,22 +9,22 @@ use crate::state::{
 
 /// A tick of open times and leases is 2^18 ns, a quarter of a millisecond.
 const TICK_BITS: u32 = 18;
-const TICK_MAX: u64 = (1 << 40) - 1;
+const MAX_TICK: u64 = (1 << 40) - 1;
 
 /// A tick of the recovery's ramp is 2^24 ns, about 17 ms.
 const RAMP_TICK_BITS: u32 = 24;
 const RAMP_MASK: u64 = (1 << 23) - 1;
 
 pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
-pub(super) const PROBES_MAX: u32 = (1 << 13) - 1;
-pub(super) const RUN_MAX: u32 = (1 << 16) - 1;
-const ADMITTED_MASK: u32 = (1 << 14) - 1;
-const REOPEN_COUNT_MAX: u32 = 15;
+pub(super) const MAX_PROBES: u32 = (1 << 13) - 1;
+pub(super) const MAX_CONSECUTIVE_FAILURES: u32 = (1 << 16) - 1;
+const PROBES_ADMITTED_MASK: u32 = (1 << 14) - 1;
+const MAX_REOPEN_COUNT: u32 = 15;
 
 /// ```text
 ///  63 62 | 61..58 | 57..40     | 39..0
 ///  state | reopen_count  | generation | payload
-///  Closed:   run of failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
+///  Closed:   run of failures: 16 | recovery_start: 1 | start of the recovery, in ramp ticks: 23
 ///  Open:     deadline, in ticks: 40 (9.1 years)
 ///  HalfOpen: probes in flight: 13 | probes that succeeded: 13 | probes admitted: 14, wrapping
 ///  by hand:  ForcedOpen or Disabled
@@ -33,16 +33,16 @@ const REOPEN_COUNT_MAX: u32 = 15;
 pub(super) struct CircuitWord {
     /// Times it opened again since it was last closed; saturates.
     pub(super) reopen_count: u32,
-    /// Counts what ends the life of tickets: transitions, and reclaimed probes.
+    /// Counts what ends the life of in_flight_calls: transitions, and reclaimed probes.
     pub(super) generation: u32,
     pub(super) phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Closed { run: u32, recovering: Option<u32> },
+    Closed { consecutive_failures: u32, recovery_start: Option<u32> },
     Open { deadline: u64 },
-    HalfOpen { in_flight: u32, succeeded: u32, admitted: u32 },
+    HalfOpen { in_flight: u32, succeeded: u32, probes_admitted: u32 },
     ForcedOpen,
     Disabled,
 }
@@ -61,17 +61,17 @@ impl Phase {
 
 impl CircuitWord {
     pub(super) fn unpack(word: u64) -> Self {
-        let payload = word & TICK_MAX;
+        let payload = word & MAX_TICK;
         let phase = match word >> 62 {
             0 => Phase::Closed {
-                run: payload as u32 & RUN_MAX,
-                recovering: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
+                consecutive_failures: payload as u32 & MAX_CONSECUTIVE_FAILURES,
+                recovery_start: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
             },
             1 => Phase::Open { deadline: payload },
             2 => Phase::HalfOpen {
-                in_flight: payload as u32 & PROBES_MAX,
-                succeeded: (payload >> 13) as u32 & PROBES_MAX,
-                admitted: (payload >> 26) as u32,
+                in_flight: payload as u32 & MAX_PROBES,
+                succeeded: (payload >> 13) as u32 & MAX_PROBES,
+                probes_admitted: (payload >> 26) as u32,
             },
             _ if payload == 0 => Phase::ForcedOpen,
             _ => Phase::Disabled,
@@ -81,14 +81,17 @@ impl CircuitWord {
 
     pub(super) fn pack(self) -> u64 {
         let (state, payload) = match self.phase {
-            Phase::Closed { run, recovering } => {
-                let ramp = recovering.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
-                (0, ramp | u64::from(run.min(RUN_MAX)))
+            Phase::Closed { consecutive_failures, recovery_start } => {
+                let ramp = recovery_start.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
+                (0, ramp | u64::from(consecutive_failures.min(MAX_CONSECUTIVE_FAILURES)))
             }
             Phase::Open { deadline } => (1, deadline),
-            Phase::HalfOpen { in_flight, succeeded, admitted } => {
-                (2, u64::from(admitted & ADMITTED_MASK) << 26 | u64::from(succeeded) << 13 | u64::from(in_flight))
-            }
+            Phase::HalfOpen { in_flight, succeeded, probes_admitted } => (
+                2,
+                u64::from(probes_admitted & PROBES_ADMITTED_MASK) << 26
+                    | u64::from(succeeded) << 13
+                    | u64::from(in_flight),
+            ),
             Phase::ForcedOpen => (3, 0),
             Phase::Disabled => (3, 1),
         };
@@ -98,7 +101,7 @@ impl CircuitWord {
     /// The next generation, in another phase.
     pub(super) fn next(self, reopen_count: u32, phase: Phase) -> Self {
         Self {
-            reopen_count: reopen_count.min(REOPEN_COUNT_MAX),
+            reopen_count: reopen_count.min(MAX_REOPEN_COUNT),
             generation: self.generation.wrapping_add(1) & GENERATION_MASK,
             phase,
         }
@@ -107,28 +110,28 @@ impl CircuitWord {
 
 /// The generation of a circuit that lets everybody in without a look at anything else: closed, and recovered.
 #[inline]
-pub(super) fn plainly_closed(word: u64) -> Option<u32> {
+pub(super) fn generation_if_fully_closed(word: u64) -> Option<u32> {
     (word >> 62 == 0 && word >> 16 & 1 == 0).then_some((word >> 40) as u32 & GENERATION_MASK)
 }
 
 /// The deadline of a circuit that is open.
 #[inline]
-pub(super) fn plainly_open(word: u64) -> Option<u64> {
-    (word >> 62 == 1).then_some(word & TICK_MAX)
+pub(super) fn deadline_if_open(word: u64) -> Option<u64> {
+    (word >> 62 == 1).then_some(word & MAX_TICK)
 }
 
-/// Whether the circuit is closed, in the ticket's generation, without a run of failures: a success changes nothing in
-/// it. A ticket's probe bit comes to lie where no bit is left, so a probe is never well.
+/// Whether the circuit is closed, in the admitted's generation, without a run of failures: a success changes nothing in
+/// it. A admitted's probe bit comes to lie where no bit is left, so a probe is never well.
 #[inline]
-pub(super) fn is_well(word: u64, ticket: u32) -> bool {
+pub(super) fn is_closed_without_failures(word: u64, admitted: u32) -> bool {
     const REOPEN_COUNT: u64 = 15 << 58;
-    word & !REOPEN_COUNT == u64::from(ticket) << 40
+    word & !REOPEN_COUNT == u64::from(admitted) << 40
 }
 
 /// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.
 #[inline]
 pub(super) fn tick(now: Nanos) -> u64 {
-    (now.get() >> TICK_BITS).min(TICK_MAX)
+    (now.get() >> TICK_BITS).min(MAX_TICK)
 }
 
 pub(super) fn deadline(now: Nanos, wait: Duration) -> u64 {

@@ -14,7 +14,7 @@ pub(super) struct ReturnedSlots([AtomicU64; CELLS]);
 pub(super) const CELLS: usize = if cfg!(rampart_loom) { 2 } else { 64 };
 
 /// A slot that was seen in a cell.
-pub(super) struct Found {
+pub(super) struct FoundSlot {
     cell: usize,
     packed: u64,
     pub(super) end: u64,
@@ -32,24 +32,24 @@ impl ReturnedSlots {
                 continue;
             }
             let Some(end) = ends.next() else { return };
-            let packed = GcraWord { version, freed: true, tat: end }.pack();
+            let packed = GcraWord { version, returned: true, tat: end }.pack();
             // Lost to another one's slot: the next cell gets the next token; a slot lost is a slot wasted.
             let _ = cell.compare_exchange(0, packed, Ordering::AcqRel, Ordering::Acquire);
         }
     }
 
-    /// The earliest slot of this version that ends at `worth_from` or later. Others are worthless for good, and cleared
+    /// The earliest slot of this version that ends at `usable_from` or later. Others are worthless for good, and cleared
     /// away.
-    pub(super) fn earliest(&self, version: u64, worth_from: u64) -> Option<Found> {
-        let mut best: Option<Found> = None;
+    pub(super) fn earliest(&self, version: u64, usable_from: u64) -> Option<FoundSlot> {
+        let mut best: Option<FoundSlot> = None;
         for (cell, packed) in self.0.iter().enumerate() {
             let packed = packed.load(Ordering::Acquire);
             if packed == 0 {
                 continue;
             }
             let GcraWord { version: its, tat: end, .. } = GcraWord::unpack(packed);
-            let found = Found { cell, packed, end };
-            if its != version || end < worth_from {
+            let found = FoundSlot { cell, packed, end };
+            if its != version || end < usable_from {
                 self.take(&found);
             } else if best.as_ref().is_none_or(|best| end < best.end) {
                 best = Some(found);
@@ -59,14 +59,15 @@ impl ReturnedSlots {
     }
 
     /// Takes a slot out of its cell, if it still is there.
-    pub(super) fn take(&self, found: &Found) -> bool {
+    pub(super) fn take(&self, found: &FoundSlot) -> bool {
         self.0[found.cell].compare_exchange(found.packed, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Takes the slot with this end.
     pub(super) fn take_end(&self, version: u64, end: u64) -> bool {
-        let packed = GcraWord { version, freed: true, tat: end }.pack();
-        (0..CELLS).any(|cell| self.0[cell].load(Ordering::Acquire) == packed && self.take(&Found { cell, packed, end }))
+        let packed = GcraWord { version, returned: true, tat: end }.pack();
+        (0..CELLS)
+            .any(|cell| self.0[cell].load(Ordering::Acquire) == packed && self.take(&FoundSlot { cell, packed, end }))
     }
 
     /// Drops all slots of this version.
@@ -74,7 +75,7 @@ impl ReturnedSlots {
         for (cell, packed) in self.0.iter().enumerate() {
             let packed = packed.load(Ordering::Acquire);
             if packed != 0 && GcraWord::unpack(packed).version == version {
-                self.take(&Found { cell, packed, end: 0 });
+                self.take(&FoundSlot { cell, packed, end: 0 });
             }
         }
     }

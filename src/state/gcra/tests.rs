@@ -6,7 +6,7 @@ use super::*;
 use crate::state::atomics::{Ops, count};
 
 const ADMITTED: Ops = Ops { loads: 2, stores: 0, rmws: 1 };
-const REFUSED: Ops = Ops { loads: 2, stores: 0, rmws: 0 };
+const REJECTED: Ops = Ops { loads: 2, stores: 0, rmws: 0 };
 
 fn gcra(count: u32, per: Duration, burst: u32) -> Gcra {
     Gcra::new(Params::new(count, per, burst).unwrap())
@@ -24,8 +24,8 @@ fn at(nanos: u64) -> Nanos {
 fn the_cost_contract_holds() {
     let gcra = gcra(1, Duration::from_secs(1), 1);
     assert_eq!(count(|| take(&gcra, at(0))), (true, ADMITTED));
-    assert_eq!(count(|| take(&gcra, at(0))), (false, REFUSED));
-    assert_eq!(count(|| gcra.peek(at(0), 1).is_ok()), (false, REFUSED));
+    assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED));
+    assert_eq!(count(|| gcra.peek(at(0), 1).is_ok()), (false, REJECTED));
     // To be able to give it back costs a load, of a line that only changes of the rate write.
     let (reserved, ops) = count(|| gcra.reserve(at(0), 1, Duration::MAX));
     assert_eq!((reserved.is_ok(), ops), (true, Ops { loads: 3, ..ADMITTED }));
@@ -99,7 +99,7 @@ fn a_slot_given_back_out_of_order_is_used_by_the_next_who_would_wait() {
     assert_eq!(reserve().map(|(wait, _)| wait), wait(1), "the earliest first");
     assert_eq!(reserve().map(|(wait, _)| wait), wait(2));
     assert_eq!(reserve().map(|(wait, _)| wait), wait(5));
-    assert_eq!(count(|| take(&gcra, at(0))), (false, REFUSED), "the hint is cleared");
+    assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED), "the hint is cleared");
 }
 
 // G3
@@ -112,7 +112,7 @@ fn a_refusal_writes_nothing_while_a_freed_slot_lies_in_the_future() {
     assert_eq!(
         refused.unwrap_err(),
         GcraRejection::Wait(Duration::from_secs(2)),
-        "the freed one is the next to be had"
+        "the returned one is the next to be had"
     );
     assert_eq!((ops.rmws, ops.stores), (0, 0));
 }
@@ -270,7 +270,7 @@ proptest! {
             gcra.cancel(slots[index]);
         }
         prop_assert_eq!(gcra.available(at(0)), (burst, Duration::ZERO));
-        prop_assert!(gcra.freed.is_empty());
+        prop_assert!(gcra.returned.is_empty());
         prop_assert!((0..burst).all(|_| take(&gcra, at(0))) && !take(&gcra, at(0)));
     }
 

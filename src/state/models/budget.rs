@@ -33,7 +33,7 @@ model! {
             other.deposit();
             other.withdraw(|| NOW)
         });
-        budget.give_back();
+        budget.refund();
         budget.deposit();
         assert!(there.join().unwrap());
         let balance = budget.balance(|| NOW);

@@ -41,18 +41,18 @@ fn circuit(config: CircuitConfig) -> Arc<Circuit> {
 
 fn admit(circuit: &Circuit, now: Nanos) -> Option<(Admitted, Option<Transition>)> {
     match circuit.admit(|| now) {
-        Admission::Admitted(ticket) => Some((ticket, None)),
-        Admission::Probe(ticket, transition) => Some((ticket, transition)),
+        Admission::Admitted(admitted) => Some((admitted, None)),
+        Admission::Probe(admitted, transition) => Some((admitted, transition)),
         Admission::Rejected { .. } => None,
     }
 }
 
-fn ticket(circuit: &Circuit, now: Nanos) -> Admitted {
+fn must_admit(circuit: &Circuit, now: Nanos) -> Admitted {
     admit(circuit, now).expect("it is let in").0
 }
 
-fn finish(circuit: &Circuit, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
-    circuit.finish(ticket, outcome, false, || usize::MAX, || NOW, |_| SECOND)
+fn finish(circuit: &Circuit, admitted: Admitted, outcome: Outcome) -> Option<Transition> {
+    circuit.finish(admitted, outcome, false, || usize::MAX, || NOW, |_| SECOND)
 }
 
 /// Open, and its time is over one second from now.
@@ -73,7 +73,7 @@ model! {
     /// I3, P1: failures that reach the limit at once trip once.
     one_of_many_failures_trips, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, NOW));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, NOW));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
@@ -87,7 +87,7 @@ model! {
     one_of_many_failures_trips_by_count, preemptions: None, refuted by [SplitSwap], {
         let rates = Rates { min_calls: 1, failed: Some(500_000), slow: None };
         let circuit = circuit(CircuitConfig { consecutive: None, count: Some((2, rates)), ..config() });
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, NOW));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, NOW));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
@@ -115,7 +115,7 @@ model! {
     one_of_many_probes_decides, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Success);
@@ -130,7 +130,7 @@ model! {
     it_closes_once, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Success));
         let here = finish(&circuit, two, Outcome::Success);
@@ -143,15 +143,15 @@ model! {
     /// I4, P2: the outcome of a call from before counts as nothing, however the circuit came to be closed again.
     a_stale_outcome_never_counts, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
-        let stale = ticket(&circuit, NOW);
+        let stale = must_admit(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, stale, Outcome::Failure));
         circuit.set(CircuitState::Open, NOW, SECOND);
         circuit.set(CircuitState::Closed, NOW, SECOND);
-        let fresh = ticket(&circuit, NOW);
+        let fresh = must_admit(&circuit, NOW);
         assert_eq!(finish(&circuit, fresh, Outcome::Failure), None, "the first of its generation");
         assert_eq!(there.join().unwrap(), None);
-        assert_eq!((circuit.state(), circuit.view(|| NOW).run), (CircuitState::Closed, 1));
+        assert_eq!((circuit.state(), circuit.view(|| NOW).consecutive_failures), (CircuitState::Closed, 1));
     }
 }
 
@@ -160,7 +160,7 @@ model! {
     places_are_conserved, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, successes: 9, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let (succeeding, cancelling) = (Arc::clone(&circuit), Arc::clone(&circuit));
         let succeeded = thread::spawn(move || finish(&succeeding, one, Outcome::Success));
         let cancelled = thread::spawn(move || finish(&cancelling, two, Outcome::Ignored));
@@ -176,7 +176,7 @@ model! {
     it_is_not_stuck_half_open, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
-        let silent = ticket(&circuit, at(SECOND));
+        let silent = must_admit(&circuit, at(SECOND));
         assert!(admit(&circuit, at(SECOND)).is_none(), "arms the lease");
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || admit(&other, at(SECOND * 2)));
@@ -195,7 +195,7 @@ model! {
     a_late_probe_and_its_successor, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
-        let late = ticket(&circuit, at(SECOND));
+        let late = must_admit(&circuit, at(SECOND));
         assert!(admit(&circuit, at(SECOND)).is_none(), "arms the lease");
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, late, Outcome::Ignored));
@@ -210,7 +210,7 @@ model! {
     /// I3: a state that is set by hand and a trip come one after the other.
     by_hand_and_by_itself, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { consecutive: NonZeroU32::new(1), ..config() });
-        let call = ticket(&circuit, NOW);
+        let call = must_admit(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, call, Outcome::Failure));
         let here = circuit.set(CircuitState::ForcedOpen, NOW, SECOND);

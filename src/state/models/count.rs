@@ -29,7 +29,7 @@ fn record(window: &CountWindow, sample: Sample) -> Recorded {
 }
 
 fn trips(window: &CountWindow) -> bool {
-    window.due(0, FAILED, || true).is_some()
+    window.record_and_evaluate(0, FAILED, || true).is_some()
 }
 
 fn counts(calls: u64, failed: u64) -> Counts {

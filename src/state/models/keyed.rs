@@ -20,7 +20,7 @@ fn hash(key: u64) -> u64 {
 }
 
 fn passes(table: &Keyed, key: u64, now: Nanos) -> bool {
-    table.check(hash(key), now, 1, false).verdict.is_ok()
+    table.check(hash(key), now, 1, false).result.is_ok()
 }
 
 model! {

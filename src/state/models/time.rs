@@ -82,7 +82,7 @@ model! {
     a_due_trip_is_seen, preemptions: None, refuted by [SplitSwap, Relaxed], {
         let window = window(2);
         let other = Arc::clone(&window);
-        let due = |window: &TimeWindow, seen: Option<Counts>| seen.is_some_and(|seen| window.rates().due(seen).is_some());
+        let due = |window: &TimeWindow, seen: Option<Counts>| seen.is_some_and(|seen| window.rates().trip_cause(seen).is_some());
         let there = thread::spawn(move || {
             let seen = record(&other, FAILED, 0, NONE);
             due(&other, seen)
@@ -98,7 +98,7 @@ model! {
     a_due_trip_is_seen_across_buckets, preemptions: Some(3), refuted by [SplitSwap], {
         let window = window(3);
         let due = |window: &TimeWindow, bucket| {
-            record(window, FAILED, bucket, NONE).is_some_and(|seen| window.rates().due(seen).is_some())
+            record(window, FAILED, bucket, NONE).is_some_and(|seen| window.rates().trip_cause(seen).is_some())
         };
         let [one, two] = [(); 2].map(|()| Arc::clone(&window));
         let one = thread::spawn(move || due(&one, 0));

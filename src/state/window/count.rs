@@ -52,7 +52,7 @@ pub(crate) struct CountWindow {
 const OUTCOME_BITS: u32 = 16;
 const GENERATION_BITS: u32 = 14;
 const BLOCK_BITS: u32 = 21;
-const CLEAN_MAX: u64 = 127;
+const MAX_CLEAN_BLOCKS: u64 = 127;
 
 /// The longest window: what `clean blocks` can count, with two bits for an outcome.
 pub(crate) const MAX_SIZE: u32 = 1000;
@@ -79,7 +79,7 @@ impl CountWord {
             full: word >> 49 & 1 == 1,
             block: word >> 28 & ((1 << BLOCK_BITS) - 1),
             fill: (word >> 23 & 31) as u32,
-            clean: word >> 16 & CLEAN_MAX,
+            clean: word >> 16 & MAX_CLEAN_BLOCKS,
             bits: word & 0xFFFF,
         }
     }
@@ -96,7 +96,7 @@ impl CountWord {
 }
 
 /// A published block.
-fn published(generation: u64, block: u64, bits: u64) -> u64 {
+fn published_block(generation: u64, block: u64, bits: u64) -> u64 {
     CountWord { generation, full: true, block, fill: 0, clean: 0, bits }.pack()
 }
 
@@ -106,7 +106,7 @@ pub(crate) enum Recorded {
     /// The generation is over: not counted.
     Stale,
     /// Counted, and no trip can be due by it.
-    Quietly,
+    Counted,
     /// Counted; the window is now so.
     Evaluated(Counts),
 }
@@ -122,7 +122,7 @@ impl CountWindow {
         // A power of two, which divides the circle of block numbers: else places would be out of step after a wrap.
         let blocks = (size.saturating_sub(1).div_ceil(block) + 1).next_power_of_two();
         // The complement of any generation's tag of a fresh window: nothing is published.
-        let nothing = published((1 << GENERATION_BITS) - 1, 0, 0);
+        let nothing = published_block((1 << GENERATION_BITS) - 1, 0, 0);
         Self {
             current: Padded(AtomicU64::new(0)),
             ring: (0..blocks).map(|_| AtomicU64::new(nothing)).collect(),
@@ -155,10 +155,15 @@ impl CountWindow {
 
     /// Counts a call, and says why the window trips by it, if it does.
     #[inline]
-    pub(crate) fn due(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Option<Cause> {
+    pub(crate) fn record_and_evaluate(
+        &self,
+        generation: u64,
+        sample: Sample,
+        is_current: impl Fn() -> bool,
+    ) -> Option<Cause> {
         match self.record(generation, sample, is_current) {
-            Recorded::Evaluated(counts) => self.rates.due(counts),
-            Recorded::Quietly | Recorded::Stale => None,
+            Recorded::Evaluated(counts) => self.rates.trip_cause(counts),
+            Recorded::Counted | Recorded::Stale => None,
         }
     }
 
@@ -179,7 +184,7 @@ impl CountWindow {
                 return Recorded::Stale;
             };
             if sample.is_clean() && self.is_clean(word) {
-                return Recorded::Quietly;
+                return Recorded::Counted;
             }
             if word.fill == self.block && !self.publish(seen, word) {
                 continue;
@@ -194,7 +199,7 @@ impl CountWindow {
                     None => continue,
                 }
             } else {
-                Recorded::Quietly
+                Recorded::Counted
             };
             if self.current.compare_exchange(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return recorded;
@@ -224,7 +229,7 @@ impl CountWindow {
     /// Sees to it that the complete block of `word` is in the ring. `false` when the word has moved on.
     fn publish(&self, seen: u64, word: CountWord) -> bool {
         let place = &self.ring[(word.block % self.ring.len() as u64) as usize];
-        let wanted = published(word.generation, word.block, word.bits);
+        let wanted = published_block(word.generation, word.block, word.bits);
         let there = place.load(Ordering::Acquire);
         if there == wanted {
             return true;
@@ -239,7 +244,7 @@ impl CountWindow {
     fn append(&self, word: CountWord, sample: Sample) -> CountWord {
         let mut next = word;
         if word.fill == self.block {
-            next.clean = if word.bits == 0 { (word.clean + 1).min(CLEAN_MAX) } else { 0 };
+            next.clean = if word.bits == 0 { (word.clean + 1).min(MAX_CLEAN_BLOCKS) } else { 0 };
             next.block = (word.block + 1) & ((1 << BLOCK_BITS) - 1);
             (next.fill, next.bits) = (0, 0);
         }

@@ -50,7 +50,7 @@ pub(crate) struct Rates {
 
 impl Rates {
     /// The reason to trip, if there is one. Failures go before slowness.
-    pub(crate) fn due(&self, counts: Counts) -> Option<Cause> {
+    pub(crate) fn trip_cause(&self, counts: Counts) -> Option<Cause> {
         let reached = |share: Option<u32>, bad: u64| {
             share
                 .is_some_and(|share| bad > 0 && u128::from(bad) * u128::from(MILLION) >= threshold(share, counts.calls))
@@ -104,8 +104,8 @@ mod tests {
                 let share = millionths(f64::from(bad) / f64::from(calls));
                 let rates = Rates { min_calls: 1, failed: Some(share), slow: None };
                 let counts = |bad| Counts { calls: calls.into(), failed: u64::from(bad), slow: 0 };
-                assert_eq!(rates.due(counts(bad)), Some(Cause::FailureRate), "{bad} of {calls}");
-                assert_eq!(rates.due(counts(bad - 1)), None, "{} of {calls}, for {bad}", bad - 1);
+                assert_eq!(rates.trip_cause(counts(bad)), Some(Cause::FailureRate), "{bad} of {calls}");
+                assert_eq!(rates.trip_cause(counts(bad - 1)), None, "{} of {calls}, for {bad}", bad - 1);
             }
         }
         assert_eq!(
@@ -126,7 +126,7 @@ mod tests {
             let bound = rates.bad_calls_to_trip(counts);
             for more in 1..bound.min(200) {
                 let counts = Counts { calls: calls + good + more, failed: counts.failed + more, slow: 0 };
-                prop_assert_eq!(rates.due(counts), None, "{} more of {}", more, bound);
+                prop_assert_eq!(rates.trip_cause(counts), None, "{} more of {}", more, bound);
             }
         }
     }

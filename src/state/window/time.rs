@@ -65,8 +65,8 @@ pub(crate) struct TimeWindow {
     bound: Padded<AtomicU64>,
     width: u64,
     buckets: u64,
-    cell: Split,
-    ticket: Split,
+    cell_layout: WordLayout,
+    ticket_layout: WordLayout,
     rates: Rates,
 }
 
@@ -81,11 +81,11 @@ const GENERATION_BITS: u32 = 10;
 
 /// How a word is divided: `[generation: 10 | period | count]`, with periods enough for all of a `u64`'s nanoseconds.
 #[derive(Clone, Copy, Debug)]
-struct Split {
+struct WordLayout {
     count_bits: u32,
 }
 
-impl Split {
+impl WordLayout {
     fn of_period(nanos: u64) -> Self {
         Self { count_bits: nanos.ilog2() - GENERATION_BITS }
     }
@@ -115,7 +115,7 @@ impl Split {
     }
 
     /// The word with its count raised, at most to what it can hold.
-    fn raised(self, word: u64, by: u64) -> u64 {
+    fn add(self, word: u64, by: u64) -> u64 {
         self.tag_of(word) | self.count(word).saturating_add(by).min(self.count_max())
     }
 }
@@ -138,8 +138,8 @@ impl TimeWindow {
             bound: Padded(AtomicU64::new(0)),
             width,
             buckets,
-            cell: Split::of_period(width.saturating_mul(buckets)),
-            ticket: Split::of_period(width),
+            cell_layout: WordLayout::of_period(width.saturating_mul(buckets)),
+            ticket_layout: WordLayout::of_period(width),
             rates,
         }
     }
@@ -171,13 +171,13 @@ impl TimeWindow {
         let epoch = self.epoch(now);
         let bump = |cells: &Cells| {
             let cell = &cells[(epoch % self.buckets) as usize];
-            self.swap_up(cell, generation, epoch / self.buckets, &is_current);
+            self.increment_shared(cell, generation, epoch / self.buckets, &is_current);
         };
         bump(if sample.failed { &self.failed } else { &self.slow_only });
         if sample.slow && sample.failed {
             bump(&self.slow);
         }
-        self.look_if_due(generation, epoch, &is_current)
+        self.evaluate_if_due(generation, epoch, &is_current)
     }
 
     /// Counts a clean call, which cannot trip.
@@ -189,17 +189,17 @@ impl TimeWindow {
         match self.clean.get(thread) {
             Some(own) => {
                 let word = own[cell].load(Ordering::Acquire);
-                if let Some(next) = self.raised(word, generation, lap, is_current) {
+                if let Some(next) = self.incremented(word, generation, lap, is_current) {
                     own[cell].store(next, Ordering::Release);
                 }
             }
-            None => self.swap_up(&self.clean_shared[cell], generation, lap, is_current),
+            None => self.increment_shared(&self.clean_shared[cell], generation, lap, is_current),
         }
     }
 
     #[inline(never)]
-    fn swap_up(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
-        drive(cell, |word| match self.raised(word, generation, lap, &is_current) {
+    fn increment_shared(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
+        drive(cell, |word| match self.incremented(word, generation, lap, &is_current) {
             Some(next) => Step::Write(next, ()),
             None => Step::Keep(()),
         });
@@ -207,47 +207,47 @@ impl TimeWindow {
 
     /// The cell with one call more; `None` when it stays as it is, because its count is at its end or the call is stale.
     #[inline]
-    fn raised(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
-        let split = self.cell;
-        let ours = split.generation(word) == generation;
-        let next = if ours && split.period(word) >= lap {
-            split.raised(word, 1)
+    fn incremented(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
+        let layout = self.cell_layout;
+        let ours = layout.generation(word) == generation;
+        let next = if ours && layout.period(word) >= lap {
+            layout.add(word, 1)
         } else if ours || is_current() {
-            split.tag(generation, lap) | 1
+            layout.tag(generation, lap) | 1
         } else {
             return None; // the cell is of a newer generation
         };
         (next != word).then_some(next)
     }
 
-    fn look_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
-        let split = self.ticket;
+    fn evaluate_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
+        let layout = self.ticket_layout;
         // Drawn after the cells were written. A swap even where the number is at its end and stays: it is the swap that
         // hands the cells over to whoever looks after it.
         let ticket = drive(&self.tickets, |word| {
-            let ours = split.generation(word) == generation;
-            if ours && split.period(word) >= epoch {
-                let next = split.raised(word, 1);
+            let ours = layout.generation(word) == generation;
+            if ours && layout.period(word) >= epoch {
+                let next = layout.add(word, 1);
                 Step::Write(next, Some(next))
             } else if ours || is_current() {
-                let next = split.tag(generation, epoch) | 1;
+                let next = layout.tag(generation, epoch) | 1;
                 Step::Write(next, Some(next))
             } else {
                 Step::Keep(None)
             }
         })?;
         let bound = self.bound.load(Ordering::Acquire);
-        if split.generation(bound) == generation && ticket < bound {
+        if layout.generation(bound) == generation && ticket < bound {
             return None;
         }
         // Before the cells are read.
         let newest = self.tickets.load(Ordering::Acquire);
-        if split.generation(newest) != generation {
+        if layout.generation(newest) != generation {
             return None;
         }
-        let counts = self.sum(generation, split.period(newest));
-        if self.rates.due(counts).is_none() {
-            self.bound.store(split.raised(newest, self.rates.bad_calls_to_trip(counts)), Ordering::Release);
+        let counts = self.sum(generation, layout.period(newest));
+        if self.rates.trip_cause(counts).is_none() {
+            self.bound.store(layout.add(newest, self.rates.bad_calls_to_trip(counts)), Ordering::Release);
         }
         Some(counts)
     }
@@ -256,7 +256,8 @@ impl TimeWindow {
     pub(crate) fn snapshot(&self, generation: u64, now: Nanos) -> Counts {
         let generation = tag_of_generation(generation);
         let newest = self.tickets.load(Ordering::Acquire);
-        let of_tickets = if self.ticket.generation(newest) == generation { self.ticket.period(newest) } else { 0 };
+        let of_tickets =
+            if self.ticket_layout.generation(newest) == generation { self.ticket_layout.period(newest) } else { 0 };
         self.sum(generation, self.epoch(now).max(of_tickets))
     }
 
@@ -266,8 +267,8 @@ impl TimeWindow {
             let mut total = 0;
             for epoch in newest.saturating_sub(self.buckets - 1)..=newest {
                 let word = cells[(epoch % self.buckets) as usize].load(Ordering::Acquire);
-                if self.cell.tag_of(word) == self.cell.tag(generation, epoch / self.buckets) {
-                    total += self.cell.count(word);
+                if self.cell_layout.tag_of(word) == self.cell_layout.tag(generation, epoch / self.buckets) {
+                    total += self.cell_layout.count(word);
                 }
             }
             total

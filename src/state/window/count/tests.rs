@@ -19,7 +19,7 @@ fn the_cost_contract_holds() {
         window.record(0, OK, || true);
     }
     let (recorded, ops) = count(|| window.record(0, OK, || true));
-    assert_eq!((recorded, ops), (Recorded::Quietly, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
+    assert_eq!((recorded, ops), (Recorded::Counted, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
     for _ in 0..30 {
         let (_, ops) = count(|| window.record(0, FAILED, || true));
         assert!(ops.loads <= 10 && ops.rmws <= 2, "a failure: {ops:?}");
@@ -53,7 +53,8 @@ fn block_numbers_wrap_without_a_trace() {
         let last = (1 << BLOCK_BITS) - 2;
         let word = CountWord { generation: 0, full: true, block: last, fill: block, clean: 0, bits: 0 };
         for block in last - window.ring.len() as u64 + 1..=last {
-            window.ring[(block % window.ring.len() as u64) as usize].store(published(0, block, 0), Ordering::Relaxed);
+            window.ring[(block % window.ring.len() as u64) as usize]
+                .store(published_block(0, block, 0), Ordering::Relaxed);
         }
         window.current.store(word.pack(), Ordering::Relaxed);
         for failed in 1..=u64::from(size) + 50 {
@@ -118,7 +119,7 @@ proptest! {
             match recorded {
                 Recorded::Evaluated(evaluated) => prop_assert_eq!(evaluated, counts),
                 // What is not evaluated can not have become due by this call.
-                Recorded::Quietly => prop_assert!(
+                Recorded::Counted => prop_assert!(
                     sample.is_clean() && (counts.calls != u64::from(min_calls) || list.len() == size as usize)
                 ),
                 Recorded::Stale => prop_assert!(false, "the present generation is not stale"),

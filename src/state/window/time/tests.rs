@@ -104,7 +104,7 @@ fn extreme_lengths_are_windows_too() {
 fn numbers_stay_at_their_end_and_bad_calls_go_on_being_judged() {
     let rates = Rates { min_calls: 1, failed: Some(900_000), slow: None };
     let window = TimeWindow::new(Duration::from_millis(1), 16, 1, rates);
-    let (tickets, count) = (window.ticket.count_max(), window.cell.count_max());
+    let (tickets, count) = (window.ticket_layout.count_max(), window.cell_layout.count_max());
     for _ in 0..count + 5 {
         window.now_record(OK, seconds(1));
     }
@@ -151,7 +151,7 @@ fn threads_lose_no_outcome_and_the_due_trip_is_seen() {
                         let sample = if call.is_multiple_of(3) { FAILED } else { OK };
                         window.record(0, sample, seconds(call as u64 / 20), thread, || true)
                     };
-                    let due = |counts: &Counts| window.rates.due(*counts).is_some();
+                    let due = |counts: &Counts| window.rates.trip_cause(*counts).is_some();
                     (0..60).filter_map(record).filter(due).count()
                 }
             };
@@ -222,8 +222,8 @@ proptest! {
             } else if list.iter().all(|(there, _)| *there <= newest_bad) {
                 let truth = counts(newest_bad);
                 prop_assert_eq!(looked.unwrap_or(truth), truth);
-                prop_assert!(looked.is_some() || rates.due(truth).is_none(), "a due trip was not seen");
-                if rates.due(truth).is_some() {
+                prop_assert!(looked.is_some() || rates.trip_cause(truth).is_none(), "a due trip was not seen");
+                if rates.trip_cause(truth).is_some() {
                     // As the breaker does.
                     generation += 1;
                     (list, newest_bad) = (Vec::new(), 0);
