@@ -1,29 +1,28 @@
-//! The way in: admission, probes and their lease, the recovery.
+//! Admission: the fast paths, the probes' lease and the recovery.
 
 use std::time::Duration;
 
 use super::{
-    Admission, Admitted, Circuit, PeekedAdmission, transition,
-    word::{
-        CircuitWord, Phase, deadline, deadline_if_open, generation_if_fully_closed, ramp_progress, reached_at, tick,
-    },
+    Admission, Admitted, Applied, Circuit, PeekedAdmission,
+    step::{CircuitEvent, LazyInputs, StepInputs},
+    word::{CircuitWord, Phase, deadline, deadline_if_open, generation_if_fully_closed, reached_at, tick},
 };
 use crate::state::{
     atomics::Ordering,
     drive::{Step, drive},
     time::Nanos,
-    transition::Cause,
 };
 
 impl Circuit {
-    /// Admission to a circuit that lets everybody in without a look at anything else. One load.
+    /// Admits a call to a circuit that is closed and not recovering. One load.
     #[inline(always)]
     pub(crate) fn try_admit_fast(&self) -> Option<Admitted> {
         let generation = generation_if_fully_closed(self.word.load(Ordering::Acquire))?;
         Some(Admitted::call(generation))
     }
 
-    /// The nanoseconds for which an open circuit will refuse yet; or else, the time if it was read to see that. One load.
+    /// The nanoseconds left until the deadline of an open circuit. Otherwise an error, with the time if the clock was
+    /// read. One load.
     #[inline]
     pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
         let deadline = deadline_if_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
@@ -32,73 +31,65 @@ impl Circuit {
     }
 
     /// Asks for admission.
-    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { recovery_start: None, .. } | Phase::Disabled => {
-                Admission::Admitted(Admitted::call(word.generation))
-            }
-            Phase::ForcedOpen => Admission::Rejected { retry_after: None },
-            _ => self.admit_in_time(word, now()),
-        }
-    }
-
-    /// The states in which time decides.
-    fn admit_in_time(&self, mut word: CircuitWord, now: Nanos) -> Admission {
+    pub(crate) fn admit(&self, now: impl Fn() -> Nanos) -> Admission {
+        let mut inputs = LazyInputs::new(now, |_| Duration::ZERO);
+        let (mut seen, mut expired) = (self.word.load(Ordering::Acquire), None);
         loop {
-            let admitted = Admitted::call(word.generation);
-            let (next, transition) = match word.phase {
-                Phase::Closed { recovery_start: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
-                Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
-                Phase::Closed { consecutive_failures, recovery_start: Some(start) } => match self
-                    .recovery_left(start, now)
-                {
-                    Some(left) => return self.admit_share(admitted, left),
-                    None => {
-                        let recovered =
-                            CircuitWord { phase: Phase::Closed { consecutive_failures, recovery_start: None }, ..word };
-                        self.swap(word, recovered);
-                        word = self.load();
-                        continue;
-                    }
-                },
-                Phase::Open { deadline } if tick(now) < deadline => {
-                    let left = reached_at(deadline).saturating_since(now);
-                    return Admission::Rejected { retry_after: Some(left) };
+            let Applied { before, after, transition } = self.apply(seen, CircuitEvent::Admit { expired }, &mut inputs);
+            return match after.phase {
+                Phase::Closed { recovery_start: Some(start), .. } => self.admit_share(after, start, inputs.now()),
+                Phase::Closed { .. } | Phase::Disabled => Admission::Admitted(Admitted::call(after.generation)),
+                Phase::Open { deadline } => {
+                    let left = reached_at(deadline).saturating_since(inputs.now());
+                    Admission::Rejected { retry_after: Some(left) }
                 }
-                Phase::Open { .. } => {
-                    let next = word
-                        .next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, probes_admitted: 1 });
-                    (next, Some(transition(word, next, Cause::OpenTimeout)))
+                Phase::ForcedOpen => Admission::Rejected { retry_after: None },
+                Phase::HalfOpen { .. } if after != before => {
+                    Admission::Probe(Admitted::probe(after.generation), transition)
                 }
-                Phase::HalfOpen { in_flight, succeeded, probes_admitted } if in_flight < self.config.probes => {
-                    let phase =
-                        Phase::HalfOpen { in_flight: in_flight + 1, succeeded, probes_admitted: probes_admitted + 1 };
-                    (CircuitWord { phase, ..word }, None)
+                // All probe slots are taken.
+                Phase::HalfOpen { .. } if tick(inputs.now()) < self.lease_expiry(after, inputs.now()) => {
+                    Admission::Rejected { retry_after: None }
                 }
-                Phase::HalfOpen { succeeded, probes_admitted, .. } => {
-                    if tick(now) < self.lease(word.generation, probes_admitted, now) {
-                        return Admission::Rejected { retry_after: None };
-                    }
-                    // A new generation takes back the places of all probes that are silent. What others of them have
-                    // shown stays: else one in a few that hangs would keep a circuit from closing for ever.
-                    (
-                        word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded, probes_admitted: 1 }),
-                        None,
-                    )
+                Phase::HalfOpen { .. } => {
+                    (seen, expired) = (after.pack(), Some(after));
+                    continue;
                 }
             };
-            if self.swap(word, next) {
-                return Admission::Probe(Admitted::probe(next.generation), transition);
-            }
-            word = self.load();
         }
     }
 
-    /// Turned away while half-open: the tick at which silent probes lose their places. Arms the lease, if need be.
-    fn lease(&self, generation: u32, probes_admitted: u32, now: Nanos) -> u64 {
+    /// The admission that a caller would get now; takes no probe slot. During a recovery it may still be rejected.
+    ///
+    /// Arms the lease where a caller would be rejected: callers that only peek must not wait for a lost probe forever.
+    pub(crate) fn peek_admission(&self, now: impl Fn() -> Nanos) -> PeekedAdmission {
+        let word = self.load();
+        if matches!(word.phase, Phase::Closed { .. } | Phase::Disabled) {
+            return PeekedAdmission::Admit;
+        }
+        let mut inputs = LazyInputs::new(now, |_| Duration::ZERO);
+        let (next, _) = word.step(CircuitEvent::Admit { expired: None }, &self.config, &mut inputs);
+        match next.phase {
+            Phase::Open { deadline } => PeekedAdmission::Reject { until: Some(reached_at(deadline)) },
+            Phase::HalfOpen { .. } if next == word => {
+                let expiry = self.lease_expiry(word, inputs.now());
+                if tick(inputs.now()) < expiry {
+                    PeekedAdmission::Reject { until: Some(reached_at(expiry)) }
+                } else {
+                    PeekedAdmission::AdmitProbe
+                }
+            }
+            Phase::HalfOpen { .. } => PeekedAdmission::AdmitProbe,
+            Phase::ForcedOpen | Phase::Closed { .. } | Phase::Disabled => PeekedAdmission::Reject { until: None },
+        }
+    }
+
+    /// The tick at which the probes of this word lose their slots, which are all taken. Arms the lease unless it is
+    /// armed for the same generation and number of probes admitted.
+    fn lease_expiry(&self, word: CircuitWord, now: Nanos) -> u64 {
         const TICK: u64 = (1 << 40) - 1;
-        let tag = u64::from(generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
+        let Phase::HalfOpen { probes_admitted, .. } = word.phase else { return 0 };
+        let tag = u64::from(word.generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
         drive(&self.lease, |lease| {
             if lease & !TICK == tag {
                 Step::Keep(lease & TICK)
@@ -109,46 +100,18 @@ impl Circuit {
         })
     }
 
-    fn recovery_left(&self, start: u32, now: Nanos) -> Option<(f64, Duration)> {
-        let recovery = self.config.recovery?;
-        let progress = ramp_progress(start, now, recovery);
-        (progress < 1.0).then(|| (progress, recovery.mul_f64(1.0 - progress)))
-    }
-
-    /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
-    /// circle without gaps (a Weyl sequence), so no random numbers are needed.
-    fn admit_share(&self, admitted: Admitted, (progress, left): (f64, Duration)) -> Admission {
+    /// Admits a share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio
+    /// fill the circle without gaps (a Weyl sequence), so no random numbers are needed.
+    fn admit_share(&self, word: CircuitWord, start: u32, now: Nanos) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
+        let admitted = Admission::Admitted(Admitted::call(word.generation));
+        let Some((progress, left)) = self.config.recovery_left(start, now) else { return admitted };
         let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
-            Admission::Admitted(admitted)
+            admitted
         } else {
             Admission::Rejected { retry_after: Some(left) }
-        }
-    }
-
-    /// Whether a call would be admitted; takes no place. During a recovery it would perhaps. Arms the lease where a caller
-    /// would be turned away: those who only look must not wait for a lost probe for ever.
-    pub(crate) fn peek_admission(&self, now: impl Fn() -> Nanos) -> PeekedAdmission {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { .. } | Phase::Disabled => PeekedAdmission::Admit,
-            Phase::ForcedOpen => PeekedAdmission::Reject { until: None },
-            Phase::Open { deadline } if tick(now()) < deadline => {
-                PeekedAdmission::Reject { until: Some(reached_at(deadline)) }
-            }
-            Phase::Open { .. } => PeekedAdmission::AdmitProbe,
-            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => PeekedAdmission::AdmitProbe,
-            Phase::HalfOpen { probes_admitted, .. } => {
-                let now = now();
-                let expiry = self.lease(word.generation, probes_admitted, now);
-                if tick(now) < expiry {
-                    PeekedAdmission::Reject { until: Some(reached_at(expiry)) }
-                } else {
-                    PeekedAdmission::AdmitProbe
-                }
-            }
         }
     }
 }

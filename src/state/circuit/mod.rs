@@ -2,26 +2,24 @@
 
 mod admit;
 mod finish;
+mod step;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 mod word;
 
 use std::{num::NonZeroU32, time::Duration};
 
-use word::{CircuitWord, Phase, deadline, reached_at};
+use step::{CircuitEvent, LazyInputs, StepInputs};
+use word::{CircuitWord, Phase, reached_at};
+pub(crate) use word::{MAX_CONSECUTIVE_FAILURES, MAX_PROBES};
 
-pub(crate) use super::transition::{Cause, CircuitState, Transition};
+pub(crate) use super::transition::{CircuitState, Transition};
 use super::{
     atomics::{AtomicU64, Ordering, Padded},
-    drive::{Step, drive},
+    drive::{Step, drive_from},
     time::Nanos,
     window::{Counts, Rates, count::CountWindow, time::TimeWindow},
 };
-
-/// The longest run of failures that can be asked for.
-pub(crate) const MAX_CONSECUTIVE_FAILURES: u32 = word::MAX_CONSECUTIVE_FAILURES;
-/// The most probes that can be asked for.
-pub(crate) const MAX_PROBES: u32 = word::MAX_PROBES;
 
 /// How a circuit is set. Whoever makes it has checked it.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +73,13 @@ pub(crate) struct Circuit {
     count: Option<CountWindow>,
     time: Option<TimeWindow>,
     config: CircuitConfig,
+}
+
+/// An event's effect on the word.
+struct Applied {
+    before: CircuitWord,
+    after: CircuitWord,
+    transition: Option<Transition>,
 }
 
 /// An admitted call. Finish it, or give it back.
@@ -149,55 +154,49 @@ impl Circuit {
         &self.config
     }
 
+    #[inline]
     fn load(&self) -> CircuitWord {
         CircuitWord::unpack(self.word.load(Ordering::Acquire))
     }
 
-    fn swap(&self, from: CircuitWord, to: CircuitWord) -> bool {
-        self.word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Applies an event, starting from the value `seen` of the word. The word is written nowhere else.
+    #[inline]
+    fn apply(&self, seen: u64, event: CircuitEvent, inputs: &mut impl StepInputs) -> Applied {
+        let applied = drive_from(&self.word, seen, |seen| {
+            let before = CircuitWord::unpack(seen);
+            let (after, transition) = before.step(event, &self.config, inputs);
+            let (next, applied) = (after.pack(), Applied { before, after, transition });
+            if next == seen { Step::Keep(applied) } else { Step::Write(next, applied) }
+        });
+        if applied.before.generation != applied.after.generation {
+            self.begin_count_window(applied.after);
+        }
+        applied
     }
 
-    /// A generation that counts calls has begun by our swap.
+    /// Empties the count window for a generation that records calls.
     fn begin_count_window(&self, word: CircuitWord) {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
         {
-            window.begin(word.generation.into(), || self.load().generation == word.generation);
+            window.begin(word.generation.into(), || self.is_current_generation(word.generation));
         }
     }
 
-    /// Sets the state by hand. Every call of it begins a generation, and so clears the windows; `None` when the state is
-    /// the same as before. `open_for` is the open time for [`CircuitState::Open`].
+    /// Sets the state manually. Every call begins a generation, and so clears the windows; `None` when the state stays
+    /// the same. `open_for` is the open time of [`CircuitState::Open`].
     pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
-        let phase = match to {
-            CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovery_start: None },
-            CircuitState::Open => Phase::Open { deadline: deadline(now, open_for) },
-            CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, probes_admitted: 0 },
-            CircuitState::ForcedOpen => Phase::ForcedOpen,
-            CircuitState::Disabled => Phase::Disabled,
-        };
-        let (next, changed) = drive(&self.word, |word| {
-            let word = CircuitWord::unpack(word);
-            let next = word.next(0, phase);
-            let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::Manual));
-            Step::Write(next.pack(), (next, changed))
-        });
-        self.begin_count_window(next);
-        changed
+        self.apply_manual(CircuitEvent::Set(to), now, open_for)
     }
 
     /// Opens a circuit that is closed or half-open; any other stays as it is.
     pub(crate) fn honor_retry_after(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
-        drive(&self.word, |word| {
-            let seen = CircuitWord::unpack(word);
-            match seen.phase {
-                Phase::Closed { .. } | Phase::HalfOpen { .. } => {
-                    let next = seen.next(seen.reopen_count, Phase::Open { deadline: deadline(now, open_for) });
-                    Step::Write(next.pack(), Some(transition(seen, next, Cause::RetryAfter)))
-                }
-                Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => Step::Keep(None),
-            }
-        })
+        self.apply_manual(CircuitEvent::HoldOff, now, open_for)
+    }
+
+    fn apply_manual(&self, event: CircuitEvent, now: Nanos, open_for: Duration) -> Option<Transition> {
+        let mut inputs = LazyInputs::new(|| now, |_| open_for);
+        self.apply(self.word.load(Ordering::Acquire), event, &mut inputs).transition
     }
 
     pub(crate) fn state(&self) -> CircuitState {
@@ -206,7 +205,11 @@ impl Circuit {
 
     /// Whether the admitted is of the present generation, so that its outcome would count. One load.
     pub(crate) fn is_current(&self, admitted: Admitted) -> bool {
-        self.load().generation == admitted.generation()
+        self.is_current_generation(admitted.generation())
+    }
+
+    fn is_current_generation(&self, generation: u32) -> bool {
+        self.load().generation == generation
     }
 
     /// The time until a caller that is refused now may come back, if that is known.
@@ -263,8 +266,4 @@ impl Admitted {
     pub(crate) fn is_probe(self) -> bool {
         self.0 & Self::PROBE != 0
     }
-}
-
-fn transition(from: CircuitWord, to: CircuitWord, cause: Cause) -> Transition {
-    Transition { from: from.phase.state(), to: to.phase.state(), generation: to.generation.into(), cause }
 }

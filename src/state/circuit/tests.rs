@@ -5,8 +5,11 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use super::*;
-use crate::state::atomics::{Ops, count};
+use super::{step::ProbeOutcome, *};
+use crate::state::{
+    atomics::{Ops, count},
+    transition::Cause,
+};
 
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
@@ -257,6 +260,29 @@ fn stragglers_count_for_nothing() {
     assert_eq!(bench.finish(stragglers[2], Outcome::Success), None, "is not the probe");
     assert_eq!(bench.finish(stragglers[3], Outcome::Failure), None, "is not the probe");
     assert_eq!(bench.finish(probe, Outcome::Success).unwrap().to, CircuitState::Closed);
+}
+
+#[test]
+fn an_event_of_another_generation_leaves_the_word_as_it_is() {
+    let phases = [
+        Phase::Closed { consecutive_failures: 1, recovery_start: None },
+        Phase::Open { deadline: 7 },
+        Phase::HalfOpen { in_flight: 1, succeeded: 0, probes_admitted: 1 },
+        Phase::ForcedOpen,
+        Phase::Disabled,
+    ];
+    let config = CircuitConfig { consecutive: NonZeroU32::new(2), ..config() };
+    for (phase, generation) in phases.into_iter().flat_map(|phase| [4, 6].map(|generation| (phase, generation))) {
+        let word = CircuitWord { reopen_count: 0, generation: 5, phase };
+        let mut inputs = LazyInputs::new(|| unreachable!("no time is needed"), |_| unreachable!("nothing opens"));
+        let outcomes = [ProbeOutcome::Succeeded, ProbeOutcome::Failed, ProbeOutcome::Ignored];
+        let probes = outcomes.map(|outcome| CircuitEvent::CompleteProbe { generation, outcome });
+        let calls = [true, false].map(|failed| CircuitEvent::Complete { generation, failed });
+        let trip = CircuitEvent::Trip { generation, cause: Cause::FailureRate };
+        for event in probes.into_iter().chain(calls).chain([trip]) {
+            assert_eq!(word.step(event, &config, &mut inputs), (word, None), "{event:?}");
+        }
+    }
 }
 
 #[test]

@@ -16,8 +16,8 @@ const RAMP_TICK_BITS: u32 = 24;
 const RAMP_MASK: u64 = (1 << 23) - 1;
 
 pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
-pub(super) const MAX_PROBES: u32 = (1 << 13) - 1;
-pub(super) const MAX_CONSECUTIVE_FAILURES: u32 = (1 << 16) - 1;
+pub(crate) const MAX_PROBES: u32 = (1 << 13) - 1;
+pub(crate) const MAX_CONSECUTIVE_FAILURES: u32 = (1 << 16) - 1;
 const PROBES_ADMITTED_MASK: u32 = (1 << 14) - 1;
 const MAX_REOPEN_COUNT: u32 = 15;
 

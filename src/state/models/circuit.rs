@@ -8,8 +8,9 @@ use loom::{sync::Arc, thread};
 
 use super::model;
 use crate::state::{
-    circuit::{Admission, Admitted, Cause, Circuit, CircuitConfig, CircuitState, Outcome, Transition},
+    circuit::{Admission, Admitted, Circuit, CircuitConfig, CircuitState, Outcome, Transition},
     time::Nanos,
+    transition::Cause,
     window::Rates,
 };
 
