@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Admission, Admitted, Applied, Circuit, PeekedAdmission,
     step::{CircuitEvent, LazyInputs, StepInputs},
-    word::{CircuitWord, Phase, deadline, deadline_if_open, generation_if_fully_closed, reached_at, tick},
+    word::{CircuitWord, MAX_TICK, Phase, deadline, deadline_if_open, generation_if_fully_closed, reached_at, tick},
 };
 use crate::state::{
     atomics::Ordering,
@@ -87,12 +87,11 @@ impl Circuit {
     /// The tick at which the probes of this word lose their slots, which are all taken. Arms the lease unless it is
     /// armed for the same generation and number of probes admitted.
     fn lease_expiry(&self, word: CircuitWord, now: Nanos) -> u64 {
-        const TICK: u64 = (1 << 40) - 1;
         let Phase::HalfOpen { probes_admitted, .. } = word.phase else { return 0 };
         let tag = u64::from(word.generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
         drive(&self.lease, |lease| {
-            if lease & !TICK == tag {
-                Step::Keep(lease & TICK)
+            if lease & !MAX_TICK == tag {
+                Step::Keep(lease & MAX_TICK)
             } else {
                 let expiry = deadline(now, self.config.probe_timeout);
                 Step::Write(tag | expiry, expiry)

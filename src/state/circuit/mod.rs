@@ -1,4 +1,4 @@
-//! The circuit: one word that decides, and the windows that it decides by.
+//! The circuit breaker: one word that holds the state, and the windows that trip it.
 
 mod admit;
 mod finish;
@@ -21,68 +21,69 @@ use super::{
     window::{Counts, Rates, count::CountWindow, time::TimeWindow},
 };
 
-/// How a circuit is set. Whoever makes it has checked it.
+/// The configuration of a circuit. The builder has checked it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CircuitConfig {
-    /// Trips at a run of so many failures.
+    /// Trips after this many consecutive failures.
     pub(crate) consecutive: Option<NonZeroU32>,
-    /// Trips by the last so many calls.
+    /// Trips by the rates of the last calls: their number, and the thresholds.
     pub(crate) count: Option<(u32, Rates)>,
-    /// Trips by the calls of the last so long, in so many buckets.
+    /// Trips by the rates of a period: its length, the number of buckets, and the thresholds.
     pub(crate) time: Option<(Duration, u32, Rates)>,
-    /// Whether slow calls are counted.
+    /// Whether slow calls count.
     pub(crate) slow: bool,
-    /// Probes at once while half-open.
+    /// The most probes in flight while half-open.
     pub(crate) probes: u32,
-    /// Probes that must succeed to close.
+    /// The successful probes that close the circuit.
     pub(crate) successes: u32,
-    /// Probes that are silent for so long are given up.
+    /// The time after which probes that have not completed lose their slots.
     pub(crate) probe_timeout: Duration,
-    /// After closing, the admitted share grows for so long.
+    /// The time after closing during which the admitted share grows.
     pub(crate) recovery: Option<Duration>,
-    /// Stripes of the time window.
+    /// The stripes of the time window.
     pub(crate) stripes: usize,
 }
 
 /// The state machine of a circuit breaker.
 ///
 /// Invariants:
-/// - I1 the word changes by swaps only, and every transition begins a generation.
-/// - I2 half-open, `in flight` is the number of this generation's probes that have not finished, and never above
-///   `probes`.
-/// - I3 each transition is returned to one caller, the one whose swap made it.
-/// - I4 finishing a admitted of another generation has no effect.
-/// - I5 from every state, but for those set by hand, a caller that tries again as time passes is admitted at last: a
-///   probe that never finishes loses its place to the lease.
-/// - I6 between a trip and the end of the open time nobody is admitted.
+/// - circuit.I1 the word changes by compare-and-swap only, and every transition begins a generation.
+/// - circuit.I2 while half-open, `in flight` is the number of this generation's probes that have not completed, and
+///   never above `probes`.
+/// - circuit.I3 each transition is returned to one caller, the one whose swap made it.
+/// - circuit.I4 completing a call of another generation has no effect.
+/// - circuit.I5 in every state that was not set manually, a caller that keeps trying as time passes is admitted in the
+///   end: a probe that never completes loses its slot when the lease expires.
+/// - circuit.I6 no call is admitted between a trip and the end of the open time.
 ///
-/// Cost: admitted while closed 1 load; refused while open 1 load and the clock; a probe 1 load and 1 RMW at each end.
-/// A success in a clean count window, or without a run: 2 loads, no RMW, no clock. A failure: what the windows cost,
-/// and 1 RMW for the run where consecutive failures are a rule; 1 RMW and the clock for a trip.
+/// Cost: an admission while closed is 1 load; a rejection while open 1 load and the clock; a probe 1 load and 1 RMW at
+/// each end. A success is 2 loads, no RMW and no clock if the count window is clean or there is none, and no failures
+/// precede it. A failure costs the windows' records, and 1 RMW where consecutive failures trip; a trip is 1 RMW and the
+/// clock.
 ///
-/// The generation has 18 bits: an outcome is mistaken for one of the present if exactly k * 262,144 transitions happen
-/// during its call.
+/// The generation has 18 bits: an outcome is taken for one of the current generation if exactly k * 262,144 transitions
+/// happen during its call.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     word: Padded<AtomicU64>,
-    /// When silent probes are given up: `[generation: 12 | admitted: 12 | tick: 40]`. Armed by the first caller who is
-    /// turned away, and again when a probe was admitted since.
+    /// The tick at which probes in flight lose their slots: `[generation: 12 | probes admitted: 12 | tick: 40]`. Armed by
+    /// the first caller that is rejected, and again once another probe has been admitted.
     lease: Padded<AtomicU64>,
-    /// Numbers the callers during a recovery.
+    /// Numbers the callers that arrive during a recovery.
     arrivals: AtomicU64,
     count: Option<CountWindow>,
     time: Option<TimeWindow>,
     config: CircuitConfig,
 }
 
-/// An event's effect on the word.
+/// The effect of an event on the word.
 struct Applied {
     before: CircuitWord,
     after: CircuitWord,
     transition: Option<Transition>,
 }
 
-/// An admitted call. Finish it, or give it back.
+/// An admitted call, which must be [finished](Circuit::finish): with [`Outcome::Ignored`] if it was never made.
 ///
 /// ```text
 /// [probe: 1 | generation: 18]
@@ -90,10 +91,11 @@ struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Admitted(u32);
 
+/// The answer to a caller that asks for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted(Admitted),
-    /// Admitted as a probe; with the transition, if this caller made the circuit half-open.
+    /// Admitted as a probe, with the transition if this caller made the circuit half-open.
     Probe(Admitted, Option<Transition>),
     Rejected {
         retry_after: Option<Duration>,
@@ -111,20 +113,20 @@ pub(crate) enum PeekedAdmission {
     Reject { until: Option<Nanos> },
 }
 
-/// How a call went.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
     Failure,
-    /// Degrades the rates and fails a probe, but leaves the run of failures as it is.
+    /// Counts as a failure for the rates and for a probe, but leaves the consecutive failures as they are.
     Throttled,
-    /// Cancelled, after it had been slow already: counts as slow and as nothing else.
+    /// Cancelled after it had become slow: counts as slow only.
     CancelledSlow,
-    /// Counts as nothing; a probe's place is free again.
+    /// Does not count; releases the slot of a probe.
     Ignored,
 }
 
-/// What the circuit shows of itself.
+/// A snapshot of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CircuitView {
     pub(crate) state: CircuitState,
@@ -203,7 +205,7 @@ impl Circuit {
         self.load().phase.state()
     }
 
-    /// Whether the admitted is of the present generation, so that its outcome would count. One load.
+    /// Whether the call is of the current generation, so that its outcome would count. One load.
     pub(crate) fn is_current(&self, admitted: Admitted) -> bool {
         self.is_current_generation(admitted.generation())
     }
@@ -212,7 +214,7 @@ impl Circuit {
         self.load().generation == generation
     }
 
-    /// The time until a caller that is refused now may come back, if that is known.
+    /// The time after which a caller that is rejected now may retry, if that is known.
     pub(crate) fn retry_after(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
         match self.load().phase {
             Phase::Open { deadline } => Some(reached_at(deadline).saturating_since(now())),

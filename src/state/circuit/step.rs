@@ -149,7 +149,7 @@ impl CircuitWord {
             // A new generation reclaims the slots of all probes in flight. The successes so far stay: otherwise one probe in
             // a few that hangs would keep the circuit from ever closing.
             Phase::HalfOpen { succeeded, .. } if expired == Some(self) => {
-                (self.next(self.reopen_count, first_probe(succeeded)), None)
+                (self.next_generation(self.reopen_count, first_probe(succeeded)), None)
             }
             _ => (self, None),
         }
@@ -210,7 +210,7 @@ impl CircuitWord {
     /// Begins a generation in another state.
     #[inline]
     fn enter(self, reopen_count: u32, phase: Phase, cause: Cause) -> (Self, Option<Transition>) {
-        let next = self.next(reopen_count, phase);
+        let next = self.next_generation(reopen_count, phase);
         let (from, to) = (self.phase.state(), phase.state());
         (next, Some(Transition { from, to, generation: next.generation.into(), cause }))
     }

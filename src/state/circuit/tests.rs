@@ -39,7 +39,7 @@ fn secs(seconds: u64) -> Nanos {
     Nanos::new(seconds * 1_000_000_000)
 }
 
-/// A circuit with a clock that counts its readings.
+/// A circuit with a clock that counts its reads.
 struct Bench {
     circuit: Circuit,
     now: Cell<Nanos>,
@@ -72,7 +72,7 @@ impl Bench {
     }
 
     fn call(&self, outcome: Outcome) -> Option<Transition> {
-        let admitted = self.admit().expect("the circuit refuses");
+        let admitted = self.admit().expect("the circuit admits");
         self.finish(admitted, outcome)
     }
 }
@@ -117,9 +117,9 @@ fn secs10() -> Duration {
     Duration::from_secs(10)
 }
 
-// B10
+// contract B10
 #[test]
-fn of_several_rules_the_run_of_failures_is_named_first() {
+fn consecutive_failures_come_first_among_several_causes() {
     let all = CircuitConfig {
         consecutive: NonZeroU32::new(4),
         count: Some((10, half(4))),
@@ -131,26 +131,26 @@ fn of_several_rules_the_run_of_failures_is_named_first() {
     assert_eq!(bench.call(Outcome::Failure).unwrap().cause, Cause::ConsecutiveFailures);
 }
 
-// B16, B24, I5
+// contract B16, B24; circuit.I5
 #[test]
-fn a_probe_that_never_ends_loses_its_place_to_the_lease() {
+fn a_probe_that_never_completes_loses_its_slot_when_the_lease_expires() {
     let bench = Bench::new(consecutive(1));
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
-    let silent = bench.admit().unwrap();
-    assert!(silent.is_probe());
+    let lost = bench.admit().unwrap();
+    assert!(lost.is_probe());
     assert_eq!(bench.admit(), None, "arms the lease");
     bench.advance(Duration::from_secs(59));
     assert_eq!(bench.admit(), None);
     bench.advance(Duration::from_secs(1));
-    let second = bench.admit().expect("the lease is over");
-    assert_eq!(bench.finish(silent, Outcome::Failure), None, "the silent one counts no more");
+    let second = bench.admit().expect("the lease has expired");
+    assert_eq!(bench.finish(lost, Outcome::Failure), None, "the lost probe no longer counts");
     assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
-// B20, B24: what counts is how long nobody was admitted
+// contract B20, B24: the lease counts from the last admission
 #[test]
-fn an_admission_begins_the_lease_anew() {
+fn an_admission_renews_the_lease() {
     let bench = Bench::new(consecutive(1));
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
@@ -160,21 +160,21 @@ fn an_admission_begins_the_lease_anew() {
     bench.finish(first, Outcome::Ignored);
     let second = bench.admit().unwrap();
     bench.advance(Duration::from_secs(59));
-    assert_eq!(bench.admit(), None, "the first one's lease is over, this one's begins");
+    assert_eq!(bench.admit(), None, "the first lease has expired, the second begins");
     bench.advance(Duration::from_secs(59));
     assert_eq!(bench.admit(), None);
     assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
 #[test]
-fn a_circuit_closes_although_every_second_probe_hangs() {
+fn a_circuit_closes_although_every_other_probe_hangs() {
     let circuit = Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), successes: 5, ..config() });
     let bench = Bench::new(circuit);
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
     let mut closed = None;
     for probe in 0..10 {
-        let admitted = bench.admit().expect("a place, or an old lease");
+        let admitted = bench.admit().expect("a free slot, or an expired lease");
         if probe % 2 == 1 {
             closed = closed.or(bench.finish(admitted, Outcome::Success));
         } else {
@@ -186,7 +186,7 @@ fn a_circuit_closes_although_every_second_probe_hangs() {
 }
 
 #[test]
-fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
+fn peeking_tells_when_a_lost_probe_loses_its_slot() {
     let bench = Bench::new(consecutive(1));
     assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Admit);
     bench.call(Outcome::Failure);
@@ -203,7 +203,7 @@ fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
     assert_eq!(
         bench.circuit.peek_admission(|| bench.now()),
         PeekedAdmission::Reject { until: Some(until) },
-        "a look defers nothing"
+        "peeking does not renew the lease"
     );
     bench.now.set(until);
     assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::AdmitProbe);
@@ -212,13 +212,13 @@ fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
     assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Reject { until: None });
 }
 
-// P7: the run and the trip by it are one swap
+// counting a failure and tripping by it are one swap
 #[test]
-fn a_success_that_comes_before_the_trip_prevents_it() {
+fn a_success_before_the_trip_prevents_it() {
     let bench = Bench::new(consecutive(2));
     let (late, success) = (bench.admit().unwrap(), bench.admit().unwrap());
     bench.call(Outcome::Failure);
-    // The second failure reads the clock to open; just then, a success ends the run.
+    // The second failure reads the clock to open the circuit; at that moment a success resets the count.
     let now = || {
         bench.finish(success, Outcome::Success);
         bench.now()
@@ -229,7 +229,7 @@ fn a_success_that_comes_before_the_trip_prevents_it() {
 }
 
 #[test]
-fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
+fn windows_still_trip_after_an_outage_of_thousands_of_probes() {
     for probes in [1, 600, 5_000, 9_000] {
         let rules = CircuitConfig { count: Some((4, half(4))), time: Some((secs10(), 10, half(4))), ..config() };
         for rules in [CircuitConfig { time: None, ..rules }, CircuitConfig { count: None, ..rules }] {
@@ -247,9 +247,9 @@ fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
     }
 }
 
-// B25, B26, B27
+// contract B25, B26, B27
 #[test]
-fn stragglers_count_for_nothing() {
+fn outcomes_of_earlier_generations_do_not_count() {
     let bench = Bench::new(consecutive(1));
     let stragglers: Vec<_> = (0..4).map(|_| bench.admit().unwrap()).collect();
     bench.call(Outcome::Failure);
@@ -302,15 +302,15 @@ fn recovery_admits_a_growing_share() {
         let expected = 100 + 90 * second;
         assert!(share.abs_diff(expected) <= 12, "{share} of 1000 in second {second}, not {expected}");
     }
-    // Its clock is coarse: a tick of 17 ms.
+    // A tick of the recovery is 17 ms.
     bench.advance(Duration::from_millis(17));
     let before = bench.reads.get();
     assert!(bench.admit().is_some() && bench.admit().is_some());
-    assert_eq!(bench.reads.get(), before + 1, "recovered: the mark is gone, and with it the clock");
+    assert_eq!(bench.reads.get(), before + 1, "once recovered, the circuit reads no clock");
 }
 
 #[test]
-fn a_recovery_ends_though_nobody_calls_meanwhile() {
+fn a_recovery_ends_even_without_calls() {
     let recovery = Some(Duration::from_secs(10));
     for idle in [10, 3600, 19 * 3600, 20 * 3600, 30 * 3600, 38 * 3600, 40 * 3600, 80 * 3600] {
         let bench = Bench::new(Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), recovery, ..config() }));
@@ -330,14 +330,14 @@ fn times_beyond_the_horizon_saturate() {
     bench.now.set(secs(86_400 * 365 * 8));
     assert_eq!(bench.admit(), None);
     bench.now.set(Nanos::MAX);
-    assert!(bench.admit().is_some(), "at the end of time it looks again");
+    assert!(bench.admit().is_some(), "the deadline is at the end of time");
     bench.now.set(Nanos::new(0));
-    assert_eq!(bench.admit(), None, "one probe only");
+    assert_eq!(bench.admit(), None, "the one probe slot is taken");
 }
 
-// B15, B37, I2, I3
+// contract B15, B37; circuit.I2, circuit.I3
 #[test]
-fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
+fn racing_threads_make_one_transition_each_and_lose_no_probe_slot() {
     for _ in 0..200 {
         let circuit =
             Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(3), probes: 2, successes: 3, ..config() });

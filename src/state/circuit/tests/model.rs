@@ -8,8 +8,8 @@ use crate::state::window::Sample;
 /// About a second, in whole ticks, so that rounding does not matter.
 const SECOND: Duration = Duration::from_nanos(1000 << 20);
 
-/// An obviously right circuit: lists, and no packing.
-struct Model {
+/// A reference circuit: lists, and no packing.
+struct ReferenceCircuit {
     config: CircuitConfig,
     state: CircuitState,
     generation: u64,
@@ -23,7 +23,7 @@ struct Model {
     lease: Option<Nanos>,
 }
 
-impl Model {
+impl ReferenceCircuit {
     fn enter(&mut self, state: CircuitState) {
         self.state = state;
         self.generation += 1;
@@ -157,9 +157,9 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// The whole circuit, with stale, forgotten and cancelled calls and changes by hand.
+    /// The whole circuit, with stale, lost and cancelled calls and manual changes.
     #[test]
-    fn it_agrees_with_an_obviously_right_circuit(
+    fn circuit_matches_the_reference(
         run in 2_u32..8,
         size in 4_u32..40,
         probes in 1_u32..4,
@@ -179,7 +179,7 @@ proptest! {
             ..config()
         };
         let circuit = Circuit::new(config);
-        let mut model = Model {
+        let mut model = ReferenceCircuit {
             config, state: CircuitState::Closed, generation: 0, reopen_count: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
             deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
         };
