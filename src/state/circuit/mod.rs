@@ -181,7 +181,7 @@ impl Circuit {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
         {
-            window.begin(word.generation.into(), || self.is_current_generation(word.generation));
+            window.begin_generation(word.generation.into(), || self.is_current_generation(word.generation));
         }
     }
 
