@@ -229,7 +229,7 @@ mod models {
     }
 
     model! {
-        /// K14: a permit that comes home while somebody joins the queue is seen by the one or wakes it.
+        /// contract K14: a permit that comes home while somebody joins the queue is seen by the one or wakes it.
         no_wake_up_is_lost, preemptions: None, refuted by [SplitSwap], {
             let inner = taken(1);
             let releasing = Arc::clone(&inner);
@@ -244,7 +244,7 @@ mod models {
     }
 
     model! {
-        /// K15: a permit that is handed to somebody who leaves at that moment comes home, or goes to the next.
+        /// contract K15: a permit that is handed to somebody who leaves at that moment comes home, or goes to the next.
         a_permit_for_one_who_leaves_is_not_lost, preemptions: None, refuted by [SplitSwap], {
             let inner = taken(1);
             let (_, waker) = Woken::waker();
@@ -263,7 +263,7 @@ mod models {
     }
 
     model! {
-        /// K13: a limit that is raised lets in who waits, also who joins at that moment.
+        /// contract K23: a limit that is raised lets in who waits, also who joins at that moment.
         a_raised_limit_lets_in_who_waits, preemptions: None, refuted by [SplitSwap], {
             let inner = taken(1);
             let [raising, releasing] = [(); 2].map(|()| Arc::clone(&inner));

@@ -1,4 +1,4 @@
-//! The generic cell rate algorithm, on one word.
+//! The generic cell rate algorithm (GCRA) on one word.
 
 mod params;
 mod returned_slots;
@@ -16,7 +16,7 @@ use super::{
     time::{Nanos, nanos_of},
 };
 
-/// A unit of the core's time is an eighth of a nanosecond, so that the period of 700,000 a second is not truncated.
+/// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not truncated.
 pub(crate) const UNITS_PER_NANO: u64 = 8;
 
 const TAT_BITS: u32 = 61;
@@ -25,35 +25,36 @@ const RETURNED: u64 = 1 << TAT_BITS;
 const VERSION_SHIFT: u32 = 62;
 const VERSION_MASK: u64 = 3;
 
-/// A limiter: at most `burst` at once, one more every period.
+/// A rate limiter: a burst of tokens, and one more every period.
 ///
 /// ```text
 /// word: [version: 2 | returned: 1 | theoretical arrival time (TAT): 61]
 /// ```
 ///
 /// The TAT is the time at which the bucket is full again: a call of cost n moves it from `max(TAT, now)` by n periods,
-/// and may pass when it then is at most `burst` periods ahead. Each token taken so owns a slot of one period, by its end.
+/// and is admitted if it is then at most `burst` periods ahead. Each token taken owns a slot of one period on the time
+/// line, identified by its end.
 ///
 /// Invariants:
-/// - G1 tokens admitted in `[a, b]` are at most `burst + (b - a) / period`: a token whose slot ends at v is admitted
+/// - gcra.I1 at most `burst + (b - a) / period` tokens are admitted in `[a, b]`: a token whose slot ends at v is admitted
 ///   between `v - burst * period` and `v - period`, and slots are a period apart.
-/// - G2 the TAT goes back only when the last slot is returned, or with a change of the rate.
-/// - G3 a rejection writes nothing.
-/// - G4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
+/// - gcra.I2 the TAT moves back only when the last slot is returned, or with a change of the rate.
+/// - gcra.I3 a rejection writes nothing.
+/// - gcra.I4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
 ///
-/// A returned slot that is not the last goes to a cell, and a later call that would be refused or have to wait takes it
-/// from there, for as long as it is worth something. `returned` says that there may be one. With all cells taken, or when
-/// the debt of the slot has begun to be paid off, a returned slot is lost: the limiter is a token stricter for a moment,
-/// never looser. A call that costs more than one token does not look into the cells.
+/// A returned slot that is not the last goes to a cell, where a later call that would be rejected or have to wait takes
+/// it, for as long as it is usable. The `returned` bit says that there may be such slots. A returned slot is lost if all
+/// cells are taken or its period has begun: the limiter is then stricter by a token for a moment, never looser. A call
+/// that costs more than one token does not look into the cells.
 ///
-/// The parameters are in a table of four, by the word's version: a change of the rate publishes the next entry, and one
-/// swap of the word makes it valid and converts the debt. No check sees old debt with a new rate. A slot remembers the
-/// full number of its change, of which the version is the last two bits, so that it cannot be returned to a later rate
-/// whose version is the same.
+/// The parameters are in a table of four, indexed by the word's version: a change of the rate publishes the next entry,
+/// and one swap of the word switches to it and converts the debt. No check sees an old debt with a new rate. A slot
+/// carries the full number of its change, whose last two bits are the version, so that it cannot be returned to a later
+/// rate with the same version.
 ///
-/// Cost: admitted 2 loads (word, parameters) and 1 RMW; refused 2 loads; both with the one clock read of the caller.
-/// Who is refused while slots are returned reads the cells too. A slot that can be returned costs 1 load more.
-/// The horizon is 9.1 years: there the time saturates, and the limiter admits everything.
+/// Cost: an admission is 2 loads (word, parameters) and 1 RMW, a rejection 2 loads, both with the one clock read of the
+/// caller. A rejection while slots are returned reads the cells too. A slot that can be returned costs 1 load more. The
+/// horizon is 9.1 years: there the time saturates, and the limiter admits everything.
 #[derive(Debug)]
 pub(crate) struct Gcra {
     word: Padded<AtomicU64>,
@@ -61,38 +62,38 @@ pub(crate) struct Gcra {
     returned: Padded<ReturnedSlots>,
 }
 
-/// Read by all, written by changes of the rate.
+/// The parameters of the last changes of the rate. Read by every call, written by changes only.
 #[derive(Debug)]
 struct ParamsTable {
     params: [AtomicU64; 4],
-    /// Changes begun. The word's version belongs to this one, or to the one before while its swap is still to come.
+    /// The number of changes begun. The word's version is that of the last one, or of the one before until its swap.
     changes: AtomicU64,
 }
 
-/// Tokens taken for a call. Cancel it to give them back.
+/// The tokens taken for a call; [cancelling](Gcra::cancel) the slot returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Where the last of its tokens ends.
+    /// The end of the last token.
     end: u64,
     cost: u32,
     period: u64,
-    /// Of the changes of the rate, the one under which it was taken.
+    /// The number of the change of the rate under which it was taken.
     change: u64,
 }
 
-/// Why not.
+/// The reason for a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GcraRejection {
-    /// Not now, but after this time, if nobody else comes.
+    /// Admission is possible after this time, unless other callers come first.
     Wait(Duration),
     /// The cost is above the burst.
     Never,
 }
 
-/// A step of the word, and what it gives.
+/// The result of a step that takes tokens.
 struct Taken {
     word: GcraWord,
-    /// Until the tokens are due.
+    /// The time until the tokens are due.
     wait: u64,
     period: u64,
 }
@@ -124,7 +125,7 @@ fn units_of(duration: Duration) -> u64 {
     nanos_of(duration).saturating_mul(UNITS_PER_NANO)
 }
 
-/// Rounded up: after this long, it is time.
+/// Rounded up, so that the time has passed after it.
 fn duration(units: u64) -> Duration {
     Duration::from_nanos(units.div_ceil(UNITS_PER_NANO))
 }
@@ -154,19 +155,19 @@ impl Gcra {
         self.load().1
     }
 
-    /// Takes `cost` tokens that are there now.
+    /// Takes `cost` tokens that are available now.
     #[inline]
     pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
         }
         let now = units(now);
-        // As `take`, of which only the answer is of interest.
+        // As `take`, without its slot.
         let fast = drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, 0) {
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(()))),
-                // Somebody gave a slot back that may be due earlier.
+                // A returned slot may be due earlier.
                 Err(_) if word.returned && cost == 1 => Step::Keep(None),
                 Err(rejection) => Step::Keep(Some(Err(rejection))),
             }
@@ -174,9 +175,9 @@ impl Gcra {
         fast.unwrap_or_else(|| self.take_returned_or_next(now, 0).map(drop))
     }
 
-    /// Takes `cost` tokens that are due within `max_wait`. Answers how long to wait until then.
+    /// Takes `cost` tokens that are due within `max_wait`. Returns the wait until then.
     pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), GcraRejection> {
-        // Before the word: what is seen there cannot belong to an earlier change than the one before this.
+        // Loaded before the word, which then cannot be of a change earlier than the one before this.
         let begun = self.table.changes.load(Ordering::Acquire);
         if cost == 0 {
             return Ok((Duration::ZERO, Slot { end: 0, cost, period: 0, change: begun }));
@@ -193,7 +194,7 @@ impl Gcra {
             match self.params_of(word.version).advance(word, now, cost, max_wait) {
                 Ok(taken) if taken.wait == 0 => Step::Write(taken.word.pack(), Some(Ok(taken))),
                 Err(GcraRejection::Never) => Step::Keep(Some(Err(GcraRejection::Never))),
-                // Somebody gave a slot back that may be due earlier.
+                // A returned slot may be due earlier.
                 _ if word.returned && cost == 1 => Step::Keep(None),
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(taken))),
                 Err(rejection) => Step::Keep(Some(Err(rejection))),
@@ -202,7 +203,7 @@ impl Gcra {
         fast.unwrap_or_else(|| self.take_returned_or_next(now, max_wait))
     }
 
-    /// Takes one token: the earliest in the cells, or else the next of all.
+    /// Takes one token: the earliest in the cells, or otherwise the next of the TAT.
     #[cold]
     fn take_returned_or_next(&self, now: u64, max_wait: u64) -> Result<Taken, GcraRejection> {
         let (word, params) = self.load();
@@ -215,20 +216,20 @@ impl Gcra {
         } else if self.returned.is_empty() {
             self.clear_hint();
         }
-        let last = drive(&self.word, |seen| {
+        let next = drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, 1, max_wait) {
                 Ok(taken) => Step::Write(taken.word.pack(), Ok(taken)),
                 Err(rejection) => Step::Keep(Err(rejection)),
             }
         });
-        last.map_err(|rejection| match (rejection, returned_wait) {
+        next.map_err(|rejection| match (rejection, returned_wait) {
             (GcraRejection::Wait(wait), Some(returned)) => GcraRejection::Wait(wait.min(duration(returned))),
             _ => rejection,
         })
     }
 
-    /// The same as [`check`](Self::check), without taking anything.
+    /// As [`check`](Self::check), without taking tokens.
     pub(crate) fn peek(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
@@ -247,7 +248,7 @@ impl Gcra {
         }
     }
 
-    /// Tokens there now, and the time until all are. Slots in the cells are not counted.
+    /// The tokens available now, and the time until the bucket is full. Slots in the cells are not counted.
     pub(crate) fn available(&self, now: Nanos) -> (u32, Duration) {
         let ((word, params), now) = (self.load(), units(now));
         let ahead = word.tat.saturating_sub(now);
@@ -255,10 +256,10 @@ impl Gcra {
         (left.min(u64::from(params.burst)) as u32, duration(ahead))
     }
 
-    /// Gives tokens back that were not used: the request was never sent, or the wait for it was given up.
+    /// Returns tokens that were not used, because the request was never sent or its wait was cancelled.
     ///
-    /// The last slot goes back into the TAT, and takes returned ones before it along. Any other goes to a cell, where it is
-    /// worth something until its debt begins to be paid off, a period before its end. Slots of an earlier rate are lost.
+    /// The last slot is returned to the TAT, along with returned slots right before it. Any other goes to a cell, where it
+    /// is usable until its period begins, a period before its end. Slots of an earlier rate are lost.
     pub(crate) fn cancel(&self, mut slot: Slot) {
         let version = slot.change & VERSION_MASK;
         while slot.cost > 0 && self.return_last(slot) {
@@ -273,7 +274,7 @@ impl Gcra {
         if self.is_current(slot) {
             self.set_hint();
         } else {
-            // The rate was changed meanwhile, and its own clearing may have come too early for these.
+            // The rate has changed since, and may have cleared the cells before these slots were there.
             self.returned.clear(version);
         }
     }
@@ -285,8 +286,8 @@ impl Gcra {
     }
 
     fn is_of(&self, slot: Slot, seen: GcraWord) -> bool {
-        // The word belongs to the slot's change or a later one, and to none that has not begun. With the same version
-        // and less than four of them between, it is the same.
+        // The word is of the slot's change or of a later one that has begun. If the versions are equal and fewer than four
+        // changes have begun since, the change is the same.
         let begun = self.table.changes.load(Ordering::Acquire);
         seen.version == slot.change & VERSION_MASK && begun < slot.change + 4
     }
@@ -301,14 +302,14 @@ impl Gcra {
         })
     }
 
-    /// Says that there may be returned slots.
+    /// Sets the `returned` bit: there may be returned slots.
     fn set_hint(&self) {
-        // Written even where it is set: so either it comes before a concurrent `clear_hint`, which then sees the slot,
-        // or it comes after and stands.
+        // Written even if it is set: either this comes before a concurrent `clear_hint`, which then sees the slot, or after
+        // it and stands.
         drive(&self.word, |seen| Step::Write(GcraWord { returned: true, ..GcraWord::unpack(seen) }.pack(), ()));
     }
 
-    /// Says that there are no returned slots, if that is so.
+    /// Clears the `returned` bit, unless there are returned slots.
     fn clear_hint(&self) {
         drive(&self.word, |seen| Step::Write(GcraWord { returned: false, ..GcraWord::unpack(seen) }.pack(), ()));
         if !self.returned.is_empty() {
@@ -316,10 +317,10 @@ impl Gcra {
         }
     }
 
-    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots that were reserved before keep
-    /// their time; if they are cancelled later they are lost.
+    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots reserved before keep their times; if
+    /// they are cancelled later they are lost.
     ///
-    /// Only one at a time: the caller sees to that.
+    /// The caller ensures that there is one change at a time.
     pub(crate) fn set(&self, params: Params, now: Nanos) {
         let now = units(now);
         let change = self.table.changes.load(Ordering::Acquire) + 1;
@@ -331,7 +332,7 @@ impl Gcra {
             let word = GcraWord::unpack(seen);
             let old = self.params_of(word.version);
             let debt = u128::from(word.tat.saturating_sub(now)) * u128::from(params.period);
-            // Rounded up: to the strict side.
+            // Rounded up, to the strict side.
             let debt = debt.div_ceil(u128::from(old.period));
             let tat = if debt == 0 { word.tat } else { (u128::from(now) + debt).min(TAT_MAX.into()) as u64 };
             Step::Write(GcraWord { version, returned: word.returned, tat }.pack(), ())
@@ -340,14 +341,14 @@ impl Gcra {
 }
 
 impl Slot {
-    /// Where the first of its tokens begins.
+    /// The beginning of the first token.
     fn start(self) -> u64 {
         self.end.saturating_sub(self.period.saturating_mul(self.cost.into()))
     }
 }
 
 impl Params {
-    /// The pure step: the word after `cost` tokens are taken, and how long they are to be waited for.
+    /// The pure step: the word after `cost` tokens are taken, and the wait until they are due.
     #[inline]
     fn advance(self, word: GcraWord, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
         if cost > self.burst {
@@ -361,13 +362,13 @@ impl Params {
         Ok(Taken { word: GcraWord { tat: end, ..word }, wait, period: self.period })
     }
 
-    /// How long a slot with this end is to be waited for.
+    /// The wait until a slot with this end is due.
     #[inline]
     fn wait(self, end: u64, now: u64) -> u64 {
         end.saturating_sub(self.tolerance()).saturating_sub(now)
     }
 
-    /// The first end of a slot that a call admitted now may own.
+    /// The earliest end of a slot that a call admitted now may own.
     fn usable_from(self, now: u64) -> u64 {
         now.saturating_add(self.period)
     }
