@@ -21,7 +21,7 @@ use crate::{
         striped::{StripedArc, StripedRef},
         wait_queue::{Queueable, WaitQueue, Waiter},
     },
-    state::permits::{Full, Permits},
+    state::permits::{Permits, QueueFull},
 };
 
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl BulkheadInner {
 
     #[cold]
     fn hand_over(&self) {
-        self.queue.grant_one(|| self.permits.hand_over());
+        self.queue.grant_one(|| self.permits.hand_off_or_release());
     }
 
     /// Changes the limit. A higher one admits waiters immediately; a lower one revokes nothing.
@@ -88,18 +88,18 @@ impl BulkheadInner {
 }
 
 impl Queueable for BulkheadInner {
-    type Full = Full;
+    type Full = QueueFull;
 
     fn queue(&self) -> &WaitQueue {
         &self.queue
     }
 
-    fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
-        self.permits.acquire_or_join(max_waiting)
+    fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, QueueFull> {
+        self.permits.acquire_or_enqueue(max_waiting)
     }
 
     fn leave(&self) {
-        self.permits.leave();
+        self.permits.remove_waiter();
     }
 
     fn release(&self) {

@@ -12,7 +12,7 @@ use crate::{
     pattern::Pattern,
     shared::{random::Random, striped::StripedArc, thread_id::stripes, waker_list::WakerList},
     state::{
-        circuit::{Circuit, CircuitConfig, PROBES_MAX, RUN_MAX},
+        circuit::{Circuit, CircuitConfig, MAX_CONSECUTIVE_FAILURES, MAX_PROBES},
         window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
     },
 };
@@ -218,7 +218,7 @@ impl CircuitBreakerBuilder {
     }
 
     fn check_rules(&self) -> Result<(), ConfigError> {
-        let run_fits = self.consecutive.is_none_or(|run| (1..=RUN_MAX).contains(&run));
+        let run_fits = self.consecutive.is_none_or(|run| (1..=MAX_CONSECUTIVE_FAILURES).contains(&run));
         check(run_fits, "consecutive_failures", "must be from 1 to 65,535")?;
         let is_share = |share: f64| share > 0.0 && share <= 1.0;
         let rate_fits = self.failure_rate.is_none_or(is_share);
@@ -242,8 +242,8 @@ impl CircuitBreakerBuilder {
     }
 
     fn check_probes(&self) -> Result<(), ConfigError> {
-        check((1..=PROBES_MAX).contains(&self.probes), "probes", "must be from 1 to 8191")?;
-        check((1..=PROBES_MAX).contains(&self.successes), "probe_successes", "must be from 1 to 8191")?;
+        check((1..=MAX_PROBES).contains(&self.probes), "probes", "must be from 1 to 8191")?;
+        check((1..=MAX_PROBES).contains(&self.successes), "probe_successes", "must be from 1 to 8191")?;
         check(self.probe_timeout >= Duration::from_millis(1), "probe_timeout", "must be at least 1 ms")?;
         let recoveries = Duration::from_millis(100)..=Duration::from_secs(3600);
         let recovery_fits = self.recovery.is_none_or(|over| recoveries.contains(&over));

@@ -157,7 +157,7 @@ impl CircuitBreaker {
         CircuitBreakerSnapshot {
             state: view.state,
             generation: view.generation,
-            consecutive_failures: view.run,
+            consecutive_failures: view.consecutive_failures,
             reopened: view.reopen_count,
             probes_in_flight: view.probes_in_flight,
             probes_succeeded: view.probes_succeeded,

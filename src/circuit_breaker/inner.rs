@@ -10,7 +10,7 @@ use crate::{
     event::{CircuitState, EventEmitter, EventKind},
     shared::{random::Random, striped::StripedRef, thread_id::thread_number, waker_list::WakerList},
     state::{
-        circuit::{self, Admission, Circuit, Outcome, Outlook},
+        circuit::{self, Admission, Circuit, Outcome, PeekedAdmission},
         time::nanos_of,
         transition::Transition,
     },
@@ -103,7 +103,7 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn reserve_slow(&self) -> Result<UnusedAdmission, NotAdmitted> {
-        match self.circuit.rejects_for(|| self.now()) {
+        match self.circuit.try_reject_fast(|| self.now()) {
             Ok(nanos) => Err(NotAdmitted(nanos)),
             Err(now) => self.reserve_cold(now),
         }
@@ -192,12 +192,12 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn rejects_slow(&self) -> bool {
-        matches!(self.circuit.outlook(|| self.now()), Outlook::Wait { .. })
+        matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. })
     }
 
     /// Rejects a call without asking the circuit for admission.
     pub(crate) fn reject(&self) -> Rejection {
-        self.reject_for(NotAdmitted(self.circuit.time_left(|| self.now()).map_or(UNKNOWN, nanos_of)))
+        self.reject_for(NotAdmitted(self.circuit.retry_after(|| self.now()).map_or(UNKNOWN, nanos_of)))
     }
 
     #[inline(never)]

@@ -17,7 +17,7 @@ use crate::{
     call::CancelOnDrop,
     error::Rejection,
     shared::{striped::StripedRef, waker_list::WakerKey},
-    state::circuit::Outlook,
+    state::circuit::PeekedAdmission,
 };
 
 #[derive(Default)]
@@ -128,18 +128,18 @@ impl ReadyState {
                 }
                 Self::Nothing | Self::Rejecting => {}
             }
-            match inner.circuit.outlook(|| inner.now()) {
-                Outlook::Open => {
+            match inner.circuit.peek_admission(|| inner.now()) {
+                PeekedAdmission::Admit => {
                     *self = Self::Nothing;
                     return Poll::Ready(());
                 }
-                Outlook::Probe => {
+                PeekedAdmission::AdmitProbe => {
                     // If there is none, the circuit has closed meanwhile or another caller took the slot: check again.
                     if let Some(admission) = inner.reserve_probe() {
                         *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), admission));
                     }
                 }
-                Outlook::Wait { until } => {
+                PeekedAdmission::Reject { until } => {
                     let Self::Waiting(waiting) = self else {
                         self.wait(breaker, cx);
                         continue;

@@ -57,7 +57,7 @@ impl RetryBudget {
 
     /// Returns a token whose retry was not sent.
     pub fn give_back(&self) {
-        self.0.budget.give_back();
+        self.0.budget.refund();
     }
 
     /// How it stands.

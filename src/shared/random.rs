@@ -10,29 +10,29 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::state::time::nanos_of;
 
-/// A lock-free source of random numbers, shared by the calls of a handle. Draws happen on cold paths only (a delay
-/// before a retry, an open time), so one shared counter is good enough.
+/// A lock-free source of random numbers, shared by the calls of a handle. Only cold paths draw from it (a delay before a
+/// retry, an open time), so one shared counter is enough.
 #[derive(Debug)]
 pub(crate) struct Random(AtomicU64);
 
 impl Random {
-    /// Seeded by the operating system.
+    /// A source seeded by the operating system.
     pub(crate) fn from_entropy() -> Self {
         Self::seeded(rand::random())
     }
 
-    /// The same seed draws the same numbers, in the order of the draws.
+    /// A source that draws the same numbers for the same seed, in the order of the draws.
     pub(crate) fn seeded(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
     fn rng(&self) -> SmallRng {
-        // `seed_from_u64` mixes its argument well, so consecutive states make independent generators. The odd step
-        // visits all states.
+        // `seed_from_u64` mixes its argument well, so successive states make independent generators. An odd step visits
+        // all states.
         SmallRng::seed_from_u64(self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }
 
-    /// Uniform in the range, to the nanosecond.
+    /// Draws a duration, uniform in the range to the nanosecond.
     pub(crate) fn duration(&self, range: RangeInclusive<Duration>) -> Duration {
         let (low, high) = (nanos_of(*range.start()), nanos_of(*range.end()));
         if low >= high { *range.start() } else { Duration::from_nanos(self.rng().random_range(low..=high)) }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn draws_fill_the_range_evenly_and_reach_no_further() {
+    fn draws_are_uniform_in_the_range() {
         let random = Random::seeded(1);
         let (low, high) = (Duration::from_secs(1), Duration::from_secs(5));
         let mut quarters = [0_u32; 4];
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_single_and_endless_ranges_are_no_trouble() {
+    fn empty_single_and_unbounded_ranges_are_valid() {
         let random = Random::from_entropy();
         assert_eq!(random.duration(Duration::ZERO..=Duration::ZERO), Duration::ZERO);
         let (two, one) = (Duration::from_secs(2), Duration::from_secs(1));

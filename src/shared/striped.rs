@@ -1,9 +1,8 @@
-//! What a response future keeps of its handle.
+//! A striped `Arc`: a response future's reference to its handle.
 //!
-//! A future must own the state that it reports to, and the obvious `Arc::clone` per call is two read-modify-writes on
-//! a counter that every thread shares: under load that costs more than the whole state core. So a handle keeps one
-//! counted line per thread stripe, and a call counts on the line of the thread that makes it, which that thread has
-//! nearly to itself.
+//! A future must own the state that it reports to, and an `Arc::clone` per call is two read-modify-writes on a counter
+//! that all threads share: under load that costs more than the whole state core. So a handle keeps one reference count
+//! per thread stripe, and a call counts on the stripe of its thread, which few other threads use.
 
 use std::{
     fmt,
@@ -13,14 +12,14 @@ use std::{
 
 use super::thread_id::{stripes, thread_number};
 
-/// The inside of a handle. Clones share it.
+/// The shared state of a handle and its clones.
 pub(crate) struct StripedArc<T> {
     value: Arc<T>,
     lines: Arc<[OnceLock<Arc<Line<T>>>]>,
 }
 
-/// A counter of its own for `value`. The alignment gives the counters, which `Arc` puts before the data, a cache line
-/// to themselves.
+/// A stripe's own reference count for `value`. The alignment gives the count, which `Arc` puts before the data, a cache
+/// line of its own.
 #[repr(align(128))]
 struct Line<T> {
     value: Arc<T>,
@@ -31,12 +30,12 @@ impl<T> StripedArc<T> {
         Self { value: Arc::new(value), lines: (0..stripes()).map(|_| OnceLock::new()).collect() }
     }
 
-    /// A share of the handle for one call: one read-modify-write now and one on drop, on this thread's line. The first
-    /// call of a stripe allocates the line.
+    /// Acquires a reference for one call: one read-modify-write now and one on drop, on this thread's stripe. The first
+    /// call of a stripe allocates it.
     #[inline]
     pub(crate) fn acquire_ref(&self) -> StripedRef<T> {
         #[cfg(test)]
-        tests::REFS.with(|holds| holds.set(holds.get() + 1));
+        tests::REFS.with(|refs| refs.set(refs.get() + 1));
         let line = &self.lines[thread_number() & (self.lines.len() - 1)];
         StripedRef(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
     }
@@ -63,7 +62,7 @@ impl<T: fmt::Debug> fmt::Debug for StripedArc<T> {
     }
 }
 
-/// A response future's share of a handle.
+/// A response future's reference to the state of a handle.
 pub(crate) struct StripedRef<T>(Arc<Line<T>>);
 
 impl<T> Deref for StripedRef<T> {
@@ -94,29 +93,29 @@ pub(crate) mod tests {
     use super::*;
 
     thread_local! {
-        /// Holds taken by this thread: two read-modify-writes each, one now and one on drop.
+        /// References acquired by this thread: two read-modify-writes each, one now and one on drop.
         pub(crate) static REFS: Cell<u32> = const { Cell::new(0) };
     }
 
     #[test]
-    fn a_hold_keeps_the_value_alive_and_the_last_owner_drops_it() {
+    fn a_reference_keeps_the_value_alive_and_the_last_owner_drops_it() {
         let dropped = Arc::new(());
         let shared = StripedArc::new(Arc::clone(&dropped));
-        let (clone, hold) = (shared.clone(), shared.acquire_ref());
+        let (clone, reference) = (shared.clone(), shared.acquire_ref());
         drop((shared, clone));
-        assert_eq!(Arc::strong_count(&hold), 2);
-        drop(hold);
+        assert_eq!(Arc::strong_count(&reference), 2);
+        drop(reference);
         assert_eq!(Arc::strong_count(&dropped), 1);
     }
 
     #[test]
-    fn threads_hold_by_lines_of_their_own() {
+    fn threads_count_on_stripes_of_their_own() {
         let shared = StripedArc::new(());
         let line = |shared: &StripedArc<()>| Arc::as_ptr(&shared.acquire_ref().0) as usize;
         let here = line(&shared);
         assert_eq!(here, line(&shared));
-        // Threads that live at the same time have different numbers, though not those that follow each other: other tests
-        // have theirs.
+        // Threads have different numbers only while they live at the same time, so they wait for each other. Other tests use
+        // numbers, too.
         let threads = 4 * stripes();
         let all = Barrier::new(threads);
         let there = || {

@@ -8,7 +8,7 @@ use std::{
     sync::{LazyLock, Mutex, PoisonError},
 };
 
-/// How many stripes there are: a power of two, about one per processor.
+/// The number of stripes: a power of two, about one per processor.
 pub(crate) fn stripes() -> usize {
     static STRIPES: LazyLock<usize> = LazyLock::new(|| {
         let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -17,28 +17,30 @@ pub(crate) fn stripes() -> usize {
     *STRIPES
 }
 
-/// A small number that no other living thread has. Numbers of threads that have ended are given out again, the lowest
-/// first; who gets one has seen all that its last owner did. [`NO_NUMBER`] for what a thread does at its very end.
+/// A small number that no other living thread has.
+///
+/// The numbers of threads that have ended are reused, the lowest first; a thread that gets one has seen all writes of its
+/// last owner. [`NO_NUMBER`] for a thread whose destructors have run.
 #[inline]
 pub(crate) fn thread_number() -> usize {
     NUMBER.with(|number| match number.get() {
-        NOT_YET => first_number(),
+        UNASSIGNED => assign_number(),
         number => number,
     })
 }
 
 pub(crate) const NO_NUMBER: usize = usize::MAX;
-const NOT_YET: usize = usize::MAX - 1;
+const UNASSIGNED: usize = usize::MAX - 1;
 
 thread_local! {
-    static NUMBER: Cell<usize> = const { Cell::new(NOT_YET) };
+    static NUMBER: Cell<usize> = const { Cell::new(UNASSIGNED) };
 }
 
-/// Numbers that are free: the lowest that was never given out, and those that came back.
+/// The free numbers: the lowest that was never used, and those of threads that have ended.
 static FREE: Mutex<(usize, BinaryHeap<Reverse<usize>>)> = Mutex::new((0, BinaryHeap::new()));
 
 #[cold]
-fn first_number() -> usize {
+fn assign_number() -> usize {
     struct Lease(usize);
 
     impl Drop for Lease {
@@ -62,10 +64,10 @@ fn first_number() -> usize {
             }
         }
     };
-    NUMBER.with(|own| own.set(number));
+    NUMBER.with(|assigned| assigned.set(number));
     let lease = Cell::new(Some(Lease(number)));
-    // A thread whose destructors have run already keeps none: dropping the lease gives the number back at once.
-    let _ = LEASE.try_with(|own| own.set(lease.take()));
+    // A thread whose destructors have run keeps no number: dropping the lease frees it immediately.
+    let _ = LEASE.try_with(|kept| kept.set(lease.take()));
     drop(lease);
     NUMBER.with(Cell::get)
 }
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn living_threads_have_different_numbers_and_dead_ones_leave_theirs() {
+    fn living_threads_have_different_numbers_and_reuse_those_of_ended_ones() {
         const THREADS: usize = 32;
         let all = Barrier::new(THREADS);
         let mut highest = 0;
@@ -95,12 +97,12 @@ mod tests {
             assert_eq!(numbers.len(), THREADS);
             highest = highest.max(numbers.into_iter().max().unwrap());
         }
-        // Other tests run beside this one, but not hundreds of threads of them.
+        // Other tests run concurrently, but without hundreds of threads.
         assert!(highest < 4 * THREADS, "{highest}");
     }
 
     #[test]
-    fn a_thread_at_its_end_has_no_number() {
+    fn a_thread_whose_destructors_have_run_has_no_number() {
         struct Last(std::sync::mpsc::Sender<usize>);
 
         impl Drop for Last {
@@ -115,7 +117,7 @@ mod tests {
 
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
-            // Destructors run in an order of their own, so one of the two may find the number gone.
+            // Destructors run in no fixed order, so the number may be freed before this one.
             LAST.with(|last| last.set(Some(Last(sender.clone()))));
             sender.send(thread_number()).unwrap();
         })

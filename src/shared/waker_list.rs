@@ -4,20 +4,20 @@ use std::{ops::DerefMut, sync::PoisonError, task::Waker};
 
 use crate::state::atomics::Mutex;
 
-/// The tasks that wait until a handle changes its state.
+/// The wakers of the tasks that wait until a handle changes its state.
 ///
-/// Behind a lock, which only waiting tasks and changes of state take; both are rare. No wake-up is lost if a task
-/// registers first and looks at the state afterwards, and a change is made before [`wake_all`](Self::wake_all): either
-/// the registration comes first under the lock and is woken, or the change does and is seen.
+/// Behind a lock, which only waiting tasks and changes of state take; both are rare. No wakeup is lost if a task registers
+/// before it checks the state, and the state changes before [`wake_all`](Self::wake_all): either `wake_all` finds the
+/// registration under the lock, or the task sees the change.
 #[derive(Debug, Default)]
 pub(crate) struct WakerList {
-    waiting: Mutex<Registered>,
+    registered: Mutex<Registered>,
 }
 
 #[derive(Debug, Default)]
 struct Registered {
     next: u64,
-    /// In the order of their numbers, since each is put at the end: a crowd that registers anew is found by halving.
+    /// Sorted by id, since each is pushed at the end: a binary search finds it even among many tasks.
     wakers: Vec<(u64, Waker)>,
 }
 
@@ -27,49 +27,49 @@ impl Registered {
     }
 }
 
-/// A task's key in the list. Give it back with [`WakerList::deregister`].
+/// A task's key in the list, to be returned to [`WakerList::deregister`].
 #[derive(Debug)]
 pub(crate) struct WakerKey(u64);
 
 impl WakerList {
     fn lock(&self) -> impl DerefMut<Target = Registered> {
-        // Nothing panics while it is held.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        // Nothing panics while the lock is held, so it is never poisoned.
+        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has `waker` woken at the next change. Registering again replaces the waker.
+    /// Registers `waker` for the next change. Registering again replaces it.
     pub(crate) fn register(&self, key: &mut Option<WakerKey>, waker: &Waker) {
-        let mut waiting = self.lock();
-        match key.as_ref().and_then(|key| waiting.position(key)) {
-            Some(known) if waiting.wakers[known].1.will_wake(waker) => {}
-            Some(known) => {
-                let old = std::mem::replace(&mut waiting.wakers[known].1, waker.clone());
-                drop(waiting);
-                // Outside the lock: a waker's drop may drop its task, which leaves the list.
+        let mut registered = self.lock();
+        match key.as_ref().and_then(|key| registered.position(key)) {
+            Some(index) if registered.wakers[index].1.will_wake(waker) => {}
+            Some(index) => {
+                let old = std::mem::replace(&mut registered.wakers[index].1, waker.clone());
+                drop(registered);
+                // Outside the lock: dropping a waker may drop its task, which deregisters.
                 drop(old);
             }
             None => {
-                let id = waiting.next;
-                waiting.next += 1;
-                waiting.wakers.push((id, waker.clone()));
+                let id = registered.next;
+                registered.next += 1;
+                registered.wakers.push((id, waker.clone()));
                 *key = Some(WakerKey(id));
             }
         }
     }
 
-    /// Forgets the task.
+    /// Removes the task's waker.
     pub(crate) fn deregister(&self, key: &mut Option<WakerKey>) {
         let Some(key) = key.take() else { return };
-        let mut waiting = self.lock();
-        let waker = waiting.position(&key).map(|known| waiting.wakers.remove(known));
-        drop(waiting);
+        let mut registered = self.lock();
+        let waker = registered.position(&key).map(|index| registered.wakers.remove(index));
+        drop(registered);
         drop(waker); // outside the lock, as above
     }
 
-    /// Wakes and forgets all.
+    /// Wakes all tasks and removes their wakers.
     pub(crate) fn wake_all(&self) {
         let wakers = std::mem::take(&mut self.lock().wakers);
-        // Outside the lock: a waker may run the task, or drop it.
+        // Outside the lock: a waker may run its task, or drop it.
         for (_, waker) in wakers {
             waker.wake();
         }
@@ -111,14 +111,14 @@ mod tests {
         list.wake_all();
         list.wake_all();
         assert_eq!((old.0.load(Ordering::SeqCst), new.0.load(Ordering::SeqCst)), (0, 1));
-        // Its key is no longer known, and it gets another.
+        // The key is no longer registered, so the task gets another.
         list.register(&mut key, &new_waker);
         list.wake_all();
         assert_eq!(new.0.load(Ordering::SeqCst), 2);
     }
 
     #[test]
-    fn who_leaves_is_forgotten_and_others_are_not() {
+    fn deregister_removes_only_that_waker() {
         let (list, (left, left_waker), (stays, stays_waker)) = (WakerList::default(), counter(), counter());
         let (mut leaving, mut staying) = (None, None);
         list.register(&mut leaving, &left_waker);
@@ -127,7 +127,7 @@ mod tests {
         list.deregister(&mut leaving);
         assert_eq!(list.lock().wakers.len(), 1);
         list.wake_all();
-        // Woken already: there is nothing to leave, and nobody else's key is touched.
+        // Already woken: deregistering removes no waker of another task.
         let mut other = None;
         list.register(&mut other, &left_waker);
         list.deregister(&mut staying);
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!((left.0.load(Ordering::SeqCst), stays.0.load(Ordering::SeqCst)), (0, 1));
     }
 
-    /// A waker whose wake-up comes back to the list, as that of a task that is polled at once, or dropped, does.
+    /// A waker that uses the list when it is woken, like that of a task that is polled or dropped immediately.
     struct Reenter(Arc<WakerList>);
 
     impl Wake for Reenter {
@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn a_woken_task_may_come_back_to_the_list_at_once() {
+    fn a_woken_task_may_register_again_immediately() {
         let list = Arc::new(WakerList::default());
         list.register(&mut None, &Arc::new(Reenter(list.clone())).into());
         list.wake_all();
         assert!(list.lock().wakers.is_empty());
     }
 
-    /// A waker that owns its task, whose drop leaves the list.
+    /// A waker that owns its task, which deregisters when it is dropped.
     struct Owner(Arc<WakerList>, Mutex<Option<WakerKey>>);
 
     impl Wake for Owner {
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_may_drop_a_task_that_leaves_the_list() {
+    fn dropping_a_waker_may_deregister_its_task() {
         let list = Arc::new(WakerList::default());
         let mut keys = [None, None];
         for key in &mut keys {
@@ -181,11 +181,11 @@ mod tests {
         let [mut replaced, mut left] = keys;
         list.register(&mut replaced, Waker::noop());
         list.deregister(&mut left);
-        assert_eq!(list.lock().wakers.len(), 1, "the one that was registered last");
+        assert_eq!(list.lock().wakers.len(), 1, "the waker registered last");
     }
 
     #[test]
-    fn a_crowd_comes_and_goes_in_any_order() {
+    fn many_tasks_register_and_deregister_in_any_order() {
         let (list, mut keys) = (WakerList::default(), [const { None }; 100]);
         for round in 0..3 {
             keys.iter_mut().for_each(|key| list.register(key, Waker::noop()));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_registers_before_it_looks_is_woken_or_sees_the_change() {
+    fn a_task_that_registers_before_it_checks_is_woken_or_sees_the_change() {
         for _ in 0..500 {
             let (list, changed, (woken, waker)) = (WakerList::default(), AtomicBool::new(false), counter());
             let seen = std::thread::scope(|scope| {
@@ -243,8 +243,8 @@ mod models {
     }
 
     model! {
-        /// A task that registers first and looks afterwards sees a change, or is woken by it.
-        no_wake_up_is_lost, preemptions: None, refuted by [LookFirst], {
+        /// A task that registers before it checks the state sees a change, or is woken by it.
+        no_wakeup_is_lost, preemptions: None, refuted by [CheckBeforeRegister], {
             let list = Arc::new((WakerList::default(), AtomicU64::new(0)));
             let changing = Arc::clone(&list);
             let changed = thread::spawn(move || {
@@ -253,10 +253,10 @@ mod models {
             });
             let woken = std::sync::Arc::new(Woken(AtomicBool::new(false)));
             let (mut key, waker) = (None, woken.clone().into());
-            let look = || list.1.load(Order::Acquire) == 1;
-            let early = has(Fault::LookFirst).then(look);
+            let check = || list.1.load(Order::Acquire) == 1;
+            let early = has(Fault::CheckBeforeRegister).then(check);
             list.0.register(&mut key, &waker);
-            let seen = early.unwrap_or_else(look);
+            let seen = early.unwrap_or_else(check);
             changed.join().unwrap();
             assert!(seen || woken.0.load(Ordering::Acquire));
             list.0.deregister(&mut key);

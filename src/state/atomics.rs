@@ -1,9 +1,10 @@
-//! The one door through which the state core gets its atomics.
+//! The atomics of the state core: the standard library's, counting ones in unit tests, loom's in models.
 
 #[cfg(rampart_loom)]
-pub(crate) use loom::sync::Mutex;
+#[allow(unused_imports)] // only tests inject faults
+pub(crate) use faulty::{AtomicU32, AtomicU64, Fault, Ordering, any_fault, has, with_fault};
 #[cfg(rampart_loom)]
-pub(crate) use mutable::{AtomicU32, AtomicU64, Fault, Ordering, any_fault, has, with_fault};
+pub(crate) use loom::sync::Mutex;
 #[cfg(not(rampart_loom))]
 pub(crate) use std::sync::Mutex;
 
@@ -13,9 +14,9 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 #[cfg(all(test, not(rampart_loom)))]
 pub(crate) use counting::{AtomicU32, AtomicU64, Ops, Ordering, count};
 
-/// A value alone on its cache lines, so that writing its neighbours does not invalidate it.
+/// A value on cache lines of its own, so that writes to its neighbors do not invalidate it.
 ///
-/// 128 bytes, because the adjacent-line prefetcher of x86-64 and the line of some AArch64 cores make 64 too few.
+/// 128 bytes: the adjacent-line prefetcher of x86-64 and the cache lines of some AArch64 cores make 64 too few.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);
@@ -30,17 +31,17 @@ impl<T> std::ops::Deref for Padded<T> {
 
 #[cfg(all(test, not(rampart_loom)))]
 mod counting {
-    //! Atomics that count what is done to them, per thread: the cost contract as assertions.
+    //! Atomics that count operations per thread, to assert the cost contract.
 
     use std::cell::Cell;
     pub(crate) use std::sync::atomic::Ordering;
 
-    /// Shared-memory operations of one thread.
+    /// The operations of one thread on shared words.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Ops {
         pub(crate) loads: u32,
         pub(crate) stores: u32,
-        /// Read-modify-writes, failed compare-and-swaps included.
+        /// Read-modify-writes, including failed compare-and-swaps.
         pub(crate) rmws: u32,
     }
 
@@ -48,7 +49,7 @@ mod counting {
         static OPS: Cell<Ops> = const { Cell::new(Ops { loads: 0, stores: 0, rmws: 0 }) };
     }
 
-    fn note(change: impl FnOnce(&mut Ops)) {
+    fn update(change: impl FnOnce(&mut Ops)) {
         OPS.with(|cell| {
             let mut ops = cell.get();
             change(&mut ops);
@@ -56,7 +57,7 @@ mod counting {
         });
     }
 
-    /// Runs `work` and returns what this thread did to shared words meanwhile.
+    /// Runs `work` and returns the operations of this thread in the meantime.
     pub(crate) fn count<R>(work: impl FnOnce() -> R) -> (R, Ops) {
         let before = OPS.replace(Ops::default());
         let out = work();
@@ -68,34 +69,34 @@ mod counting {
             #[derive(Debug, Default)]
             pub(crate) struct $name(std::sync::atomic::$name);
 
-            #[allow(dead_code)] // the facade offers the same operations whoever uses them
+            #[allow(dead_code)] // the same operations for all integers
             impl $name {
                 pub(crate) fn new(value: $int) -> Self {
                     Self(std::sync::atomic::$name::new(value))
                 }
 
                 pub(crate) fn load(&self, order: Ordering) -> $int {
-                    note(|ops| ops.loads += 1);
+                    update(|ops| ops.loads += 1);
                     self.0.load(order)
                 }
 
                 pub(crate) fn store(&self, value: $int, order: Ordering) {
-                    note(|ops| ops.stores += 1);
+                    update(|ops| ops.stores += 1);
                     self.0.store(value, order);
                 }
 
                 pub(crate) fn swap(&self, value: $int, order: Ordering) -> $int {
-                    note(|ops| ops.rmws += 1);
+                    update(|ops| ops.rmws += 1);
                     self.0.swap(value, order)
                 }
 
                 pub(crate) fn fetch_add(&self, value: $int, order: Ordering) -> $int {
-                    note(|ops| ops.rmws += 1);
+                    update(|ops| ops.rmws += 1);
                     self.0.fetch_add(value, order)
                 }
 
                 pub(crate) fn fetch_sub(&self, value: $int, order: Ordering) -> $int {
-                    note(|ops| ops.rmws += 1);
+                    update(|ops| ops.rmws += 1);
                     self.0.fetch_sub(value, order)
                 }
 
@@ -106,7 +107,7 @@ mod counting {
                     success: Ordering,
                     failure: Ordering,
                 ) -> Result<$int, $int> {
-                    note(|ops| ops.rmws += 1);
+                    update(|ops| ops.rmws += 1);
                     self.0.compare_exchange(current, new, success, failure)
                 }
 
@@ -129,27 +130,27 @@ mod counting {
 }
 
 #[cfg(rampart_loom)]
-mod mutable {
-    //! loom's atomics, with faults that can be put in: a model that does not notice them proves nothing.
-    #![allow(dead_code)] // without tests nobody puts a fault in
+mod faulty {
+    //! loom's atomics with injectable faults: a model that passes with a fault proves nothing.
+    #![allow(dead_code)] // only tests inject faults
 
     use std::cell::Cell;
 
     pub(crate) use loom::sync::atomic::Ordering;
 
-    /// A fault of all words of a structure, or of how it is used.
+    /// A fault in all words of a structure, or in its use.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) enum Fault {
-        /// Read-modify-writes come apart into a load and a store.
+        /// Read-modify-writes are split into a load and a store.
         SplitSwap,
         /// All orderings are relaxed.
         Relaxed,
-        /// A task looks before it registers to be woken.
-        LookFirst,
+        /// A task checks the state before it registers its waker.
+        CheckBeforeRegister,
     }
 
     thread_local! {
-        // loom runs all threads of a model on the thread that called it.
+        // loom runs all threads of a model on the thread that calls it.
         static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
     }
 
@@ -180,7 +181,7 @@ mod mutable {
         if has(Fault::Relaxed) { Ordering::Relaxed } else { order }
     }
 
-    macro_rules! mutable_atomic {
+    macro_rules! faulty_atomic {
         ($name:ident, $int:ty) => {
             #[derive(Debug, Default)]
             pub(crate) struct $name(loom::sync::atomic::$name);
@@ -238,6 +239,6 @@ mod mutable {
         };
     }
 
-    mutable_atomic!(AtomicU32, u32);
-    mutable_atomic!(AtomicU64, u64);
+    faulty_atomic!(AtomicU32, u32);
+    faulty_atomic!(AtomicU64, u64);
 }

@@ -1,4 +1,4 @@
-//! The retry budget: a bucket that successes fill and retries empty.
+//! The retry budget: a token bucket that successes fill and retries drain.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use super::{
     time::Nanos,
 };
 
-/// Thousandths of a token: one retry costs a whole one, a success pays a share of it, exactly.
+/// A token in thousandths: a retry costs a whole token, a success deposits an exact share of one.
 pub(crate) const TOKEN: u32 = 1000;
 
 /// A tick of the refill clock is 2^24 ns, about 17 ms.
-const TICK_BITS: u32 = 24;
+const REFILL_TICK_BITS: u32 = 24;
 
-/// A token bucket in one word: the budget of gRPC's and AWS's retries, with an optional refill by time.
+/// A token bucket in one word: the retry budget of gRPC and the AWS SDKs, with an optional refill over time.
 ///
 /// ```text
 /// word: [tick of the last refill: 32 | thousandths of tokens: 32]
 /// ```
 ///
 /// Invariants:
-/// - R1 `0 <= tokens <= capacity`, always.
-/// - R2 retries granted <= capacity + ratio * successes + refill * time.
-/// - R3 idle time costs nothing: it is paid for by the next withdrawal.
+/// - budget.I1 `0 <= tokens <= capacity`, always.
+/// - budget.I2 retries granted <= capacity + ratio * successes + refill * time.
+/// - budget.I3 idle time costs nothing: the next withdrawal adds the refill for all of it.
 ///
-/// Cost: a deposit is 1 load when the bucket is full, else 1 load and 1 RMW, and reads no clock; a withdrawal is 1 load
-/// and 1 RMW, a denied one 1 load; the clock is read by withdrawals only, and only when time refills.
+/// Cost: a deposit is 1 load when the bucket is full, otherwise 1 load and 1 RMW, and reads no clock; a withdrawal is 1
+/// load and 1 RMW, a denied one 1 load. Only withdrawals read the clock, and only if the budget refills over time.
 ///
-/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went backwards: a budget that
-/// idles for longer than 1.1 years is refilled by less than it might be.
+/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went backwards: a budget that is
+/// idle for longer than 1.1 years is refilled by less than it might be.
 #[derive(Debug)]
 pub(crate) struct Budget {
     word: Padded<AtomicU64>,
@@ -55,11 +55,11 @@ impl BudgetWord {
 }
 
 fn tick(now: Nanos) -> u32 {
-    (now.get() >> TICK_BITS) as u32
+    (now.get() >> REFILL_TICK_BITS) as u32
 }
 
 impl Budget {
-    /// All in thousandths of a token; it begins full.
+    /// A full bucket. All amounts are in thousandths of a token.
     pub(crate) fn new(capacity: u32, deposit: u32, refill_per_second: u32, now: Nanos) -> Self {
         let word = BudgetWord { tick: tick(now), tokens: capacity };
         Self { word: Padded(AtomicU64::new(word.pack())), capacity, deposit, refill_per_second }
@@ -77,14 +77,14 @@ impl Budget {
         self.refill_per_second
     }
 
-    /// A success pays its share.
+    /// Deposits the share of a success.
     #[inline]
     pub(crate) fn deposit(&self) {
         self.add(self.deposit);
     }
 
-    /// A token comes back whose retry was not sent.
-    pub(crate) fn give_back(&self) {
+    /// Returns the token of a retry that was not sent.
+    pub(crate) fn refund(&self) {
         self.add(TOKEN);
     }
 
@@ -100,7 +100,7 @@ impl Budget {
         });
     }
 
-    /// Takes a token for a retry, if there is one.
+    /// Withdraws a token for a retry, if there is one.
     pub(crate) fn withdraw(&self, now: impl FnOnce() -> Nanos) -> bool {
         let now = (self.refill_per_second > 0).then(now);
         drive(&self.word, |word| {
@@ -112,7 +112,7 @@ impl Budget {
         })
     }
 
-    /// Thousandths of tokens in it.
+    /// The balance, in thousandths of a token.
     pub(crate) fn balance(&self, now: impl FnOnce() -> Nanos) -> u32 {
         let now = (self.refill_per_second > 0).then(now);
         self.refilled(BudgetWord::unpack(self.word.load(Ordering::Acquire)), now).tokens
@@ -121,11 +121,11 @@ impl Budget {
     fn refilled(&self, word: BudgetWord, now: Option<Nanos>) -> BudgetWord {
         let Some(now) = now.map(tick) else { return word };
         let ticks = now.wrapping_sub(word.tick);
-        // More than half the circle is a clock that went backwards.
+        // More than half the range of ticks is a clock that went backwards.
         if ticks == 0 || ticks > u32::MAX / 2 {
             return word;
         }
-        let elapsed = Duration::from_nanos(u64::from(ticks) << TICK_BITS);
+        let elapsed = Duration::from_nanos(u64::from(ticks) << REFILL_TICK_BITS);
         let gained = elapsed.as_micros().saturating_mul(u128::from(self.refill_per_second)) / 1_000_000;
         let tokens = u128::from(word.tokens).saturating_add(gained).min(u128::from(self.capacity));
         BudgetWord { tick: now, tokens: tokens as u32 }
@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(reads.get(), 1, "only a withdrawal reads the clock, once");
     }
 
-    // R23
+    // contract R23
     #[test]
     fn ratios_are_exact() {
         for (deposit, successes_per_retry) in [(100, 10), (300, 10), (600, 10), (900, 10), (2000, 1)] {
@@ -177,7 +177,7 @@ mod tests {
         }
     }
 
-    // R26
+    // contract R26
     #[test]
     fn eight_threads_never_overdraw() {
         let budget = Budget::new(500 * TOKEN, 0, 0, Nanos::new(0));
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_plain_number(
+        fn budget_matches_a_plain_number(
             capacity in 1_u32..20,
             deposit in 0_u32..2500,
             refill in 0_u32..5000,
@@ -199,19 +199,19 @@ mod tests {
         ) {
             let mut now = Nanos::new(1 << 50);
             let budget = Budget::new(capacity * TOKEN, deposit, refill, now);
-            let (mut tokens, mut refilled_at) = (u64::from(capacity * TOKEN), now.get() >> TICK_BITS);
+            let (mut tokens, mut refilled_at) = (u64::from(capacity * TOKEN), now.get() >> REFILL_TICK_BITS);
             let cap = u64::from(capacity * TOKEN);
             for (op, millis) in ops {
                 match op {
                     0 => now = now.saturating_add(Duration::from_millis(millis)),
                     1 => { budget.deposit(); tokens = (tokens + u64::from(deposit)).min(cap); }
-                    2 => { budget.give_back(); tokens = (tokens + 1000).min(cap); }
+                    2 => { budget.refund(); tokens = (tokens + 1000).min(cap); }
                     _ => {
-                        let tick = now.get() >> TICK_BITS;
-                        let micros = ((tick - refilled_at) << TICK_BITS) / 1000;
-                        let there = (tokens + micros * u64::from(refill) / 1_000_000).min(cap);
-                        let granted = there >= 1000;
-                        if granted { tokens = there - 1000; refilled_at = tick; }
+                        let tick = now.get() >> REFILL_TICK_BITS;
+                        let micros = ((tick - refilled_at) << REFILL_TICK_BITS) / 1000;
+                        let refilled = (tokens + micros * u64::from(refill) / 1_000_000).min(cap);
+                        let granted = refilled >= 1000;
+                        if granted { tokens = refilled - 1000; refilled_at = tick; }
                         prop_assert_eq!(budget.withdraw(|| now), granted);
                     }
                 }

@@ -1,29 +1,34 @@
-//! The one compare-and-swap loop.
+//! The compare-and-swap loop that applies a step to a word.
 
 use super::atomics::{AtomicU64, Ordering};
 
-/// What a pure step wants done with the word it was shown.
+/// The result of one step.
 pub(crate) enum Step<T> {
-    /// Leave the word as it is and answer: a load was enough.
+    /// Leaves the word as it is: a load was enough.
     Keep(T),
-    /// Install the new word; answer if nobody was faster, or look again.
+    /// Writes this word, unless another thread has written since; then the step runs again.
     Write(u64, T),
 }
 
-/// Shows `step` the word until its wish comes true.
+/// Retries `step` until it keeps the word or its write succeeds.
 ///
-/// One load, and one read-modify-write per `Write` tried. Lock-free: a failed swap means that another one succeeded.
-/// The linearization point is the swap, or the load that led to `Keep`. `step` may run several times: it must be pure
-/// but for reading the clock once.
+/// One load, and one read-modify-write for each `Write` that is tried. Lock-free: a write fails only when another one
+/// has succeeded. The linearization point is the write, or the load that led to `Keep`. `step` may run several times,
+/// so it must be pure, apart from inputs that it reads once and keeps.
 #[inline]
-pub(crate) fn drive<T>(word: &AtomicU64, mut step: impl FnMut(u64) -> Step<T>) -> T {
-    let mut seen = word.load(Ordering::Acquire);
+pub(crate) fn drive<T>(word: &AtomicU64, step: impl FnMut(u64) -> Step<T>) -> T {
+    drive_from(word, word.load(Ordering::Acquire), step)
+}
+
+/// As [`drive`], from a value that the caller has loaded.
+#[inline]
+pub(crate) fn drive_from<T>(word: &AtomicU64, mut seen: u64, mut step: impl FnMut(u64) -> Step<T>) -> T {
     loop {
         match step(seen) {
-            Step::Keep(answer) => return answer,
-            Step::Write(next, answer) => {
+            Step::Keep(result) => return result,
+            Step::Write(next, result) => {
                 match word.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => return answer,
+                    Ok(_) => return result,
                     Err(actual) => seen = actual,
                 }
             }

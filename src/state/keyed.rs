@@ -8,39 +8,40 @@ use super::{
     time::{Nanos, nanos_of},
 };
 
-/// Limiters for keys that nobody has counted, in memory that is bounded whatever keys come.
+/// Limiters for any number of keys, in memory of fixed size.
 ///
 /// ```text
 /// entry: [fingerprint: 16 | theoretical arrival time (TAT): 48]
 /// ```
 ///
-/// A key's hash names a set of eight entries, which is a cache line, and a fingerprint. An entry whose TAT has passed is
-/// a full bucket, and that is no different from an absent one: only such an entry is ever replaced, so forgetting is
-/// lossless. When all eight are active, the set's overflow limiter, which the keys without an entry share, decides.
+/// A key's hash selects a set of eight entries, which fill a cache line, and a fingerprint. An entry whose TAT has passed
+/// is a full bucket, no different from an absent one. Only such an idle entry is ever replaced, so eviction loses nothing.
+/// A key without an entry in a set whose entries are all active is limited by the set's overflow limiter, which such keys
+/// share.
 ///
 /// Invariants:
-/// - K1 memory is constant: 72 bytes per set.
-/// - K2 an active entry is written by its own key only: replacing it is a swap of the idle word.
-/// - K3 a lookup is at most eight loads.
-/// - K4 two keys in a set with the same fingerprint (one in 65,535) share a limiter: stricter, never looser.
-/// - K5 a refusal writes nothing.
-/// - K6 a set has at most one entry of a key.
+/// - keyed.I1 memory is constant: 72 bytes per set.
+/// - keyed.I2 an active entry is written by its own key only: an entry is replaced by a swap of its idle word.
+/// - keyed.I3 a lookup is at most eight loads.
+/// - keyed.I4 two keys in a set with the same fingerprint (one in 65,535) share a limiter: stricter, never looser.
+/// - keyed.I5 a rejection writes nothing.
+/// - keyed.I6 a set has at most one entry of a key.
 ///
-/// K6 is not obvious, since two callers may bring a new key at once, and may read different clocks. It holds because the
-/// TAT of a place only grows, and because a new key goes to the place with the least TAT, the first of them: say that
-/// one caller put the key into place p over the TAT P, and another into q over Q, neither having seen the other's. What
-/// each saw in the other's place was no later than what was replaced there, so P <= Q, and Q <= P; and if they are equal
-/// both take the first.
+/// keyed.I6 is not obvious, since two callers may insert a new key concurrently, with different times. It holds because
+/// the TAT of a way only grows, and because a new key goes to the way with the least TAT, the first of several. Suppose
+/// that one caller inserts the key in way p over the TAT P, and another in way q over Q, and neither has seen the other's
+/// entry. Each saw in the other way a TAT no later than the one replaced there, so P <= Q and Q <= P; and if they are
+/// equal both take the first way.
 ///
 /// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at the highest rates.
 /// Bounds hold to within that. The horizon is 9.1 years or more; there the time saturates.
 ///
-/// Cost: up to 8 loads, and 1 RMW when admitted; without a place, 1 load more.
+/// Cost: up to 8 loads, and 1 RMW when admitted; the overflow limiter is 1 load more.
 #[derive(Debug)]
 pub(crate) struct Keyed {
     sets: Box<[Set]>,
     overflow: Box<[AtomicU64]>,
-    /// Of a token.
+    /// The units of time in a token's period.
     units: u64,
     period_nanos: u64,
     count: u64,
@@ -52,36 +53,36 @@ pub(crate) struct Keyed {
 #[repr(align(64))]
 struct Set([AtomicU64; WAYS]);
 
-/// Few ways make small models.
+/// The entries of a set. Few ways make small models.
 const WAYS: usize = if cfg!(rampart_loom) { 2 } else { 8 };
-/// Of a set: its entries, and its overflow limiter.
+/// The size of a set: its entries, and its overflow limiter.
 const BYTES_PER_SET: usize = 72;
 
 const TAT_BITS: u32 = 48;
 const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
 
-/// The shortest unit, in nanoseconds, with which 48 bits reach nine years.
-const LEAST_UNIT: u64 = 1 << 10;
+/// The shortest unit, in nanoseconds: with it, 48 bits reach nine years.
+const MIN_UNIT: u64 = 1 << 10;
 
-/// The answer to one key.
+/// The decision on a call of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
-    pub(crate) verdict: Result<(), GcraRejection>,
-    /// Whether there was no place for the key.
+pub(crate) struct KeyedDecision {
+    pub(crate) result: Result<(), GcraRejection>,
+    /// Whether the key had no entry: the overflow limiter decided, or the call was rejected.
     pub(crate) overflow: bool,
 }
 
 impl Keyed {
     /// The shortest period of a token: eight units.
-    pub(crate) const LEAST_PERIOD: Duration = Duration::from_nanos(8 * LEAST_UNIT);
+    pub(crate) const MIN_PERIOD: Duration = Duration::from_nanos(8 * MIN_UNIT);
 
-    /// `count` tokens per `per` and key, at most one each `LEAST_PERIOD`; at least `max_keys` places, rounded up to a
-    /// power of two of sets.
+    /// `count` tokens per `per` and key, at most one each `MIN_PERIOD`, and entries for at least `max_keys` keys. The number
+    /// of sets is rounded up to a power of two.
     pub(crate) fn new(count: u32, per: Duration, burst: u32, max_keys: usize, share_overflow: bool) -> Self {
-        // Twice the places that are asked for: sets fill unevenly.
+        // Twice the entries, because sets fill unevenly.
         let sets = (max_keys.div_ceil(WAYS).saturating_mul(2)).next_power_of_two();
         let (count, period_nanos) = (u64::from(count), nanos_of(per));
-        let fits = period_nanos / count / LEAST_UNIT;
+        let fits = period_nanos / count / MIN_UNIT;
         Self {
             sets: (0..sets).map(|_| Set(std::array::from_fn(|_| AtomicU64::new(0)))).collect(),
             overflow: (0..sets).map(|_| AtomicU64::new(0)).collect(),
@@ -101,7 +102,7 @@ impl Keyed {
         self.burst
     }
 
-    /// Entries that are active now. Reads the whole table.
+    /// The entries that are active now. Reads the whole table.
     pub(crate) fn active(&self, now: Nanos) -> usize {
         let now = self.time(now);
         let active = |entry: &AtomicU64| entry.load(Ordering::Relaxed) & TAT_MAX > now;
@@ -113,67 +114,68 @@ impl Keyed {
         u64::try_from(units).unwrap_or(u64::MAX).min(TAT_MAX)
     }
 
-    fn refused(&self, wait: u64) -> Result<(), GcraRejection> {
+    fn rejected(&self, wait: u64) -> Result<(), GcraRejection> {
         let nanos = (u128::from(wait) * u128::from(self.period_nanos)).div_ceil(u128::from(self.units * self.count));
         Err(GcraRejection::Wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     }
 
-    /// The pure step: the next TAT, or the wait for it.
+    /// The pure step: the next TAT, or the wait until it is possible.
     fn advance(&self, tat: u64, now: u64, cost: u32) -> Result<u64, u64> {
         let next = tat.max(now).saturating_add(self.units * u64::from(cost)).min(TAT_MAX);
         let wait = next.saturating_sub(self.units * u64::from(self.burst)).saturating_sub(now);
         if wait == 0 { Ok(next) } else { Err(wait) }
     }
 
-    /// Takes `cost` tokens of the key with this hash; with `peek`, only looks.
-    pub(crate) fn check(&self, hash: u64, now: Nanos, cost: u32, peek: bool) -> Answer {
+    /// Takes `cost` tokens of the key with this hash; with `peek`, only checks.
+    pub(crate) fn check(&self, hash: u64, now: Nanos, cost: u32, peek: bool) -> KeyedDecision {
         if cost == 0 {
-            return Answer { verdict: Ok(()), overflow: false };
+            return KeyedDecision { result: Ok(()), overflow: false };
         }
         if cost > self.burst {
-            return Answer { verdict: Err(GcraRejection::Never), overflow: false };
+            return KeyedDecision { result: Err(GcraRejection::Never), overflow: false };
         }
         let now = self.time(now);
         let index = (hash >> 16) as usize & (self.sets.len() - 1);
-        // Zero is that of an empty place.
+        // Zero is the fingerprint of an empty entry.
         let fingerprint = (hash & 0xFFFF).max(1);
         loop {
             let (entry, seen, overflow) = match self.find(index, fingerprint, now) {
-                Ok((place, seen)) => (&self.sets[index].0[place], seen, false),
+                Ok((way, seen)) => (&self.sets[index].0[way], seen, false),
                 Err(until) if !self.share_overflow => {
-                    return Answer { verdict: self.refused(until - now), overflow: true };
+                    return KeyedDecision { result: self.rejected(until - now), overflow: true };
                 }
                 Err(_) => (&self.overflow[index], self.overflow[index].load(Ordering::Acquire), true),
             };
-            // An idle entry of another key counts from now, as its own would.
+            // An idle entry of another key counts from now, as an idle one of this key would.
             let next = match self.advance(seen & TAT_MAX, now, cost) {
                 Ok(next) => next,
-                Err(wait) => return Answer { verdict: self.refused(wait), overflow },
+                Err(wait) => return KeyedDecision { result: self.rejected(wait), overflow },
             };
             if peek {
-                return Answer { verdict: Ok(()), overflow };
+                return KeyedDecision { result: Ok(()), overflow };
             }
             let word = fingerprint << TAT_BITS | next;
             if entry.compare_exchange_weak(seen, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return Answer { verdict: Ok(()), overflow };
+                return KeyedDecision { result: Ok(()), overflow };
             }
         }
     }
 
-    /// The key's entry, or else an idle one; or else, the time when there will be one.
+    /// Returns the way and word of the key's entry, or of an idle one to replace; otherwise the time at which the first
+    /// becomes idle.
     fn find(&self, index: usize, fingerprint: u64, now: u64) -> Result<(usize, u64), u64> {
-        let (mut place, mut least) = (0, 0);
+        let (mut way, mut least) = (0, 0);
         for (at, entry) in self.sets[index].0.iter().enumerate() {
             let word = entry.load(Ordering::Acquire);
             if word >> TAT_BITS == fingerprint {
                 return Ok((at, word));
             }
             if at == 0 || word & TAT_MAX < least & TAT_MAX {
-                (place, least) = (at, word);
+                (way, least) = (at, word);
             }
         }
         let until = least & TAT_MAX;
-        if until <= now { Ok((place, least)) } else { Err(until) }
+        if until <= now { Ok((way, least)) } else { Err(until) }
     }
 }
 
@@ -195,7 +197,7 @@ mod tests {
     }
 
     fn allowed(keyed: &Keyed, key: u64, now: Nanos) -> bool {
-        keyed.check(hash(key), now, 1, false).verdict.is_ok()
+        keyed.check(hash(key), now, 1, false).result.is_ok()
     }
 
     fn at(millis: u64) -> Nanos {
@@ -205,26 +207,26 @@ mod tests {
     #[test]
     fn the_cost_contract_holds() {
         let keyed = Keyed::new(1, Duration::from_secs(1), 2, 64, true);
-        let check = || count(|| keyed.check(hash(7), at(0), 1, false).verdict);
-        let (verdict, ops) = check();
-        assert_eq!((verdict, ops.rmws, ops.loads), (Ok(()), 1, 8), "a new key");
-        let (verdict, ops) = check();
-        assert_eq!((verdict, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known one");
-        let (verdict, ops) = check();
-        assert_eq!(verdict, Err(GcraRejection::Wait(Duration::from_secs(1))));
-        assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "K5");
+        let check = || count(|| keyed.check(hash(7), at(0), 1, false).result);
+        let (result, ops) = check();
+        assert_eq!((result, ops.rmws, ops.loads), (Ok(()), 1, 8), "a new key");
+        let (result, ops) = check();
+        assert_eq!((result, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known key");
+        let (result, ops) = check();
+        assert_eq!(result, Err(GcraRejection::Wait(Duration::from_secs(1))));
+        assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "keyed.I5");
     }
 
     #[test]
-    fn who_finds_no_place_is_told_when_there_will_be_one() {
+    fn a_key_without_an_entry_learns_when_one_becomes_idle() {
         let keyed = Keyed::new(1, Duration::from_secs(1), 3, 1, false);
         for key in 0..1000 {
-            let answer = keyed.check(hash(key), at(0), 1 + key as u32 % 3, false);
-            if answer.overflow {
-                // All in its set have a second to go, or two, or three.
-                let Err(GcraRejection::Wait(wait)) = answer.verdict else { panic!("{answer:?}") };
+            let decision = keyed.check(hash(key), at(0), 1 + key as u32 % 3, false);
+            if decision.overflow {
+                // The entries of its set become idle in one, two or three seconds.
+                let Err(GcraRejection::Wait(wait)) = decision.result else { panic!("{decision:?}") };
                 assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(3), "{wait:?}");
-                assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).verdict, Ok(()));
+                assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).result, Ok(()));
                 return;
             }
         }
@@ -232,11 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_rates_are_counted_in_coarser_units_and_kept() {
+    fn the_highest_rates_hold_with_coarser_units() {
         for (per_second, units) in [(1, 64), (10_000, 64), (50_000, 16), (100_000, 8)] {
             let keyed = Keyed::new(per_second, Duration::from_secs(1), 100, 8, true);
             assert_eq!(keyed.units, units);
-            assert!(Keyed::LEAST_PERIOD <= Duration::from_secs(1) / per_second);
+            assert!(Keyed::MIN_PERIOD <= Duration::from_secs(1) / per_second);
             let micro = |micros| Nanos::new(1 << 50).saturating_add(Duration::from_micros(micros));
             let admitted = (0..10_000).filter(|micros| allowed(&keyed, 1, micro(*micros))).count();
             let due = 100 + per_second as usize / 100;
@@ -246,17 +248,17 @@ mod tests {
         }
     }
 
-    // L10
+    // contract L10
     #[test]
-    fn past_the_horizon_it_admits() {
+    fn every_call_is_admitted_past_the_horizon() {
         let keyed = Keyed::new(1, Duration::from_millis(1), 1, 1, true);
         assert!((0..100).all(|key| allowed(&keyed, key, Nanos::MAX) && allowed(&keyed, key, Nanos::MAX)));
         let _ = allowed(&keyed, 7, Nanos::new(0));
     }
 
-    // L25. The issue's ten million distinct keys are in the behaviour test; here the table is watched.
+    // contract L25. The behaviour test floods the limiter with ten million keys; this one checks the table.
     #[test]
-    fn a_flood_of_keys_neither_evicts_nor_resets_a_key_that_is_limited() {
+    fn a_flood_of_keys_neither_evicts_nor_resets_a_limited_key() {
         let keyed = Keyed::new(5, Duration::from_secs(900), 5, 1000, true);
         let bytes = keyed.bytes();
         for victim in 0..50 {
@@ -269,13 +271,13 @@ mod tests {
             }
         }
         assert_eq!(keyed.bytes(), bytes);
-        assert!((0..50).all(|victim| allowed(&keyed, victim, at(900_000))), "and each is let in again in time");
+        assert!((0..50).all(|victim| allowed(&keyed, victim, at(900_000))), "each is admitted again in time");
     }
 
     #[test]
-    fn threads_that_bring_a_key_at_once_make_one_limiter() {
+    fn concurrent_inserts_of_a_key_make_one_limiter() {
         for round in 0..300 {
-            // Two sets, in which other keys are about to become idle: for some threads they are, for others not yet.
+            // Two sets whose entries become idle in a moment: for some threads they are idle, for others still active.
             let keyed = Keyed::new(1, Duration::from_secs(1), 3, 8, true);
             (0..6).for_each(|other| assert!(allowed(&keyed, 1000 + other, at(0))));
             let admitted: usize = std::thread::scope(|scope| {
@@ -290,13 +292,13 @@ mod tests {
     }
 
     proptest! {
-        /// L24: keys are independent, and each is a token bucket, while there is room.
+        /// contract L24: keys are independent, and each is a token bucket, while there are entries for all.
         #[test]
-        fn keys_agree_with_a_map_of_token_buckets(
+        fn keyed_limiter_matches_a_map_of_token_buckets(
             burst in 1_u32..5,
             ops in prop::collection::vec((0_u64..6, 0_u64..3, 1_u32..4), 1..200),
         ) {
-            // A token a millisecond.
+            // One token per millisecond.
             let keyed = Keyed::new(1000, Duration::from_secs(1), burst, 1000, true);
             let mut levels: HashMap<u64, (u64, u64)> = HashMap::new();
             let mut now = 0;
@@ -313,8 +315,8 @@ mod tests {
                 } else {
                     Err(GcraRejection::Wait(Duration::from_millis(u64::from(cost) - *level)))
                 };
-                let answer = keyed.check(hash(key), at(now), cost, false);
-                prop_assert_eq!(answer, Answer { verdict: expected, overflow: false });
+                let decision = keyed.check(hash(key), at(now), cost, false);
+                prop_assert_eq!(decision, KeyedDecision { result: expected, overflow: false });
             }
         }
     }

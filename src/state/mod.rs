@@ -1,12 +1,18 @@
 //! The lock-free state core.
 //!
-//! Every structure here is a small state machine over one or a few atomic words. It takes the time as an argument
-//! (a lazily called `now`, so that a path that needs no clock reads none), allocates nothing after construction, takes
-//! no lock, and knows neither tokio nor Tower nor the rest of this crate. Decisions are pure step functions,
-//! `word in -> (word, decision) out`; the only thing around them is the compare-and-swap loop of [`drive`].
+//! Every structure here is a small state machine over one or a few atomic words. It takes the time as an argument (a
+//! lazily called `now`, so that a path that needs no clock reads none), allocates nothing after construction, takes no
+//! lock, and depends on neither tokio nor Tower nor the rest of this crate.
+//!
+//! Decisions are pure functions of a word, and [`drive`] applies them in its compare-and-swap loop. Two structures have
+//! loops of their own, because a round of theirs involves more than one word: [`CountWindow::record`] may have to publish
+//! a block before it writes, and [`Keyed::check`] looks for its key's entry anew in each round.
 //!
 //! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this crate's unit tests
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`, for the interleavings in `models`.
+//!
+//! [`CountWindow::record`]: window::count::CountWindow::record
+//! [`Keyed::check`]: keyed::Keyed::check
 
 pub(crate) mod atomics;
 pub(crate) mod budget;

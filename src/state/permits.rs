@@ -5,30 +5,32 @@ use super::{
     drive::{Step, drive},
 };
 
-/// Counts permits out and callers waiting, in one word, against a limit that may change.
+/// Counts permits and waiters in one word, against a limit that may change.
 ///
 /// ```text
 /// word: [waiting: 32 | in flight: 32]
 /// ```
 ///
 /// Invariants:
-/// - B1 `in flight` is the number of permits that exist.
-/// - B2 a permit was taken when, at its swap, `in flight < limit` and nobody was waiting, or it was handed over.
-/// - B3 a refusal has seen `in flight >= limit`, or somebody waiting: newcomers do not overtake.
-/// - B4 a permit is never handed over while `in flight > limit`: a lowered limit takes effect as permits come home.
+/// - permits.I1 `in flight` is the number of permits that exist.
+/// - permits.I2 a permit is acquired when `in flight < limit` and there are no waiters at its swap, or it is handed to a
+///   waiter.
+/// - permits.I3 a rejection has seen `in flight >= limit`, or a waiter: new callers do not overtake waiters.
+/// - permits.I4 a permit is never handed to a waiter while `in flight > limit`: a lowered limit takes effect as permits
+///   are released.
 ///
-/// `waiting` is changed only by the owner of the queue, under its lock; [`release`](Self::release) leaves that case to
-/// it. Cost: acquire 2 loads and 1 RMW, refusal 2 loads, release 1 load and 1 RMW; no clock.
+/// Only the owner of the queue changes `waiting`, under its lock; [`release`](Self::release) leaves waiters to it. Cost:
+/// acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW; no clock.
 #[derive(Debug)]
 pub(crate) struct Permits {
     word: Padded<AtomicU64>,
-    // Read by every call and written by nearly none: on a line of its own, it stays shared between all cores.
+    // Read by every call and rarely written: on a line of its own, it stays shared between all cores.
     limit: Padded<AtomicU32>,
 }
 
-/// Somebody waits, so a permit that comes home must be offered to the queue.
+/// The permit was not released, because there are waiters: the queue must hand it on.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct SomebodyWaits;
+pub(crate) struct HasWaiters;
 
 #[derive(Clone, Copy)]
 struct PermitsWord {
@@ -58,18 +60,18 @@ impl Permits {
         self.limit.load(Ordering::Acquire)
     }
 
-    /// Sets the limit. Whoever raises it must then let waiting callers in.
+    /// Sets the limit. A caller that raises it must then admit waiters.
     pub(crate) fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Ordering::Release);
     }
 
-    /// Permits out and callers waiting, at one moment.
+    /// The permits in flight and the waiters, at one moment.
     pub(crate) fn counts(&self) -> (u32, u32) {
         let PermitsWord { in_flight, waiting } = PermitsWord::unpack(self.word.load(Ordering::Acquire));
         (in_flight, waiting)
     }
 
-    /// Takes a permit, unless all are out or somebody waits already.
+    /// Acquires a permit, unless all are in flight or there are waiters.
     #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         let limit = self.limit();
@@ -83,23 +85,23 @@ impl Permits {
         })
     }
 
-    /// Gives a permit back. When somebody waits nothing is done but to say so: the queue decides, under its lock.
+    /// Releases a permit. If there are waiters, it only reports them: the queue decides, under its lock.
     #[inline]
-    pub(crate) fn release(&self) -> Result<(), SomebodyWaits> {
+    pub(crate) fn release(&self) -> Result<(), HasWaiters> {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
             if word.waiting > 0 {
-                return Step::Keep(Err(SomebodyWaits));
+                return Step::Keep(Err(HasWaiters));
             }
-            debug_assert!(word.in_flight > 0, "a permit came home twice");
+            debug_assert!(word.in_flight > 0, "a permit was released twice");
             Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
         })
     }
 
-    /// For the queue, under its lock: takes a permit, or joins those who wait. `true` when it is a permit.
+    /// For the queue, under its lock: acquires a permit (`true`), or adds a waiter.
     ///
-    /// Looking and joining is one step, so a permit that comes home in between is either seen here or sees the waiter.
-    pub(crate) fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, Full> {
+    /// Both are one step, so a concurrent release is either seen here or sees the waiter.
+    pub(crate) fn acquire_or_enqueue(&self, max_waiting: u32) -> Result<bool, QueueFull> {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
@@ -108,22 +110,22 @@ impl Permits {
             } else if word.waiting < max_waiting {
                 Step::Write(PermitsWord { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
             } else {
-                Step::Keep(Err(Full))
+                Step::Keep(Err(QueueFull))
             }
         })
     }
 
-    /// For the queue, under its lock: a waiter leaves without a permit.
-    pub(crate) fn leave(&self) {
+    /// For the queue, under its lock: removes a waiter without a permit.
+    pub(crate) fn remove_waiter(&self) {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
             Step::Write(PermitsWord { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
         });
     }
 
-    /// For the queue, under its lock, with a permit in hand: hands it to the first waiter (`true`), or gives it back
-    /// because nobody waits or the limit was lowered.
-    pub(crate) fn hand_over(&self) -> bool {
+    /// For the queue, under its lock, with a permit: hands it to the first waiter (`true`), or releases it because there is
+    /// no waiter or the limit was lowered.
+    pub(crate) fn hand_off_or_release(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
@@ -135,7 +137,7 @@ impl Permits {
         })
     }
 
-    /// For the queue, under its lock: lets the first waiter in if there is room, after the limit was raised.
+    /// For the queue, under its lock: acquires a permit for the first waiter, after the limit was raised.
     pub(crate) fn admit_waiter(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
@@ -149,9 +151,9 @@ impl Permits {
     }
 }
 
-/// All permits are out and all places in the queue taken.
+/// All permits are in flight and all queue slots taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct QueueFull;
 
 #[cfg(all(test, not(rampart_loom)))]
 mod tests {
@@ -172,8 +174,8 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Op {
-        Try,
-        Wait,
+        TryAcquire,
+        Enqueue,
         Release,
         CancelWaiter(usize),
         Resize(u32),
@@ -181,8 +183,8 @@ mod tests {
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            3 => Just(Op::Try),
-            3 => Just(Op::Wait),
+            3 => Just(Op::TryAcquire),
+            3 => Just(Op::Enqueue),
             4 => Just(Op::Release),
             1 => any::<usize>().prop_map(Op::CancelWaiter),
             1 => (1_u32..6).prop_map(Op::Resize),
@@ -191,58 +193,58 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_word_agrees_with_a_list_of_permits_and_waiters(ops in prop::collection::vec(op(), 0..200)) {
+        fn permits_match_a_list_of_permits_and_waiters(ops in prop::collection::vec(op(), 0..200)) {
             const MAX_WAITING: u32 = 3;
             let permits = Permits::new(2);
-            let (mut out, mut queue, mut limit, mut next) = (0_u32, VecDeque::new(), 2_u32, 0);
+            let (mut in_flight, mut queue, mut limit, mut next) = (0_u32, VecDeque::new(), 2_u32, 0);
             for op in ops {
                 match op {
-                    Op::Try => {
-                        let expected = queue.is_empty() && out < limit;
+                    Op::TryAcquire => {
+                        let expected = queue.is_empty() && in_flight < limit;
                         prop_assert_eq!(permits.try_acquire(), expected);
-                        out += u32::from(expected);
+                        in_flight += u32::from(expected);
                     }
-                    Op::Wait => {
-                        let expected = if queue.is_empty() && out < limit {
-                            out += 1;
+                    Op::Enqueue => {
+                        let expected = if queue.is_empty() && in_flight < limit {
+                            in_flight += 1;
                             Ok(true)
                         } else if (queue.len() as u32) < MAX_WAITING {
                             queue.push_back(next);
                             next += 1;
                             Ok(false)
                         } else {
-                            Err(Full)
+                            Err(QueueFull)
                         };
-                        prop_assert_eq!(permits.acquire_or_join(MAX_WAITING), expected);
+                        prop_assert_eq!(permits.acquire_or_enqueue(MAX_WAITING), expected);
                     }
-                    Op::Release if out > 0 => {
+                    Op::Release if in_flight > 0 => {
                         if queue.is_empty() {
                             prop_assert_eq!(permits.release(), Ok(()));
-                            out -= 1;
+                            in_flight -= 1;
                         } else {
-                            prop_assert_eq!(permits.release(), Err(SomebodyWaits));
-                            let handed = out <= limit;
-                            prop_assert_eq!(permits.hand_over(), handed);
-                            if handed { queue.pop_front(); } else { out -= 1; }
+                            prop_assert_eq!(permits.release(), Err(HasWaiters));
+                            let handed = in_flight <= limit;
+                            prop_assert_eq!(permits.hand_off_or_release(), handed);
+                            if handed { queue.pop_front(); } else { in_flight -= 1; }
                         }
                     }
                     Op::Release => {}
                     Op::CancelWaiter(which) if !queue.is_empty() => {
                         queue.remove(which % queue.len());
-                        permits.leave();
+                        permits.remove_waiter();
                     }
                     Op::CancelWaiter(_) => {}
                     Op::Resize(to) => {
                         limit = to;
                         permits.set_limit(to);
-                        while out < limit && queue.pop_front().is_some() {
-                            out += 1;
+                        while in_flight < limit && queue.pop_front().is_some() {
+                            in_flight += 1;
                             prop_assert!(permits.admit_waiter());
                         }
                         prop_assert!(!permits.admit_waiter());
                     }
                 }
-                prop_assert_eq!(permits.counts(), (out, queue.len() as u32));
+                prop_assert_eq!(permits.counts(), (in_flight, queue.len() as u32));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! States of a circuit and the ways between them.
+//! The states of a circuit breaker, and transitions between them.
 
 use std::fmt;
 
@@ -6,15 +6,15 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// Calls pass and are counted.
+    /// Calls are admitted and counted.
     Closed,
-    /// Calls are refused until the open time has passed.
+    /// Calls are rejected until the open time has passed.
     Open,
-    /// A few calls pass as probes; they decide whether to close or to open again.
+    /// A few calls are admitted as probes, whose outcomes close the circuit or open it again.
     HalfOpen,
-    /// Calls are refused until somebody decides otherwise.
+    /// Calls are rejected until the state is changed manually.
     ForcedOpen,
-    /// Calls pass and are counted, but nothing trips.
+    /// Calls are admitted and counted, but never trip the circuit.
     Disabled,
 }
 
@@ -37,15 +37,15 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// Why a circuit breaker changed its state.
+/// The reason for a transition of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Too many failures in a row.
+    /// Too many consecutive failures.
     ConsecutiveFailures,
-    /// Too large a share of failures in a window.
+    /// The failure rate of a window reached its threshold.
     FailureRate,
-    /// Too large a share of slow calls in a window.
+    /// The rate of slow calls in a window reached its threshold.
     SlowRate,
     /// The open time has passed.
     OpenTimeout,
@@ -53,9 +53,9 @@ pub enum Cause {
     ProbeSucceeded,
     /// A probe failed, or was slow.
     ProbeFailed,
-    /// The service asked to be left alone.
+    /// The service asked the caller to retry later.
     RetryAfter,
-    /// Somebody said so.
+    /// The state was set manually.
     Manual,
 }
 
@@ -81,12 +81,12 @@ impl fmt::Display for Cause {
     }
 }
 
-/// A change of state. Returned to the one caller whose compare-and-swap made it.
+/// A change of state, returned to the one caller whose compare-and-swap made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transition {
     pub(crate) from: CircuitState,
     pub(crate) to: CircuitState,
-    /// The generation that begins.
+    /// The generation that begins with it.
     pub(crate) generation: u64,
     pub(crate) cause: Cause,
 }

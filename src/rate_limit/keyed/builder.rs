@@ -23,7 +23,7 @@ use crate::{
 
 /// Of a token. The shorter one is what the table can count.
 const LEAST_PERIOD: Duration = Duration::from_micros(10);
-const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::LEAST_PERIOD.as_nanos());
+const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::MIN_PERIOD.as_nanos());
 const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 
 /// What happens to a new key while all the places it may have are taken by keys that are being limited.

@@ -77,8 +77,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// As [`check_key`](Self::check_key).
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
         let inner = &*self.shared;
-        let answer = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
-        answer.verdict.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
+        let decision = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
+        decision.result.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
     }
 
     /// Runs `future` if `key` has a token for it.

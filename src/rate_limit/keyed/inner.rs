@@ -12,7 +12,7 @@ use crate::{
     shared::striped::StripedRef,
     state::{
         gcra::GcraRejection,
-        keyed::{Answer, Keyed},
+        keyed::{Keyed, KeyedDecision},
     },
 };
 
@@ -29,11 +29,11 @@ pub(super) struct KeyedInner {
 impl KeyedInner {
     /// Takes `cost` tokens of the key with this hash, or none.
     pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
-        let Answer { verdict, overflow } = self.table.check(hash, self.time.now(), cost, false);
+        let KeyedDecision { result, overflow } = self.table.check(hash, self.time.now(), cost, false);
         if overflow {
             self.overflows.fetch_add(1, Ordering::Relaxed);
         }
-        verdict.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
+        result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
 
     /// Takes a token of the limiter that all requests without a key share.

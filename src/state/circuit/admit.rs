@@ -1,98 +1,97 @@
-//! The way in: admission, probes and their lease, the recovery.
+//! Admission: the fast paths, the probes' lease and the recovery.
 
 use std::time::Duration;
 
 use super::{
-    Admission, Admitted, Circuit, Outlook, transition,
-    word::{CircuitWord, Phase, deadline, plainly_closed, plainly_open, ramp_progress, reached_at, tick},
+    Admission, Admitted, Applied, Circuit, PeekedAdmission,
+    step::{CircuitEvent, LazyInputs, StepInputs},
+    word::{CircuitWord, MAX_TICK, Phase, deadline, deadline_if_open, generation_if_fully_closed, reached_at, tick},
 };
 use crate::state::{
     atomics::Ordering,
     drive::{Step, drive},
     time::Nanos,
-    transition::Cause,
 };
 
 impl Circuit {
-    /// Admission to a circuit that lets everybody in without a look at anything else. One load.
+    /// Admits a call to a circuit that is closed and not recovering. One load.
     #[inline(always)]
     pub(crate) fn try_admit_fast(&self) -> Option<Admitted> {
-        let generation = plainly_closed(self.word.load(Ordering::Acquire))?;
+        let generation = generation_if_fully_closed(self.word.load(Ordering::Acquire))?;
         Some(Admitted::call(generation))
     }
 
-    /// The nanoseconds for which an open circuit will refuse yet; or else, the time if it was read to see that. One load.
+    /// The nanoseconds left until the deadline of an open circuit. Otherwise an error, with the time if the clock was
+    /// read. One load.
     #[inline]
-    pub(crate) fn rejects_for(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
-        let deadline = plainly_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
+    pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
+        let deadline = deadline_if_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
         let now = now();
         if tick(now) < deadline { Ok(reached_at(deadline).get() - now.get()) } else { Err(Some(now)) }
     }
 
     /// Asks for admission.
-    pub(crate) fn admit(&self, now: impl FnOnce() -> Nanos) -> Admission {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { recovering: None, .. } | Phase::Disabled => {
-                Admission::Admitted(Admitted::call(word.generation))
-            }
-            Phase::ForcedOpen => Admission::Rejected { retry_after: None },
-            _ => self.admit_in_time(word, now()),
-        }
-    }
-
-    /// The states in which time decides.
-    fn admit_in_time(&self, mut word: CircuitWord, now: Nanos) -> Admission {
+    pub(crate) fn admit(&self, now: impl Fn() -> Nanos) -> Admission {
+        let mut inputs = LazyInputs::new(now, |_| Duration::ZERO);
+        let (mut seen, mut expired) = (self.word.load(Ordering::Acquire), None);
         loop {
-            let admitted = Admitted::call(word.generation);
-            let (next, transition) = match word.phase {
-                Phase::Closed { recovering: None, .. } | Phase::Disabled => return Admission::Admitted(admitted),
-                Phase::ForcedOpen => return Admission::Rejected { retry_after: None },
-                Phase::Closed { run, recovering: Some(start) } => match self.recovery_left(start, now) {
-                    Some(left) => return self.admit_a_share(admitted, left),
-                    None => {
-                        let recovered = CircuitWord { phase: Phase::Closed { run, recovering: None }, ..word };
-                        self.swap(word, recovered);
-                        word = self.load();
-                        continue;
-                    }
-                },
-                Phase::Open { deadline } if tick(now) < deadline => {
-                    let left = reached_at(deadline).saturating_since(now);
-                    return Admission::Rejected { retry_after: Some(left) };
+            let Applied { before, after, transition } = self.apply(seen, CircuitEvent::Admit { expired }, &mut inputs);
+            return match after.phase {
+                Phase::Closed { recovery_start: Some(start), .. } => self.admit_share(after, start, inputs.now()),
+                Phase::Closed { .. } | Phase::Disabled => Admission::Admitted(Admitted::call(after.generation)),
+                Phase::Open { deadline } => {
+                    let left = reached_at(deadline).saturating_since(inputs.now());
+                    Admission::Rejected { retry_after: Some(left) }
                 }
-                Phase::Open { .. } => {
-                    let next =
-                        word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded: 0, admitted: 1 });
-                    (next, Some(transition(word, next, Cause::OpenTimeout)))
+                Phase::ForcedOpen => Admission::Rejected { retry_after: None },
+                Phase::HalfOpen { .. } if after != before => {
+                    Admission::Probe(Admitted::probe(after.generation), transition)
                 }
-                Phase::HalfOpen { in_flight, succeeded, admitted } if in_flight < self.config.probes => {
-                    let phase = Phase::HalfOpen { in_flight: in_flight + 1, succeeded, admitted: admitted + 1 };
-                    (CircuitWord { phase, ..word }, None)
+                // All probe slots are taken.
+                Phase::HalfOpen { .. } if tick(inputs.now()) < self.lease_expiry(after, inputs.now()) => {
+                    Admission::Rejected { retry_after: None }
                 }
-                Phase::HalfOpen { succeeded, admitted, .. } => {
-                    if tick(now) < self.lease(word.generation, admitted, now) {
-                        return Admission::Rejected { retry_after: None };
-                    }
-                    // A new generation takes back the places of all probes that are silent. What others of them have
-                    // shown stays: else one in a few that hangs would keep a circuit from closing for ever.
-                    (word.next(word.reopen_count, Phase::HalfOpen { in_flight: 1, succeeded, admitted: 1 }), None)
+                Phase::HalfOpen { .. } => {
+                    (seen, expired) = (after.pack(), Some(after));
+                    continue;
                 }
             };
-            if self.swap(word, next) {
-                return Admission::Probe(Admitted::probe(next.generation), transition);
-            }
-            word = self.load();
         }
     }
 
-    /// Turned away while half-open: the tick at which silent probes lose their places. Arms the lease, if need be.
-    fn lease(&self, generation: u32, admitted: u32, now: Nanos) -> u64 {
-        const TICK: u64 = (1 << 40) - 1;
-        let tag = u64::from(generation & 0xFFF) << 52 | u64::from(admitted & 0xFFF) << 40;
+    /// The admission that a caller would get now; takes no probe slot. During a recovery it may still be rejected.
+    ///
+    /// Arms the lease where a caller would be rejected: callers that only peek must not wait for a lost probe forever.
+    pub(crate) fn peek_admission(&self, now: impl Fn() -> Nanos) -> PeekedAdmission {
+        let word = self.load();
+        if matches!(word.phase, Phase::Closed { .. } | Phase::Disabled) {
+            return PeekedAdmission::Admit;
+        }
+        let mut inputs = LazyInputs::new(now, |_| Duration::ZERO);
+        let (next, _) = word.step(CircuitEvent::Admit { expired: None }, &self.config, &mut inputs);
+        match next.phase {
+            Phase::Open { deadline } => PeekedAdmission::Reject { until: Some(reached_at(deadline)) },
+            Phase::HalfOpen { .. } if next == word => {
+                let expiry = self.lease_expiry(word, inputs.now());
+                if tick(inputs.now()) < expiry {
+                    PeekedAdmission::Reject { until: Some(reached_at(expiry)) }
+                } else {
+                    PeekedAdmission::AdmitProbe
+                }
+            }
+            Phase::HalfOpen { .. } => PeekedAdmission::AdmitProbe,
+            Phase::ForcedOpen | Phase::Closed { .. } | Phase::Disabled => PeekedAdmission::Reject { until: None },
+        }
+    }
+
+    /// The tick at which the probes of this word lose their slots, which are all taken. Arms the lease unless it is
+    /// armed for the same generation and number of probes admitted.
+    fn lease_expiry(&self, word: CircuitWord, now: Nanos) -> u64 {
+        let Phase::HalfOpen { probes_admitted, .. } = word.phase else { return 0 };
+        let tag = u64::from(word.generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
         drive(&self.lease, |lease| {
-            if lease & !TICK == tag {
-                Step::Keep(lease & TICK)
+            if lease & !MAX_TICK == tag {
+                Step::Keep(lease & MAX_TICK)
             } else {
                 let expiry = deadline(now, self.config.probe_timeout);
                 Step::Write(tag | expiry, expiry)
@@ -100,40 +99,18 @@ impl Circuit {
         })
     }
 
-    fn recovery_left(&self, start: u32, now: Nanos) -> Option<(f64, Duration)> {
-        let recovery = self.config.recovery?;
-        let progress = ramp_progress(start, now, recovery);
-        (progress < 1.0).then(|| (progress, recovery.mul_f64(1.0 - progress)))
-    }
-
-    /// A share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio fill the
-    /// circle without gaps (a Weyl sequence), so no random numbers are needed.
-    fn admit_a_share(&self, ticket: Admitted, (progress, left): (f64, Duration)) -> Admission {
+    /// Admits a share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio
+    /// fill the circle without gaps (a Weyl sequence), so no random numbers are needed.
+    fn admit_share(&self, word: CircuitWord, start: u32, now: Nanos) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
+        let admitted = Admission::Admitted(Admitted::call(word.generation));
+        let Some((progress, left)) = self.config.recovery_left(start, now) else { return admitted };
         let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
-            Admission::Admitted(ticket)
+            admitted
         } else {
             Admission::Rejected { retry_after: Some(left) }
-        }
-    }
-
-    /// Whether a call would be admitted; takes no place. During a recovery it would perhaps. Arms the lease where a caller
-    /// would be turned away: those who only look must not wait for a lost probe for ever.
-    pub(crate) fn outlook(&self, now: impl Fn() -> Nanos) -> Outlook {
-        let word = self.load();
-        match word.phase {
-            Phase::Closed { .. } | Phase::Disabled => Outlook::Open,
-            Phase::ForcedOpen => Outlook::Wait { until: None },
-            Phase::Open { deadline } if tick(now()) < deadline => Outlook::Wait { until: Some(reached_at(deadline)) },
-            Phase::Open { .. } => Outlook::Probe,
-            Phase::HalfOpen { in_flight, .. } if in_flight < self.config.probes => Outlook::Probe,
-            Phase::HalfOpen { admitted, .. } => {
-                let now = now();
-                let expiry = self.lease(word.generation, admitted, now);
-                if tick(now) < expiry { Outlook::Wait { until: Some(reached_at(expiry)) } } else { Outlook::Probe }
-            }
         }
     }
 }

@@ -1,82 +1,53 @@
-//! The way out: what an outcome does to the circuit.
+//! Completion: the effect of an outcome on the windows and the circuit.
 
 use std::time::Duration;
 
 use super::{
-    Admitted, Circuit, Outcome, transition,
-    word::{CircuitWord, Phase, deadline, is_well, ramp_tick},
+    Admitted, Circuit, Outcome,
+    step::{CircuitEvent, LazyInputs, ProbeOutcome, StepInputs},
+    word::{CircuitWord, is_closed_without_failures},
 };
 use crate::state::{
     atomics::Ordering,
-    drive::{Step, drive},
     time::Nanos,
     transition::{Cause, Transition},
     window::Sample,
 };
 
-const GOOD: Sample = Sample { failed: false, slow: false };
-
-/// What a call did to the run of failures.
-enum Run {
-    Counted,
-    /// Its generation is over.
-    Stale,
-    Tripped(Transition),
-}
-
-/// The open phase that a call may bring about. Drawn when the first swap is tried, once: the next try is for the same.
-struct Opening<N, F> {
-    now: N,
-    open_for: Option<F>,
-    phase: Option<Phase>,
-}
-
-impl<N: Fn() -> Nanos, F: FnOnce(u32) -> Duration> Opening<N, F> {
-    fn phase(&mut self, reopen_count: u32) -> Phase {
-        *self.phase.get_or_insert_with(|| {
-            let wait = self.open_for.take().map_or(Duration::ZERO, |open_for| open_for(reopen_count));
-            Phase::Open { deadline: deadline((self.now)(), wait) }
-        })
-    }
-}
+const CLEAN: Sample = Sample { failed: false, slow: false };
 
 impl Circuit {
-    /// Whether a success of this ticket, which was not slow, changes nothing: the circuit is closed, in the ticket's
-    /// generation, without a run of failures, and the count window, if there is one, has only good calls in it. At most
-    /// two loads. Not to be asked when there is a time window.
+    /// Whether a success of this call, which was not slow, changes nothing: the circuit is closed, in the call's
+    /// generation, without consecutive failures, and the count window, if there is one, holds only clean calls. At most
+    /// two loads. Only for circuits without a time window.
     #[inline(always)]
-    pub(crate) fn success_changes_nothing(&self, ticket: Admitted) -> bool {
+    pub(crate) fn success_changes_nothing(&self, admitted: Admitted) -> bool {
         debug_assert!(self.time.is_none());
-        self.count.as_ref().is_none_or(|window| window.is_clean_in(ticket.generation().into()))
-            && is_well(self.word.load(Ordering::Acquire), ticket.0)
+        self.count.as_ref().is_none_or(|window| window.is_clean_in(admitted.generation().into()))
+            && is_closed_without_failures(self.word.load(Ordering::Acquire), admitted.0)
     }
 
-    /// Finishes a ticket. `open_for` is asked for the open time, given how often the circuit has opened again since it
-    /// was closed; `now` and it are called only when they are needed, `open_for` at most once.
+    /// Completes a call.
+    ///
+    /// `open_for` returns the open time, given the number of times that the circuit has opened again since it was last
+    /// closed. `now` and `open_for` are called only when they are needed, and at most once.
     pub(crate) fn finish(
         &self,
-        ticket: Admitted,
+        admitted: Admitted,
         outcome: Outcome,
         slow: bool,
         thread: impl FnOnce() -> usize,
         now: impl Fn() -> Nanos,
-        open_for: impl FnOnce(u32) -> Duration,
+        open_for: impl Fn(u32) -> Duration,
     ) -> Option<Transition> {
-        let word = self.word.load(Ordering::Acquire);
-        let generation = ticket.generation();
-        // What nearly all calls come to, before anything is unpacked: a success that ends no run.
-        if outcome == Outcome::Success && !slow && is_well(word, ticket.0) {
-            let is_current = || self.load().generation == generation;
-            let due = self.count.as_ref().and_then(|window| window.due(generation.into(), GOOD, is_current));
-            if let Some(time) = &self.time {
-                time.record_clean(generation.into(), now(), thread(), is_current);
-            }
-            let cause = due?;
-            let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
-            return self.trip(generation, cause, &mut opening);
+        let seen = self.word.load(Ordering::Acquire);
+        let mut inputs = LazyInputs::new(now, open_for);
+        // Nearly every call is a success without failures before it: no need to unpack the word.
+        if outcome == Outcome::Success && !slow && is_closed_without_failures(seen, admitted.0) {
+            let cause = self.record_clean(admitted.generation(), thread, &mut inputs)?;
+            return self.trip(admitted.generation(), cause, &mut inputs);
         }
-        let word = CircuitWord::unpack(word);
-        if word.generation != generation {
+        if CircuitWord::unpack(seen).generation != admitted.generation() {
             return None;
         }
         let (outcome, slow) = match outcome {
@@ -84,111 +55,95 @@ impl Circuit {
             Outcome::CancelledSlow => (Outcome::Ignored, false),
             outcome => (outcome, slow && self.config.slow),
         };
-        let mut opening = Opening { now: &now, open_for: Some(open_for), phase: None };
-        if ticket.is_probe() {
-            return self.finish_probe(word, outcome, slow, &mut opening);
-        }
-        let sample = Sample { failed: matches!(outcome, Outcome::Failure | Outcome::Throttled), slow };
-        match outcome {
-            Outcome::Ignored => return None,
-            Outcome::Throttled | Outcome::CancelledSlow => {}
-            Outcome::Success | Outcome::Failure => match self.extend_run(word, sample.failed, &mut opening) {
-                Run::Counted => {}
-                Run::Stale => return None,
-                Run::Tripped(transition) => return Some(transition),
-            },
-        }
-        let generation = ticket.generation().into();
-        let is_current = || self.load().generation == ticket.generation();
-        let by_count = self.count.as_ref().and_then(|window| window.due(generation, sample, is_current));
-        let by_time = self
-            .time
-            .as_ref()
-            .and_then(|window| window.rates().due(window.record(generation, sample, now(), thread(), is_current)?));
-        // A share of failures before a share of slow calls.
-        let cause = [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)?;
-        self.trip(ticket.generation(), cause, &mut opening)
-    }
-
-    /// Extends or ends the run of failures, or trips by it, in one swap.
-    fn extend_run(
-        &self,
-        mut word: CircuitWord,
-        failed: bool,
-        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
-    ) -> Run {
-        let Some(limit) = self.config.consecutive else { return Run::Counted };
-        let generation = word.generation;
-        loop {
-            if word.generation != generation {
-                return Run::Stale;
-            }
-            let Phase::Closed { run, recovering } = word.phase else { return Run::Counted };
-            let extended = if failed { run + 1 } else { 0 };
-            if extended == run {
-                return Run::Counted;
-            }
-            let (next, done) = if extended >= limit.get() {
-                let next = word.next(word.reopen_count, opening.phase(word.reopen_count));
-                (next, Run::Tripped(transition(word, next, Cause::ConsecutiveFailures)))
-            } else {
-                (CircuitWord { phase: Phase::Closed { run: extended, recovering }, ..word }, Run::Counted)
-            };
-            if self.swap(word, next) {
-                return done;
-            }
-            word = self.load();
+        if admitted.is_probe() {
+            self.finish_probe(seen, admitted, outcome, slow, &mut inputs)
+        } else {
+            self.finish_call(seen, admitted, outcome, slow, thread, &mut inputs)
         }
     }
 
-    fn trip(
+    fn finish_call(
         &self,
-        generation: u32,
-        cause: Cause,
-        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
+        seen: u64,
+        admitted: Admitted,
+        outcome: Outcome,
+        slow: bool,
+        thread: impl FnOnce() -> usize,
+        inputs: &mut impl StepInputs,
     ) -> Option<Transition> {
-        drive(&self.word, |word| {
-            let word = CircuitWord::unpack(word);
-            // Somebody else has tripped it, or it is disabled.
-            if word.generation != generation || !matches!(word.phase, Phase::Closed { .. }) {
-                return Step::Keep(None);
+        let generation = admitted.generation();
+        let failed = match outcome {
+            Outcome::Ignored => return None,
+            Outcome::Success | Outcome::Failure => {
+                let failed = outcome == Outcome::Failure;
+                let applied = self.apply(seen, CircuitEvent::Complete { generation, failed }, inputs);
+                if applied.after.generation != generation {
+                    return applied.transition;
+                }
+                failed
             }
-            let next = word.next(word.reopen_count, opening.phase(word.reopen_count));
-            Step::Write(next.pack(), Some(transition(word, next, cause)))
-        })
+            Outcome::Throttled => true,
+            Outcome::CancelledSlow => false,
+        };
+        let cause = self.record(generation, Sample { failed, slow }, thread, inputs)?;
+        self.trip(generation, cause, inputs)
     }
 
     fn finish_probe(
         &self,
-        mut word: CircuitWord,
+        seen: u64,
+        admitted: Admitted,
         outcome: Outcome,
         slow: bool,
-        opening: &mut Opening<impl Fn() -> Nanos, impl FnOnce(u32) -> Duration>,
+        inputs: &mut impl StepInputs,
     ) -> Option<Transition> {
-        let generation = word.generation;
-        let succeeded_now = outcome == Outcome::Success && !slow;
-        loop {
-            let Phase::HalfOpen { in_flight, succeeded, admitted } = word.phase else { return None };
-            if word.generation != generation {
-                return None;
-            }
-            let in_flight = in_flight.saturating_sub(1);
-            let (next, cause) = if outcome == Outcome::Ignored {
-                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded, admitted }, ..word }, None)
-            } else if !succeeded_now {
-                let reopen_count = word.reopen_count + 1;
-                (word.next(reopen_count, opening.phase(reopen_count)), Some(Cause::ProbeFailed))
-            } else if succeeded + 1 >= self.config.successes {
-                let recovering = self.config.recovery.map(|_| ramp_tick((opening.now)()));
-                (word.next(0, Phase::Closed { run: 0, recovering }), Some(Cause::ProbeSucceeded))
-            } else {
-                (CircuitWord { phase: Phase::HalfOpen { in_flight, succeeded: succeeded + 1, admitted }, ..word }, None)
-            };
-            if self.swap(word, next) {
-                self.began(next);
-                return cause.map(|cause| transition(word, next, cause));
-            }
-            word = self.load();
+        let outcome = match outcome {
+            Outcome::Ignored => ProbeOutcome::Ignored,
+            Outcome::Success if !slow => ProbeOutcome::Succeeded,
+            Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::CancelledSlow => ProbeOutcome::Failed,
+        };
+        let event = CircuitEvent::CompleteProbe { generation: admitted.generation(), outcome };
+        self.apply(seen, event, inputs).transition
+    }
+
+    /// Records a success that was not slow. Only the count window can trip by it, if it completes the minimum of calls.
+    #[inline]
+    fn record_clean(
+        &self,
+        generation: u32,
+        thread: impl FnOnce() -> usize,
+        inputs: &mut impl StepInputs,
+    ) -> Option<Cause> {
+        let is_current = || self.is_current_generation(generation);
+        let cause =
+            self.count.as_ref().and_then(|window| window.record_and_evaluate(generation.into(), CLEAN, is_current));
+        if let Some(window) = &self.time {
+            window.record_clean(generation.into(), inputs.now(), thread(), is_current);
         }
+        cause
+    }
+
+    /// Records a call in the windows. Returns the reason to trip, if there is one: failures come before slow calls.
+    fn record(
+        &self,
+        generation: u32,
+        sample: Sample,
+        thread: impl FnOnce() -> usize,
+        inputs: &mut impl StepInputs,
+    ) -> Option<Cause> {
+        let is_current = || self.is_current_generation(generation);
+        let by_count =
+            self.count.as_ref().and_then(|window| window.record_and_evaluate(generation.into(), sample, is_current));
+        let by_time = self.time.as_ref().and_then(|window| {
+            let counts = window.record(generation.into(), sample, inputs.now(), thread(), is_current)?;
+            window.rates().trip_cause(counts)
+        });
+        [by_count, by_time].into_iter().flatten().min_by_key(|cause| *cause == Cause::SlowRate)
+    }
+
+    #[cold]
+    fn trip(&self, generation: u32, cause: Cause, inputs: &mut impl StepInputs) -> Option<Transition> {
+        let seen = self.word.load(Ordering::Acquire);
+        self.apply(seen, CircuitEvent::Trip { generation, cause }, inputs).transition
     }
 }

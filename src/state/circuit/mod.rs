@@ -1,83 +1,89 @@
-//! The circuit: one word that decides, and the windows that it decides by.
+//! The circuit breaker: one word that holds the state, and the windows that trip it.
 
 mod admit;
 mod finish;
+mod step;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 mod word;
 
 use std::{num::NonZeroU32, time::Duration};
 
-use word::{CircuitWord, Phase, deadline, reached_at};
+use step::{CircuitEvent, LazyInputs, StepInputs};
+use word::{CircuitWord, Phase, reached_at};
+pub(crate) use word::{MAX_CONSECUTIVE_FAILURES, MAX_PROBES};
 
-pub(crate) use super::transition::{Cause, CircuitState, Transition};
+pub(crate) use super::transition::{CircuitState, Transition};
 use super::{
     atomics::{AtomicU64, Ordering, Padded},
-    drive::{Step, drive},
+    drive::{Step, drive_from},
     time::Nanos,
     window::{Counts, Rates, count::CountWindow, time::TimeWindow},
 };
 
-/// The longest run of failures that can be asked for.
-pub(crate) const RUN_MAX: u32 = word::RUN_MAX;
-/// The most probes that can be asked for.
-pub(crate) const PROBES_MAX: u32 = word::PROBES_MAX;
-
-/// How a circuit is set. Whoever makes it has checked it.
+/// The configuration of a circuit. The builder has checked it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CircuitConfig {
-    /// Trips at a run of so many failures.
+    /// Trips after this many consecutive failures.
     pub(crate) consecutive: Option<NonZeroU32>,
-    /// Trips by the last so many calls.
+    /// Trips by the rates of the last calls: their number, and the thresholds.
     pub(crate) count: Option<(u32, Rates)>,
-    /// Trips by the calls of the last so long, in so many buckets.
+    /// Trips by the rates of a period: its length, the number of buckets, and the thresholds.
     pub(crate) time: Option<(Duration, u32, Rates)>,
-    /// Whether slow calls are counted.
+    /// Whether slow calls count.
     pub(crate) slow: bool,
-    /// Probes at once while half-open.
+    /// The most probes in flight while half-open.
     pub(crate) probes: u32,
-    /// Probes that must succeed to close.
+    /// The successful probes that close the circuit.
     pub(crate) successes: u32,
-    /// Probes that are silent for so long are given up.
+    /// The time after which probes that have not completed lose their slots.
     pub(crate) probe_timeout: Duration,
-    /// After closing, the admitted share grows for so long.
+    /// The time after closing during which the admitted share grows.
     pub(crate) recovery: Option<Duration>,
-    /// Stripes of the time window.
+    /// The stripes of the time window.
     pub(crate) stripes: usize,
 }
 
 /// The state machine of a circuit breaker.
 ///
 /// Invariants:
-/// - I1 the word changes by swaps only, and every transition begins a generation.
-/// - I2 half-open, `in flight` is the number of this generation's probes that have not finished, and never above
-///   `probes`.
-/// - I3 each transition is returned to one caller, the one whose swap made it.
-/// - I4 finishing a ticket of another generation has no effect.
-/// - I5 from every state, but for those set by hand, a caller that tries again as time passes is admitted at last: a
-///   probe that never finishes loses its place to the lease.
-/// - I6 between a trip and the end of the open time nobody is admitted.
+/// - circuit.I1 the word changes by compare-and-swap only, and every transition begins a generation.
+/// - circuit.I2 while half-open, `in flight` is the number of this generation's probes that have not completed, and
+///   never above `probes`.
+/// - circuit.I3 each transition is returned to one caller, the one whose swap made it.
+/// - circuit.I4 completing a call of another generation has no effect.
+/// - circuit.I5 in every state that was not set manually, a caller that keeps trying as time passes is admitted in the
+///   end: a probe that never completes loses its slot when the lease expires.
+/// - circuit.I6 no call is admitted between a trip and the end of the open time.
 ///
-/// Cost: admitted while closed 1 load; refused while open 1 load and the clock; a probe 1 load and 1 RMW at each end.
-/// A success in a clean count window, or without a run: 2 loads, no RMW, no clock. A failure: what the windows cost,
-/// and 1 RMW for the run where consecutive failures are a rule; 1 RMW and the clock for a trip.
+/// Cost: an admission while closed is 1 load; a rejection while open 1 load and the clock; a probe 1 load and 1 RMW at
+/// each end. A success is 2 loads, no RMW and no clock if the count window is clean or there is none, and no failures
+/// precede it. A failure costs the windows' records, and 1 RMW where consecutive failures trip; a trip is 1 RMW and the
+/// clock.
 ///
-/// The generation has 18 bits: an outcome is mistaken for one of the present if exactly k * 262,144 transitions happen
-/// during its call.
+/// The generation has 18 bits: an outcome is taken for one of the current generation if exactly k * 262,144 transitions
+/// happen during its call.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     word: Padded<AtomicU64>,
-    /// When silent probes are given up: `[generation: 12 | admitted: 12 | tick: 40]`. Armed by the first caller who is
-    /// turned away, and again when a probe was admitted since.
+    /// The tick at which probes in flight lose their slots: `[generation: 12 | probes admitted: 12 | tick: 40]`. Armed by
+    /// the first caller that is rejected, and again once another probe has been admitted.
     lease: Padded<AtomicU64>,
-    /// Numbers the callers during a recovery.
+    /// Numbers the callers that arrive during a recovery.
     arrivals: AtomicU64,
     count: Option<CountWindow>,
     time: Option<TimeWindow>,
     config: CircuitConfig,
 }
 
-/// An admitted call. Finish it, or give it back.
+/// The effect of an event on the word.
+struct Applied {
+    before: CircuitWord,
+    after: CircuitWord,
+    transition: Option<Transition>,
+}
+
+/// An admitted call, which must be [finished](Circuit::finish): with [`Outcome::Ignored`] if it was never made.
 ///
 /// ```text
 /// [probe: 1 | generation: 18]
@@ -85,46 +91,47 @@ pub(crate) struct Circuit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Admitted(u32);
 
+/// The answer to a caller that asks for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted(Admitted),
-    /// Admitted as a probe; with the transition, if this caller made the circuit half-open.
+    /// Admitted as a probe, with the transition if this caller made the circuit half-open.
     Probe(Admitted, Option<Transition>),
     Rejected {
         retry_after: Option<Duration>,
     },
 }
 
-/// Whether a call would be admitted.
+/// The admission that a caller would get now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outlook {
-    /// It would, with no need for a permit.
-    Open,
-    /// It would, as a probe.
-    Probe,
-    /// Not before this time, or a change of state.
-    Wait { until: Option<Nanos> },
+pub(crate) enum PeekedAdmission {
+    /// Admitted, without a probe slot.
+    Admit,
+    /// Admitted as a probe.
+    AdmitProbe,
+    /// Rejected until this time, or until the state changes.
+    Reject { until: Option<Nanos> },
 }
 
-/// How a call went.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Success,
     Failure,
-    /// Degrades the rates and fails a probe, but leaves the run of failures as it is.
+    /// Counts as a failure for the rates and for a probe, but leaves the consecutive failures as they are.
     Throttled,
-    /// Cancelled, after it had been slow already: counts as slow and as nothing else.
+    /// Cancelled after it had become slow: counts as slow only.
     CancelledSlow,
-    /// Counts as nothing; a probe's place is free again.
+    /// Does not count; releases the slot of a probe.
     Ignored,
 }
 
-/// What the circuit shows of itself.
+/// A snapshot of a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CircuitView {
     pub(crate) state: CircuitState,
     pub(crate) generation: u64,
-    pub(crate) run: u32,
+    pub(crate) consecutive_failures: u32,
     pub(crate) reopen_count: u32,
     pub(crate) probes_in_flight: u32,
     pub(crate) probes_succeeded: u32,
@@ -149,68 +156,66 @@ impl Circuit {
         &self.config
     }
 
+    #[inline]
     fn load(&self) -> CircuitWord {
         CircuitWord::unpack(self.word.load(Ordering::Acquire))
     }
 
-    fn swap(&self, from: CircuitWord, to: CircuitWord) -> bool {
-        self.word.compare_exchange(from.pack(), to.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// Applies an event, starting from the value `seen` of the word. The word is written nowhere else.
+    #[inline]
+    fn apply(&self, seen: u64, event: CircuitEvent, inputs: &mut impl StepInputs) -> Applied {
+        let applied = drive_from(&self.word, seen, |seen| {
+            let before = CircuitWord::unpack(seen);
+            let (after, transition) = before.step(event, &self.config, inputs);
+            let (next, applied) = (after.pack(), Applied { before, after, transition });
+            if next == seen { Step::Keep(applied) } else { Step::Write(next, applied) }
+        });
+        if applied.before.generation != applied.after.generation {
+            self.begin_count_window(applied.after);
+        }
+        applied
     }
 
-    /// A generation that counts calls has begun by our swap.
-    fn began(&self, word: CircuitWord) {
+    /// Empties the count window for a generation that records calls.
+    fn begin_count_window(&self, word: CircuitWord) {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
         {
-            window.begin(word.generation.into(), || self.load().generation == word.generation);
+            window.begin_generation(word.generation.into(), || self.is_current_generation(word.generation));
         }
     }
 
-    /// Sets the state by hand. Every call of it begins a generation, and so clears the windows; `None` when the state is
-    /// the same as before. `open_for` is the open time for [`CircuitState::Open`].
+    /// Sets the state manually. Every call begins a generation, and so clears the windows; `None` when the state stays
+    /// the same. `open_for` is the open time of [`CircuitState::Open`].
     pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
-        let phase = match to {
-            CircuitState::Closed => Phase::Closed { run: 0, recovering: None },
-            CircuitState::Open => Phase::Open { deadline: deadline(now, open_for) },
-            CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, admitted: 0 },
-            CircuitState::ForcedOpen => Phase::ForcedOpen,
-            CircuitState::Disabled => Phase::Disabled,
-        };
-        let (next, changed) = drive(&self.word, |word| {
-            let word = CircuitWord::unpack(word);
-            let next = word.next(0, phase);
-            let changed = (word.phase.state() != to).then(|| transition(word, next, Cause::Manual));
-            Step::Write(next.pack(), (next, changed))
-        });
-        self.began(next);
-        changed
+        self.apply_manual(CircuitEvent::Set(to), now, open_for)
     }
 
     /// Opens a circuit that is closed or half-open; any other stays as it is.
     pub(crate) fn honor_retry_after(&self, now: Nanos, open_for: Duration) -> Option<Transition> {
-        drive(&self.word, |word| {
-            let seen = CircuitWord::unpack(word);
-            match seen.phase {
-                Phase::Closed { .. } | Phase::HalfOpen { .. } => {
-                    let next = seen.next(seen.reopen_count, Phase::Open { deadline: deadline(now, open_for) });
-                    Step::Write(next.pack(), Some(transition(seen, next, Cause::RetryAfter)))
-                }
-                Phase::Open { .. } | Phase::ForcedOpen | Phase::Disabled => Step::Keep(None),
-            }
-        })
+        self.apply_manual(CircuitEvent::RetryAfter, now, open_for)
+    }
+
+    fn apply_manual(&self, event: CircuitEvent, now: Nanos, open_for: Duration) -> Option<Transition> {
+        let mut inputs = LazyInputs::new(|| now, |_| open_for);
+        self.apply(self.word.load(Ordering::Acquire), event, &mut inputs).transition
     }
 
     pub(crate) fn state(&self) -> CircuitState {
         self.load().phase.state()
     }
 
-    /// Whether the ticket is of the present generation, so that its outcome would count. One load.
-    pub(crate) fn is_current(&self, ticket: Admitted) -> bool {
-        self.load().generation == ticket.generation()
+    /// Whether the call is of the current generation, so that its outcome would count. One load.
+    pub(crate) fn is_current(&self, admitted: Admitted) -> bool {
+        self.is_current_generation(admitted.generation())
     }
 
-    /// The time until a caller that is refused now may come back, if that is known.
-    pub(crate) fn time_left(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
+    fn is_current_generation(&self, generation: u32) -> bool {
+        self.load().generation == generation
+    }
+
+    /// The time after which a caller that is rejected now may retry, if that is known.
+    pub(crate) fn retry_after(&self, now: impl FnOnce() -> Nanos) -> Option<Duration> {
         match self.load().phase {
             Phase::Open { deadline } => Some(reached_at(deadline).saturating_since(now())),
             Phase::HalfOpen { in_flight, .. } => (in_flight < self.config.probes).then_some(Duration::ZERO),
@@ -221,8 +226,8 @@ impl Circuit {
 
     pub(crate) fn view(&self, now: impl Fn() -> Nanos) -> CircuitView {
         let word = self.load();
-        let (run, probes_in_flight, probes_succeeded, open_for) = match word.phase {
-            Phase::Closed { run, .. } => (run, 0, 0, None),
+        let (consecutive_failures, probes_in_flight, probes_succeeded, open_for) = match word.phase {
+            Phase::Closed { consecutive_failures, .. } => (consecutive_failures, 0, 0, None),
             Phase::Open { deadline } => (0, 0, 0, Some(reached_at(deadline).saturating_since(now()))),
             Phase::HalfOpen { in_flight, succeeded, .. } => (0, in_flight, succeeded, None),
             Phase::ForcedOpen | Phase::Disabled => (0, 0, 0, None),
@@ -231,7 +236,7 @@ impl Circuit {
         CircuitView {
             state: word.phase.state(),
             generation,
-            run,
+            consecutive_failures,
             reopen_count: word.reopen_count,
             probes_in_flight,
             probes_succeeded,
@@ -263,8 +268,4 @@ impl Admitted {
     pub(crate) fn is_probe(self) -> bool {
         self.0 & Self::PROBE != 0
     }
-}
-
-fn transition(from: CircuitWord, to: CircuitWord, cause: Cause) -> Transition {
-    Transition { from: from.phase.state(), to: to.phase.state(), generation: to.generation.into(), cause }
 }

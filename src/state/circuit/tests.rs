@@ -5,8 +5,11 @@ use std::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
 };
 
-use super::*;
-use crate::state::atomics::{Ops, count};
+use super::{step::ProbeOutcome, *};
+use crate::state::{
+    atomics::{Ops, count},
+    transition::Cause,
+};
 
 const OPEN_FOR: Duration = Duration::from_secs(1);
 
@@ -36,7 +39,7 @@ fn secs(seconds: u64) -> Nanos {
     Nanos::new(seconds * 1_000_000_000)
 }
 
-/// A circuit with a clock that counts its readings.
+/// A circuit with a clock that counts its reads.
 struct Bench {
     circuit: Circuit,
     now: Cell<Nanos>,
@@ -59,18 +62,18 @@ impl Bench {
 
     fn admit(&self) -> Option<Admitted> {
         match self.circuit.admit(|| self.now()) {
-            Admission::Admitted(ticket) | Admission::Probe(ticket, _) => Some(ticket),
+            Admission::Admitted(admitted) | Admission::Probe(admitted, _) => Some(admitted),
             Admission::Rejected { .. } => None,
         }
     }
 
-    fn finish(&self, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
-        self.circuit.finish(ticket, outcome, false, || 0, || self.now(), |reopen_count| OPEN_FOR * (reopen_count + 1))
+    fn finish(&self, admitted: Admitted, outcome: Outcome) -> Option<Transition> {
+        self.circuit.finish(admitted, outcome, false, || 0, || self.now(), |reopen_count| OPEN_FOR * (reopen_count + 1))
     }
 
     fn call(&self, outcome: Outcome) -> Option<Transition> {
-        let ticket = self.admit().expect("the circuit refuses");
-        self.finish(ticket, outcome)
+        let admitted = self.admit().expect("the circuit admits");
+        self.finish(admitted, outcome)
     }
 }
 
@@ -81,9 +84,9 @@ fn the_cost_contract_holds() {
     for _ in 0..120 {
         by_count.call(Outcome::Success);
     }
-    let (ticket, ops) = count(|| by_count.admit().unwrap());
+    let (admitted, ops) = count(|| by_count.admit().unwrap());
     assert_eq!(ops, load(1), "admit closed");
-    assert_eq!(count(|| by_count.finish(ticket, Outcome::Success)), (None, load(2)), "success, clean");
+    assert_eq!(count(|| by_count.finish(admitted, Outcome::Success)), (None, load(2)), "success, clean");
     assert_eq!(by_count.reads.get(), 0, "a count window needs no clock");
     let (_, ops) = count(|| by_count.call(Outcome::Failure));
     assert!(ops.loads <= 11 && ops.rmws <= 2, "failure, count window: {ops:?}");
@@ -114,9 +117,9 @@ fn secs10() -> Duration {
     Duration::from_secs(10)
 }
 
-// B10
+// contract B10
 #[test]
-fn of_several_rules_the_run_of_failures_is_named_first() {
+fn consecutive_failures_come_first_among_several_causes() {
     let all = CircuitConfig {
         consecutive: NonZeroU32::new(4),
         count: Some((10, half(4))),
@@ -128,26 +131,26 @@ fn of_several_rules_the_run_of_failures_is_named_first() {
     assert_eq!(bench.call(Outcome::Failure).unwrap().cause, Cause::ConsecutiveFailures);
 }
 
-// B16, B24, I5
+// contract B16, B24; circuit.I5
 #[test]
-fn a_probe_that_never_ends_loses_its_place_to_the_lease() {
+fn a_probe_that_never_completes_loses_its_slot_when_the_lease_expires() {
     let bench = Bench::new(consecutive(1));
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
-    let silent = bench.admit().unwrap();
-    assert!(silent.is_probe());
+    let lost = bench.admit().unwrap();
+    assert!(lost.is_probe());
     assert_eq!(bench.admit(), None, "arms the lease");
     bench.advance(Duration::from_secs(59));
     assert_eq!(bench.admit(), None);
     bench.advance(Duration::from_secs(1));
-    let second = bench.admit().expect("the lease is over");
-    assert_eq!(bench.finish(silent, Outcome::Failure), None, "the silent one counts no more");
+    let second = bench.admit().expect("the lease has expired");
+    assert_eq!(bench.finish(lost, Outcome::Failure), None, "the lost probe no longer counts");
     assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
-// B20, B24: what counts is how long nobody was admitted
+// contract B20, B24: the lease counts from the last admission
 #[test]
-fn an_admission_begins_the_lease_anew() {
+fn an_admission_renews_the_lease() {
     let bench = Bench::new(consecutive(1));
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
@@ -157,23 +160,23 @@ fn an_admission_begins_the_lease_anew() {
     bench.finish(first, Outcome::Ignored);
     let second = bench.admit().unwrap();
     bench.advance(Duration::from_secs(59));
-    assert_eq!(bench.admit(), None, "the first one's lease is over, this one's begins");
+    assert_eq!(bench.admit(), None, "the first lease has expired, the second begins");
     bench.advance(Duration::from_secs(59));
     assert_eq!(bench.admit(), None);
     assert_eq!(bench.finish(second, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 
 #[test]
-fn a_circuit_closes_although_every_second_probe_hangs() {
+fn a_circuit_closes_although_every_other_probe_hangs() {
     let circuit = Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), successes: 5, ..config() });
     let bench = Bench::new(circuit);
     bench.call(Outcome::Failure);
     bench.advance(OPEN_FOR);
     let mut closed = None;
     for probe in 0..10 {
-        let ticket = bench.admit().expect("a place, or an old lease");
+        let admitted = bench.admit().expect("a free slot, or an expired lease");
         if probe % 2 == 1 {
-            closed = closed.or(bench.finish(ticket, Outcome::Success));
+            closed = closed.or(bench.finish(admitted, Outcome::Success));
         } else {
             assert_eq!(bench.admit(), None, "arms the lease");
             bench.advance(Duration::from_secs(60));
@@ -183,42 +186,50 @@ fn a_circuit_closes_although_every_second_probe_hangs() {
 }
 
 #[test]
-fn those_who_only_look_learn_when_a_lost_probe_gives_up_its_place() {
+fn peeking_tells_when_a_lost_probe_loses_its_slot() {
     let bench = Bench::new(consecutive(1));
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Open);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Admit);
     bench.call(Outcome::Failure);
-    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("open") };
+    let PeekedAdmission::Reject { until: Some(until) } = bench.circuit.peek_admission(|| bench.now()) else {
+        panic!("open")
+    };
     bench.now.set(until);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::AdmitProbe);
     bench.admit().unwrap();
-    let Outlook::Wait { until: Some(until) } = bench.circuit.outlook(|| bench.now()) else { panic!("taken") };
+    let PeekedAdmission::Reject { until: Some(until) } = bench.circuit.peek_admission(|| bench.now()) else {
+        panic!("taken")
+    };
     bench.advance(Duration::from_secs(59));
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: Some(until) }, "a look defers nothing");
+    assert_eq!(
+        bench.circuit.peek_admission(|| bench.now()),
+        PeekedAdmission::Reject { until: Some(until) },
+        "peeking does not renew the lease"
+    );
     bench.now.set(until);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Probe);
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::AdmitProbe);
     assert!(bench.admit().is_some());
     bench.circuit.set(CircuitState::ForcedOpen, secs(0), OPEN_FOR);
-    assert_eq!(bench.circuit.outlook(|| bench.now()), Outlook::Wait { until: None });
+    assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Reject { until: None });
 }
 
-// P7: the run and the trip by it are one swap
+// counting a failure and tripping by it are one swap
 #[test]
-fn a_success_that_comes_before_the_trip_prevents_it() {
+fn a_success_before_the_trip_prevents_it() {
     let bench = Bench::new(consecutive(2));
     let (late, success) = (bench.admit().unwrap(), bench.admit().unwrap());
     bench.call(Outcome::Failure);
-    // The second failure reads the clock to open; just then, a success ends the run.
+    // The second failure reads the clock to open the circuit; at that moment a success resets the count.
     let now = || {
         bench.finish(success, Outcome::Success);
         bench.now()
     };
     assert_eq!(bench.circuit.finish(late, Outcome::Failure, false, || 0, now, |_| OPEN_FOR), None);
     let view = bench.circuit.view(|| bench.now());
-    assert_eq!((view.state, view.run), (CircuitState::Closed, 1));
+    assert_eq!((view.state, view.consecutive_failures), (CircuitState::Closed, 1));
 }
 
 #[test]
-fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
+fn windows_still_trip_after_an_outage_of_thousands_of_probes() {
     for probes in [1, 600, 5_000, 9_000] {
         let rules = CircuitConfig { count: Some((4, half(4))), time: Some((secs10(), 10, half(4))), ..config() };
         for rules in [CircuitConfig { time: None, ..rules }, CircuitConfig { count: None, ..rules }] {
@@ -236,9 +247,9 @@ fn an_outage_of_a_thousand_probes_leaves_the_windows_at_work() {
     }
 }
 
-// B25, B26, B27
+// contract B25, B26, B27
 #[test]
-fn stragglers_count_for_nothing() {
+fn outcomes_of_earlier_generations_do_not_count() {
     let bench = Bench::new(consecutive(1));
     let stragglers: Vec<_> = (0..4).map(|_| bench.admit().unwrap()).collect();
     bench.call(Outcome::Failure);
@@ -249,6 +260,29 @@ fn stragglers_count_for_nothing() {
     assert_eq!(bench.finish(stragglers[2], Outcome::Success), None, "is not the probe");
     assert_eq!(bench.finish(stragglers[3], Outcome::Failure), None, "is not the probe");
     assert_eq!(bench.finish(probe, Outcome::Success).unwrap().to, CircuitState::Closed);
+}
+
+#[test]
+fn an_event_of_another_generation_leaves_the_word_as_it_is() {
+    let phases = [
+        Phase::Closed { consecutive_failures: 1, recovery_start: None },
+        Phase::Open { deadline: 7 },
+        Phase::HalfOpen { in_flight: 1, succeeded: 0, probes_admitted: 1 },
+        Phase::ForcedOpen,
+        Phase::Disabled,
+    ];
+    let config = CircuitConfig { consecutive: NonZeroU32::new(2), ..config() };
+    for (phase, generation) in phases.into_iter().flat_map(|phase| [4, 6].map(|generation| (phase, generation))) {
+        let word = CircuitWord { reopen_count: 0, generation: 5, phase };
+        let mut inputs = LazyInputs::new(|| unreachable!("no time is needed"), |_| unreachable!("nothing opens"));
+        let outcomes = [ProbeOutcome::Succeeded, ProbeOutcome::Failed, ProbeOutcome::Ignored];
+        let probes = outcomes.map(|outcome| CircuitEvent::CompleteProbe { generation, outcome });
+        let calls = [true, false].map(|failed| CircuitEvent::Complete { generation, failed });
+        let trip = CircuitEvent::Trip { generation, cause: Cause::FailureRate };
+        for event in probes.into_iter().chain(calls).chain([trip]) {
+            assert_eq!(word.step(event, &config, &mut inputs), (word, None), "{event:?}");
+        }
+    }
 }
 
 #[test]
@@ -268,15 +302,15 @@ fn recovery_admits_a_growing_share() {
         let expected = 100 + 90 * second;
         assert!(share.abs_diff(expected) <= 12, "{share} of 1000 in second {second}, not {expected}");
     }
-    // Its clock is coarse: a tick of 17 ms.
+    // A tick of the recovery is 17 ms.
     bench.advance(Duration::from_millis(17));
     let before = bench.reads.get();
     assert!(bench.admit().is_some() && bench.admit().is_some());
-    assert_eq!(bench.reads.get(), before + 1, "recovered: the mark is gone, and with it the clock");
+    assert_eq!(bench.reads.get(), before + 1, "once recovered, the circuit reads no clock");
 }
 
 #[test]
-fn a_recovery_ends_though_nobody_calls_meanwhile() {
+fn a_recovery_ends_even_without_calls() {
     let recovery = Some(Duration::from_secs(10));
     for idle in [10, 3600, 19 * 3600, 20 * 3600, 30 * 3600, 38 * 3600, 40 * 3600, 80 * 3600] {
         let bench = Bench::new(Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), recovery, ..config() }));
@@ -291,19 +325,19 @@ fn a_recovery_ends_though_nobody_calls_meanwhile() {
 #[test]
 fn times_beyond_the_horizon_saturate() {
     let bench = Bench::new(consecutive(1));
-    let ticket = bench.admit().unwrap();
-    bench.circuit.finish(ticket, Outcome::Failure, false, || 0, || secs(1), |_| Duration::MAX);
+    let admitted = bench.admit().unwrap();
+    bench.circuit.finish(admitted, Outcome::Failure, false, || 0, || secs(1), |_| Duration::MAX);
     bench.now.set(secs(86_400 * 365 * 8));
     assert_eq!(bench.admit(), None);
     bench.now.set(Nanos::MAX);
-    assert!(bench.admit().is_some(), "at the end of time it looks again");
+    assert!(bench.admit().is_some(), "the deadline is at the end of time");
     bench.now.set(Nanos::new(0));
-    assert_eq!(bench.admit(), None, "one probe only");
+    assert_eq!(bench.admit(), None, "the one probe slot is taken");
 }
 
-// B15, B37, I2, I3
+// contract B15, B37; circuit.I2, circuit.I3
 #[test]
-fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
+fn racing_threads_make_one_transition_each_and_lose_no_probe_slot() {
     for _ in 0..200 {
         let circuit =
             Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(3), probes: 2, successes: 3, ..config() });
@@ -316,11 +350,11 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
                     for step in 0..60_u64 {
                         let now = || Nanos::new(1 << 40).saturating_add(OPEN_FOR * (time.load(SeqCst) / 8));
                         time.fetch_add(1, SeqCst);
-                        let ticket = match circuit.admit(now) {
-                            Admission::Admitted(ticket) => ticket,
-                            Admission::Probe(ticket, transition) => {
+                        let admitted = match circuit.admit(now) {
+                            Admission::Admitted(admitted) => admitted,
+                            Admission::Probe(admitted, transition) => {
                                 transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
-                                ticket
+                                admitted
                             }
                             Admission::Rejected { .. } => continue,
                         };
@@ -329,7 +363,7 @@ fn racing_threads_make_one_transition_and_conserve_the_places_of_probes() {
                             2 => Outcome::Ignored,
                             _ => Outcome::Failure,
                         };
-                        let transition = circuit.finish(ticket, outcome, false, || 0, now, |_| OPEN_FOR);
+                        let transition = circuit.finish(admitted, outcome, false, || 0, now, |_| OPEN_FOR);
                         transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
                     }
                 });

@@ -7,42 +7,44 @@ use crate::state::{
     transition::CircuitState,
 };
 
-/// A tick of open times and leases is 2^18 ns, a quarter of a millisecond.
+/// A tick of deadlines and leases is 2^18 ns, a quarter of a millisecond.
 const TICK_BITS: u32 = 18;
-const TICK_MAX: u64 = (1 << 40) - 1;
+pub(super) const MAX_TICK: u64 = (1 << 40) - 1;
 
 /// A tick of the recovery's ramp is 2^24 ns, about 17 ms.
 const RAMP_TICK_BITS: u32 = 24;
 const RAMP_MASK: u64 = (1 << 23) - 1;
 
 pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
-pub(super) const PROBES_MAX: u32 = (1 << 13) - 1;
-pub(super) const RUN_MAX: u32 = (1 << 16) - 1;
-const ADMITTED_MASK: u32 = (1 << 14) - 1;
-const REOPEN_COUNT_MAX: u32 = 15;
+pub(crate) const MAX_PROBES: u32 = (1 << 13) - 1;
+pub(crate) const MAX_CONSECUTIVE_FAILURES: u32 = (1 << 16) - 1;
+const PROBES_ADMITTED_MASK: u32 = (1 << 14) - 1;
+const MAX_REOPEN_COUNT: u32 = 15;
 
+/// The state of a circuit.
+///
 /// ```text
-///  63 62 | 61..58 | 57..40     | 39..0
-///  state | reopen_count  | generation | payload
-///  Closed:   run of failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
+///  63 62 | 61..58       | 57..40     | 39..0
+///  state | reopen count | generation | payload
+///  Closed:   consecutive failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
 ///  Open:     deadline, in ticks: 40 (9.1 years)
 ///  HalfOpen: probes in flight: 13 | probes that succeeded: 13 | probes admitted: 14, wrapping
-///  by hand:  ForcedOpen or Disabled
+///  manual:   ForcedOpen or Disabled
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CircuitWord {
-    /// Times it opened again since it was last closed; saturates.
+    /// Times that the circuit has opened again since it was last closed; saturates.
     pub(super) reopen_count: u32,
-    /// Counts what ends the life of tickets: transitions, and reclaimed probes.
+    /// Counts transitions and reclaims of probe slots: after each, older calls no longer count.
     pub(super) generation: u32,
     pub(super) phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Closed { run: u32, recovering: Option<u32> },
+    Closed { consecutive_failures: u32, recovery_start: Option<u32> },
     Open { deadline: u64 },
-    HalfOpen { in_flight: u32, succeeded: u32, admitted: u32 },
+    HalfOpen { in_flight: u32, succeeded: u32, probes_admitted: u32 },
     ForcedOpen,
     Disabled,
 }
@@ -61,17 +63,17 @@ impl Phase {
 
 impl CircuitWord {
     pub(super) fn unpack(word: u64) -> Self {
-        let payload = word & TICK_MAX;
+        let payload = word & MAX_TICK;
         let phase = match word >> 62 {
             0 => Phase::Closed {
-                run: payload as u32 & RUN_MAX,
-                recovering: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
+                consecutive_failures: payload as u32 & MAX_CONSECUTIVE_FAILURES,
+                recovery_start: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
             },
             1 => Phase::Open { deadline: payload },
             2 => Phase::HalfOpen {
-                in_flight: payload as u32 & PROBES_MAX,
-                succeeded: (payload >> 13) as u32 & PROBES_MAX,
-                admitted: (payload >> 26) as u32,
+                in_flight: payload as u32 & MAX_PROBES,
+                succeeded: (payload >> 13) as u32 & MAX_PROBES,
+                probes_admitted: (payload >> 26) as u32,
             },
             _ if payload == 0 => Phase::ForcedOpen,
             _ => Phase::Disabled,
@@ -81,61 +83,66 @@ impl CircuitWord {
 
     pub(super) fn pack(self) -> u64 {
         let (state, payload) = match self.phase {
-            Phase::Closed { run, recovering } => {
-                let ramp = recovering.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
-                (0, ramp | u64::from(run.min(RUN_MAX)))
+            Phase::Closed { consecutive_failures, recovery_start } => {
+                let ramp = recovery_start.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
+                (0, ramp | u64::from(consecutive_failures.min(MAX_CONSECUTIVE_FAILURES)))
             }
             Phase::Open { deadline } => (1, deadline),
-            Phase::HalfOpen { in_flight, succeeded, admitted } => {
-                (2, u64::from(admitted & ADMITTED_MASK) << 26 | u64::from(succeeded) << 13 | u64::from(in_flight))
-            }
+            Phase::HalfOpen { in_flight, succeeded, probes_admitted } => (
+                2,
+                u64::from(probes_admitted & PROBES_ADMITTED_MASK) << 26
+                    | u64::from(succeeded) << 13
+                    | u64::from(in_flight),
+            ),
             Phase::ForcedOpen => (3, 0),
             Phase::Disabled => (3, 1),
         };
         state << 62 | u64::from(self.reopen_count) << 58 | u64::from(self.generation) << 40 | payload
     }
 
-    /// The next generation, in another phase.
-    pub(super) fn next(self, reopen_count: u32, phase: Phase) -> Self {
+    /// Begins the next generation, in this phase.
+    pub(super) fn next_generation(self, reopen_count: u32, phase: Phase) -> Self {
         Self {
-            reopen_count: reopen_count.min(REOPEN_COUNT_MAX),
+            reopen_count: reopen_count.min(MAX_REOPEN_COUNT),
             generation: self.generation.wrapping_add(1) & GENERATION_MASK,
             phase,
         }
     }
 }
 
-/// The generation of a circuit that lets everybody in without a look at anything else: closed, and recovered.
+/// The generation of a circuit that is closed and not recovering: it admits every call.
 #[inline]
-pub(super) fn plainly_closed(word: u64) -> Option<u32> {
+pub(super) fn generation_if_fully_closed(word: u64) -> Option<u32> {
     (word >> 62 == 0 && word >> 16 & 1 == 0).then_some((word >> 40) as u32 & GENERATION_MASK)
 }
 
-/// The deadline of a circuit that is open.
+/// The deadline of an open circuit.
 #[inline]
-pub(super) fn plainly_open(word: u64) -> Option<u64> {
-    (word >> 62 == 1).then_some(word & TICK_MAX)
+pub(super) fn deadline_if_open(word: u64) -> Option<u64> {
+    (word >> 62 == 1).then_some(word & MAX_TICK)
 }
 
-/// Whether the circuit is closed, in the ticket's generation, without a run of failures: a success changes nothing in
-/// it. A ticket's probe bit comes to lie where no bit is left, so a probe is never well.
+/// Whether the circuit is closed, in the generation of this call, without consecutive failures and not recovering: a
+/// success does not change the word. Always false for a probe: the shift moves its probe bit into the reopen
+/// count, which is masked out of the word.
 #[inline]
-pub(super) fn is_well(word: u64, ticket: u32) -> bool {
+pub(super) fn is_closed_without_failures(word: u64, admitted: u32) -> bool {
     const REOPEN_COUNT: u64 = 15 << 58;
-    word & !REOPEN_COUNT == u64::from(ticket) << 40
+    word & !REOPEN_COUNT == u64::from(admitted) << 40
 }
 
-/// Rounded down, like the deadlines it is compared with: a clock that is advanced by exactly the open time finds it over.
+/// Rounded down, like the deadlines it is compared with: a clock that advances by exactly the open time reaches the
+/// deadline.
 #[inline]
 pub(super) fn tick(now: Nanos) -> u64 {
-    (now.get() >> TICK_BITS).min(TICK_MAX)
+    (now.get() >> TICK_BITS).min(MAX_TICK)
 }
 
 pub(super) fn deadline(now: Nanos, wait: Duration) -> u64 {
     tick(now.saturating_add(wait))
 }
 
-/// The point in time at which a deadline is reached.
+/// The time at which a deadline is reached.
 #[inline]
 pub(super) fn reached_at(deadline: u64) -> Nanos {
     Nanos::new(deadline << TICK_BITS)
@@ -145,8 +152,8 @@ pub(super) fn ramp_tick(now: Nanos) -> u32 {
     (now.get() >> RAMP_TICK_BITS & RAMP_MASK) as u32
 }
 
-/// The part of the recovery that is over, from 0 to 1. The start lies on a circle of 39 hours: after an idle time of just
-/// that long a recovery may begin once more.
+/// The progress of a recovery, from 0 to 1. The start wraps after 39 hours: a circuit that is idle for just that long may
+/// recover once more.
 pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
     let nanos = |ticks: u32| (u64::from(ticks) & RAMP_MASK) << RAMP_TICK_BITS;
     let recovery = nanos_of(recovery).max(1);
@@ -154,7 +161,7 @@ pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
     if elapsed < recovery {
         elapsed as f64 / recovery as f64
     } else if nanos(start.wrapping_sub(ramp_tick(now))) <= recovery {
-        0.0 // the clock went back
+        0.0 // the clock went backwards
     } else {
         1.0
     }

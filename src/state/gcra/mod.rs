@@ -1,4 +1,4 @@
-//! The generic cell rate algorithm, on one word.
+//! The generic cell rate algorithm (GCRA) on one word.
 
 mod params;
 mod returned_slots;
@@ -16,83 +16,84 @@ use super::{
     time::{Nanos, nanos_of},
 };
 
-/// A unit of the core's time is an eighth of a nanosecond, so that the period of 700,000 a second is not truncated.
+/// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not truncated.
 pub(crate) const UNITS_PER_NANO: u64 = 8;
 
 const TAT_BITS: u32 = 61;
 const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
-const FREED: u64 = 1 << TAT_BITS;
+const RETURNED: u64 = 1 << TAT_BITS;
 const VERSION_SHIFT: u32 = 62;
 const VERSION_MASK: u64 = 3;
 
-/// A limiter: at most `burst` at once, one more every period.
+/// A rate limiter: a burst of tokens, and one more every period.
 ///
 /// ```text
-/// word: [version: 2 | freed: 1 | theoretical arrival time (TAT): 61]
+/// word: [version: 2 | returned: 1 | theoretical arrival time (TAT): 61]
 /// ```
 ///
 /// The TAT is the time at which the bucket is full again: a call of cost n moves it from `max(TAT, now)` by n periods,
-/// and may pass when it then is at most `burst` periods ahead. Each token taken so owns a slot of one period, by its end.
+/// and is admitted if it is then at most `burst` periods ahead. Each token taken owns a slot of one period on the time
+/// line, identified by its end.
 ///
 /// Invariants:
-/// - G1 tokens admitted in `[a, b]` are at most `burst + (b - a) / period`: a token whose slot ends at v is admitted
+/// - gcra.I1 at most `burst + (b - a) / period` tokens are admitted in `[a, b]`: a token whose slot ends at v is admitted
 ///   between `v - burst * period` and `v - period`, and slots are a period apart.
-/// - G2 the TAT goes back only when the last slot is returned, or with a change of the rate.
-/// - G3 a refusal writes nothing.
-/// - G4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
+/// - gcra.I2 the TAT moves back only when the last slot is returned, or with a change of the rate.
+/// - gcra.I3 a rejection writes nothing.
+/// - gcra.I4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
 ///
-/// A returned slot that is not the last goes to a cell, and a later call that would be refused or have to wait takes it
-/// from there, for as long as it is worth something. `freed` says that there may be one. With all cells taken, or when
-/// the debt of the slot has begun to be paid off, a returned slot is lost: the limiter is a token stricter for a moment,
-/// never looser. A call that costs more than one token does not look into the cells.
+/// A returned slot that is not the last goes to a cell, where a later call that would be rejected or have to wait takes
+/// it, for as long as it is usable. The `returned` bit says that there may be such slots. A returned slot is lost if all
+/// cells are taken or its period has begun: the limiter is then stricter by a token for a moment, never looser. A call
+/// that costs more than one token does not look into the cells.
 ///
-/// The parameters are in a table of four, by the word's version: a change of the rate publishes the next entry, and one
-/// swap of the word makes it valid and converts the debt. No check sees old debt with a new rate. A slot remembers the
-/// full number of its change, of which the version is the last two bits, so that it cannot be returned to a later rate
-/// whose version is the same.
+/// The parameters are in a table of four, indexed by the word's version: a change of the rate publishes the next entry,
+/// and one swap of the word switches to it and converts the debt. No check sees an old debt with a new rate. A slot
+/// carries the full number of its change, whose last two bits are the version, so that it cannot be returned to a later
+/// rate with the same version.
 ///
-/// Cost: admitted 2 loads (word, parameters) and 1 RMW; refused 2 loads; both with the one clock read of the caller.
-/// Who is refused while slots are freed reads the cells too. A slot that can be returned costs 1 load more.
-/// The horizon is 9.1 years: there the time saturates, and the limiter admits everything.
+/// Cost: an admission is 2 loads (word, parameters) and 1 RMW, a rejection 2 loads, both with the one clock read of the
+/// caller. A rejection while slots are returned reads the cells too. A slot that can be returned costs 1 load more. The
+/// horizon is 9.1 years: there the time saturates, and the limiter admits everything.
 #[derive(Debug)]
 pub(crate) struct Gcra {
     word: Padded<AtomicU64>,
-    rates: Padded<Rates>,
-    freed: Padded<ReturnedSlots>,
+    table: Padded<ParamsTable>,
+    returned: Padded<ReturnedSlots>,
 }
 
-/// Read by all, written by changes of the rate.
+/// The parameters of the last changes of the rate. Read by every call, written by changes only.
 #[derive(Debug)]
-struct Rates {
+struct ParamsTable {
     params: [AtomicU64; 4],
-    /// Changes begun. The word's version belongs to this one, or to the one before while its swap is still to come.
+    /// The number of changes begun. The word's version is that of the last one, or of the one before until its swap.
     changes: AtomicU64,
 }
 
-/// Tokens taken for a call. Cancel it to give them back.
+/// The tokens taken for a call; [cancelling](Gcra::cancel) the slot returns them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Where the last of its tokens ends.
+    /// The end of the last token.
     end: u64,
     cost: u32,
     period: u64,
-    /// Of the changes of the rate, the one under which it was taken.
+    /// The number of the change of the rate under which it was taken.
     change: u64,
 }
 
-/// Why not.
+/// The reason for a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GcraRejection {
-    /// Not now, but after this time, if nobody else comes.
+    /// Admission is possible after this time, unless other callers come first.
     Wait(Duration),
     /// The cost is above the burst.
     Never,
 }
 
-/// A step of the word, and what it gives.
+/// The result of a step that takes tokens.
 struct Taken {
     word: GcraWord,
-    /// Until the tokens are due.
+    /// The time until the tokens are due.
     wait: u64,
     period: u64,
 }
@@ -100,19 +101,19 @@ struct Taken {
 #[derive(Clone, Copy)]
 struct GcraWord {
     version: u64,
-    freed: bool,
+    returned: bool,
     tat: u64,
 }
 
 impl GcraWord {
     #[inline]
     fn unpack(word: u64) -> Self {
-        Self { version: word >> VERSION_SHIFT, freed: word & FREED != 0, tat: word & TAT_MAX }
+        Self { version: word >> VERSION_SHIFT, returned: word & RETURNED != 0, tat: word & TAT_MAX }
     }
 
     #[inline]
     fn pack(self) -> u64 {
-        self.version << VERSION_SHIFT | if self.freed { FREED } else { 0 } | self.tat
+        self.version << VERSION_SHIFT | if self.returned { RETURNED } else { 0 } | self.tat
     }
 }
 
@@ -124,7 +125,7 @@ fn units_of(duration: Duration) -> u64 {
     nanos_of(duration).saturating_mul(UNITS_PER_NANO)
 }
 
-/// Rounded up: after this long, it is time.
+/// Rounded up, so that the time has passed after it.
 fn duration(units: u64) -> Duration {
     Duration::from_nanos(units.div_ceil(UNITS_PER_NANO))
 }
@@ -135,49 +136,49 @@ impl Gcra {
         let params = std::array::from_fn(|_| AtomicU64::new(packed));
         Self {
             word: Padded(AtomicU64::new(0)),
-            rates: Padded(Rates { params, changes: AtomicU64::new(0) }),
-            freed: Padded(ReturnedSlots::new()),
+            table: Padded(ParamsTable { params, changes: AtomicU64::new(0) }),
+            returned: Padded(ReturnedSlots::new()),
         }
     }
 
     #[inline]
     fn params_of(&self, version: u64) -> Params {
-        Params::unpack(self.rates.params[version as usize].load(Ordering::Acquire))
+        Params::unpack(self.table.params[version as usize].load(Ordering::Acquire))
     }
 
-    fn look(&self) -> (GcraWord, Params) {
+    fn load(&self) -> (GcraWord, Params) {
         let word = GcraWord::unpack(self.word.load(Ordering::Acquire));
         (word, self.params_of(word.version))
     }
 
     pub(crate) fn params(&self) -> Params {
-        self.look().1
+        self.load().1
     }
 
-    /// Takes `cost` tokens that are there now.
+    /// Takes `cost` tokens that are available now.
     #[inline]
     pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
         }
         let now = units(now);
-        // As `take`, of which only the answer is of interest.
-        let hot = drive(&self.word, |seen| {
+        // As `take`, without its slot.
+        let fast = drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, 0) {
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(()))),
-                // Somebody gave a slot back that may be due earlier.
-                Err(_) if word.freed && cost == 1 => Step::Keep(None),
-                Err(refusal) => Step::Keep(Some(Err(refusal))),
+                // A returned slot may be due earlier.
+                Err(_) if word.returned && cost == 1 => Step::Keep(None),
+                Err(rejection) => Step::Keep(Some(Err(rejection))),
             }
         });
-        hot.unwrap_or_else(|| self.take_freed_or_last(now, 0).map(drop))
+        fast.unwrap_or_else(|| self.take_returned_or_next(now, 0).map(drop))
     }
 
-    /// Takes `cost` tokens that are due within `max_wait`. Answers how long to wait until then.
+    /// Takes `cost` tokens that are due within `max_wait`. Returns the wait until then.
     pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), GcraRejection> {
-        // Before the word: what is seen there cannot belong to an earlier change than the one before this.
-        let begun = self.rates.changes.load(Ordering::Acquire);
+        // Loaded before the word, which then cannot be of a change earlier than the one before this.
+        let begun = self.table.changes.load(Ordering::Acquire);
         if cost == 0 {
             return Ok((Duration::ZERO, Slot { end: 0, cost, period: 0, change: begun }));
         }
@@ -188,93 +189,93 @@ impl Gcra {
     }
 
     fn take(&self, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
-        let hot = drive(&self.word, |seen| {
+        let fast = drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, cost, max_wait) {
                 Ok(taken) if taken.wait == 0 => Step::Write(taken.word.pack(), Some(Ok(taken))),
                 Err(GcraRejection::Never) => Step::Keep(Some(Err(GcraRejection::Never))),
-                // Somebody gave a slot back that may be due earlier.
-                _ if word.freed && cost == 1 => Step::Keep(None),
+                // A returned slot may be due earlier.
+                _ if word.returned && cost == 1 => Step::Keep(None),
                 Ok(taken) => Step::Write(taken.word.pack(), Some(Ok(taken))),
-                Err(refusal) => Step::Keep(Some(Err(refusal))),
+                Err(rejection) => Step::Keep(Some(Err(rejection))),
             }
         });
-        hot.unwrap_or_else(|| self.take_freed_or_last(now, max_wait))
+        fast.unwrap_or_else(|| self.take_returned_or_next(now, max_wait))
     }
 
-    /// Takes one token: the earliest in the cells, or else the next of all.
+    /// Takes one token: the earliest in the cells, or otherwise the next of the TAT.
     #[cold]
-    fn take_freed_or_last(&self, now: u64, max_wait: u64) -> Result<Taken, GcraRejection> {
-        let (word, params) = self.look();
-        let found = self.freed.earliest(word.version, params.worth_from(now));
-        let freed_wait = found.as_ref().map(|found| params.wait(found.end, now));
-        if let (Some(found), Some(wait)) = (&found, freed_wait) {
-            if wait <= max_wait && self.freed.take(found) {
+    fn take_returned_or_next(&self, now: u64, max_wait: u64) -> Result<Taken, GcraRejection> {
+        let (word, params) = self.load();
+        let found = self.returned.earliest(word.version, params.usable_from(now));
+        let returned_wait = found.as_ref().map(|found| params.wait(found.end, now));
+        if let (Some(found), Some(wait)) = (&found, returned_wait) {
+            if wait <= max_wait && self.returned.take(found) {
                 return Ok(Taken { word: GcraWord { tat: found.end, ..word }, wait, period: params.period });
             }
-        } else if self.freed.is_empty() {
+        } else if self.returned.is_empty() {
             self.clear_hint();
         }
-        let last = drive(&self.word, |seen| {
+        let next = drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             match self.params_of(word.version).advance(word, now, 1, max_wait) {
                 Ok(taken) => Step::Write(taken.word.pack(), Ok(taken)),
-                Err(refusal) => Step::Keep(Err(refusal)),
+                Err(rejection) => Step::Keep(Err(rejection)),
             }
         });
-        last.map_err(|refusal| match (refusal, freed_wait) {
-            (GcraRejection::Wait(wait), Some(freed)) => GcraRejection::Wait(wait.min(duration(freed))),
-            _ => refusal,
+        next.map_err(|rejection| match (rejection, returned_wait) {
+            (GcraRejection::Wait(wait), Some(returned)) => GcraRejection::Wait(wait.min(duration(returned))),
+            _ => rejection,
         })
     }
 
-    /// The same as [`check`](Self::check), without taking anything.
+    /// As [`check`](Self::check), without taking tokens.
     pub(crate) fn peek(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
         }
         let now = units(now);
-        let (word, params) = self.look();
-        let Err(refusal) = params.advance(word, now, cost, 0) else { return Ok(()) };
-        if !word.freed || cost > 1 {
-            return Err(refusal);
+        let (word, params) = self.load();
+        let Err(rejection) = params.advance(word, now, cost, 0) else { return Ok(()) };
+        if !word.returned || cost > 1 {
+            return Err(rejection);
         }
-        let freed = self.freed.earliest(word.version, params.worth_from(now));
-        match (refusal, freed.map(|found| params.wait(found.end, now))) {
+        let returned = self.returned.earliest(word.version, params.usable_from(now));
+        match (rejection, returned.map(|found| params.wait(found.end, now))) {
             (_, Some(0)) => Ok(()),
-            (GcraRejection::Wait(wait), Some(freed)) => Err(GcraRejection::Wait(wait.min(duration(freed)))),
-            _ => Err(refusal),
+            (GcraRejection::Wait(wait), Some(returned)) => Err(GcraRejection::Wait(wait.min(duration(returned)))),
+            _ => Err(rejection),
         }
     }
 
-    /// Tokens there now, and the time until all are. Slots in the cells are not counted.
+    /// The tokens available now, and the time until the bucket is full. Slots in the cells are not counted.
     pub(crate) fn available(&self, now: Nanos) -> (u32, Duration) {
-        let ((word, params), now) = (self.look(), units(now));
+        let ((word, params), now) = (self.load(), units(now));
         let ahead = word.tat.saturating_sub(now);
         let left = params.tolerance().saturating_sub(ahead) / params.period;
         (left.min(u64::from(params.burst)) as u32, duration(ahead))
     }
 
-    /// Gives tokens back that were not used: the request was never sent, or the wait for it was given up.
+    /// Returns tokens that were not used, because the request was never sent or its wait was cancelled.
     ///
-    /// The last slot goes back into the TAT, and takes freed ones before it along. Any other goes to a cell, where it is
-    /// worth something until its debt begins to be paid off, a period before its end. Slots of an earlier rate are lost.
+    /// The last slot is returned to the TAT, along with returned slots right before it. Any other goes to a cell, where it
+    /// is usable until its period begins, a period before its end. Slots of an earlier rate are lost.
     pub(crate) fn cancel(&self, mut slot: Slot) {
         let version = slot.change & VERSION_MASK;
         while slot.cost > 0 && self.return_last(slot) {
             slot.end = slot.start();
-            slot.cost = u32::from(self.freed.take_end(version, slot.end));
+            slot.cost = u32::from(self.returned.take_end(version, slot.end));
         }
         if slot.cost == 0 || !self.is_current(slot) {
             return;
         }
         let tokens = 0..u64::from(slot.cost.min(CELLS as u32));
-        self.freed.put(version, tokens.map(|token| slot.end.saturating_sub(slot.period * token)));
+        self.returned.put(version, tokens.map(|token| slot.end.saturating_sub(slot.period * token)));
         if self.is_current(slot) {
             self.set_hint();
         } else {
-            // The rate was changed meanwhile, and its own clearing may have come too early for these.
-            self.freed.clear(version);
+            // The rate has changed since, and may have cleared the cells before these slots were there.
+            self.returned.clear(version);
         }
     }
 
@@ -285,9 +286,9 @@ impl Gcra {
     }
 
     fn is_of(&self, slot: Slot, seen: GcraWord) -> bool {
-        // The word belongs to the slot's change or a later one, and to none that has not begun. With the same version
-        // and less than four of them between, it is the same.
-        let begun = self.rates.changes.load(Ordering::Acquire);
+        // The word is of the slot's change or of a later one that has begun. If the versions are equal and fewer than four
+        // changes have begun since, the change is the same.
+        let begun = self.table.changes.load(Ordering::Acquire);
         seen.version == slot.change & VERSION_MASK && begun < slot.change + 4
     }
 
@@ -301,53 +302,53 @@ impl Gcra {
         })
     }
 
-    /// Says that there may be freed slots.
+    /// Sets the `returned` bit: there may be returned slots.
     fn set_hint(&self) {
-        // Written even where it is set: so either it comes before a concurrent `clear_hint`, which then sees the slot,
-        // or it comes after and stands.
-        drive(&self.word, |seen| Step::Write(GcraWord { freed: true, ..GcraWord::unpack(seen) }.pack(), ()));
+        // Written even if it is set: either this comes before a concurrent `clear_hint`, which then sees the slot, or after
+        // it and stands.
+        drive(&self.word, |seen| Step::Write(GcraWord { returned: true, ..GcraWord::unpack(seen) }.pack(), ()));
     }
 
-    /// Says that there are no freed slots, if that is so.
+    /// Clears the `returned` bit, unless there are returned slots.
     fn clear_hint(&self) {
-        drive(&self.word, |seen| Step::Write(GcraWord { freed: false, ..GcraWord::unpack(seen) }.pack(), ()));
-        if !self.freed.is_empty() {
+        drive(&self.word, |seen| Step::Write(GcraWord { returned: false, ..GcraWord::unpack(seen) }.pack(), ()));
+        if !self.returned.is_empty() {
             self.set_hint();
         }
     }
 
-    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots that were reserved before keep
-    /// their time; if they are cancelled later they are lost.
+    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots reserved before keep their times; if
+    /// they are cancelled later they are lost.
     ///
-    /// Only one at a time: the caller sees to that.
+    /// The caller ensures that there is one change at a time.
     pub(crate) fn set(&self, params: Params, now: Nanos) {
         let now = units(now);
-        let change = self.rates.changes.load(Ordering::Acquire) + 1;
+        let change = self.table.changes.load(Ordering::Acquire) + 1;
         let version = change & VERSION_MASK;
-        self.freed.clear(version);
-        self.rates.params[version as usize].store(params.pack(), Ordering::Release);
-        self.rates.changes.store(change, Ordering::Release);
+        self.returned.clear(version);
+        self.table.params[version as usize].store(params.pack(), Ordering::Release);
+        self.table.changes.store(change, Ordering::Release);
         drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
             let old = self.params_of(word.version);
             let debt = u128::from(word.tat.saturating_sub(now)) * u128::from(params.period);
-            // Rounded up: to the strict side.
+            // Rounded up, to the strict side.
             let debt = debt.div_ceil(u128::from(old.period));
             let tat = if debt == 0 { word.tat } else { (u128::from(now) + debt).min(TAT_MAX.into()) as u64 };
-            Step::Write(GcraWord { version, freed: word.freed, tat }.pack(), ())
+            Step::Write(GcraWord { version, returned: word.returned, tat }.pack(), ())
         });
     }
 }
 
 impl Slot {
-    /// Where the first of its tokens begins.
+    /// The beginning of the first token.
     fn start(self) -> u64 {
         self.end.saturating_sub(self.period.saturating_mul(self.cost.into()))
     }
 }
 
 impl Params {
-    /// The pure step: the word after `cost` tokens are taken, and how long they are to be waited for.
+    /// The pure step: the word after `cost` tokens are taken, and the wait until they are due.
     #[inline]
     fn advance(self, word: GcraWord, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
         if cost > self.burst {
@@ -361,14 +362,14 @@ impl Params {
         Ok(Taken { word: GcraWord { tat: end, ..word }, wait, period: self.period })
     }
 
-    /// How long a slot with this end is to be waited for.
+    /// The wait until a slot with this end is due.
     #[inline]
     fn wait(self, end: u64, now: u64) -> u64 {
         end.saturating_sub(self.tolerance()).saturating_sub(now)
     }
 
-    /// The first end of a slot that a call admitted now may own.
-    fn worth_from(self, now: u64) -> u64 {
+    /// The earliest end of a slot that a call admitted now may own.
+    fn usable_from(self, now: u64) -> u64 {
         now.saturating_add(self.period)
     }
 }

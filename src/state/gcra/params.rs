@@ -2,14 +2,14 @@ use std::time::Duration;
 
 use super::UNITS_PER_NANO;
 
-/// Rate and burst of a limiter, in one word, so that they are read together.
+/// The rate and burst of a limiter in one word, so that they are read together.
 ///
 /// ```text
 /// [burst: 26 | exponent: 6 | mantissa: 32]     period = mantissa << exponent, in eighths of a nanosecond
 /// ```
 ///
-/// The period is exact below half a second, and rounded up by less than one part in two billion above: the rate is
-/// never higher than asked for.
+/// The period is exact below half a second, and rounded up by less than one part in two billion above: the rate is never
+/// higher than configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Params {
     pub(super) period: u64,
@@ -19,14 +19,14 @@ pub(crate) struct Params {
 const MANTISSA_BITS: u32 = 32;
 const EXPONENT_BITS: u32 = 6;
 
-/// `burst * period` must leave room in the word, a quarter of the horizon.
+/// The longest `burst * period`: a quarter of the horizon.
 const MAX_TOLERANCE: u64 = 1 << 59;
 
 impl Params {
     pub(crate) const MAX_BURST: u32 = (1 << (64 - MANTISSA_BITS - EXPONENT_BITS)) - 1;
 
-    /// `count` tokens in `per`, `burst` at once; never more than eight tokens a nanosecond. `None` when a number is zero,
-    /// or too large to count with: more than `MAX_BURST` at once, or a burst that takes more than two years to refill.
+    /// `count` tokens in `per`, and a burst of `burst`; at most eight tokens per nanosecond. `None` if a number is zero or too
+    /// large: a burst above `MAX_BURST`, or one that takes more than two years to refill.
     pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
         let period = (per.as_nanos().checked_mul(UNITS_PER_NANO.into())?).div_ceil(u128::from(count.max(1)));
         let period = u64::try_from(period).ok()?;
@@ -50,7 +50,7 @@ impl Params {
         let mut exponent = (u64::BITS - self.period.leading_zeros()).saturating_sub(MANTISSA_BITS);
         let mut mantissa = self.period.div_ceil(1 << exponent);
         if mantissa >> MANTISSA_BITS != 0 {
-            // Rounding up has carried over.
+            // Rounding up has carried.
             exponent += 1;
             mantissa = self.period.div_ceil(1 << exponent);
         }

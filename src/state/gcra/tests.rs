@@ -6,7 +6,7 @@ use super::*;
 use crate::state::atomics::{Ops, count};
 
 const ADMITTED: Ops = Ops { loads: 2, stores: 0, rmws: 1 };
-const REFUSED: Ops = Ops { loads: 2, stores: 0, rmws: 0 };
+const REJECTED: Ops = Ops { loads: 2, stores: 0, rmws: 0 };
 
 fn gcra(count: u32, per: Duration, burst: u32) -> Gcra {
     Gcra::new(Params::new(count, per, burst).unwrap())
@@ -24,30 +24,30 @@ fn at(nanos: u64) -> Nanos {
 fn the_cost_contract_holds() {
     let gcra = gcra(1, Duration::from_secs(1), 1);
     assert_eq!(count(|| take(&gcra, at(0))), (true, ADMITTED));
-    assert_eq!(count(|| take(&gcra, at(0))), (false, REFUSED));
-    assert_eq!(count(|| gcra.peek(at(0), 1).is_ok()), (false, REFUSED));
-    // To be able to give it back costs a load, of a line that only changes of the rate write.
+    assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED));
+    assert_eq!(count(|| gcra.peek(at(0), 1).is_ok()), (false, REJECTED));
+    // A slot that can be returned costs a load, of a line that only changes of the rate write.
     let (reserved, ops) = count(|| gcra.reserve(at(0), 1, Duration::MAX));
     assert_eq!((reserved.is_ok(), ops), (true, Ops { loads: 3, ..ADMITTED }));
     let (_, ops) = count(|| gcra.cancel(reserved.unwrap().1));
-    assert_eq!(ops.rmws, 1, "the last slot goes straight back");
+    assert_eq!(ops.rmws, 1, "the last slot is returned to the TAT");
 }
 
-// L1, L2, L3, L8
+// contract L1, L2, L3, L8
 #[test]
-fn a_burst_passes_and_then_one_each_period_to_the_nanosecond() {
+fn a_burst_is_admitted_and_then_one_token_per_period_to_the_nanosecond() {
     let gcra = gcra(10, Duration::from_secs(1), 5);
     assert!((0..5).all(|_| take(&gcra, at(0))));
-    let Err(GcraRejection::Wait(wait)) = gcra.reserve(at(0), 1, Duration::ZERO) else { panic!("a sixth passed") };
+    let Err(GcraRejection::Wait(wait)) = gcra.reserve(at(0), 1, Duration::ZERO) else { panic!("a sixth was admitted") };
     assert_eq!(wait, Duration::from_millis(100));
     assert!(!take(&gcra, at(99_999_999)));
     assert!(take(&gcra, at(100_000_000)));
     assert!(!take(&gcra, at(100_000_000)));
 }
 
-// L4, L7
+// contract L4, L7
 #[test]
-fn odd_rates_do_not_drift_above_what_was_asked_for() {
+fn odd_rates_do_not_drift_above_the_configured_rate() {
     for count in [3_u32, 7, 700_000, 999_999_937] {
         let gcra = gcra(count, Duration::from_secs(1), 1);
         let (mut now, mut admitted, mut last) = (at(0), 0_u64, 0);
@@ -55,7 +55,7 @@ fn odd_rates_do_not_drift_above_what_was_asked_for() {
             match gcra.reserve(now, 1, Duration::ZERO) {
                 Ok(_) => (admitted, last) = (admitted + 1, now.get()),
                 Err(GcraRejection::Wait(wait)) => now = now.saturating_add(wait),
-                Err(GcraRejection::Never) => panic!("one token is never too many"),
+                Err(GcraRejection::Never) => panic!("one token is never above the burst"),
             }
         }
         let allowed = 1.0 + last as f64 * f64::from(count) / 1e9;
@@ -64,32 +64,32 @@ fn odd_rates_do_not_drift_above_what_was_asked_for() {
     }
 }
 
-// L6, L9, L10
+// contract L6, L9, L10
 #[test]
-fn strange_clocks_do_no_harm() {
+fn idle_and_backward_clocks_admit_no_more_than_the_rate() {
     let gcra = gcra(1, Duration::from_secs(1), 3);
     let hour = at(3_600_000_000_000);
     assert!((0..3).all(|_| take(&gcra, hour)));
-    assert!(!take(&gcra, hour), "an idle hour fills the bucket, and no more");
-    assert!(!take(&gcra, at(0)), "backwards");
+    assert!(!take(&gcra, hour), "an idle hour only fills the bucket");
+    assert!(!take(&gcra, at(0)), "the clock went backwards");
     assert!(take(&gcra, hour.saturating_add(Duration::from_secs(1))));
-    assert!(take(&gcra, Nanos::MAX) && take(&gcra, Nanos::MAX), "past the horizon it admits");
+    assert!(take(&gcra, Nanos::MAX) && take(&gcra, Nanos::MAX), "every call is admitted past the horizon");
 }
 
-// L19
+// contract L19
 #[test]
-fn a_cost_is_all_or_nothing_and_one_above_the_burst_is_never() {
+fn a_cost_is_all_or_nothing_and_never_above_the_burst() {
     let gcra = gcra(1, Duration::from_secs(1), 3);
     assert!(gcra.reserve(at(0), 2, Duration::ZERO).is_ok());
     let wait = gcra.reserve(at(0), 2, Duration::ZERO).unwrap_err();
     assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1)));
-    assert!(take(&gcra, at(0)), "the refused call took nothing");
+    assert!(take(&gcra, at(0)), "the rejected call took nothing");
     assert_eq!(gcra.reserve(at(0), 4, Duration::MAX).unwrap_err(), GcraRejection::Never);
 }
 
-// L18
+// contract L18
 #[test]
-fn a_slot_given_back_out_of_order_is_used_by_the_next_who_would_wait() {
+fn a_slot_returned_out_of_order_goes_to_the_next_caller_that_would_wait() {
     let gcra = gcra(1, Duration::from_secs(1), 1);
     let wait = |seconds| Ok(Duration::from_secs(seconds));
     let reserve = || gcra.reserve(at(0), 1, Duration::MAX);
@@ -99,12 +99,12 @@ fn a_slot_given_back_out_of_order_is_used_by_the_next_who_would_wait() {
     assert_eq!(reserve().map(|(wait, _)| wait), wait(1), "the earliest first");
     assert_eq!(reserve().map(|(wait, _)| wait), wait(2));
     assert_eq!(reserve().map(|(wait, _)| wait), wait(5));
-    assert_eq!(count(|| take(&gcra, at(0))), (false, REFUSED), "the hint is cleared");
+    assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED), "the hint is cleared");
 }
 
-// G3
+// gcra.I3
 #[test]
-fn a_refusal_writes_nothing_while_a_freed_slot_lies_in_the_future() {
+fn a_rejection_writes_nothing_while_a_returned_slot_is_in_the_future() {
     let gcra = gcra(1, Duration::from_secs(1), 1);
     let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
     gcra.cancel(slots[2]);
@@ -112,30 +112,30 @@ fn a_refusal_writes_nothing_while_a_freed_slot_lies_in_the_future() {
     assert_eq!(
         refused.unwrap_err(),
         GcraRejection::Wait(Duration::from_secs(2)),
-        "the freed one is the next to be had"
+        "the returned slot is the next one due"
     );
     assert_eq!((ops.rmws, ops.stores), (0, 0));
 }
 
 #[test]
-fn a_freed_slot_dies_with_its_rate() {
+fn a_change_of_the_rate_drops_returned_slots() {
     let second = Duration::from_secs(1);
     let gcra = gcra(1, second, 1);
     let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
     gcra.cancel(slots[1]);
-    // As many changes as there are versions: the slots' own comes round again.
+    // As many changes as there are versions, so that the version of the slots is current again.
     for _ in 0..4 {
         gcra.set(Params::new(1, second, 1).unwrap(), at(0));
     }
     gcra.cancel(slots[2]);
     gcra.cancel(slots[3]);
     let (wait, _) = gcra.reserve(at(0), 1, Duration::MAX).unwrap();
-    assert_eq!(wait, Duration::from_secs(4), "behind all that were given out");
+    assert_eq!(wait, Duration::from_secs(4), "after all slots that were taken");
 }
 
-// L20
+// contract L20
 #[test]
-fn peeking_sees_freed_slots() {
+fn peeking_sees_returned_slots() {
     let gcra = gcra(1, Duration::from_secs(1), 2);
     let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
     gcra.cancel(slots[1]);
@@ -145,7 +145,7 @@ fn peeking_sees_freed_slots() {
 }
 
 #[test]
-fn a_call_that_costs_nothing_passes_and_takes_nothing() {
+fn a_call_without_cost_is_admitted_and_takes_nothing() {
     let gcra = gcra(1, Duration::from_secs(1), 1);
     let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
     let (free, ops) = count(|| gcra.reserve(at(0), 0, Duration::ZERO).unwrap());
@@ -155,7 +155,7 @@ fn a_call_that_costs_nothing_passes_and_takes_nothing() {
     assert_eq!(gcra.reserve(at(0), 1, Duration::MAX).unwrap().0, Duration::from_secs(3));
 }
 
-// L33
+// contract L33
 #[test]
 fn a_change_of_the_rate_keeps_the_debt_in_tokens() {
     let gcra = gcra(1, Duration::from_secs(1), 10);
@@ -165,16 +165,16 @@ fn a_change_of_the_rate_keeps_the_debt_in_tokens() {
     assert!(!take(&gcra, now), "the bucket is as empty as before");
     assert!(take(&gcra, now.saturating_add(Duration::from_millis(10))), "and fills at the new rate");
     gcra.set(Params::new(1, Duration::from_secs(1), 20).unwrap(), now);
-    assert_eq!(gcra.available(now).0, 9, "a larger burst adds the difference, less the token of before");
+    assert_eq!(gcra.available(now).0, 9, "a larger burst adds the difference, less the token taken before");
     for _ in 0..9 {
         gcra.set(Params::new(5, Duration::from_secs(1), 20).unwrap(), now);
     }
     assert_eq!(gcra.available(now).0, 9);
 }
 
-// L11, L27
+// contract L11, L27
 #[test]
-fn eight_threads_get_exactly_the_burst() {
+fn eight_threads_take_exactly_the_burst() {
     let gcra = gcra(1, Duration::from_secs(3600), 1000);
     let admitted: usize = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| (0..500).filter(|_| take(&gcra, at(0))).count())).collect();
@@ -183,9 +183,9 @@ fn eight_threads_get_exactly_the_burst() {
     assert_eq!(admitted, 1000);
 }
 
-// G4
+// gcra.I4
 #[test]
-fn threads_that_reserve_and_cancel_never_own_the_same_slot() {
+fn concurrent_reservations_and_cancellations_never_share_a_slot() {
     let gcra = gcra(1, Duration::from_nanos(1000), 1);
     let mut ends: Vec<_> = std::thread::scope(|scope| {
         let work = |seed: u64| {
@@ -225,9 +225,9 @@ fn parameters_survive_packing_and_are_rounded_to_the_strict_side() {
 }
 
 proptest! {
-    /// G1, with cancellations and refunds: of the tokens that were used, no interval holds more than burst + time / period.
+    /// gcra.I1 with cancellations: of the tokens that were used, no interval holds more than burst + time / period.
     #[test]
-    fn no_interval_holds_more_than_its_due(
+    fn no_interval_exceeds_the_burst_and_the_rate(
         burst in 1_u32..6,
         ops in prop::collection::vec((0_u8..10, 0_u64..30, 1_u32..3, 0_u64..60), 1..120),
     ) {
@@ -238,9 +238,9 @@ proptest! {
         for (op, step, cost, patience) in ops {
             match op {
                 0..4 => now = now.saturating_add(Duration::from_nanos(step)),
-                // Backwards, too.
+                // The clock goes backwards, too.
                 4 => now = now.saturating_sub(Duration::from_nanos(step)),
-                // The tokens of a wait that was given up, or of a request that was never sent.
+                // A wait that was cancelled, or a request that was never sent.
                 5 => if let Some((.., slot)) = slots.pop_back() { gcra.cancel(slot) },
                 6 if !slots.is_empty() => gcra.cancel(slots.remove(step as usize % slots.len()).unwrap().2),
                 _ => if let Ok((wait, slot)) = gcra.reserve(now, cost, Duration::from_nanos(patience)) {
@@ -258,9 +258,9 @@ proptest! {
         }
     }
 
-    /// L18, L21: in whatever order slots come back, none is lost while there is a cell for it.
+    /// contract L18, L21: in whatever order slots are returned, none is lost while there is a cell for it.
     #[test]
-    fn what_is_given_back_at_once_is_all_there_again(
+    fn slots_returned_in_any_order_are_all_available_again(
         burst in 1_u32..6,
         order in Just((0..=CELLS).collect::<Vec<_>>()).prop_shuffle(),
     ) {
@@ -270,14 +270,14 @@ proptest! {
             gcra.cancel(slots[index]);
         }
         prop_assert_eq!(gcra.available(at(0)), (burst, Duration::ZERO));
-        prop_assert!(gcra.freed.is_empty());
+        prop_assert!(gcra.returned.is_empty());
         prop_assert!((0..burst).all(|_| take(&gcra, at(0))) && !take(&gcra, at(0)));
     }
 
-    /// L33: with waits, undone waits and changes of the rate it is still a token bucket, to the nanosecond. The steps
-    /// are chosen so that the conversions of the debt divide without a rest.
+    /// contract L33: a token bucket to the nanosecond, with waits, cancelled waits and changes of the rate. The steps are chosen so
+    /// that the conversions of the debt divide without a remainder.
     #[test]
-    fn it_agrees_with_a_bucket_whose_rate_changes(
+    fn limiter_matches_a_token_bucket_whose_rate_changes(
         ops in prop::collection::vec((0_u8..8, 0_u64..12, 1_u32..6, 0_u64..40), 1..120),
     ) {
         const PERIODS: [u64; 4] = [10, 20, 40, 80];
@@ -320,9 +320,9 @@ proptest! {
         }
     }
 
-    /// Without cancellations it is a token bucket, to the nanosecond.
+    /// Without cancellations, a token bucket to the nanosecond.
     #[test]
-    fn it_agrees_with_a_token_bucket(
+    fn limiter_matches_a_token_bucket(
         burst in 1_u32..6,
         ops in prop::collection::vec((0_u64..40, 1_u32..7), 1..120),
     ) {

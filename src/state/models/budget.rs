@@ -11,7 +11,7 @@ use crate::state::{
 const NOW: Nanos = Nanos::new(0);
 
 model! {
-    /// R1, R2, P15: the last token is granted once.
+    /// budget.I1, budget.I2: the last token is granted once.
     the_last_token_is_granted_once, preemptions: None, refuted by [SplitSwap], {
         let budget = Arc::new(Budget::new(TOKEN, 100, 0, NOW));
         let other = Arc::clone(&budget);
@@ -23,29 +23,29 @@ model! {
 }
 
 model! {
-    /// R1: no payment is lost, and none goes above the capacity.
-    payments_add_up, preemptions: None, refuted by [SplitSwap], {
+    /// budget.I1: no deposit is lost, and none exceeds the capacity.
+    concurrent_deposits_add_up, preemptions: None, refuted by [SplitSwap], {
         let budget = Arc::new(Budget::new(3 * TOKEN, TOKEN, 0, NOW));
         assert!(budget.withdraw(|| NOW) && budget.withdraw(|| NOW));
         let other = Arc::clone(&budget);
-        // One token is left, and one of the three comes back twice too often.
+        // One of the three tokens is left, and three are deposited: one more than fit if the withdrawal comes last.
         let there = thread::spawn(move || {
             other.deposit();
             other.withdraw(|| NOW)
         });
-        budget.give_back();
+        budget.refund();
         budget.deposit();
         assert!(there.join().unwrap());
         let balance = budget.balance(|| NOW);
-        // 1 + 3 paid - 1 withdrawn, or one less where the bucket was full when the last was paid.
+        // 1 + 3 deposited - 1 withdrawn, or one less if the bucket was full at the last deposit.
         assert!(balance == 3 * TOKEN || balance == 2 * TOKEN, "{balance}");
         assert!(balance <= budget.capacity());
     }
 }
 
 model! {
-    /// R1, R2: with room for all, payments and withdrawals by two threads are exact.
-    nothing_is_lost_while_there_is_room, preemptions: None, refuted by [SplitSwap], {
+    /// budget.I1, budget.I2: below the capacity, deposits and withdrawals of two threads are exact.
+    deposits_below_the_capacity_are_exact, preemptions: None, refuted by [SplitSwap], {
         let budget = Arc::new(Budget::new(10 * TOKEN, TOKEN / 2, 0, NOW));
         for _ in 0..6 {
             assert!(budget.withdraw(|| NOW));

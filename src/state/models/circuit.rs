@@ -1,6 +1,6 @@
 //! Models of the circuit.
 //!
-//! A transition is handed to one caller, who emits the one `StateChanged` of it: the handle's tests show that.
+//! Each transition is returned to one caller, which emits the one `StateChanged` for it: the handle's tests check that.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -8,8 +8,9 @@ use loom::{sync::Arc, thread};
 
 use super::model;
 use crate::state::{
-    circuit::{Admission, Admitted, Cause, Circuit, CircuitConfig, CircuitState, Outcome, Transition},
+    circuit::{Admission, Admitted, Circuit, CircuitConfig, CircuitState, Outcome, Transition},
     time::Nanos,
+    transition::Cause,
     window::Rates,
 };
 
@@ -20,7 +21,7 @@ fn at(later: Duration) -> Nanos {
     NOW.saturating_add(later)
 }
 
-/// Trips at a run of two; one success closes it.
+/// Trips after two consecutive failures; one success closes it.
 fn config() -> CircuitConfig {
     CircuitConfig {
         consecutive: NonZeroU32::new(2),
@@ -41,26 +42,26 @@ fn circuit(config: CircuitConfig) -> Arc<Circuit> {
 
 fn admit(circuit: &Circuit, now: Nanos) -> Option<(Admitted, Option<Transition>)> {
     match circuit.admit(|| now) {
-        Admission::Admitted(ticket) => Some((ticket, None)),
-        Admission::Probe(ticket, transition) => Some((ticket, transition)),
+        Admission::Admitted(admitted) => Some((admitted, None)),
+        Admission::Probe(admitted, transition) => Some((admitted, transition)),
         Admission::Rejected { .. } => None,
     }
 }
 
-fn ticket(circuit: &Circuit, now: Nanos) -> Admitted {
-    admit(circuit, now).expect("it is let in").0
+fn must_admit(circuit: &Circuit, now: Nanos) -> Admitted {
+    admit(circuit, now).expect("it is admitted").0
 }
 
-fn finish(circuit: &Circuit, ticket: Admitted, outcome: Outcome) -> Option<Transition> {
-    circuit.finish(ticket, outcome, false, || usize::MAX, || NOW, |_| SECOND)
+fn finish(circuit: &Circuit, admitted: Admitted, outcome: Outcome) -> Option<Transition> {
+    circuit.finish(admitted, outcome, false, || usize::MAX, || NOW, |_| SECOND)
 }
 
-/// Open, and its time is over one second from now.
+/// Opens the circuit for one second.
 fn open(circuit: &Circuit) {
     circuit.set(CircuitState::Open, NOW, SECOND);
 }
 
-/// The transitions that happened, in order: each begins where the last one ended, and none is told twice.
+/// The transitions in order. Each begins in the state that the one before ended in, and none is returned twice.
 fn chain(mut transitions: Vec<Transition>, circuit: &Circuit) -> Vec<(CircuitState, CircuitState)> {
     transitions.sort_by_key(|transition| transition.generation);
     assert!(transitions.windows(2).all(|pair| pair[0].generation < pair[1].generation), "{transitions:?}");
@@ -70,10 +71,10 @@ fn chain(mut transitions: Vec<Transition>, circuit: &Circuit) -> Vec<(CircuitSta
 }
 
 model! {
-    /// I3, P1: failures that reach the limit at once trip once.
-    one_of_many_failures_trips, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I3: concurrent failures that reach the limit trip it once.
+    concurrent_failures_trip_once, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, NOW));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, NOW));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
@@ -83,11 +84,11 @@ model! {
 }
 
 model! {
-    /// I3, P1: as above with a count window, whose records and trips are two swaps.
-    one_of_many_failures_trips_by_count, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I3: the same with a count window, where recording and tripping are two swaps.
+    concurrent_failures_trip_once_by_the_count_window, preemptions: None, refuted by [SplitSwap], {
         let rates = Rates { min_calls: 1, failed: Some(500_000), slow: None };
         let circuit = circuit(CircuitConfig { consecutive: None, count: Some((2, rates)), ..config() });
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, NOW));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, NOW));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Failure);
@@ -97,8 +98,9 @@ model! {
 }
 
 model! {
-    /// I2, I3, P1: of those who find the open time over, one makes the circuit half-open, and as many get in as may.
-    one_of_many_callers_makes_it_half_open, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I2, circuit.I3: one of the callers after the open time makes the circuit half-open, and only that one is
+    /// admitted.
+    one_caller_makes_an_open_circuit_half_open, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
         let other = Arc::clone(&circuit);
@@ -111,11 +113,11 @@ model! {
 }
 
 model! {
-    /// I3, P1: probes that end at once decide once; the other's verdict belongs to a generation that is over.
-    one_of_many_probes_decides, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I3: of two probes that complete concurrently one decides; the other is of an earlier generation then.
+    concurrent_probes_decide_once, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Failure));
         let here = finish(&circuit, two, Outcome::Success);
@@ -126,11 +128,11 @@ model! {
 }
 
 model! {
-    /// I3, P1: successes that are enough at once close it once.
-    it_closes_once, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I3: concurrent successes close it once.
+    concurrent_successes_close_once, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, one, Outcome::Success));
         let here = finish(&circuit, two, Outcome::Success);
@@ -140,27 +142,27 @@ model! {
 }
 
 model! {
-    /// I4, P2: the outcome of a call from before counts as nothing, however the circuit came to be closed again.
+    /// circuit.I4: the outcome of a call of an earlier generation does not count, even if the circuit is closed again.
     a_stale_outcome_never_counts, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
-        let stale = ticket(&circuit, NOW);
+        let stale = must_admit(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, stale, Outcome::Failure));
         circuit.set(CircuitState::Open, NOW, SECOND);
         circuit.set(CircuitState::Closed, NOW, SECOND);
-        let fresh = ticket(&circuit, NOW);
+        let fresh = must_admit(&circuit, NOW);
         assert_eq!(finish(&circuit, fresh, Outcome::Failure), None, "the first of its generation");
         assert_eq!(there.join().unwrap(), None);
-        assert_eq!((circuit.state(), circuit.view(|| NOW).run), (CircuitState::Closed, 1));
+        assert_eq!((circuit.state(), circuit.view(|| NOW).consecutive_failures), (CircuitState::Closed, 1));
     }
 }
 
 model! {
-    /// I2, P3: places of probes are conserved while some succeed, some are given back and others come.
-    places_are_conserved, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I2: no probe slot is lost while probes succeed, are cancelled and are admitted.
+    probe_slots_are_conserved, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, successes: 9, ..config() });
         open(&circuit);
-        let [one, two] = [(); 2].map(|()| ticket(&circuit, at(SECOND)));
+        let [one, two] = [(); 2].map(|()| must_admit(&circuit, at(SECOND)));
         let (succeeding, cancelling) = (Arc::clone(&circuit), Arc::clone(&circuit));
         let succeeded = thread::spawn(move || finish(&succeeding, one, Outcome::Success));
         let cancelled = thread::spawn(move || finish(&cancelling, two, Outcome::Ignored));
@@ -172,34 +174,34 @@ model! {
 }
 
 model! {
-    /// I5, P4: a probe that is silent loses its place to one of those who come when its lease has run out.
-    it_is_not_stuck_half_open, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I5: a lost probe loses its slot to one of the callers after its lease.
+    a_lost_probe_does_not_keep_the_circuit_half_open, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
-        let silent = ticket(&circuit, at(SECOND));
+        let lost = must_admit(&circuit, at(SECOND));
         assert!(admit(&circuit, at(SECOND)).is_none(), "arms the lease");
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || admit(&other, at(SECOND * 2)));
         let here = admit(&circuit, at(SECOND * 2));
         let admitted: Vec<_> = [here, there.join().unwrap()].into_iter().flatten().collect();
-        assert_eq!(admitted.len(), 1, "as many as there are places");
-        // The silent one speaks after all: too late.
-        assert_eq!(finish(&circuit, silent, Outcome::Failure), None);
+        assert_eq!(admitted.len(), 1, "there is one slot");
+        // The lost probe completes after all, too late.
+        assert_eq!(finish(&circuit, lost, Outcome::Failure), None);
         let closed = finish(&circuit, admitted[0].0, Outcome::Success);
         assert_eq!(closed.map(|it| it.to), Some(CircuitState::Closed));
     }
 }
 
 model! {
-    /// I5: nor is it while the silent probe speaks at the very moment.
-    a_late_probe_and_its_successor, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I5: the same while the lost probe completes concurrently.
+    a_late_probe_does_not_release_its_successors_slot, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
-        let late = ticket(&circuit, at(SECOND));
+        let late = must_admit(&circuit, at(SECOND));
         assert!(admit(&circuit, at(SECOND)).is_none(), "arms the lease");
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, late, Outcome::Ignored));
-        let here = admit(&circuit, at(SECOND * 2)).expect("its place or a free one").0;
+        let here = admit(&circuit, at(SECOND * 2)).expect("the reclaimed slot, or the released one").0;
         assert_eq!(there.join().unwrap(), None);
         assert_eq!(circuit.view(|| NOW).probes_in_flight, 1);
         assert_eq!(finish(&circuit, here, Outcome::Success).map(|it| it.to), Some(CircuitState::Closed));
@@ -207,10 +209,10 @@ model! {
 }
 
 model! {
-    /// I3: a state that is set by hand and a trip come one after the other.
-    by_hand_and_by_itself, preemptions: None, refuted by [SplitSwap], {
+    /// circuit.I3: a manual change and a trip happen one after the other.
+    a_manual_change_and_a_trip_are_ordered, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { consecutive: NonZeroU32::new(1), ..config() });
-        let call = ticket(&circuit, NOW);
+        let call = must_admit(&circuit, NOW);
         let other = Arc::clone(&circuit);
         let there = thread::spawn(move || finish(&other, call, Outcome::Failure));
         let here = circuit.set(CircuitState::ForcedOpen, NOW, SECOND);

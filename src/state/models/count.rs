@@ -11,7 +11,7 @@ use crate::state::window::{
 const OK: Sample = Sample { failed: false, slow: false };
 const FAILED: Sample = Sample { failed: true, slow: false };
 
-/// The last three calls; two failures among them are too many.
+/// A window of the last three calls, which trips at two failures.
 fn window() -> CountWindow {
     CountWindow::with_blocks(3, 2, 1, Rates { min_calls: 3, failed: Some(600_000), slow: None })
 }
@@ -29,7 +29,7 @@ fn record(window: &CountWindow, sample: Sample) -> Recorded {
 }
 
 fn trips(window: &CountWindow) -> bool {
-    window.due(0, FAILED, || true).is_some()
+    window.record_and_evaluate(0, FAILED, || true).is_some()
 }
 
 fn counts(calls: u64, failed: u64) -> Counts {
@@ -37,7 +37,7 @@ fn counts(calls: u64, failed: u64) -> Counts {
 }
 
 model! {
-    /// W1, P5: no record is lost, and none is counted twice.
+    /// count.I1: no record is lost or counted twice.
     every_record_counts_once, preemptions: None, refuted by [SplitSwap], {
         let window = after(&[OK]);
         let other = Arc::clone(&window);
@@ -49,9 +49,9 @@ model! {
 }
 
 model! {
-    /// W1, W5, P8: a block that is complete is published once, by whoever comes first, with all of its calls.
+    /// count.I1, count.I5: a complete block is published once, by the first recorder, with all of its calls.
     a_complete_block_is_published_once, preemptions: None, refuted by [SplitSwap], {
-        // Blocks: [ok, failed]; both who come want to open the next.
+        // The block [ok, failed] is complete; both recorders try to begin the next.
         let window = after(&[OK, FAILED]);
         let other = Arc::clone(&window);
         let there = thread::spawn(move || {
@@ -60,15 +60,15 @@ model! {
         });
         record(&window, OK);
         there.join().unwrap();
-        // Of the last three calls, one is the failure that came now.
+        // One of the last three calls is the concurrent failure.
         let now = window.snapshot(0);
         assert_eq!(now, counts(3, 1));
     }
 }
 
 model! {
-    /// W2, P6: a success that is not written, because all is clean, hides no failure that comes at the same moment.
-    what_is_not_written_changes_nothing, preemptions: None, refuted by [SplitSwap], {
+    /// count.I2: a clean call that is not written hides no concurrent failure.
+    an_unwritten_clean_call_hides_no_failure, preemptions: None, refuted by [SplitSwap], {
         let window = after(&[OK, OK, OK, OK]);
         let [failing, succeeding] = [(); 2].map(|()| Arc::clone(&window));
         let failing = thread::spawn(move || { record(&failing, FAILED); });
@@ -76,14 +76,14 @@ model! {
         record(&window, FAILED);
         failing.join().unwrap();
         succeeding.join().unwrap();
-        // Written or not, and in whatever order, three calls are the last three.
+        // Written or not, and in any order, these are the last three calls.
         assert_eq!(window.snapshot(0), counts(3, 2));
     }
 }
 
 model! {
-    /// W3, P7: a trip that is due is seen by one of those who make it due, and none is seen that is not.
-    no_trip_is_missed_and_none_invented, preemptions: None, refuted by [SplitSwap], {
+    /// count.I3: one of the recorders that make a trip due sees it, and no other does.
+    a_due_trip_is_seen_exactly_once, preemptions: None, refuted by [SplitSwap], {
         let window = after(&[OK, OK]);
         let other = Arc::clone(&window);
         let there = thread::spawn(move || trips(&other));
@@ -93,15 +93,15 @@ model! {
 }
 
 model! {
-    /// W4, P2: what belongs to an earlier generation never counts in a later one.
+    /// count.I4: a call of an earlier generation never counts in a later one.
     an_older_generation_never_counts, preemptions: None, refuted by [SplitSwap], {
         let window = after(&[OK, OK]);
-        let present = Arc::new(loom::sync::atomic::AtomicU64::new(0));
-        let (other, now) = (Arc::clone(&window), Arc::clone(&present));
+        let current = Arc::new(loom::sync::atomic::AtomicU64::new(0));
+        let (other, now) = (Arc::clone(&window), Arc::clone(&current));
         use loom::sync::atomic::Ordering::{Acquire, Release};
         let there = thread::spawn(move || other.record(0, FAILED, || now.load(Acquire) == 0));
-        present.store(1, Release);
-        window.begin(1, || true);
+        current.store(1, Release);
+        window.begin_generation(1, || true);
         window.record(1, OK, || true);
         there.join().unwrap();
         assert_eq!(window.snapshot(1), counts(1, 0));

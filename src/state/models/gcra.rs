@@ -17,7 +17,7 @@ fn at(later: Duration) -> Nanos {
     NOW.saturating_add(later)
 }
 
-/// One token a second.
+/// A limiter of one token per second.
 fn limiter(burst: u32) -> Arc<Gcra> {
     Arc::new(Gcra::new(params(1, burst)))
 }
@@ -26,14 +26,14 @@ fn params(seconds: u64, burst: u32) -> Params {
     Params::new(1, Duration::from_secs(seconds), burst).unwrap()
 }
 
-/// Tokens that are there now, by taking them.
+/// The number of tokens available now, by taking them.
 fn drain(limiter: &Gcra, now: Nanos) -> u32 {
     (0..10).take_while(|_| limiter.check(now, 1).is_ok()).count() as u32
 }
 
 model! {
-    /// G1, P11: of the last token there is one.
-    the_last_token_is_admitted_once, preemptions: None, refuted by [SplitSwap], {
+    /// gcra.I1: one caller takes the last token.
+    the_last_token_is_taken_once, preemptions: None, refuted by [SplitSwap], {
         let limiter = limiter(1);
         let other = Arc::clone(&limiter);
         let there = thread::spawn(move || other.check(NOW, 1).is_ok());
@@ -45,8 +45,8 @@ model! {
 }
 
 model! {
-    /// G1 with clocks that differ: `burst + (b - a) / period` at most.
-    never_more_than_burst_and_rate, preemptions: None, refuted by [SplitSwap], {
+    /// gcra.I1 with differing times: at most `burst + (b - a) / period` tokens.
+    differing_times_never_exceed_the_burst_and_the_rate, preemptions: None, refuted by [SplitSwap], {
         let limiter = limiter(2);
         let take = |limiter: &Gcra, now| u32::from(limiter.check(now, 1).is_ok()) + u32::from(limiter.check(now, 1).is_ok());
         let other = Arc::clone(&limiter);
@@ -59,7 +59,7 @@ model! {
 }
 
 model! {
-    /// G4, P12: slots of those who wait are a period apart, whoever gives one back meanwhile.
+    /// gcra.I4: the slots of waiters are a period apart while another one is returned.
     a_slot_has_one_owner, preemptions: None, refuted by [SplitSwap], {
         let limiter = limiter(1);
         let wait = |limiter: &Gcra| limiter.reserve(NOW, 1, SECOND * 10).unwrap();
@@ -67,36 +67,36 @@ model! {
         let (_, next) = wait(&limiter);
         let (_, last) = wait(&limiter);
         let (cancelling, reserving) = (Arc::clone(&limiter), Arc::clone(&limiter));
-        // Not the last one, so it goes to a cell.
+        // It is not the last slot, so it goes to a cell.
         let cancelled = thread::spawn(move || cancelling.cancel(next));
         let there = thread::spawn(move || wait(&reserving));
         let here = wait(&limiter);
         cancelled.join().unwrap();
         let there = there.join().unwrap();
         let live = [now, last, here.1, there.1];
-        for (at, slot) in live.iter().enumerate() {
-            assert!(live.iter().skip(at + 1).all(|other| other != slot), "{live:?}");
+        for (index, slot) in live.iter().enumerate() {
+            assert!(live.iter().skip(index + 1).all(|other| other != slot), "{live:?}");
         }
     }
 }
 
 model! {
-    /// G4: a returned reservation is not lost, whether it is the last when it comes back or not.
-    a_returned_reservation_is_there_again, preemptions: None, refuted by [SplitSwap], {
+    /// gcra.I4: a returned slot is not lost, whether it is the last one then or not.
+    a_returned_slot_is_available_again, preemptions: None, refuted by [SplitSwap], {
         let limiter = limiter(2);
         let (_, first) = limiter.reserve(NOW, 1, Duration::ZERO).unwrap();
         let other = Arc::clone(&limiter);
         let there = thread::spawn(move || other.reserve(NOW, 1, Duration::ZERO).is_ok());
         limiter.cancel(first);
         assert!(there.join().unwrap());
-        // The slot may have been returned while a later one was out: then its debt has not begun to be paid off yet.
+        // Even if the slot was returned while a later one was taken, it is still usable: its period has not begun.
         assert_eq!(drain(&limiter, NOW), 1);
     }
 }
 
 model! {
-    /// P13: a change of the rate comes before a call or after it. What is used stays used, as a number of tokens.
-    a_change_of_the_rate_is_one_step, preemptions: None, refuted by [SplitSwap, Relaxed], {
+    /// A change of the rate happens before a call or after it, and keeps the number of tokens taken.
+    a_change_of_the_rate_is_atomic, preemptions: None, refuted by [SplitSwap, Relaxed], {
         let limiter = limiter(2);
         assert!(limiter.check(NOW, 1).is_ok());
         let (changing, checking) = (Arc::clone(&limiter), Arc::clone(&limiter));
@@ -106,7 +106,7 @@ model! {
         changed.join().unwrap();
         let there = there.join().unwrap();
         assert!(here || there);
-        // By the new rule there are three in all, and each is ten seconds' worth.
+        // With the new rate there are three tokens in all, of ten seconds each.
         let all = 1 + u32::from(here) + u32::from(there) + drain(&limiter, NOW);
         assert_eq!(all, 3);
         assert_eq!(limiter.available(NOW), (0, Duration::from_secs(30)));

@@ -1,4 +1,4 @@
-//! Models of the keyed table, of two ways.
+//! Models of the keyed limiter, with two ways.
 
 use std::time::Duration;
 
@@ -14,18 +14,18 @@ fn at(later: Duration) -> Nanos {
     NOW.saturating_add(later)
 }
 
-/// Keys of the first set.
+/// The hash of a key in the first set.
 fn hash(key: u64) -> u64 {
     key
 }
 
 fn passes(table: &Keyed, key: u64, now: Nanos) -> bool {
-    table.check(hash(key), now, 1, false).verdict.is_ok()
+    table.check(hash(key), now, 1, false).result.is_ok()
 }
 
 model! {
-    /// K6: two who bring a new key at once make one limiter.
-    a_key_has_one_place, preemptions: None, refuted by [SplitSwap], {
+    /// keyed.I6: two callers that insert a new key concurrently make one entry.
+    a_key_has_one_entry, preemptions: None, refuted by [SplitSwap], {
         let table = Arc::new(Keyed::new(1, SECOND, 1, 1, true));
         let other = Arc::clone(&table);
         let there = thread::spawn(move || passes(&other, 7, NOW));
@@ -36,8 +36,8 @@ model! {
 }
 
 model! {
-    /// K6, when their clocks differ, and the places are idle for the one and active for the other.
-    a_key_has_one_place_by_whichever_clock, preemptions: None, refuted by [SplitSwap], {
+    /// keyed.I6: the same when their times differ, and the entries are idle for one and active for the other.
+    a_key_has_one_entry_with_differing_times, preemptions: None, refuted by [SplitSwap], {
         let table = Arc::new(Keyed::new(1, SECOND, 1, 1, false));
         assert!(passes(&table, 1, NOW) && passes(&table, 2, at(Duration::from_millis(100))));
         let other = Arc::clone(&table);
@@ -46,22 +46,22 @@ model! {
         let admitted = u32::from(here) + u32::from(there.join().unwrap());
         assert!((1..=2).contains(&admitted));
         let later = (0..3).take_while(|_| passes(&table, 7, at(SECOND * 2))).count() as u32;
-        assert!(admitted + later <= 2, "one, and one more a second later");
+        assert!(admitted + later <= 2, "one token, and one more a second later");
     }
 }
 
 model! {
-    /// K2, P17: who comes for a place does not take that of a key which is being used.
+    /// keyed.I2: a new key does not replace the entry of a key that becomes active concurrently.
     an_active_key_is_not_evicted, preemptions: None, refuted by [SplitSwap], {
         let table = Arc::new(Keyed::new(1, SECOND, 1, 1, true));
-        // One place of the two is idle in a second from now, the other in two.
+        // One of the two entries becomes idle in a second, the other in two.
         assert!(passes(&table, 1, NOW) && passes(&table, 2, at(SECOND)));
         let other = Arc::clone(&table);
         let there = thread::spawn(move || passes(&other, 3, at(SECOND)));
         let here = passes(&table, 1, at(SECOND));
         let there = there.join().unwrap();
-        // Either the first key was there before, and the new one shares the overflow, or the other way round.
+        // Either the first key keeps its entry and the new one shares the overflow limiter, or the other way round.
         assert!(here && there);
-        assert!((1..=3).all(|key| !passes(&table, key, at(SECOND))), "all are limited");
+        assert!((1..=3).all(|key| !passes(&table, key, at(SECOND))), "all three are limited");
     }
 }

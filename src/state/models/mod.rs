@@ -1,14 +1,14 @@
-//! What no interleaving breaks: loom runs each model in every order that its bounds allow.
+//! Models of the invariants: loom runs each one in every interleaving within its bounds.
 //!
 //! `RUSTFLAGS='--cfg rampart_loom' cargo test --release --lib --target-dir target/loom -- models`
 //!
-//! A model begins one step before the moment that matters, with words as small as they get (windows of three calls in
-//! blocks of two, two buckets, two ways), and is explored in full; the one with three recorders of the time window with
-//! at most three preemptions. That a model can fail is shown beside it: [`refuted`] runs it once more with a [`Fault`]
-//! in all words, and expects it not to hold.
+//! A model begins one step before the critical moment, with the smallest structures (windows of three calls in blocks of
+//! two, two buckets, two ways), and is explored exhaustively; only the model with three recorders of the time window is
+//! limited to three preemptions. Each model also has a test that it can fail: [`refuted`] runs it with a [`Fault`] in all
+//! words, and expects it not to hold.
 //!
-//! loom does not explore everything that the memory model allows (a load does not see a store that is made later in
-//! program order), and takes `SeqCst` for `AcqRel`; nothing here needs more than `AcqRel`.
+//! loom does not explore everything that the memory model allows (a load does not see a store that comes later in program
+//! order), and treats `SeqCst` as `AcqRel`; nothing here needs more than `AcqRel`.
 
 mod budget;
 mod circuit;
@@ -25,30 +25,30 @@ use std::{
 
 use super::atomics::{Fault, any_fault, with_fault};
 
-/// Explores every interleaving of at most `preemptions`, or all.
+/// Explores all interleavings, or those with at most `preemptions`.
 pub(crate) fn explore(preemptions: Option<usize>, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
     builder.check(model);
 }
 
-/// That the model does not hold with this fault.
+/// Asserts that the model does not hold with this fault.
 pub(crate) fn refuted(fault: Fault, model: impl FnOnce()) {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
-        let loud = std::panic::take_hook();
-        // A fault is meant to end in a panic.
+        let default_hook = std::panic::take_hook();
+        // With a fault, the panic is expected.
         std::panic::set_hook(Box::new(move |info| {
             if !any_fault() {
-                loud(info);
+                default_hook(info);
             }
         }));
     });
     let outcome = with_fault(fault, || catch_unwind(AssertUnwindSafe(model)));
-    assert!(outcome.is_err(), "the model holds with {fault:?} in it, so it shows nothing");
+    assert!(outcome.is_err(), "the model holds with {fault:?}, so it proves nothing");
 }
 
-/// The test of a model, and the test that it can fail.
+/// Defines the test of a model, and the test that it can fail.
 macro_rules! model {
     ($(#[$doc:meta])* $name:ident, preemptions: $bound:expr, refuted by [$($fault:ident),+], $body:block) => {
         mod $name {

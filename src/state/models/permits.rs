@@ -1,4 +1,4 @@
-//! Models of the permit counter. Those of the queue around it are beside it.
+//! Models of the permit counter. The models of the queue around it are beside the queue.
 
 use loom::{sync::Arc, thread};
 
@@ -6,8 +6,8 @@ use super::model;
 use crate::state::permits::Permits;
 
 model! {
-    /// B1, B2, P14: the last permit goes to one caller.
-    the_last_permit_goes_to_one, preemptions: None, refuted by [SplitSwap], {
+    /// permits.I1, permits.I2: one caller acquires the last permit.
+    the_last_permit_is_acquired_once, preemptions: None, refuted by [SplitSwap], {
         let permits = Arc::new(Permits::new(1));
         let other = Arc::clone(&permits);
         let there = thread::spawn(move || other.try_acquire());
@@ -18,7 +18,7 @@ model! {
 }
 
 model! {
-    /// B1: the count is that of the permits, through acquiring, releasing and resizing.
+    /// permits.I1: the count is the number of permits while they are acquired and released and the limit changes.
     permits_are_conserved, preemptions: None, refuted by [SplitSwap], {
         let permits = Arc::new(Permits::new(2));
         assert!(permits.try_acquire());
@@ -29,10 +29,10 @@ model! {
             resizing.try_acquire()
         });
         let here = permits.try_acquire();
-        assert!(released.join().unwrap(), "nobody waits");
-        let held = u32::from(here) + u32::from(resized.join().unwrap());
-        assert_eq!(permits.counts(), (held, 0));
-        // One more may be out than the lowered limit allows, if it was taken before; none is taken now.
-        assert!(held <= 2 && (held == 0 || !permits.try_acquire()));
+        assert!(released.join().unwrap(), "there are no waiters");
+        let in_flight = u32::from(here) + u32::from(resized.join().unwrap());
+        assert_eq!(permits.counts(), (in_flight, 0));
+        // One more permit than the lowered limit may be in flight if it was acquired before; no further one is acquired.
+        assert!(in_flight <= 2 && (in_flight == 0 || !permits.try_acquire()));
     }
 }

@@ -1,4 +1,4 @@
-//! Models of the time window: two buckets.
+//! Models of the time window, with two buckets.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ const FAILED: Sample = Sample { failed: true, slow: false };
 /// A thread without cells of its own.
 const NONE: usize = usize::MAX;
 
-/// Trips at `bad` failures of as many calls.
+/// A window that trips when this many calls have failed, and no other.
 fn window(bad: u32) -> Arc<TimeWindow> {
     let rates = Rates { min_calls: bad, failed: Some(1_000_000), slow: None };
     Arc::new(TimeWindow::new(Duration::from_secs(2), 2, 1, rates))
 }
 
-/// In the bucket with this number.
+/// A time in the bucket with this number.
 fn at(bucket: u64) -> Nanos {
     Nanos::new((1 << 40) / 1_000_000_000 * 1_000_000_000).saturating_add(Duration::from_secs(bucket))
 }
@@ -35,12 +35,12 @@ fn counts(calls: u64, failed: u64) -> Counts {
 }
 
 model! {
-    /// T1, P9: failures that clear an old bucket at once are both counted.
+    /// time.I1: two failures that concurrently clear an old bucket are both counted.
     no_failure_is_lost_as_a_bucket_begins, preemptions: None, refuted by [SplitSwap], {
         let window = window(9);
         record(&window, FAILED, 0, NONE);
         let other = Arc::clone(&window);
-        // The same cell, a lap later.
+        // The same cell, one lap later.
         let there = thread::spawn(move || { record(&other, FAILED, 2, NONE); });
         record(&window, FAILED, 2, NONE);
         there.join().unwrap();
@@ -49,7 +49,7 @@ model! {
 }
 
 model! {
-    /// T1, T2: one comes late, when another has begun the bucket a lap on: it counts there, and nothing is lost.
+    /// time.I1, time.I2: a call that is late by a lap counts in the bucket that its cell has reached.
     a_call_a_lap_late_loses_nothing, preemptions: None, refuted by [SplitSwap], {
         let window = window(9);
         let other = Arc::clone(&window);
@@ -62,7 +62,8 @@ model! {
 }
 
 model! {
-    /// T1, T5: clean calls of a thread with cells of its own, of two without, all count, also as a bucket begins.
+    /// time.I1, time.I5: clean calls of a thread with cells of its own and of two without are all counted as a bucket
+    /// begins.
     every_clean_call_counts, preemptions: None, refuted by [SplitSwap], {
         let window = window(9);
         record(&window, OK, 0, 0);
@@ -78,11 +79,11 @@ model! {
 }
 
 model! {
-    /// T3, P10: of two failures that make a trip due, one sees it, wherever the other stands.
+    /// time.I3: one of two concurrent failures that make a trip due sees it.
     a_due_trip_is_seen, preemptions: None, refuted by [SplitSwap, Relaxed], {
         let window = window(2);
         let other = Arc::clone(&window);
-        let due = |window: &TimeWindow, seen: Option<Counts>| seen.is_some_and(|seen| window.rates().due(seen).is_some());
+        let due = |window: &TimeWindow, seen: Option<Counts>| seen.is_some_and(|seen| window.rates().trip_cause(seen).is_some());
         let there = thread::spawn(move || {
             let seen = record(&other, FAILED, 0, NONE);
             due(&other, seen)
@@ -94,11 +95,11 @@ model! {
 }
 
 model! {
-    /// T3, P10: as above for three, of which one is a bucket behind and one is the first of its own.
+    /// time.I3: the same for three, one of them a bucket behind and one the first of its bucket.
     a_due_trip_is_seen_across_buckets, preemptions: Some(3), refuted by [SplitSwap], {
         let window = window(3);
         let due = |window: &TimeWindow, bucket| {
-            record(window, FAILED, bucket, NONE).is_some_and(|seen| window.rates().due(seen).is_some())
+            record(window, FAILED, bucket, NONE).is_some_and(|seen| window.rates().trip_cause(seen).is_some())
         };
         let [one, two] = [(); 2].map(|()| Arc::clone(&window));
         let one = thread::spawn(move || due(&one, 0));
@@ -110,18 +111,18 @@ model! {
 }
 
 model! {
-    /// T2, P2: what belongs to an earlier generation never counts in a later one.
+    /// time.I2: a call of an earlier generation never counts in a later one.
     an_older_generation_never_counts, preemptions: None, refuted by [SplitSwap], {
         use loom::sync::atomic::{AtomicU64, Ordering::{Acquire, Release}};
 
         let window = window(9);
         record(&window, FAILED, 0, NONE);
-        let present = Arc::new(AtomicU64::new(0));
-        let (other, now) = (Arc::clone(&window), Arc::clone(&present));
+        let current = Arc::new(AtomicU64::new(0));
+        let (other, now) = (Arc::clone(&window), Arc::clone(&current));
         let there = thread::spawn(move || {
             other.record(0, FAILED, at(0), NONE, || now.load(Acquire) == 0);
         });
-        present.store(1, Release);
+        current.store(1, Release);
         window.record(1, FAILED, at(0), NONE, || true);
         there.join().unwrap();
         assert_eq!(window.snapshot(1, at(0)), counts(1, 1));

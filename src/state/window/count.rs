@@ -17,34 +17,35 @@ use crate::state::{
 /// ring:    [generation: 14 | 1       | block: 21 |                           | outcomes: 16]
 /// ```
 ///
-/// An outcome is one bit (failed), or two (failed, slow). The newest up to sixteen bits are in `current`, the only
-/// linearization point: a call is recorded by one swap of it. A block that is complete is published in the ring by the
-/// next recorder, whoever that is, before the next block begins.
+/// An outcome is one bit (failed), or two (failed, slow). The newest outcomes, up to sixteen bits, are in `current`,
+/// whose swap is the linearization point of a record. A complete block is published in the ring by the next recorder,
+/// before the next block begins.
 ///
 /// Invariants:
-/// - W1 `current` and the ring together are the last `min(N, all)` outcomes of the generation, in the order of swaps.
-/// - W2 a clean success in a full window without a bad call changes nothing: it is not written.
-/// - W3 the counts that a record returns are those at its swap: they were computed from the word that it replaces.
-/// - W4 outcomes of other generations are never counted.
-/// - W5 lock-free: a swap that fails means that another recorder got on.
+/// - count.I1 `current` and the ring together hold the last `min(N, all)` outcomes of the generation, in the order of
+///   the swaps.
+/// - count.I2 a clean call changes nothing in a full window without bad calls, and is not written.
+/// - count.I3 the counts that a record returns are those at its swap: they are computed from the word that it replaces.
+/// - count.I4 outcomes of other generations are never counted.
+/// - count.I5 lock-free: a swap fails only if another recorder's succeeded.
 ///
-/// When is it to be evaluated? A clean success can only lower the shares, except that it may be the call with which
-/// the minimum is reached. So after every bad call, and after that one.
+/// A record evaluates the window after a bad call, and after the call that reaches the minimum of calls: any other clean
+/// call can only lower the shares.
 ///
-/// Cost: clean 1 load; else 1 load and 1 RMW, one more RMW and two loads every block, and for evaluating a load per
-/// block. No clock.
+/// Cost: 1 load for a clean call in a clean window; otherwise 1 load and 1 RMW, one more RMW and two loads for each
+/// block, and a load per block for an evaluation. No clock.
 ///
-/// Tags wrap. Blocks have their places in the ring by their numbers' low bits, so that the wrap shows nowhere; a thread
-/// that sleeps in the middle of a record for exactly `k * 2^21` blocks would be mistaken. Which of two generations is
-/// the older is not read off the tags: whoever finds another than its own asks whether its own is still the present one.
+/// Tags wrap. The low bits of a block's number are its index in the ring, so the wrap of block numbers has no effect; a
+/// thread that is suspended in the middle of a record for exactly `k * 2^21` blocks would miscount. The tags do not tell
+/// which of two generations is older: a recorder that finds another generation asks whether its own is still current.
 #[derive(Debug)]
 pub(crate) struct CountWindow {
     current: Padded<AtomicU64>,
     ring: Box<[AtomicU64]>,
     size: u32,
-    /// Outcomes in a block.
+    /// The outcomes in a block.
     block: u32,
-    /// Bits of an outcome.
+    /// The bits of an outcome.
     width: u32,
     rates: Rates,
 }
@@ -52,9 +53,9 @@ pub(crate) struct CountWindow {
 const OUTCOME_BITS: u32 = 16;
 const GENERATION_BITS: u32 = 14;
 const BLOCK_BITS: u32 = 21;
-const CLEAN_MAX: u64 = 127;
+const MAX_CLEAN_BLOCKS: u64 = 127;
 
-/// The longest window: what `clean blocks` can count, with two bits for an outcome.
+/// The longest window: the most that `clean blocks` can count with two bits for an outcome.
 pub(crate) const MAX_SIZE: u32 = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl CountWord {
             full: word >> 49 & 1 == 1,
             block: word >> 28 & ((1 << BLOCK_BITS) - 1),
             fill: (word >> 23 & 31) as u32,
-            clean: word >> 16 & CLEAN_MAX,
+            clean: word >> 16 & MAX_CLEAN_BLOCKS,
             bits: word & 0xFFFF,
         }
     }
@@ -95,19 +96,19 @@ impl CountWord {
     }
 }
 
-/// A published block.
-fn published(generation: u64, block: u64, bits: u64) -> u64 {
+/// The ring's word of a complete block.
+fn published_block(generation: u64, block: u64, bits: u64) -> u64 {
     CountWord { generation, full: true, block, fill: 0, clean: 0, bits }.pack()
 }
 
-/// What became of a record.
+/// The result of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recorded {
-    /// The generation is over: not counted.
+    /// Not counted: the generation has ended.
     Stale,
-    /// Counted, and no trip can be due by it.
-    Quietly,
-    /// Counted; the window is now so.
+    /// Counted, without an evaluation: no trip can be due.
+    Counted,
+    /// Counted, with the window after it.
     Evaluated(Counts),
 }
 
@@ -119,10 +120,10 @@ impl CountWindow {
 
     /// Small blocks make small models.
     pub(crate) fn with_blocks(size: u32, block: u32, width: u32, rates: Rates) -> Self {
-        // A power of two, which divides the circle of block numbers: else places would be out of step after a wrap.
+        // A power of two divides the range of block numbers, so that ring indices stay in step when they wrap.
         let blocks = (size.saturating_sub(1).div_ceil(block) + 1).next_power_of_two();
-        // The complement of any generation's tag of a fresh window: nothing is published.
-        let nothing = published((1 << GENERATION_BITS) - 1, 0, 0);
+        // The tag of a generation that a new window is far from, so no block counts as published.
+        let nothing = published_block((1 << GENERATION_BITS) - 1, 0, 0);
         Self {
             current: Padded(AtomicU64::new(0)),
             ring: (0..blocks).map(|_| AtomicU64::new(nothing)).collect(),
@@ -133,9 +134,9 @@ impl CountWindow {
         }
     }
 
-    /// Empties the window for a generation that begins. The first recorder would do so, too; but only a window that is
-    /// touched in every generation cannot be taken for that of one with the same tag.
-    pub(crate) fn begin(&self, generation: u64, is_current: impl Fn() -> bool) {
+    /// Empties the window for a generation that begins. The first recorder would do the same, but a window that no call
+    /// touched for long might then be taken for that of a generation with the same tag.
+    pub(crate) fn begin_generation(&self, generation: u64, is_current: impl Fn() -> bool) {
         let generation = tag_of_generation(generation);
         drive(&self.current, |seen| {
             if CountWord::unpack(seen).generation == generation || !is_current() {
@@ -146,24 +147,29 @@ impl CountWindow {
         });
     }
 
-    /// Whether a clean success of `generation` changes nothing. One load.
+    /// Whether a clean call of `generation` changes nothing. One load.
     #[inline]
     pub(crate) fn is_clean_in(&self, generation: u64) -> bool {
         let word = CountWord::unpack(self.current.load(Ordering::Acquire));
         word.generation == tag_of_generation(generation) && self.is_clean(word)
     }
 
-    /// Counts a call, and says why the window trips by it, if it does.
+    /// Records a call. Returns the reason to trip, if there is one.
     #[inline]
-    pub(crate) fn due(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Option<Cause> {
+    pub(crate) fn record_and_evaluate(
+        &self,
+        generation: u64,
+        sample: Sample,
+        is_current: impl Fn() -> bool,
+    ) -> Option<Cause> {
         match self.record(generation, sample, is_current) {
-            Recorded::Evaluated(counts) => self.rates.due(counts),
-            Recorded::Quietly | Recorded::Stale => None,
+            Recorded::Evaluated(counts) => self.rates.trip_cause(counts),
+            Recorded::Counted | Recorded::Stale => None,
         }
     }
 
-    /// Counts a call of `generation`. `is_current` tells whether that is still the present one; it is asked only about a
-    /// window of another generation.
+    /// Records a call of `generation`. `is_current` returns whether that is still the current generation; it is called only
+    /// if the window is of another one.
     #[inline]
     pub(crate) fn record(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Recorded {
         let generation = tag_of_generation(generation);
@@ -173,13 +179,13 @@ impl CountWindow {
             let word = if word.generation == generation {
                 word
             } else if is_current() {
-                // It was of an older one when it was loaded.
+                // The window was of an older generation when it was loaded.
                 CountWord::empty(generation)
             } else {
                 return Recorded::Stale;
             };
             if sample.is_clean() && self.is_clean(word) {
-                return Recorded::Quietly;
+                return Recorded::Counted;
             }
             if word.fill == self.block && !self.publish(seen, word) {
                 continue;
@@ -190,11 +196,11 @@ impl CountWindow {
             let recorded = if evaluate {
                 match self.counts(next) {
                     Some(counts) => Recorded::Evaluated(counts),
-                    // A block of it was overwritten: the word has moved on.
+                    // One of its blocks was overwritten, so the word has changed since.
                     None => continue,
                 }
             } else {
-                Recorded::Quietly
+                Recorded::Counted
             };
             if self.current.compare_exchange(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 return recorded;
@@ -202,7 +208,7 @@ impl CountWindow {
         }
     }
 
-    /// What the window holds now, if it is of this generation.
+    /// The window's counts, which are zero if it is of another generation.
     pub(crate) fn snapshot(&self, generation: u64) -> Counts {
         let generation = tag_of_generation(generation);
         loop {
@@ -221,25 +227,25 @@ impl CountWindow {
         word.bits == 0 && word.clean * u64::from(self.block) + u64::from(word.fill) >= u64::from(self.size)
     }
 
-    /// Sees to it that the complete block of `word` is in the ring. `false` when the word has moved on.
+    /// Ensures that the complete block of `word` is in the ring. `false` if the word has changed since.
     fn publish(&self, seen: u64, word: CountWord) -> bool {
-        let place = &self.ring[(word.block % self.ring.len() as u64) as usize];
-        let wanted = published(word.generation, word.block, word.bits);
-        let there = place.load(Ordering::Acquire);
-        if there == wanted {
+        let slot = &self.ring[(word.block % self.ring.len() as u64) as usize];
+        let block = published_block(word.generation, word.block, word.bits);
+        let found = slot.load(Ordering::Acquire);
+        if found == block {
             return true;
         }
-        // What is there is older, provided that the word is still current: then no later block can have been published.
-        // If one is published after this look, the swap fails.
+        // If the word has not changed, no later block can have been published, so the block found is an older one. If a
+        // later one is published after this load, the swap fails.
         self.current.load(Ordering::Acquire) == seen
-            && place.compare_exchange(there, wanted, Ordering::AcqRel, Ordering::Acquire).is_ok()
+            && slot.compare_exchange(found, block, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     #[inline]
     fn append(&self, word: CountWord, sample: Sample) -> CountWord {
         let mut next = word;
         if word.fill == self.block {
-            next.clean = if word.bits == 0 { (word.clean + 1).min(CLEAN_MAX) } else { 0 };
+            next.clean = if word.bits == 0 { (word.clean + 1).min(MAX_CLEAN_BLOCKS) } else { 0 };
             next.block = (word.block + 1) & ((1 << BLOCK_BITS) - 1);
             (next.fill, next.bits) = (0, 0);
         }
@@ -250,13 +256,13 @@ impl CountWindow {
         next
     }
 
-    /// Calls of the generation, while the window is not full.
+    /// The calls of the generation, while the window is not full.
     #[inline]
     fn raw_calls(&self, word: CountWord) -> u64 {
         word.block * u64::from(self.block) + u64::from(word.fill)
     }
 
-    /// Counts the newest calls up to the window's size; `None` when a block of them is not there any more.
+    /// Counts the newest calls, up to the window's size. `None` if one of their blocks has been overwritten.
     fn counts(&self, word: CountWord) -> Option<Counts> {
         let calls = if word.full { u64::from(self.size) } else { self.raw_calls(word) };
         let mut counts = Counts { calls, failed: 0, slow: 0 };
@@ -265,18 +271,18 @@ impl CountWindow {
         let (mut left, mut block) = (calls - newest, word.block);
         while left > 0 {
             block = block.wrapping_sub(1) & ((1 << BLOCK_BITS) - 1);
-            let there = CountWord::unpack(self.ring[(block % self.ring.len() as u64) as usize].load(Ordering::Acquire));
-            if (there.generation, there.block) != (word.generation, block) {
+            let found = CountWord::unpack(self.ring[(block % self.ring.len() as u64) as usize].load(Ordering::Acquire));
+            if (found.generation, found.block) != (word.generation, block) {
                 return None;
             }
             let newest = left.min(self.block.into());
-            self.tally(&mut counts, there.bits, self.block, newest);
+            self.tally(&mut counts, found.bits, self.block, newest);
             left -= newest;
         }
         Some(counts)
     }
 
-    /// Adds the `newest` of the `fill` outcomes in `bits`.
+    /// Adds the `newest` ones of the `fill` outcomes in `bits`.
     fn tally(&self, counts: &mut Counts, bits: u64, fill: u32, newest: u64) {
         let bits = bits >> ((fill - newest as u32) * self.width);
         let slow = if self.width == 2 { 0xAAAA } else { 0 };

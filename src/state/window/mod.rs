@@ -5,7 +5,7 @@ pub(crate) mod time;
 
 use super::transition::Cause;
 
-/// What is counted of one call.
+/// The outcome of one call, as a window counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) failed: bool,
@@ -13,13 +13,13 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Nothing that could bring a window nearer to a trip.
+    /// Whether the call neither failed nor was slow, so that it cannot bring a window closer to a trip.
     pub(crate) fn is_clean(self) -> bool {
         !self.failed && !self.slow
     }
 }
 
-/// Calls in a window.
+/// The calls in a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) calls: u64,
@@ -27,20 +27,20 @@ pub(crate) struct Counts {
     pub(crate) slow: u64,
 }
 
-/// Shares of a window's calls are compared in parts per million, as integers: no rounding decides.
+/// Shares are compared as integers, in parts per million, so that no rounding decides.
 pub(crate) const MILLION: u64 = 1_000_000;
 
-/// A share in parts per million. Rounded down, but for what a fraction lacks as a floating-point number: so that two
-/// calls of three reach a share of `2.0 / 3.0`.
+/// A share in parts per million. Rounded down, except for the error of a floating-point fraction: two calls of three
+/// reach a share of `2.0 / 3.0`.
 pub(crate) fn millionths(share: f64) -> u32 {
-    // At least one: a share above zero is never reached by no bad call at all.
+    // At least one: a window without bad calls never reaches a share above zero.
     ((share * MILLION as f64 + 1e-3) as u32).max(1)
 }
 
-/// When a window is bad.
+/// The thresholds at which a window trips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rates {
-    /// Fewer calls are no evidence.
+    /// The least number of calls; fewer never trip.
     pub(crate) min_calls: u32,
     /// The share of failures that trips, in parts per million.
     pub(crate) failed: Option<u32>,
@@ -49,8 +49,8 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// The reason to trip, if there is one. Failures go before slowness.
-    pub(crate) fn due(&self, counts: Counts) -> Option<Cause> {
+    /// Returns the reason to trip, if there is one. Failures come before slow calls.
+    pub(crate) fn trip_cause(&self, counts: Counts) -> Option<Cause> {
         let reached = |share: Option<u32>, bad: u64| {
             share
                 .is_some_and(|share| bad > 0 && u128::from(bad) * u128::from(MILLION) >= threshold(share, counts.calls))
@@ -66,15 +66,16 @@ impl Rates {
         }
     }
 
-    /// At least so many more bad calls are needed before a trip can be due, whatever else is recorded meanwhile.
+    /// Returns a lower bound on the further bad calls that are needed before a trip can be due, whatever else is recorded
+    /// in the meantime.
     pub(crate) fn bad_calls_to_trip(&self, counts: Counts) -> u64 {
         let to_trip = |share: Option<u32>, bad: u64| {
             let Some(share) = share else { return u64::MAX };
             let (share, calls) = (u128::from(share), u128::from(counts.calls));
             let (bad, million) = (u128::from(bad), u128::from(MILLION));
-            // While the calls are fewer than the minimum, the share is of the minimum: others may fill it up.
+            // Below the minimum of calls, the share is that of the minimum: good calls may fill it up.
             let of_minimum = (share * u128::from(self.min_calls)).div_ceil(million).saturating_sub(bad);
-            // Least d with (bad + d) * million >= share * (calls + d).
+            // The least d with (bad + d) * million >= share * (calls + d).
             let lacking = (share * calls).saturating_sub(bad * million);
             let of_all = if share >= million {
                 if lacking == 0 { 0 } else { u128::MAX }
@@ -98,14 +99,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_reached_by_the_fraction_that_it_was_written_as() {
+    fn a_share_is_reached_by_the_fraction_it_was_written_as() {
         for calls in 1..=1000_u32 {
             for bad in [1, calls / 3, calls / 2, calls - 1, calls].into_iter().filter(|bad| (1..=calls).contains(bad)) {
                 let share = millionths(f64::from(bad) / f64::from(calls));
                 let rates = Rates { min_calls: 1, failed: Some(share), slow: None };
                 let counts = |bad| Counts { calls: calls.into(), failed: u64::from(bad), slow: 0 };
-                assert_eq!(rates.due(counts(bad)), Some(Cause::FailureRate), "{bad} of {calls}");
-                assert_eq!(rates.due(counts(bad - 1)), None, "{} of {calls}, for {bad}", bad - 1);
+                assert_eq!(rates.trip_cause(counts(bad)), Some(Cause::FailureRate), "{bad} of {calls}");
+                assert_eq!(rates.trip_cause(counts(bad - 1)), None, "{} of {calls}, for {bad}", bad - 1);
             }
         }
         assert_eq!(
@@ -116,7 +117,7 @@ mod tests {
     }
 
     proptest! {
-        /// The bound is never too late, and when nothing else comes it is exact.
+        /// No trip is due before the bound, whatever good calls are recorded.
         #[test]
         fn the_bound_on_bad_calls_is_never_too_late(
             share in 1_u32..=1_000_000, min_calls in 1_u32..50, calls in 0_u64..100, bad in 0_u64..100, good in 0_u64..50,
@@ -126,7 +127,7 @@ mod tests {
             let bound = rates.bad_calls_to_trip(counts);
             for more in 1..bound.min(200) {
                 let counts = Counts { calls: calls + good + more, failed: counts.failed + more, slow: 0 };
-                prop_assert_eq!(rates.due(counts), None, "{} more of {}", more, bound);
+                prop_assert_eq!(rates.trip_cause(counts), None, "{} more of {}", more, bound);
             }
         }
     }

@@ -12,61 +12,64 @@ use crate::state::{
     time::{Nanos, nanos_of},
 };
 
-/// Outcomes of the last T, in K buckets of T / K.
+/// The outcomes of the last T, in K buckets of T / K each.
 ///
 /// ```text
 /// cell:          [generation: 10 | lap  | count]      bucket e is in cell e % K, on lap e / K
 /// ticket, bound: [generation: 10 | epoch | number]    epoch = time / bucket width
 /// ```
 ///
-/// Clean successes are counted in cells of the calling thread's own, by a plain store; threads for which there are none
-/// share some, by swaps. Bad calls (failed or slow) are counted in cells that all share. A cell of an older bucket is cleared by the first who counts in it again. Laps and
-/// epochs are as wide as the clock requires, counts have the rest: time never wraps, however long a window lies idle.
+/// A thread counts clean calls in cells of its own, by a plain store; threads without cells of their own share some, by
+/// swaps. Bad calls (failed or slow) are counted in cells that all threads share. The first call that counts in a cell of
+/// an older bucket clears it. Laps and epochs are as wide as the clock requires and counts get the rest: time never
+/// wraps, however long a window is idle.
 ///
-/// Only a bad call can trip, so only bad calls judge. And a bad call needs to look at all cells only when a trip is
-/// arithmetically possible. Each draws a ticket, numbered within the newest bucket that a bad call was seen in; each look
-/// leaves a `bound`: "in this generation and bucket, no trip before this ticket".
+/// Only a bad call can trip the circuit, so only bad calls evaluate the window, and only when a trip is arithmetically
+/// possible. Each draws a ticket, numbered within the newest bucket of any bad call; each evaluation leaves a `bound`:
+/// "in this generation and bucket, no trip before this ticket".
 ///
 /// Invariants:
-/// - T1 the cells of a generation and a bucket hold as many as were recorded. A call that comes a whole window late
-///   counts where its cell has got to.
-/// - T2 a cell of an older generation or bucket is never added up.
-/// - T3 a trip that is due from the moment when a bad call was recorded is made by that call or by a concurrent one.
-/// - T4 a clock that goes backwards clears nothing newer.
-/// - T5 a cell of a stripe is written by one thread at a time. That is the caller's word: it brings a number that no
-///   other living thread has, and a thread that takes over a number has seen what its predecessor stored.
+/// - time.I1 the cells of a generation and a bucket count every call that was recorded. A call that is late by a whole
+///   window counts in the bucket that its cell has reached.
+/// - time.I2 a cell of an older generation or bucket is never summed.
+/// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call or by a concurrent
+///   one.
+/// - time.I4 a clock that goes backwards clears nothing newer.
+/// - time.I5 a cell of a stripe is written by one thread at a time. The caller ensures this: it passes a number that no
+///   other living thread has, and a thread that reuses a number has seen the stores of the previous owner.
 ///
-/// Why T3 holds: a bad call writes its cells first and draws its ticket afterwards, and tickets are drawn by swaps of
-/// one word. So a look that saw ticket q has seen the cells of all tickets up to q, and if another d bad calls are
+/// Why time.I3 holds: a bad call writes its cells first and draws its ticket afterwards, and tickets are drawn by swaps of
+/// one word. So an evaluation that saw ticket q has seen the cells of all tickets up to q, and if another d bad calls are
 /// needed, no ticket before q + d can make a trip due: within a bucket the number of calls only grows. That stays true
-/// for ever, so bounds may overtake each other; one of another bucket or generation is not heeded.
+/// forever, so bounds may overtake each other; a bound of another bucket or generation is ignored.
 ///
 /// Sums are read cell by cell: they lie between the true values at the beginning and at the end of the reading
-/// (interval-linearizable, not linearizable). One sequential caller is judged as if it had looked at every bad call.
+/// (interval-linearizable, not linearizable). For one sequential caller, the result is the same as with an evaluation at
+/// every bad call.
 ///
-/// Cost: clean 1 load and 1 store on the thread's own line, no RMW; a clean one on the shared line, an RMW for the store;
-/// bad 3 loads and 2 RMWs (one more of each when both slow and
-/// failed), and when a look is due a load per cell and a store. Looks are a few per bucket, whatever the rate of calls.
-/// The clock is read once, by the caller.
+/// Cost: a clean call is 1 load and 1 store on the thread's own line, no RMW; on the shared line, an RMW instead of the
+/// store. A bad call is 3 loads and 2 RMWs (one more of each if it is both slow and failed); an evaluation adds a load
+/// per cell and a store. There are a few evaluations per bucket, whatever the rate of calls. The clock is read once, by
+/// the caller.
 ///
-/// Counts saturate: per cell at 8 million for 10 s, in proportion for others. Tags have 10 bits of the generation: a
-/// cell is mistaken for a present one after exactly k * 1024 transitions within one T.
+/// Counts saturate: at 8 million per cell for 10 s, in proportion for other lengths. Tags have 10 bits of the generation:
+/// a cell is taken for a current one after exactly k * 1024 transitions within one T.
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
-    /// One for each of the first threads.
+    /// A stripe for each of the first threads.
     clean: Box<[Padded<Cells>]>,
-    /// For all others.
+    /// For all other threads.
     clean_shared: Padded<Cells>,
     failed: Padded<Cells>,
     slow: Padded<Cells>,
-    /// Calls that are slow and did not fail, which are in no other cells.
+    /// Calls that were slow and did not fail; no other cells count them.
     slow_only: Padded<Cells>,
     tickets: Padded<AtomicU64>,
     bound: Padded<AtomicU64>,
     width: u64,
     buckets: u64,
-    cell: Split,
-    ticket: Split,
+    cell_layout: WordLayout,
+    ticket_layout: WordLayout,
     rates: Rates,
 }
 
@@ -74,18 +77,18 @@ type Cells = [AtomicU64; MAX_BUCKETS as usize];
 
 pub(crate) const MAX_BUCKETS: u32 = 16;
 
-/// Shorter windows are stretched to this, about a millisecond: below, the counts get too few bits.
+/// The shortest window, about a millisecond; shorter ones would leave too few bits for the counts.
 const MIN_LENGTH: u64 = 1 << 20;
 
 const GENERATION_BITS: u32 = 10;
 
-/// How a word is divided: `[generation: 10 | period | count]`, with periods enough for all of a `u64`'s nanoseconds.
+/// The layout of a word: `[generation: 10 | period | count]`, with enough periods for all nanoseconds of a `u64`.
 #[derive(Clone, Copy, Debug)]
-struct Split {
+struct WordLayout {
     count_bits: u32,
 }
 
-impl Split {
+impl WordLayout {
     fn of_period(nanos: u64) -> Self {
         Self { count_bits: nanos.ilog2() - GENERATION_BITS }
     }
@@ -114,8 +117,8 @@ impl Split {
         word << GENERATION_BITS >> GENERATION_BITS >> self.count_bits
     }
 
-    /// The word with its count raised, at most to what it can hold.
-    fn raised(self, word: u64, by: u64) -> u64 {
+    /// The word with its count increased, up to the maximum.
+    fn add(self, word: u64, by: u64) -> u64 {
         self.tag_of(word) | self.count(word).saturating_add(by).min(self.count_max())
     }
 }
@@ -138,8 +141,8 @@ impl TimeWindow {
             bound: Padded(AtomicU64::new(0)),
             width,
             buckets,
-            cell: Split::of_period(width.saturating_mul(buckets)),
-            ticket: Split::of_period(width),
+            cell_layout: WordLayout::of_period(width.saturating_mul(buckets)),
+            ticket_layout: WordLayout::of_period(width),
             rates,
         }
     }
@@ -152,9 +155,10 @@ impl TimeWindow {
         now.get() / self.width
     }
 
-    /// Counts a call of `generation` that ended `now`. Answers with the window when it is time to judge it.
-    /// `thread` is the calling thread's number. `is_current` tells whether the generation is still the present one; it is
-    /// asked only about words of others.
+    /// Records a call of `generation` that completed `now`. Returns the window's counts if it was evaluated.
+    ///
+    /// `thread` is the number of the calling thread. `is_current` returns whether the generation is still the current one;
+    /// it is called only for words of another.
     pub(crate) fn record(
         &self,
         generation: u64,
@@ -169,18 +173,18 @@ impl TimeWindow {
         }
         let generation = tag_of_generation(generation);
         let epoch = self.epoch(now);
-        let bump = |cells: &Cells| {
+        let increment = |cells: &Cells| {
             let cell = &cells[(epoch % self.buckets) as usize];
-            self.swap_up(cell, generation, epoch / self.buckets, &is_current);
+            self.increment_shared(cell, generation, epoch / self.buckets, &is_current);
         };
-        bump(if sample.failed { &self.failed } else { &self.slow_only });
+        increment(if sample.failed { &self.failed } else { &self.slow_only });
         if sample.slow && sample.failed {
-            bump(&self.slow);
+            increment(&self.slow);
         }
-        self.look_if_due(generation, epoch, &is_current)
+        self.evaluate_if_due(generation, epoch, &is_current)
     }
 
-    /// Counts a clean call, which cannot trip.
+    /// Records a clean call, which cannot trip the circuit.
     #[inline]
     pub(crate) fn record_clean(&self, generation: u64, now: Nanos, thread: usize, is_current: impl Fn() -> bool) {
         let generation = tag_of_generation(generation);
@@ -189,85 +193,86 @@ impl TimeWindow {
         match self.clean.get(thread) {
             Some(own) => {
                 let word = own[cell].load(Ordering::Acquire);
-                if let Some(next) = self.raised(word, generation, lap, is_current) {
+                if let Some(next) = self.incremented(word, generation, lap, is_current) {
                     own[cell].store(next, Ordering::Release);
                 }
             }
-            None => self.swap_up(&self.clean_shared[cell], generation, lap, is_current),
+            None => self.increment_shared(&self.clean_shared[cell], generation, lap, is_current),
         }
     }
 
     #[inline(never)]
-    fn swap_up(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
-        drive(cell, |word| match self.raised(word, generation, lap, &is_current) {
+    fn increment_shared(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
+        drive(cell, |word| match self.incremented(word, generation, lap, &is_current) {
             Some(next) => Step::Write(next, ()),
             None => Step::Keep(()),
         });
     }
 
-    /// The cell with one call more; `None` when it stays as it is, because its count is at its end or the call is stale.
+    /// The cell with one more call. `None` if it stays as it is: its count is at the maximum, or the call is stale.
     #[inline]
-    fn raised(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
-        let split = self.cell;
-        let ours = split.generation(word) == generation;
-        let next = if ours && split.period(word) >= lap {
-            split.raised(word, 1)
-        } else if ours || is_current() {
-            split.tag(generation, lap) | 1
+    fn incremented(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
+        let layout = self.cell_layout;
+        let same_generation = layout.generation(word) == generation;
+        let next = if same_generation && layout.period(word) >= lap {
+            layout.add(word, 1)
+        } else if same_generation || is_current() {
+            layout.tag(generation, lap) | 1
         } else {
             return None; // the cell is of a newer generation
         };
         (next != word).then_some(next)
     }
 
-    fn look_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
-        let split = self.ticket;
-        // Drawn after the cells were written. A swap even where the number is at its end and stays: it is the swap that
-        // hands the cells over to whoever looks after it.
+    fn evaluate_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
+        let layout = self.ticket_layout;
+        // Drawn after the cells were written. A swap even if the number is at its maximum and stays: the swap publishes the
+        // cells to the evaluations after it.
         let ticket = drive(&self.tickets, |word| {
-            let ours = split.generation(word) == generation;
-            if ours && split.period(word) >= epoch {
-                let next = split.raised(word, 1);
+            let same_generation = layout.generation(word) == generation;
+            if same_generation && layout.period(word) >= epoch {
+                let next = layout.add(word, 1);
                 Step::Write(next, Some(next))
-            } else if ours || is_current() {
-                let next = split.tag(generation, epoch) | 1;
+            } else if same_generation || is_current() {
+                let next = layout.tag(generation, epoch) | 1;
                 Step::Write(next, Some(next))
             } else {
                 Step::Keep(None)
             }
         })?;
         let bound = self.bound.load(Ordering::Acquire);
-        if split.generation(bound) == generation && ticket < bound {
+        if layout.generation(bound) == generation && ticket < bound {
             return None;
         }
-        // Before the cells are read.
+        // Loaded before the cells.
         let newest = self.tickets.load(Ordering::Acquire);
-        if split.generation(newest) != generation {
+        if layout.generation(newest) != generation {
             return None;
         }
-        let counts = self.sum(generation, split.period(newest));
-        if self.rates.due(counts).is_none() {
-            self.bound.store(split.raised(newest, self.rates.bad_calls_to_trip(counts)), Ordering::Release);
+        let counts = self.sum(generation, layout.period(newest));
+        if self.rates.trip_cause(counts).is_none() {
+            self.bound.store(layout.add(newest, self.rates.bad_calls_to_trip(counts)), Ordering::Release);
         }
         Some(counts)
     }
 
-    /// What the window holds, of this generation, at this time.
+    /// The counts of this generation at this time.
     pub(crate) fn snapshot(&self, generation: u64, now: Nanos) -> Counts {
         let generation = tag_of_generation(generation);
         let newest = self.tickets.load(Ordering::Acquire);
-        let of_tickets = if self.ticket.generation(newest) == generation { self.ticket.period(newest) } else { 0 };
-        self.sum(generation, self.epoch(now).max(of_tickets))
+        let newest_bad =
+            if self.ticket_layout.generation(newest) == generation { self.ticket_layout.period(newest) } else { 0 };
+        self.sum(generation, self.epoch(now).max(newest_bad))
     }
 
-    /// The `buckets` buckets up to `newest`.
+    /// Sums the `buckets` buckets up to `newest`.
     fn sum(&self, generation: u64, newest: u64) -> Counts {
         let sum = |cells: &Cells| {
             let mut total = 0;
             for epoch in newest.saturating_sub(self.buckets - 1)..=newest {
                 let word = cells[(epoch % self.buckets) as usize].load(Ordering::Acquire);
-                if self.cell.tag_of(word) == self.cell.tag(generation, epoch / self.buckets) {
-                    total += self.cell.count(word);
+                if self.cell_layout.tag_of(word) == self.cell_layout.tag(generation, epoch / self.buckets) {
+                    total += self.cell_layout.count(word);
                 }
             }
             total

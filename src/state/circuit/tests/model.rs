@@ -8,8 +8,8 @@ use crate::state::window::Sample;
 /// About a second, in whole ticks, so that rounding does not matter.
 const SECOND: Duration = Duration::from_nanos(1000 << 20);
 
-/// An obviously right circuit: lists, and no packing.
-struct Model {
+/// A reference circuit: lists, and no packing.
+struct ReferenceCircuit {
     config: CircuitConfig,
     state: CircuitState,
     generation: u64,
@@ -23,7 +23,7 @@ struct Model {
     lease: Option<Nanos>,
 }
 
-impl Model {
+impl ReferenceCircuit {
     fn enter(&mut self, state: CircuitState) {
         self.state = state;
         self.generation += 1;
@@ -110,7 +110,7 @@ impl Model {
             let samples: Vec<_> = samples.collect();
             let bad = samples.iter().filter(|sample| sample.failed).count() as u64;
             let slow = samples.iter().filter(|sample| sample.slow).count() as u64;
-            rates.due(Counts { calls: samples.len() as u64, failed: bad, slow }).is_some()
+            rates.trip_cause(Counts { calls: samples.len() as u64, failed: bad, slow }).is_some()
         };
         let by_run = outcome == Outcome::Failure && self.run >= self.config.consecutive.unwrap().get();
         let by_count = due(self.config.count.unwrap().1, &mut self.calls.iter().copied());
@@ -157,9 +157,9 @@ fn op() -> impl Strategy<Value = Op> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// The whole circuit, with stale, forgotten and cancelled calls and changes by hand.
+    /// The whole circuit, with stale, lost and cancelled calls and manual changes.
     #[test]
-    fn it_agrees_with_an_obviously_right_circuit(
+    fn circuit_matches_the_reference(
         run in 2_u32..8,
         size in 4_u32..40,
         probes in 1_u32..4,
@@ -179,13 +179,13 @@ proptest! {
             ..config()
         };
         let circuit = Circuit::new(config);
-        let mut model = Model {
+        let mut model = ReferenceCircuit {
             config, state: CircuitState::Closed, generation: 0, reopen_count: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
             deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
         };
         let millis = |millis: u64| Nanos::new(millis << 20);
         let mut time = 1_000_000;
-        let mut tickets: Vec<(Admitted, (u64, bool))> = Vec::new();
+        let mut in_flight_calls: Vec<(Admitted, (u64, bool))> = Vec::new();
         for op in ops {
             let now = millis(time);
             match op {
@@ -194,21 +194,21 @@ proptest! {
                     let expected = model.admit(now);
                     match circuit.admit(|| now) {
                         Admission::Rejected { .. } => prop_assert_eq!(expected, None),
-                        Admission::Admitted(ticket) | Admission::Probe(ticket, _) => {
-                            prop_assert_eq!(expected, Some(ticket.is_probe()));
-                            tickets.push((ticket, (model.generation, ticket.is_probe())));
+                        Admission::Admitted(admitted) | Admission::Probe(admitted, _) => {
+                            prop_assert_eq!(expected, Some(admitted.is_probe()));
+                            in_flight_calls.push((admitted, (model.generation, admitted.is_probe())));
                         }
                     }
                 }
-                Op::Finish(which, outcome, is_slow) if !tickets.is_empty() => {
-                    let (ticket, admitted) = tickets.swap_remove(which % tickets.len());
+                Op::Finish(which, outcome, is_slow) if !in_flight_calls.is_empty() => {
+                    let (admitted, by_model) = in_flight_calls.swap_remove(which % in_flight_calls.len());
                     let before = (model.state, model.generation);
-                    model.finish(admitted, outcome, is_slow && slow, now);
-                    let transition = circuit.finish(ticket, outcome, is_slow, || which, || now, |reopen_count| SECOND * (reopen_count + 1));
+                    model.finish(by_model, outcome, is_slow && slow, now);
+                    let transition = circuit.finish(admitted, outcome, is_slow, || which, || now, |reopen_count| SECOND * (reopen_count + 1));
                     prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
                 }
                 Op::Finish(..) => {}
-                Op::Forget(which) => if !tickets.is_empty() { tickets.swap_remove(which % tickets.len()); },
+                Op::Forget(which) => if !in_flight_calls.is_empty() { in_flight_calls.swap_remove(which % in_flight_calls.len()); },
                 Op::Set(state) => {
                     model.reopen_count = 0;
                     model.deadline = now.saturating_add(SECOND);

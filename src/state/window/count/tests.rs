@@ -19,7 +19,7 @@ fn the_cost_contract_holds() {
         window.record(0, OK, || true);
     }
     let (recorded, ops) = count(|| window.record(0, OK, || true));
-    assert_eq!((recorded, ops), (Recorded::Quietly, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
+    assert_eq!((recorded, ops), (Recorded::Counted, Ops { loads: 1, stores: 0, rmws: 0 }), "clean");
     for _ in 0..30 {
         let (_, ops) = count(|| window.record(0, FAILED, || true));
         assert!(ops.loads <= 10 && ops.rmws <= 2, "a failure: {ops:?}");
@@ -30,7 +30,7 @@ fn the_cost_contract_holds() {
 }
 
 #[test]
-fn tags_of_long_ago_are_not_mistaken_for_new_ones() {
+fn blocks_of_older_generations_are_not_counted() {
     let window = CountWindow::with_blocks(3, 1, 1, rates(1));
     for generation in 0..40_000 {
         assert_eq!(
@@ -46,14 +46,15 @@ fn tags_of_long_ago_are_not_mistaken_for_new_ones() {
 }
 
 #[test]
-fn block_numbers_wrap_without_a_trace() {
+fn the_wrap_of_block_numbers_has_no_effect() {
     for (size, block) in [(3, 1), (50, 16), (100, 16), (70, 8)] {
         let window = CountWindow::with_blocks(size, block, 1, rates(1));
-        // A window of clean successes, at the end of the numbers.
+        // A window of clean calls, just before the block numbers wrap.
         let last = (1 << BLOCK_BITS) - 2;
         let word = CountWord { generation: 0, full: true, block: last, fill: block, clean: 0, bits: 0 };
         for block in last - window.ring.len() as u64 + 1..=last {
-            window.ring[(block % window.ring.len() as u64) as usize].store(published(0, block, 0), Ordering::Relaxed);
+            window.ring[(block % window.ring.len() as u64) as usize]
+                .store(published_block(0, block, 0), Ordering::Relaxed);
         }
         window.current.store(word.pack(), Ordering::Relaxed);
         for failed in 1..=u64::from(size) + 50 {
@@ -65,25 +66,25 @@ fn block_numbers_wrap_without_a_trace() {
 }
 
 #[test]
-fn a_window_that_no_call_touched_for_long_still_counts() {
+fn a_window_that_was_idle_for_many_generations_still_counts() {
     for gap in [1, 8191, 8192, 8193, 12_000, 16_383] {
         let window = CountWindow::new(10, false, rates(1));
         window.record(5, FAILED, || true);
         let counts = Counts { calls: 1, failed: 1, slow: 0 };
         assert_eq!(window.record(5 + gap, FAILED, || true), Recorded::Evaluated(counts), "after {gap} generations");
     }
-    // The same tag again: that is what `begin` is for.
+    // The same tag again, which is the reason for `begin_generation`.
     let window = CountWindow::new(10, false, rates(1));
     window.record(5, FAILED, || true);
-    window.begin(6, || true);
-    window.begin(5 + (1 << GENERATION_BITS), || true);
+    window.begin_generation(6, || true);
+    window.begin_generation(5 + (1 << GENERATION_BITS), || true);
     assert_eq!(window.snapshot(5), Counts::default());
 }
 
 proptest! {
-    /// W1 to W4, against a list.
+    /// count.I1 to count.I4.
     #[test]
-    fn it_agrees_with_a_list(
+    fn count_window_matches_a_list(
         size in 1_u32..70,
         slow in any::<bool>(),
         min_calls in 1_u32..70,
@@ -99,8 +100,8 @@ proptest! {
                 list.clear();
             }
             if next == 1 && generation > 0 {
-                window.begin(generation - 1, || false);
-                window.begin(generation, || true);
+                window.begin_generation(generation - 1, || false);
+                window.begin_generation(generation, || true);
                 prop_assert_eq!(window.record(generation - 1, FAILED, || false), Recorded::Stale);
                 continue;
             }
@@ -117,18 +118,18 @@ proptest! {
             prop_assert_eq!(window.snapshot(generation), counts);
             match recorded {
                 Recorded::Evaluated(evaluated) => prop_assert_eq!(evaluated, counts),
-                // What is not evaluated can not have become due by this call.
-                Recorded::Quietly => prop_assert!(
+                // Without an evaluation, this call cannot have made a trip due.
+                Recorded::Counted => prop_assert!(
                     sample.is_clean() && (counts.calls != u64::from(min_calls) || list.len() == size as usize)
                 ),
-                Recorded::Stale => prop_assert!(false, "the present generation is not stale"),
+                Recorded::Stale => prop_assert!(false, "the current generation is not stale"),
             }
         }
     }
 }
 
 #[test]
-fn threads_lose_no_outcome_and_count_none_twice() {
+fn concurrent_records_are_all_counted_once() {
     let window = CountWindow::new(1000, true, rates(1000));
     std::thread::scope(|scope| {
         for thread in 0..4 {

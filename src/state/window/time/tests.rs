@@ -16,9 +16,9 @@ fn seconds(seconds: u64) -> Nanos {
 }
 
 impl TimeWindow {
-    /// A call of the present generation, on the first stripe.
-    fn now_record(&self, sample: Sample, now: Nanos) -> Option<Counts> {
-        self.record(0, sample, now, 0, || unreachable!("nothing here is of another generation"))
+    /// Records a call of the current generation, on the first stripe.
+    fn record_now(&self, sample: Sample, now: Nanos) -> Option<Counts> {
+        self.record(0, sample, now, 0, || unreachable!("no word is of another generation"))
     }
 }
 
@@ -26,74 +26,74 @@ impl TimeWindow {
 fn the_cost_contract_holds() {
     let window = window(20, 500_000);
     for _ in 0..1000 {
-        window.now_record(OK, seconds(0));
+        window.record_now(OK, seconds(0));
     }
-    assert_eq!(count(|| window.now_record(OK, seconds(0))).1, Ops { loads: 1, stores: 1, rmws: 0 });
+    assert_eq!(count(|| window.record_now(OK, seconds(0))).1, Ops { loads: 1, stores: 1, rmws: 0 });
     let no_stripe = || window.record(0, OK, seconds(0), usize::MAX, || unreachable!());
     no_stripe();
     assert_eq!(count(no_stripe).1, Ops { loads: 1, stores: 0, rmws: 1 });
-    let (looked, ops) = count(|| window.now_record(FAILED, seconds(100)));
-    assert_eq!(looked, Some(Counts { calls: 1, failed: 1, slow: 0 }));
+    let (evaluated, ops) = count(|| window.record_now(FAILED, seconds(100)));
+    assert_eq!(evaluated, Some(Counts { calls: 1, failed: 1, slow: 0 }));
     // Four words, and the cells: failed, slow only, two stripes, the shared line.
-    assert_eq!(ops, Ops { loads: 4 + 5 * 10, stores: 1, rmws: 2 }, "the first failure of a bucket looks");
+    assert_eq!(ops, Ops { loads: 4 + 5 * 10, stores: 1, rmws: 2 }, "the first failure of a bucket evaluates");
     for _ in 0..1000 {
-        window.now_record(OK, seconds(100));
+        window.record_now(OK, seconds(100));
     }
-    while window.now_record(FAILED, seconds(100)).is_none() {}
-    let mut looks = 0;
+    while window.record_now(FAILED, seconds(100)).is_none() {}
+    let mut evaluations = 0;
     for _ in 0..900 {
-        let (looked, ops) = count(|| window.now_record(FAILED, seconds(100)));
-        looks += u32::from(looked.is_some());
+        let (evaluated, ops) = count(|| window.record_now(FAILED, seconds(100)));
+        evaluations += u32::from(evaluated.is_some());
         let quiet = Ops { loads: 3, stores: 0, rmws: 2 };
-        assert!(looked.is_some() || ops == quiet, "no trip is possible yet: {ops:?}");
+        assert!(evaluated.is_some() || ops == quiet, "no trip is possible yet: {ops:?}");
     }
-    assert!(looks < 10, "{looks} looks");
+    assert!(evaluations < 10, "{evaluations} evaluations");
 }
 
-// B8
+// contract B8
 #[test]
-fn a_gap_clears_all_however_long() {
+fn a_gap_of_any_length_clears_the_window() {
     let gaps = [10, 11, 1 << 20, 1 << 28, 1 << 30, u64::from(u32::MAX), 1 << 32, 1 << 33, 10 << 32];
     for (buckets, gap) in [1_u64, 2, 8, 10, 16].into_iter().flat_map(|buckets| gaps.map(|gap| (buckets, gap))) {
-        // Buckets of a second, and as short as they get.
+        // Buckets of a second, and the shortest ones.
         for length in [Duration::from_secs(buckets), Duration::from_millis(2)] {
             let rates = Rates { min_calls: 1, failed: Some(1_000_000), slow: None };
             let window = TimeWindow::new(length, buckets as u32, 2, rates);
             let at = |bucket: u64| Nanos::new(bucket.saturating_mul(window.width));
-            window.now_record(FAILED, at(5));
-            window.now_record(OK, at(5));
+            window.record_now(FAILED, at(5));
+            window.record_now(OK, at(5));
             assert_eq!(window.snapshot(0, at(5 + buckets - 1)).calls, 2);
             let late = at(5 + buckets.max(gap));
             assert_eq!(window.snapshot(0, late).calls, 0, "{gap} of {buckets} buckets of {length:?}");
-            window.now_record(OK, late);
+            window.record_now(OK, late);
             let counts = Some(Counts { calls: 2, failed: 1, slow: 0 });
-            assert_eq!(window.now_record(FAILED, late), counts, "{gap} of {buckets} buckets of {length:?}");
+            assert_eq!(window.record_now(FAILED, late), counts, "{gap} of {buckets} buckets of {length:?}");
         }
     }
 }
 
-// T4
+// time.I4
 #[test]
 fn a_clock_that_goes_backwards_clears_nothing() {
     let window = window(1, 1_000_000);
     for at in [100, 90, 99] {
-        window.now_record(FAILED, seconds(at));
+        window.record_now(FAILED, seconds(at));
     }
     assert_eq!(window.snapshot(0, seconds(100)).failed, 3);
-    assert_eq!(window.snapshot(0, seconds(20)).failed, 3, "seen from where the window has got to");
-    window.now_record(FAILED, Nanos::MAX);
-    window.now_record(FAILED, Nanos::new(0));
+    assert_eq!(window.snapshot(0, seconds(20)).failed, 3, "as of the newest bucket");
+    window.record_now(FAILED, Nanos::MAX);
+    window.record_now(FAILED, Nanos::new(0));
     assert_eq!(window.snapshot(0, Nanos::MAX).failed, 1);
 }
 
 #[test]
-fn extreme_lengths_are_windows_too() {
+fn extreme_lengths_still_count() {
     for length in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(3_000_000_000), Duration::MAX] {
         for buckets in [0, 1, 3, 16, u32::MAX] {
             let rates = Rates { min_calls: 1, failed: Some(1_000_000), slow: None };
             let window = TimeWindow::new(length, buckets, 1, rates);
             for now in [Nanos::new(0), seconds(1), Nanos::MAX] {
-                window.now_record(FAILED, now);
+                window.record_now(FAILED, now);
                 assert!(window.snapshot(0, now).failed >= 1, "{length:?} in {buckets}, {now:?}");
             }
         }
@@ -101,25 +101,25 @@ fn extreme_lengths_are_windows_too() {
 }
 
 #[test]
-fn numbers_stay_at_their_end_and_bad_calls_go_on_being_judged() {
+fn counts_saturate_and_bad_calls_are_still_evaluated() {
     let rates = Rates { min_calls: 1, failed: Some(900_000), slow: None };
     let window = TimeWindow::new(Duration::from_millis(1), 16, 1, rates);
-    let (tickets, count) = (window.ticket.count_max(), window.cell.count_max());
+    let (tickets, count) = (window.ticket_layout.count_max(), window.cell_layout.count_max());
     for _ in 0..count + 5 {
-        window.now_record(OK, seconds(1));
+        window.record_now(OK, seconds(1));
     }
     assert_eq!(window.snapshot(0, seconds(1)).calls, count);
     for _ in 0..tickets {
-        window.now_record(FAILED, seconds(1));
+        window.record_now(FAILED, seconds(1));
     }
     for _ in tickets..count + 5 {
-        assert!(window.now_record(FAILED, seconds(1)).is_some());
+        assert!(window.record_now(FAILED, seconds(1)).is_some());
     }
     assert_eq!(window.snapshot(0, seconds(1)), Counts { calls: 2 * count, failed: count, slow: 0 });
 }
 
 #[test]
-fn a_stale_call_counts_nowhere() {
+fn a_call_of_another_generation_is_not_counted() {
     let window = window(1, 1_000_000);
     window.record(3, OK, seconds(1), 0, || true);
     window.record(3, FAILED, seconds(1), 0, || true);
@@ -133,14 +133,14 @@ fn a_stale_call_counts_nowhere() {
         window.record(1023, OK, seconds(1), 0, || true);
     }
     window.record(1023, FAILED, seconds(1), 0, || true);
-    // The tag wraps: a bound of the old generation binds no ticket of the new one.
+    // The tag wraps: a bound of the old generation does not apply to tickets of the new one.
     assert_eq!(window.record(1024, FAILED, seconds(1), 0, || true), Some(Counts { calls: 1, failed: 1, slow: 0 }));
-    // However many generations lie between.
+    // The same after any number of generations.
     assert_eq!(window.record(600, FAILED, seconds(1), 0, || true), Some(Counts { calls: 1, failed: 1, slow: 0 }));
 }
 
 #[test]
-fn threads_lose_no_outcome_and_the_due_trip_is_seen() {
+fn concurrent_records_are_all_counted_and_the_due_trip_is_seen() {
     for _ in 0..50 {
         let window = window(100, 250_000);
         let seen: usize = std::thread::scope(|scope| {
@@ -151,7 +151,7 @@ fn threads_lose_no_outcome_and_the_due_trip_is_seen() {
                         let sample = if call.is_multiple_of(3) { FAILED } else { OK };
                         window.record(0, sample, seconds(call as u64 / 20), thread, || true)
                     };
-                    let due = |counts: &Counts| window.rates.due(*counts).is_some();
+                    let due = |counts: &Counts| window.rates.trip_cause(*counts).is_some();
                     (0..60).filter_map(record).filter(due).count()
                 }
             };
@@ -164,9 +164,10 @@ fn threads_lose_no_outcome_and_the_due_trip_is_seen() {
 }
 
 proptest! {
-    /// T1 to T4, against a list of calls that is judged after every bad one: with gaps, steps back, new generations.
+    /// time.I1 to time.I4, against a list that is evaluated after every bad call: with gaps, a clock that goes backwards,
+    /// and new generations.
     #[test]
-    fn it_agrees_with_a_list(
+    fn time_window_matches_a_list(
         min_calls in 1_u32..40,
         share in 1_u32..=1_000_000,
         slow_share in prop::option::of(1_u32..=1_000_000),
@@ -179,7 +180,7 @@ proptest! {
         let rates = Rates { min_calls, failed: Some(share), slow: slow_share };
         let window = TimeWindow::new(Duration::from_nanos(width * buckets), buckets as u32, 2, rates);
         prop_assert_eq!(window.width, width);
-        // Of the calls of a generation: their buckets, and the newest bucket of a bad one.
+        // The calls of the generation with their buckets, and the newest bucket of a bad one.
         let (mut list, mut newest_bad) = (Vec::new(), 0);
         let (mut now, mut generation) = (start, 1);
         for (draw, second, step, event) in draws {
@@ -197,7 +198,7 @@ proptest! {
             let epoch = now / width;
             let bad = draw < bad_of_ten;
             let sample = Sample { failed: bad && !second, slow: slow_share.is_some() && draw % 3 == 0 };
-            // A step back from a step back may come to more than a window.
+            // Two steps back may be more than a window.
             if list.iter().any(|(there, _)| there % buckets == epoch % buckets && *there > epoch) {
                 continue;
             }
@@ -212,19 +213,19 @@ proptest! {
                     slow: seen.iter().filter(|(_, sample)| sample.slow).count() as u64,
                 }
             };
-            let looked = window.record(generation, sample, Nanos::new(now), draw as usize, || true);
+            let evaluated = window.record(generation, sample, Nanos::new(now), draw as usize, || true);
             let newest = newest_bad.max(epoch);
             if list.iter().all(|(there, _)| *there <= newest) {
                 prop_assert_eq!(window.snapshot(generation, Nanos::new(now)), counts(newest));
             }
             if sample.is_clean() {
-                prop_assert_eq!(looked, None);
+                prop_assert_eq!(evaluated, None);
             } else if list.iter().all(|(there, _)| *there <= newest_bad) {
                 let truth = counts(newest_bad);
-                prop_assert_eq!(looked.unwrap_or(truth), truth);
-                prop_assert!(looked.is_some() || rates.due(truth).is_none(), "a due trip was not seen");
-                if rates.due(truth).is_some() {
-                    // As the breaker does.
+                prop_assert_eq!(evaluated.unwrap_or(truth), truth);
+                prop_assert!(evaluated.is_some() || rates.trip_cause(truth).is_none(), "a due trip was not seen");
+                if rates.trip_cause(truth).is_some() {
+                    // As the circuit does.
                     generation += 1;
                     (list, newest_bad) = (Vec::new(), 0);
                 }
