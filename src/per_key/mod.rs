@@ -53,10 +53,17 @@
 //! the handle and the service, and makes the layer. Layers that are expensive to make, such as a whole
 //! [`stack`](crate::stack), are so for each call.
 
+mod builder;
+mod evict;
 mod future;
 mod handle;
+mod inner;
 mod layer;
+mod service;
 
+pub use builder::PerKeyBuilder;
+pub use evict::Evict;
 pub use future::PerKeyFuture;
-pub use handle::{Evict, PerKey, PerKeyBuilder};
-pub use layer::{PerKeyLayer, PerKeyService};
+pub use handle::PerKey;
+pub use layer::PerKeyLayer;
+pub use service::PerKeyService;
