@@ -83,11 +83,11 @@ impl<A> HttpClassifier<A> {
 impl<A: Adjust> HttpClassifier<A> {
     /// The verdict on a status.
     pub fn status(&self, status: StatusCode) -> Verdict {
-        self.adjust.adjust(status).unwrap_or_else(|| usual(status))
+        self.adjust.adjust(status).unwrap_or_else(|| verdict_for_status(status))
     }
 }
 
-pub(super) fn usual(status: StatusCode) -> Verdict {
+pub(super) fn verdict_for_status(status: StatusCode) -> Verdict {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Verdict::Throttled,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Verdict::Failure,
@@ -97,7 +97,7 @@ pub(super) fn usual(status: StatusCode) -> Verdict {
 }
 
 /// The verdict on an error, of whatever protocol.
-pub(super) fn error<E: AsRejection + TransportError>(error: &E) -> Verdict {
+pub(super) fn verdict_for_error<E: AsRejection + TransportError>(error: &E) -> Verdict {
     if error.is_request_invalid() {
         return Verdict::Ignored;
     }
@@ -116,7 +116,7 @@ where
                 Verdict::Success if response.is_broken() => Verdict::Failure,
                 verdict => verdict,
             },
-            Err(failed) => error(failed),
+            Err(error) => verdict_for_error(error),
         }
     }
 

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::classify::usual;
+use super::classify::verdict_for_status;
 use crate::classify::Verdict;
 
 /// Reads the rest of a failed response's body when it is dropped, so that its HTTP/1.1 connection can be used again.
@@ -104,7 +104,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let failed = usual(response.status()) != Verdict::Success;
+        let failed = verdict_for_status(response.status()) != Verdict::Success;
         let layer = failed.then_some(*this.layer);
         Poll::Ready(Ok(response.map(|body| DrainBody { inner: Some(body), layer, broken: false })))
     }

@@ -44,7 +44,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GrpcClassifier;
 
-fn by_code(code: u32) -> Verdict {
+fn verdict_for_code(code: u32) -> Verdict {
     match code {
         8 => Verdict::Throttled,
         1 => Verdict::Ignored,
@@ -68,12 +68,12 @@ where
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         let response = match result {
             Ok(response) => response,
-            Err(error) => return classify::error(error),
+            Err(error) => return classify::verdict_for_error(error),
         };
         match (grpc_status(response), response.status()) {
-            (Some(code), _) => by_code(code),
+            (Some(code), _) => verdict_for_code(code),
             (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
-            (None, status) => classify::usual(status),
+            (None, status) => classify::verdict_for_status(status),
         }
     }
 
@@ -105,7 +105,7 @@ mod status {
             match result {
                 Ok(_) => Verdict::Success,
                 Err(status) if status.as_rejection().is_some() => DefaultClassifier.classify(Err::<&(), _>(status)),
-                Err(status) => by_code(i32::from(status.code()).unsigned_abs()),
+                Err(status) => verdict_for_code(i32::from(status.code()).unsigned_abs()),
             }
         }
 

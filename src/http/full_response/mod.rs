@@ -54,16 +54,23 @@
 //! A call costs three allocations, and each piece of the body a poll of the layers.
 
 mod body;
-mod idle;
-mod inside;
+mod body_timeout;
+mod channel;
+mod completed_response;
+mod inner_service;
+mod layer;
 mod service;
+mod tracked_request;
 
 pub use body::FullResponseBody;
-pub use idle::{BodyTimeout, BodyTimeoutLayer, TimedBody};
-pub use inside::{CompletedResponse, InnerService, TrackedRequest};
-pub use service::{FullResponse, FullResponseLayer};
+pub use body_timeout::{BodyTimeout, BodyTimeoutLayer, TimedBody};
+pub use completed_response::CompletedResponse;
+pub use inner_service::InnerService;
+pub use layer::FullResponseLayer;
+pub use service::FullResponse;
+pub use tracked_request::TrackedRequest;
 
 /// Futures of the services in this module.
 pub mod future {
-    pub use super::{idle::BodyTimeoutFuture, inside::InnerServiceFuture, service::FullResponseFuture};
+    pub use super::{body_timeout::BodyTimeoutFuture, inner_service::InnerServiceFuture, service::FullResponseFuture};
 }
