@@ -61,7 +61,7 @@ pub use drain::{Drain, DrainBody, DrainLayer};
 pub use grpc::GrpcClassifier;
 pub use head::{RequestHead, ResponseHead};
 pub use hint::{rate_limit_reset, retry_after};
-pub use honor_retry_after::{HoldOff, HonorRetryAfterLayer};
+pub use honor_retry_after::{HonorRetryAfter, HonorRetryAfterLayer};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};

@@ -160,7 +160,7 @@ fn is_about(time: Option<Duration>, expected: Duration) -> bool {
     time.is_some_and(|time| time <= expected && expected - time < Duration::from_millis(1))
 }
 
-fn held_off(
+fn with_retry_after_honored(
     breaker: &CircuitBreaker,
     layer: HonorRetryAfterLayer,
 ) -> impl Service<Response<()>, Response = Response<()>, Error = BoxError> + Clone {
@@ -170,10 +170,10 @@ fn held_off(
 
 // B31
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
+async fn retry_after_opens_the_circuit_for_that_long() {
     let recorder = Recorder::new();
     let breaker = CircuitBreaker::builder("b").probes(1).probe_successes(1).observer(recorder.clone()).build().unwrap();
-    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker));
+    let service = with_retry_after_honored(&breaker, HonorRetryAfterLayer::new(&breaker));
     for status in [429, 503] {
         let answer = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
         assert_eq!(answer.status(), status, "the caller gets the response");
@@ -184,16 +184,17 @@ async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(recorder.count("state closed -> open: retry_after"), 2);
-    // As a probe's answer.
+    // On a probe's response.
     breaker.half_open();
     service.clone().oneshot(response(503, &[("retry-after", "3")])).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(3)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
+async fn retry_after_is_capped_and_ignored_where_it_does_not_apply() {
     let breaker = CircuitBreaker::new("b");
-    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker).at_most(secs(9)).only_unavailable());
+    let service =
+        with_retry_after_honored(&breaker, HonorRetryAfterLayer::new(&breaker).at_most(secs(9)).only_unavailable());
     for answer in [
         response(429, &[("retry-after", "7")]),
         response(500, &[("retry-after", "7")]),
@@ -207,7 +208,7 @@ async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
     let day = || response(503, &[("retry-after", "86400")]);
     service.clone().oneshot(day()).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
-    // What was decided otherwise stays.
+    // An open time that is already set and a manual state are kept.
     breaker.honor_retry_after(secs(100));
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
     breaker.force_open();
