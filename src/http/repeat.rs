@@ -2,7 +2,7 @@ use std::fmt;
 
 use ::http::{HeaderName, Method, Request};
 
-use super::{RequestHead, replay::Recording};
+use super::{RequestHead, replay::RecordingStatus};
 use crate::request::{Repeat, ReplaySafety};
 
 /// The header by which a server knows a request that was sent twice.
@@ -114,8 +114,8 @@ where
     }
 
     fn replay_safety(&self, copy: &Request<B>) -> ReplaySafety {
-        match copy.extensions().get::<Recording>() {
-            Some(recording) if !recording.is_complete() => ReplaySafety::Never,
+        match copy.extensions().get::<RecordingStatus>() {
+            Some(status) if !status.is_complete() => ReplaySafety::Never,
             _ => replay_safety(self.idempotent.is_idempotent(copy)),
         }
     }
