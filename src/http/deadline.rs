@@ -1,4 +1,4 @@
-//! Deadlines that travel from hop to hop.
+//! Deadlines propagated from hop to hop.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use tower_service::Service;
 use super::RequestHead;
 use crate::{clock, deadline};
 
-/// The header in which the time left for a call travels.
+/// The header that carries the time left for a call.
 ///
-/// What travels is a duration, not an instant, so that clocks which differ do no harm; each hop loses the time that the
-/// request is on its way.
+/// It carries a duration, not an instant, so clock skew does no harm. Each hop loses the time that the request spends on
+/// the network.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::{clock, deadline};
 /// use tower_rampart::{http::DeadlineHeader, timeout::Timeout};
 ///
 /// let header = DeadlineHeader::default(); // x-request-timeout-ms
-/// // A client: innermost, so that it sees all limits around, and each attempt is told its own.
+/// // In a client, innermost: it sees all outer limits, and each attempt sends its own.
 /// let client = ServiceBuilder::new()
 ///     .layer(Timeout::new("inventory", Duration::from_secs(2)).layer())
 ///     .layer(header.send());
-/// // A server: outermost. The timeout inside gives the call up when either limit is reached, and the server's own calls
-/// // see the time that is left.
+/// // In a server, outermost: the timeout inside enforces whichever limit is shorter, and the server's own calls see the time
+/// // that is left.
 /// let server = ServiceBuilder::new()
 ///     .layer(header.receive())
 ///     .layer(Timeout::new("api", Duration::from_secs(10)).layer());
@@ -48,17 +48,17 @@ enum Format {
 }
 
 impl DeadlineHeader {
-    /// gRPC's `grpc-timeout`.
+    /// Uses gRPC's `grpc-timeout`.
     pub const fn grpc() -> Self {
         Self { name: HeaderName::from_static("grpc-timeout"), format: Format::Grpc }
     }
 
-    /// Milliseconds, in a header of this name.
+    /// Uses a header of this name, in milliseconds.
     pub const fn millis(name: HeaderName) -> Self {
         Self { name, format: Format::Millis }
     }
 
-    /// The limit in these headers; `None` when there is none, or it cannot be read.
+    /// Returns the limit in these headers; `None` if it is missing or malformed.
     pub fn read(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get(&self.name)?.to_str().ok()?.trim();
         match self.format {
@@ -79,12 +79,12 @@ impl DeadlineHeader {
         }
     }
 
-    /// Writes the limit, rounded down, but to no less than the least that can be written.
+    /// Writes the limit, rounded down, but never below the smallest value that the format can express.
     pub fn write(&self, limit: Duration, headers: &mut HeaderMap) {
         let value = match self.format {
             Format::Millis => HeaderValue::from(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),
             Format::Grpc => {
-                // At most eight digits.
+                // The format allows at most eight digits.
                 let fits = |count: u128| (count < 100_000_000).then_some(count);
                 let text = if let Some(micros) = fits(limit.as_micros()) {
                     format!("{}u", micros.max(1))
@@ -100,32 +100,32 @@ impl DeadlineHeader {
         headers.insert(self.name.clone(), value);
     }
 
-    /// The layer that tells a service the time left until the [`deadline`](crate::deadline) of the running call, if it has
-    /// one. A shorter limit that the request bears already stays.
+    /// Returns a layer that sends the time left until the current call's [`deadline`](crate::deadline), if it has one. A
+    /// shorter limit already in the request is kept.
     pub fn send(&self) -> DeadlineSendLayer {
         DeadlineSendLayer { header: self.clone() }
     }
 
-    /// The layer that makes the limit of a request the [deadline](crate::deadline::scope) of its call. It counts from
-    /// `call` on. Nothing enforces it but the timeouts inside.
+    /// Returns a layer that makes a request's limit the [deadline](crate::deadline::scope) of its call. The limit counts from
+    /// `call`. Only the timeouts inside enforce it.
     pub fn receive(&self) -> DeadlineReceiveLayer {
         DeadlineReceiveLayer { header: self.clone() }
     }
 }
 
 impl Default for DeadlineHeader {
-    /// Milliseconds, in `x-request-timeout-ms`.
+    /// Uses `x-request-timeout-ms`, in milliseconds.
     fn default() -> Self {
         Self::millis(HeaderName::from_static("x-request-timeout-ms"))
     }
 }
 
 fn digits(text: &str) -> Option<u64> {
-    // A sign would be read, too.
+    // `parse` would also accept a sign.
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
-/// Tells a service the time left. Made by [`DeadlineHeader::send`].
+/// Sends the time left to the service. Made by [`DeadlineHeader::send`].
 #[derive(Clone, Debug)]
 pub struct DeadlineSendLayer {
     header: DeadlineHeader,
@@ -161,7 +161,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // With a deadline, up to 2 clock reads: it starts the clocks of timeouts around that have not started.
+    // With a deadline, up to 2 clock reads: reading the time left starts outer timeouts that have not started yet.
     fn call(&mut self, mut request: Req) -> S::Future {
         if let Some(left) = deadline::remaining() {
             let own = self.header.read(request.headers());
@@ -173,7 +173,7 @@ where
     }
 }
 
-/// Makes the limit of a request the deadline of its call. Made by [`DeadlineHeader::receive`].
+/// Makes a request's limit the deadline of its call. Made by [`DeadlineHeader::receive`].
 #[derive(Clone, Debug)]
 pub struct DeadlineReceiveLayer {
     header: DeadlineHeader,
@@ -209,13 +209,13 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // With a limit, one clock read.
+    // With a limit, 1 clock read.
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = self.header.read(request.headers());
-        // A limit beyond all time is none.
+        // A limit too large for the clock is no limit.
         let inner = match limit.and_then(|limit| clock::instant().checked_add(limit)) {
             Some(at) => Scoped::Until { scope: deadline::scope(at, deadline::within(at, || self.inner.call(request))) },
-            None => Scoped::Free { future: self.inner.call(request) },
+            None => Scoped::Unlimited { future: self.inner.call(request) },
         };
         DeadlineFuture { inner }
     }
@@ -233,7 +233,7 @@ pin_project_lite::pin_project! {
     #[project = ScopedProj]
     enum Scoped<F> {
         Until { #[pin] scope: deadline::Scope<F> },
-        Free { #[pin] future: F },
+        Unlimited { #[pin] future: F },
     }
 }
 
@@ -243,7 +243,7 @@ impl<F: Future> Future for DeadlineFuture<F> {
     fn poll(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         match self.project().inner.project() {
             ScopedProj::Until { scope } => scope.poll(cx),
-            ScopedProj::Free { future } => future.poll(cx),
+            ScopedProj::Unlimited { future } => future.poll(cx),
         }
     }
 }
