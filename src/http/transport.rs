@@ -2,7 +2,7 @@ use std::{convert::Infallible, error::Error as StdError, io};
 
 use crate::error::{Error, Rejection};
 
-/// What an HTTP client's error reveals about the request.
+/// An HTTP client's error that knows whether the server may have processed the request.
 ///
 /// Implemented for boxed errors, for [`Error<E>`](crate::Error) where `E` implements it, for `std::io::Error`, and, with
 /// the features of these names, for the errors of hyper-util's client, reqwest and tonic. For an error of your own that

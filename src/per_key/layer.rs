@@ -14,8 +14,8 @@ pub struct PerKeyLayer<K, H, F, L> {
 impl<K, H> PerKey<K, H> {
     /// Returns a layer that selects a handle by each request's key.
     ///
-    /// `key` extracts the key. `layer` makes the handle's layer, through which the service is called: in any of the
-    /// handle's modes, or several layers around each other. A request without a key goes through
+    /// `key` extracts the key. `layer` turns the handle into the layer through which the service is called, in any of the
+    /// handle's modes; it may also stack several layers. A request without a key goes through
     /// [`overflow`](Self::overflow).
     pub fn layer<F, L, Req, M>(&self, key: F, layer: L) -> PerKeyLayer<K, H, F, L>
     where

@@ -38,11 +38,12 @@
 //! # Eviction
 //!
 //! A handle is evicted when no request has asked for it for [`idle_after`](PerKeyBuilder::idle_after), provided that no
-//! state is lost ([`Evict`]). These handles stay: a bulkhead with calls in flight, a rate limiter that has not refilled,
-//! and a circuit that is open or was set manually. A flood of keys therefore cannot reset a circuit.
+//! state is lost ([`Evict`]). These handles stay: a bulkhead with calls in flight or waiting, a rate limiter that has not
+//! fully refilled, and a circuit that is open or was set manually. A flood of keys therefore cannot reset a circuit.
 //!
-//! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is room. Requests without a key use it too. Sharing makes the limits stricter, never looser. The map is swept for
-//! idle handles when a new key arrives, at most four times per `idle_after`.
+//! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is room. Requests without a
+//! key use it too. Sharing makes the limits stricter, never looser. The map is swept for idle handles when a new key
+//! arrives, at most four times per `idle_after`.
 //!
 //! # Readiness
 //!

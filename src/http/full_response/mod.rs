@@ -41,7 +41,7 @@
 //! It is right for some responses and wrong for others, and being wrong costs more. A caller that reads slowly, or streams
 //! events all day, would hold a permit of the dependency and make it look slow to the breaker, through no fault of the
 //! dependency. A total timeout would cut off healthy downloads. Most responses are small and arrive together with their
-//! headers, so for them both ways are the same.
+//! headers, so for them it makes no difference.
 //!
 //! The call therefore completes with the headers unless you wrap the layers. Wrap them where bodies are large and the work
 //! of producing them needs the limit, where a service fails in the middle of a body, and for gRPC, whose status comes
