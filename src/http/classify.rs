@@ -8,35 +8,36 @@ use crate::{
     error::{AsRejection, Rejection},
 };
 
-/// Judges HTTP responses by their status.
+/// Classifies HTTP responses by their status.
 ///
 /// | result | verdict |
 /// |---|---|
 /// | 429 | throttled |
 /// | 408, 425, 5xx | failure |
-/// | any other status | success: the service did its work, and a 404 is an answer |
-/// | a body that broke off, where it is watched ([`full_response`](super::full_response)) | failure |
-/// | an error of the client | failure; ignored, if the request itself was wrong |
-/// | a rejection by a layer inside | ignored; a timeout is a failure, as with [`DefaultClassifier`] |
+/// | any other status | success: the service did its work, and a 404 is a valid response |
+/// | a body that broke off, under [`full_response`](super::full_response) | failure |
+/// | an error of the client | failure; ignored if the request itself was invalid |
+/// | a rejection by an inner layer | ignored; a timeout is a failure, as with [`DefaultClassifier`] |
 ///
-/// It tells a retry how long to wait ([`retry_after`](super::retry_after), and for a 429 also
-/// [`rate_limit_reset`](super::rate_limit_reset)), and what was surely not attempted: what found no connection, and what
-/// was answered with 421, 425 or 429. A wait that is longer than the retry's
-/// [`max_retry_after`](crate::retry::RetryBuilder::max_retry_after) is not waited for: the caller gets the response.
+/// The classifier passes two things to a retry. The first is how long to wait: [`retry_after`](super::retry_after), and for
+/// a 429 also [`rate_limit_reset`](super::rate_limit_reset). If that exceeds the retry's
+/// [`max_retry_after`](crate::retry::RetryBuilder::max_retry_after), the retry does not wait, and the caller gets the
+/// response. The second is which requests were certainly not processed: those that found no connection, and those that
+/// got a 421, 425 or 429.
 ///
-/// For `http::Response` and reqwest's.
+/// Works with `http::Response` and `reqwest::Response`.
 #[derive(Clone, Copy, Default)]
 pub struct HttpClassifier<F = ByStatus> {
     adjust: F,
 }
 
-/// Adjusts no status. See [`HttpClassifier::adjust`].
+/// Leaves every status at its default verdict. See [`HttpClassifier::adjust`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ByStatus;
 
-/// What a status means, where it is not the usual.
+/// Overrides the verdicts on individual statuses.
 pub trait Adjust {
-    /// The verdict on this status; `None` for the usual one.
+    /// Returns the verdict on this status, or `None` for the default.
     fn adjust(&self, status: StatusCode) -> Option<Verdict>;
 }
 
@@ -53,21 +54,21 @@ impl<F: Fn(StatusCode) -> Option<Verdict>> Adjust for F {
 }
 
 impl HttpClassifier {
-    /// Judges as the table says.
+    /// Creates a classifier with the verdicts of the table above.
     pub const fn new() -> Self {
         Self { adjust: ByStatus }
     }
 }
 
 impl<A> HttpClassifier<A> {
-    /// Judges some statuses otherwise; `None` for the usual verdict.
+    /// Overrides the verdicts on some statuses. `None` keeps the default.
     ///
     /// ```
     /// use tower_rampart::{Verdict, http::HttpClassifier};
     ///
     /// let classify = HttpClassifier::new().adjust(|status| match status.as_u16() {
-    ///     501 => Some(Verdict::Success), // a feature it does not have
-    ///     423 => Some(Verdict::Failure), // locked, for a moment
+    ///     501 => Some(Verdict::Success), // an optional feature of the service
+    ///     423 => Some(Verdict::Failure), // locked, but only briefly
     ///     _ => None,
     /// });
     /// # let _ = classify;
@@ -81,13 +82,13 @@ impl<A> HttpClassifier<A> {
 }
 
 impl<A: Adjust> HttpClassifier<A> {
-    /// The verdict on a status.
+    /// Returns the verdict on a status.
     pub fn status(&self, status: StatusCode) -> Verdict {
-        self.adjust.adjust(status).unwrap_or_else(|| usual(status))
+        self.adjust.adjust(status).unwrap_or_else(|| verdict_for_status(status))
     }
 }
 
-pub(super) fn usual(status: StatusCode) -> Verdict {
+pub(super) fn verdict_for_status(status: StatusCode) -> Verdict {
     match status {
         StatusCode::TOO_MANY_REQUESTS => Verdict::Throttled,
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Verdict::Failure,
@@ -96,8 +97,8 @@ pub(super) fn usual(status: StatusCode) -> Verdict {
     }
 }
 
-/// The verdict on an error, of whatever protocol.
-pub(super) fn error<E: AsRejection + TransportError>(error: &E) -> Verdict {
+/// Returns the verdict on an error. It is the same for HTTP and gRPC.
+pub(super) fn verdict_for_error<E: AsRejection + TransportError>(error: &E) -> Verdict {
     if error.is_request_invalid() {
         return Verdict::Ignored;
     }
@@ -116,7 +117,7 @@ where
                 Verdict::Success if response.is_broken() => Verdict::Failure,
                 verdict => verdict,
             },
-            Err(failed) => error(failed),
+            Err(error) => verdict_for_error(error),
         }
     }
 

@@ -5,13 +5,15 @@ use std::{
 
 use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 
-/// The address of a request's client, as a key for limits.
+/// Finds the address of a request's client, to use as a key for limits.
 ///
-/// By default that is the peer of the connection, and no header is believed. Behind proxies that is the last proxy's
-/// address, the same for everybody; then [`behind`](Self::behind) says how many proxies every request passes, and that
-/// many entries are believed of `X-Forwarded-For` or `Forwarded`, counted from the end: each proxy appends the address
-/// that it got the request from, so what a client writes into the header itself only ever stands before those. Say no
-/// more proxies than there are, and let nobody pass them by: one who can reaches the server with a header of his own.
+/// By default this is the peer of the connection, and no header is trusted. Behind proxies, the peer is the last proxy and
+/// the same for every client. [`behind`](Self::behind) then sets how many proxies each request passes through, and trusts
+/// that many entries of `X-Forwarded-For` or `Forwarded`, counted from the end. Each proxy appends the address from which
+/// it received the request, so entries that a client writes itself always come before the trusted ones.
+///
+/// Do not set more proxies than there are, and do not let clients bypass them: a client that reaches the server directly
+/// chooses the header itself.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -24,7 +26,7 @@ use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 /// };
 ///
 /// let limiter = KeyedRateLimiter::<IpKey>::builder("per-client", Rate::per_minute(100)).build()?;
-/// // axum's: served with `into_make_service_with_connect_info::<SocketAddr>()`, behind one load balancer.
+/// // For axum, served with `into_make_service_with_connect_info::<SocketAddr>()`, behind one load balancer.
 /// let client = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()))
 ///     .behind(1, ForwardedIn::XForwardedFor);
 /// let layer = RespondLayer::new(
@@ -35,17 +37,17 @@ use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 /// # Ok::<(), tower_rampart::ConfigError>(())
 /// ```
 ///
-/// # When there is no key
+/// # Requests without a key
 ///
-/// `None`, which the limiter's [`MissingKey`](crate::rate_limit::MissingKey) decides on, is the answer when the peer is
-/// not known, and when the entry that counts is not an address (`unknown`, `_hidden`). A request with fewer entries than
-/// proxies has come another way: it has the key of its peer.
+/// The key is `None` when the peer is unknown, or when the entry that counts is not an address (`unknown`, `_hidden`). The
+/// limiter's [`MissingKey`](crate::rate_limit::MissingKey) then decides. A request with fewer entries than proxies did not
+/// pass through all of them: it gets the key of its peer.
 ///
 /// # Other keys
 ///
-/// Any function of the request will do: of a header (`request.headers().get("x-api-key").cloned()`, with a
-/// `KeyedRateLimiter<HeaderValue>`), or of what a layer outside has put into the extensions, such as an authenticated
-/// user. A header that nobody has verified is no key against an attacker: each new value has fresh limits.
+/// Any function of the request can be a key: a header (`request.headers().get("x-api-key").cloned()`, with a
+/// `KeyedRateLimiter<HeaderValue>`), or an extension that an outer layer added, such as an authenticated user. An
+/// unverified header is no protection against an attacker: each new value starts with fresh limits.
 #[derive(Clone)]
 pub struct ClientIp<F = ByPeerAddr> {
     peer: F,
@@ -53,18 +55,18 @@ pub struct ClientIp<F = ByPeerAddr> {
     header: ForwardedIn,
 }
 
-/// The peer of a request's connection, in the request's extensions: for servers that accept connections themselves, such
-/// as those of plain hyper.
+/// The peer of a request's connection. Servers that accept connections themselves, such as those of plain hyper, insert it
+/// into the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddr(pub SocketAddr);
 
-/// Finds the peer in [`PeerAddr`].
+/// Reads the peer from [`PeerAddr`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByPeerAddr;
 
 /// Finds the peer's address in a request's extensions.
 pub trait Peer {
-    /// The address, if it is known.
+    /// Returns the address, if it is known.
     fn peer(&self, extensions: &Extensions) -> Option<IpAddr>;
 }
 
@@ -80,23 +82,23 @@ impl<F: Fn(&Extensions) -> Option<IpAddr>> Peer for F {
     }
 }
 
-/// The header in which proxies say whom they got a request from.
+/// The header in which proxies record the address from which they received a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ForwardedIn {
-    /// `X-Forwarded-For`, which nearly all have.
+    /// `X-Forwarded-For`, which nearly all proxies send.
     XForwardedFor,
     /// `Forwarded` (RFC 7239).
     Forwarded,
 }
 
 impl ClientIp {
-    /// The peer, by [`PeerAddr`].
+    /// Uses the peer given by [`PeerAddr`].
     pub const fn new() -> Self {
         Self { peer: ByPeerAddr, proxies: 0, header: ForwardedIn::XForwardedFor }
     }
 
-    /// The peer, by what the server leaves in the extensions: axum's `ConnectInfo`, tonic's `TcpConnectInfo`.
+    /// Uses the peer that the server leaves in the extensions: axum's `ConnectInfo`, tonic's `TcpConnectInfo`.
     pub fn from_peer<F>(peer: F) -> ClientIp<F>
     where
         F: Fn(&Extensions) -> Option<IpAddr>,
@@ -112,8 +114,8 @@ impl Default for ClientIp {
 }
 
 impl<P> ClientIp<P> {
-    /// Every request passes so many proxies that can be trusted, and that append to this header. Zero: no header is
-    /// believed.
+    /// Sets how many trusted proxies every request passes through, and the header to which they append. With zero, no
+    /// header is trusted.
     pub fn behind(mut self, proxies: usize, header: ForwardedIn) -> Self {
         (self.proxies, self.header) = (proxies, header);
         self
@@ -121,12 +123,12 @@ impl<P> ClientIp<P> {
 }
 
 impl<P: Peer> ClientIp<P> {
-    /// The client's key.
+    /// Returns the client's key.
     pub fn key<B>(&self, request: &Request<B>) -> Option<IpKey> {
         self.address(request).map(IpKey::new)
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     pub fn address<B>(&self, request: &Request<B>) -> Option<IpAddr> {
         let peer = || self.peer.peer(request.extensions()).map(|ip| ip.to_canonical());
         let Some(index) = self.proxies.checked_sub(1) else { return peer() };
@@ -146,14 +148,14 @@ impl<P: Peer> ClientIp<P> {
     }
 }
 
-/// The entry at `index`, counted from the end of the list that all lines of the header make.
+/// Returns the entry at `index`, counted from the end of all lines of the header together.
 fn from_end<'h>(headers: &'h HeaderMap, name: &HeaderName, index: usize) -> Option<&'h [u8]> {
     let lines: Vec<_> = headers.get_all(name).iter().collect();
     lines.into_iter().rev().flat_map(|line| split_from_end(line.as_bytes(), b',')).nth(index)
 }
 
-/// Splits at separators outside of quotes, from the end: what the proxies have appended is well formed, whatever the
-/// client wrote before it.
+/// Splits at separators outside quotes, from the end: the entries appended by the proxies are well formed, whatever the
+/// client wrote before them.
 fn split_from_end(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -173,7 +175,7 @@ fn for_parameter(parameter: &[u8]) -> Option<&[u8]> {
     name.eq_ignore_ascii_case(b"for=").then_some(value)
 }
 
-/// An address, with or without a port, brackets and quotes.
+/// Parses an address, with or without a port, brackets and quotes.
 fn address(entry: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(entry).ok()?.trim_matches('"');
     let bare = || text.parse().ok();
@@ -189,12 +191,12 @@ impl<P> fmt::Debug for ClientIp<P> {
     }
 }
 
-/// A client's address as a key: an IPv4 address, or the /64 of an IPv6 address, since that is what one client has.
+/// A client's address as a key: an IPv4 address, or the /64 prefix of an IPv6 address, since one client has a whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IpKey(IpAddr);
 
 impl IpKey {
-    /// The key of this address. An IPv4 address that is mapped into IPv6 is an IPv4 address.
+    /// Returns the key of this address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn new(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V4(ip) => IpAddr::V4(ip),

@@ -13,18 +13,20 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::classify::usual;
+use super::classify::verdict_for_status;
 use crate::classify::Verdict;
 
-/// Reads the rest of a failed response's body when it is dropped, so that its HTTP/1.1 connection can be used again.
+/// Reads the rest of a failed response's body when it is dropped, so that its HTTP/1.1 connection can be reused.
 ///
-/// A retry drops a failed response before it waits, and an HTTP/1.1 connection whose response was not read to its end
-/// has to be closed: with a service that answers 503 by the thousand, that is as many new connections, when it can bear
-/// them least. hyper already reads what has arrived by then, which is all of most error pages, and HTTP/2 has no such
-/// problem; so this is an option, for servers whose error pages are large or late. It goes inside of the retry. The rest
-/// is read by a task of its own: for so many bytes and so long; by default 64 KiB and one second. Longer than that, a new
-/// connection is cheaper. Responses that are no failure ([`HttpClassifier`](super::HttpClassifier)'s table) are left
-/// alone, as is everything outside of a tokio runtime.
+/// A retry drops a failed response before it waits, and an HTTP/1.1 connection must be closed if its response was not read
+/// to the end. Against a service that returns thousands of 503s, this means as many new connections at the worst time.
+/// hyper already reads the part of the body that has arrived, which for most error pages is all of it, and HTTP/2 does not
+/// have the problem. The layer is therefore optional, for servers whose error pages are large or late.
+///
+/// Place it inside the retry. A spawned task reads the rest, up to a limit in bytes and time: 64 KiB and one second by
+/// default. Beyond that, a new connection is cheaper. Responses that
+/// [`HttpClassifier`](super::HttpClassifier)'s table counts as success are left alone, as is every response dropped outside
+/// a tokio runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLayer {
     bytes: u64,
@@ -32,12 +34,12 @@ pub struct DrainLayer {
 }
 
 impl DrainLayer {
-    /// Reads up to 64 KiB, for up to a second.
+    /// Reads up to 64 KiB, for up to one second.
     pub const fn new() -> Self {
         Self { bytes: 64 * 1024, time: Duration::from_secs(1) }
     }
 
-    /// Reads up to so many bytes, for so long.
+    /// Sets how many bytes are read, and for how long.
     pub const fn limit(mut self, bytes: u64, time: Duration) -> Self {
         (self.bytes, self.time) = (bytes, time);
         self
@@ -104,7 +106,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
-        let failed = usual(response.status()) != Verdict::Success;
+        let failed = verdict_for_status(response.status()) != Verdict::Success;
         let layer = failed.then_some(*this.layer);
         Poll::Ready(Ok(response.map(|body| DrainBody { inner: Some(body), layer, broken: false })))
     }
@@ -116,7 +118,7 @@ impl<F> fmt::Debug for DrainFuture<F> {
     }
 }
 
-/// Body of a response of [`Drain`].
+/// The response body of [`Drain`].
 pub struct DrainBody<B>
 where
     B: Body + Unpin + Send + 'static,
@@ -159,7 +161,7 @@ where
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // The limits are reached or the body ends: what remains to be done is dropping it.
+            // The body is dropped in any case: at its end, or when a limit is reached.
             runtime.spawn(async move {
                 let _ = tokio::time::timeout(layer.time, drain(body, layer.bytes)).await;
             });

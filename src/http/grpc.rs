@@ -8,25 +8,25 @@ use crate::{
     error::{AsRejection, Rejection},
 };
 
-/// Judges gRPC responses by their `grpc-status`.
+/// Classifies gRPC responses by their `grpc-status`.
 ///
 /// | `grpc-status` | verdict |
 /// |---|---|
 /// | `RESOURCE_EXHAUSTED` | throttled |
-/// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and numbers that are no status | failure |
+/// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and unknown codes | failure |
 /// | `CANCELLED` | ignored |
-/// | any other | success: the service did its work, and `NOT_FOUND` is an answer |
-/// | none, with the HTTP status 200 | success; a failure, if the body broke off |
-/// | none, with another HTTP status | that of [`HttpClassifier`](super::HttpClassifier) |
+/// | any other | success: the service did its work, and `NOT_FOUND` is a valid response |
+/// | none, with the HTTP status 200 | success; failure if the body broke off |
+/// | none, with another HTTP status | as with [`HttpClassifier`](super::HttpClassifier) |
 ///
-/// Errors and rejections are judged as [`HttpClassifier`](super::HttpClassifier) does.
+/// Errors and rejections count as with [`HttpClassifier`](super::HttpClassifier).
 ///
-/// The status is in the headers when a call fails before it has anything to answer (a trailers-only response), and else
-/// in the trailers, which come after the body. Those are seen where the whole response is watched
-/// ([`full_response`](super::full_response)); elsewhere a response whose status is still to come is a success.
+/// The status is in the headers if a call fails before it has sent a message (a trailers-only response). Otherwise it is
+/// in the trailers, after the body. Trailers are visible only under [`full_response`](super::full_response); elsewhere, a
+/// response whose status is yet to come counts as a success.
 ///
-/// A retry is told to wait by `grpc-retry-pushback-ms`; a negative one ends the retries. With the feature `tonic` it
-/// also judges what a generated client answers, a `tonic::Response` or a `tonic::Status`:
+/// `grpc-retry-pushback-ms` tells a retry how long to wait; a negative value stops the retries. With the feature `tonic`,
+/// the results of generated clients are classified too, a `tonic::Response` or a `tonic::Status`:
 ///
 /// ```
 /// # #[cfg(feature = "tonic")]
@@ -44,7 +44,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GrpcClassifier;
 
-fn by_code(code: u32) -> Verdict {
+fn verdict_for_code(code: u32) -> Verdict {
     match code {
         8 => Verdict::Throttled,
         1 => Verdict::Ignored,
@@ -53,9 +53,9 @@ fn by_code(code: u32) -> Verdict {
     }
 }
 
-/// The status there is so far.
+/// Returns the status, if it has arrived.
 fn grpc_status(response: &impl ResponseHead) -> Option<u32> {
-    // A status that cannot be read is UNKNOWN.
+    // A malformed status is UNKNOWN.
     let code = |headers: &HeaderMap| Some(headers.get("grpc-status")?.to_str().ok()?.trim().parse().unwrap_or(2));
     response.trailers().and_then(code).or_else(|| code(response.headers()))
 }
@@ -68,12 +68,12 @@ where
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         let response = match result {
             Ok(response) => response,
-            Err(error) => return classify::error(error),
+            Err(error) => return classify::verdict_for_error(error),
         };
         match (grpc_status(response), response.status()) {
-            (Some(code), _) => by_code(code),
+            (Some(code), _) => verdict_for_code(code),
             (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
-            (None, status) => classify::usual(status),
+            (None, status) => classify::verdict_for_status(status),
         }
     }
 
@@ -105,7 +105,7 @@ mod status {
             match result {
                 Ok(_) => Verdict::Success,
                 Err(status) if status.as_rejection().is_some() => DefaultClassifier.classify(Err::<&(), _>(status)),
-                Err(status) => by_code(i32::from(status.code()).unsigned_abs()),
+                Err(status) => verdict_for_code(i32::from(status.code()).unsigned_abs()),
             }
         }
 
@@ -122,8 +122,8 @@ mod status {
         }
     }
 
-    /// The status that the rejection has in gRPC ([`error`](crate::error#what-a-rejection-means)); the rejection is its
-    /// source.
+    /// Converts a rejection into the status with its gRPC code ([`error`](crate::error#what-a-rejection-means)). The rejection
+    /// is the status's source.
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
             let mut status = Self::new(Code::from(rejection.semantics().grpc_status), rejection.reason());

@@ -1,19 +1,19 @@
 use ::http::{HeaderMap, Method, Request, Response, StatusCode};
 
-/// What is read of a response: by the classifiers, and by layers that look for hints.
+/// Read access to a response's head and trailers, for classifiers and for layers that read hints.
 pub trait ResponseHead {
-    /// The status.
+    /// Returns the status.
     fn status(&self) -> StatusCode;
 
-    /// The headers.
+    /// Returns the headers.
     fn headers(&self) -> &HeaderMap;
 
-    /// The trailers, if the body has ended and had any.
+    /// Returns the trailers, if the body has ended and had any.
     fn trailers(&self) -> Option<&HeaderMap> {
         None
     }
 
-    /// Whether the body broke off with an error.
+    /// Returns whether the body broke off with an error.
     fn is_broken(&self) -> bool {
         false
     }
@@ -40,15 +40,15 @@ impl ResponseHead for reqwest::Response {
     }
 }
 
-/// What is read and changed of a request.
+/// Access to a request's head.
 pub trait RequestHead {
-    /// The method.
+    /// Returns the method.
     fn method(&self) -> &Method;
 
-    /// The headers.
+    /// Returns the headers.
     fn headers(&self) -> &HeaderMap;
 
-    /// The headers, to change them.
+    /// Returns the headers, mutably.
     fn headers_mut(&mut self) -> &mut HeaderMap;
 }
 

@@ -1,14 +1,14 @@
-//! How long a response asks to be left alone.
+//! How long a response asks the client to wait.
 
 use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderName, header};
 
-/// How long the response asks its client to wait, by `Retry-After`: seconds, or an HTTP date.
+/// Returns how long the response asks the client to wait, from `Retry-After` in seconds or as an HTTP date.
 ///
-/// A date is compared with the response's own `Date`, so that clocks which differ do no harm, and with the time here
-/// only where that is missing; one that has passed is a wait of zero. Also understood: `retry-after-ms`, and a fraction
-/// of a second. `None` when there is none, or when it is not understood.
+/// A date is compared with the response's own `Date`, so clock skew does no harm, and with the local clock only if `Date`
+/// is missing. A date in the past is a wait of zero. `retry-after-ms` and fractions of a second are understood too.
+/// `None` if there is no such header or it is malformed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,14 +29,15 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     number(value, 1.0).or_else(|| until_date(value, headers))
 }
 
-/// How long until the limit that was exceeded is reset, by the headers that are in use for it.
+/// Returns the time until the exceeded rate limit resets, from the headers in common use.
 ///
-/// Understood are, in this order: `RateLimit` (the quotas that have nothing left; both the structured field
-/// `"name";r=0;t=30` and the older `limit=10, remaining=0, reset=30`), then `RateLimit-Reset`, `X-RateLimit-Reset-After`,
-/// `X-RateLimit-Reset`, `X-Rate-Limit-Reset`, and `x-ratelimit-reset-requests` and `-tokens` (the longer). A number is in
-/// seconds; one above a billion is a time in seconds, above a trillion in milliseconds, since 1970. Also understood are
-/// HTTP dates and durations such as `6m0s`. `None` when there is none that is understood, or when `X-RateLimit-Remaining`
-/// (or its sisters) says that the limit is not used up, so that the refusal has another reason.
+/// Read in this order: `RateLimit` (those quotas that are used up, both as the structured field `"name";r=0;t=30` and in
+/// the older form `limit=10, remaining=0, reset=30`), `RateLimit-Reset`, `X-RateLimit-Reset-After`, `X-RateLimit-Reset`,
+/// `X-Rate-Limit-Reset`, and the longer of `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`.
+///
+/// A number is in seconds. Above a billion it is a time since 1970 in seconds, above a trillion in milliseconds. HTTP dates
+/// and durations such as `6m0s` are understood too. `None` if no header is understood, or if `X-RateLimit-Remaining` (or a
+/// variant of it) shows that the limit is not used up, so that the response has another reason.
 pub fn rate_limit_reset(headers: &HeaderMap) -> Option<Duration> {
     if let Some(reset) = rate_limit_field(headers) {
         return reset;
@@ -51,21 +52,21 @@ pub fn rate_limit_reset(headers: &HeaderMap) -> Option<Duration> {
     }
     ["requests", "tokens"]
         .iter()
-        .filter(|what| {
-            let left = text(headers, &format!("x-ratelimit-remaining-{what}")).and_then(|value| number(value, 1.0));
+        .filter(|quota| {
+            let left = text(headers, &format!("x-ratelimit-remaining-{quota}")).and_then(|value| number(value, 1.0));
             left.is_none_or(|left| left.is_zero())
         })
-        .filter_map(|what| reset(text(headers, &format!("x-ratelimit-reset-{what}"))?, headers))
+        .filter_map(|quota| reset(text(headers, &format!("x-ratelimit-reset-{quota}"))?, headers))
         .max()
 }
 
-/// `None` when there is no such field; `Some(None)` when it says that no quota is used up.
+/// Returns `None` if there is no such field, and `Some(None)` if no quota is used up.
 fn rate_limit_field(headers: &HeaderMap) -> Option<Option<Duration>> {
     let mut found = false;
     let mut longest = None;
     for value in headers.get_all("ratelimit") {
         let Ok(value) = value.to_str() else { continue };
-        // The older form has one quota, spread over the list; the structured one has one an item.
+        // The older form spreads one quota over the list; the structured field has one quota per item.
         if value.contains("reset=") {
             let parameters = value.split([',', ';']);
             let (left, reset) = quota(parameters, "remaining", "reset");
@@ -94,7 +95,7 @@ fn quota<'v>(parameters: impl Iterator<Item = &'v str>, left: &str, reset: &str)
     found
 }
 
-/// gRPC's own hint, in a response's headers or trailers: a negative or unreadable one asks not to be asked again.
+/// Returns gRPC's own hint, from headers or trailers. A negative or malformed value asks for no retry at all.
 pub(super) fn grpc_pushback(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-retry-pushback-ms")?;
     let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());
@@ -102,12 +103,11 @@ pub(super) fn grpc_pushback(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    // Names are given in lower case here, as they are kept.
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// A count of units of so many seconds, without a sign.
+/// Parses an unsigned number of units, each `unit` seconds long.
 fn number(value: &str, unit: f64) -> Option<Duration> {
     let is_number = value.starts_with(|first: char| first.is_ascii_digit())
         && value.chars().all(|char| char.is_ascii_digit() || char == '.');
@@ -123,7 +123,7 @@ fn number(value: &str, unit: f64) -> Option<Duration> {
 fn reset(value: &str, headers: &HeaderMap) -> Option<Duration> {
     const BILLION: u64 = 1_000_000_000;
     let Some(number) = number(value, 1.0) else {
-        return until_date(value, headers).or_else(|| units(value));
+        return until_date(value, headers).or_else(|| duration_with_units(value));
     };
     let since_1970 = match number.as_secs() {
         ..BILLION => return Some(number),
@@ -134,8 +134,8 @@ fn reset(value: &str, headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now(headers)).unwrap_or_default())
 }
 
-/// `1h2m3.5s`, `20ms`.
-fn units(value: &str) -> Option<Duration> {
+/// Parses a duration such as `1h2m3.5s` or `20ms`.
+fn duration_with_units(value: &str) -> Option<Duration> {
     let mut rest = value;
     let mut sum = Duration::ZERO;
     while !rest.is_empty() {
@@ -160,7 +160,7 @@ fn until_date(value: &str, headers: &HeaderMap) -> Option<Duration> {
     Some(at.duration_since(now(headers)).unwrap_or_default())
 }
 
-/// The server's time, if it tells it.
+/// Returns the server's time if the response has it, else the local time.
 fn now(headers: &HeaderMap) -> SystemTime {
     let date = text(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
     date.unwrap_or_else(SystemTime::now)

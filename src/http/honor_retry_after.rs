@@ -17,15 +17,15 @@ use crate::{
     shared::striped::{StripedArc, StripedRef},
 };
 
-/// Opens a circuit for as long as the server asks to be left alone: on a 429 or 503 with `Retry-After`.
+/// Opens a circuit for as long as the service's `Retry-After` asks, on a 429 or 503.
 ///
-/// Goes inside of the breaker's own layer. What the server asks is done at once, for all who call it, and for as long as
-/// it asks, where the breaker by itself would collect its own evidence first. Right where the hint speaks for the whole
-/// server; wrong where a 429 is about one user of many: [`only_unavailable`](Self::only_unavailable), or a breaker for
-/// each. See [`CircuitBreaker::honor_retry_after`].
+/// Place it inside the breaker's own layer. The breaker alone would first collect its own evidence; this layer honors the
+/// service's `Retry-After` immediately, for all callers. That is right when the header speaks for the whole service. It is
+/// wrong when a 429 is about one user of many: use [`only_unavailable`](Self::only_unavailable), or a breaker per user.
+/// See [`CircuitBreaker::honor_retry_after`].
 ///
-/// A longer wait than `at_most` (a minute by default) is cut to it, so that a mistaken header cannot shut a dependency off
-/// for a day.
+/// Waits longer than [`at_most`](Self::at_most) (one minute by default) are shortened to it, so that a mistaken header
+/// cannot cut off a dependency for a day.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -39,44 +39,44 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct HonorRetryAfterLayer {
-    settings: StripedArc<Settings>,
+    settings: StripedArc<HonorSettings>,
 }
 
 #[derive(Clone, Debug)]
-struct Settings {
+struct HonorSettings {
     breaker: CircuitBreaker,
     at_most: Duration,
-    throttled: bool,
+    on_throttled: bool,
 }
 
 impl HonorRetryAfterLayer {
-    /// Opens `breaker` on a 429 or 503, for up to a minute.
+    /// Opens `breaker` on a 429 or 503, for at most one minute.
     pub fn new(breaker: &CircuitBreaker) -> Self {
-        let settings = Settings { breaker: breaker.clone(), at_most: Duration::from_secs(60), throttled: true };
+        let settings = HonorSettings { breaker: breaker.clone(), at_most: Duration::from_secs(60), on_throttled: true };
         Self { settings: StripedArc::new(settings) }
     }
 
-    /// The longest time it opens the circuit for.
+    /// Sets the longest time for which the circuit is opened.
     pub fn at_most(self, limit: Duration) -> Self {
-        let settings = Settings { at_most: limit, ..(*self.settings).clone() };
+        let settings = HonorSettings { at_most: limit, ..(*self.settings).clone() };
         Self { settings: StripedArc::new(settings) }
     }
 
-    /// On a 503 only.
+    /// Opens the circuit on a 503 only.
     pub fn only_unavailable(self) -> Self {
-        let settings = Settings { throttled: false, ..(*self.settings).clone() };
+        let settings = HonorSettings { on_throttled: false, ..(*self.settings).clone() };
         Self { settings: StripedArc::new(settings) }
     }
 }
 
-impl Settings {
-    fn look(&self, response: &impl ResponseHead) {
-        let asks = match response.status() {
+impl HonorSettings {
+    fn honor(&self, response: &impl ResponseHead) {
+        let applies = match response.status() {
             StatusCode::SERVICE_UNAVAILABLE => true,
-            StatusCode::TOO_MANY_REQUESTS => self.throttled,
+            StatusCode::TOO_MANY_REQUESTS => self.on_throttled,
             _ => false,
         };
-        if asks
+        if applies
             && let Some(wait) = hint::retry_after(response.headers())
             && !wait.is_zero()
         {
@@ -86,23 +86,23 @@ impl Settings {
 }
 
 impl<S> Layer<S> for HonorRetryAfterLayer {
-    type Service = HoldOff<S>;
+    type Service = HonorRetryAfter<S>;
 
-    fn layer(&self, inner: S) -> HoldOff<S> {
-        HoldOff { inner, settings: self.settings.clone() }
+    fn layer(&self, inner: S) -> HonorRetryAfter<S> {
+        HonorRetryAfter { inner, settings: self.settings.clone() }
     }
 }
 
 /// Service made by [`HonorRetryAfterLayer`].
 #[derive(Clone, Debug)]
-pub struct HoldOff<S> {
+pub struct HonorRetryAfter<S> {
     inner: S,
-    settings: StripedArc<Settings>,
+    settings: StripedArc<HonorSettings>,
 }
 
-service_access!(HoldOff);
+service_access!(HonorRetryAfter);
 
-impl<S, Req> Service<Req> for HoldOff<S>
+impl<S, Req> Service<Req> for HonorRetryAfter<S>
 where
     S: Service<Req>,
     S::Response: ResponseHead,
@@ -115,18 +115,18 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // 2 RMWs on this thread's reference count.
+    // 2 read-modify-writes on this thread's reference count.
     fn call(&mut self, request: Req) -> Self::Future {
         HonorRetryAfterFuture { inner: self.inner.call(request), settings: self.settings.acquire_ref() }
     }
 }
 
 pin_project! {
-    /// Future of [`HoldOff`].
+    /// Future of [`HonorRetryAfter`].
     pub struct HonorRetryAfterFuture<F> {
         #[pin]
         inner: F,
-        settings: StripedRef<Settings>,
+        settings: StripedRef<HonorSettings>,
     }
 }
 
@@ -141,7 +141,7 @@ where
         let this = self.project();
         let result = ready!(this.inner.poll(cx));
         if let Ok(response) = &result {
-            this.settings.look(response);
+            this.settings.honor(response);
         }
         Poll::Ready(result)
     }

@@ -9,15 +9,15 @@ use tower_service::Service;
 
 use super::{
     RequestHead,
-    repeat::{IDEMPOTENCY_KEY, by_method},
+    repeat::{IDEMPOTENCY_KEY, is_idempotent_method},
 };
 
-/// Adds a fresh `Idempotency-Key` to requests that need one to be repeated: those that are not idempotent by their
-/// method and do not bear one already.
+/// Adds a fresh `Idempotency-Key` to requests that cannot be retried safely without one: those whose method is not
+/// idempotent and that have no key yet.
 ///
-/// Goes outside of the retry, so that the key stays the same over all attempts. The server must know the header: it is
-/// that of draft-ietf-httpapi-idempotency-key-header, which payment services made common. The key is a random UUID, bare,
-/// as they take it; [`quoted`](Self::quoted) writes it as the draft does.
+/// Place it outside the retry, so that all attempts send the same key. The server must support the header, which is that
+/// of draft-ietf-httpapi-idempotency-key-header and was made common by payment services. The key is a random UUID, bare as
+/// those services expect it; [`quoted`](Self::quoted) writes it as the draft does.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -36,12 +36,12 @@ pub struct IdempotencyKeyLayer {
 }
 
 impl IdempotencyKeyLayer {
-    /// Adds bare keys.
+    /// Adds keys without quotes.
     pub const fn new() -> Self {
         Self { quoted: false }
     }
 
-    /// Puts the key in quotes: it is then a string of a structured field, as the draft has it.
+    /// Puts the key in quotes, which makes it a structured-field string as in the draft.
     pub const fn quoted(mut self) -> Self {
         self.quoted = true;
         self
@@ -79,10 +79,10 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> S::Future {
-        if !by_method(request.method()) && !request.headers().contains_key(IDEMPOTENCY_KEY) {
+        if !is_idempotent_method(request.method()) && !request.headers().contains_key(IDEMPOTENCY_KEY) {
             let key = Uuid(rand::random());
             let text = if self.layer.quoted { format!("\"{key}\"") } else { key.to_string() };
-            // It is made of digits, letters, dashes and quotes.
+            // It never fails: the text has only digits, letters, dashes and quotes.
             if let Ok(value) = HeaderValue::try_from(text) {
                 request.headers_mut().insert(IDEMPOTENCY_KEY, value);
             }
@@ -91,7 +91,7 @@ where
     }
 }
 
-/// A random one, of version 4.
+/// Displays random bits as a UUID of version 4.
 struct Uuid(u128);
 
 impl fmt::Display for Uuid {

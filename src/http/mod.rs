@@ -1,42 +1,42 @@
-//! What is known about HTTP and gRPC, for clients and servers (feature `http`).
+//! HTTP and gRPC for the patterns, in clients and servers (feature `http`).
 //!
-//! The patterns know calls, results and rejections. This module knows what they are in HTTP:
+//! The patterns handle calls, results and rejections. This module maps those to HTTP:
 //!
-//! | for | there is |
+//! | for | use |
 //! |---|---|
-//! | how a response counts | [`HttpClassifier`], [`GrpcClassifier`] |
-//! | how long a server asks to wait | [`retry_after`], [`rate_limit_reset`]; the classifiers tell the retry |
-//! | a circuit that opens when a server asks for it | [`HonorRetryAfterLayer`] |
-//! | what may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
-//! | request bodies that stream | [`ReplayLayer`] |
-//! | bodies of failed responses | [`DrainLayer`] |
-//! | layers that cover the response's body | [`full_response`] |
-//! | a breaker for each host | [`per_key`](crate::per_key) |
-//! | deadlines from hop to hop | [`DeadlineHeader`] |
-//! | a server's responses to rejections | [`Responses`], [`grpc_response`] |
-//! | limits by client | [`ClientIp`] |
+//! | classifying responses | [`HttpClassifier`], [`GrpcClassifier`] |
+//! | a service's request to wait | [`retry_after`], [`rate_limit_reset`]; the classifiers pass it to the retry |
+//! | opening a circuit when the service asks for it | [`HonorRetryAfterLayer`] |
+//! | deciding which requests may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
+//! | retrying requests with streaming bodies | [`ReplayLayer`] |
+//! | reusing the connections of failed responses | [`DrainLayer`] |
+//! | covering a response's body | [`full_response`] |
+//! | one breaker per host | [`per_key`](crate::per_key) |
+//! | propagating deadlines from hop to hop | [`DeadlineHeader`] |
+//! | turning rejections into responses | [`Responses`], [`grpc_response`] |
+//! | limits per client | [`ClientIp`] |
 //!
 //! # Clients and servers
 //!
-//! Each has a page: wrapping [hyper](guide::hyper_client), [reqwest](guide::reqwest_client) and
-//! [tonic](guide::tonic_client); protecting servers of [axum](guide::axum_server), [hyper](guide::hyper_server) and
-//! [tonic](guide::tonic_server).
+//! Each has a guide: wrapping [hyper](guide::hyper_client), [reqwest](guide::reqwest_client) and
+//! [tonic](guide::tonic_client) clients; protecting [axum](guide::axum_server), [hyper](guide::hyper_server) and
+//! [tonic](guide::tonic_server) servers.
 //!
-//! # Order, for a client
+//! # Layer order in a client
 //!
 //! ```text
 //! IdempotencyKeyLayer -> ReplayLayer -> total timeout -> retry -> DrainLayer -> breaker -> HonorRetryAfterLayer -> bulkhead
 //!     -> attempt timeout -> DeadlineHeader::send -> AdaptErrorLayer -> client
 //! ```
 //!
-//! Outside of the retry is what must be the same for all attempts, the key and the record of the body; inside is what
-//! each attempt has of its own.
+//! Layers outside the retry hold state that all attempts share: the idempotency key and the recorded body. Layers inside
+//! it act on each attempt.
 //!
 //! # Features
 //!
-//! `http` brings types of the crates `http`, `http-body` and `bytes`, and works with any client and server of those.
-//! `h2`, `hyper-util`, `reqwest` and `tonic` add what needs a type of these: above all, to tell what a server surely has not
-//! seen to from what it may have done.
+//! `http` uses types of the crates `http`, `http-body` and `bytes`, and works with any client or server built on them.
+//! `h2`, `hyper-util`, `reqwest` and `tonic` add support that needs those crates' own types, above all telling a request
+//! that the server certainly has not processed from one that it may have processed.
 
 mod classify;
 mod client_ip;
@@ -61,7 +61,7 @@ pub use drain::{Drain, DrainBody, DrainLayer};
 pub use grpc::GrpcClassifier;
 pub use head::{RequestHead, ResponseHead};
 pub use hint::{rate_limit_reset, retry_after};
-pub use honor_retry_after::{HoldOff, HonorRetryAfterLayer};
+pub use honor_retry_after::{HonorRetryAfter, HonorRetryAfterLayer};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};

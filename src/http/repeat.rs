@@ -2,31 +2,31 @@ use std::fmt;
 
 use ::http::{HeaderName, Method, Request};
 
-use super::{RequestHead, replay::Recording};
+use super::{RequestHead, replay::RecordingStatus};
 use crate::request::{Repeat, ReplaySafety};
 
-/// The header by which a server knows a request that was sent twice.
+/// The header by which a server recognizes a request that was sent twice.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// How HTTP requests are repeated.
+/// Decides which HTTP requests may be retried.
 ///
-/// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are repeated after failures, and after timeouts.
-/// Others (POST, PATCH) are idempotent if they bear an `Idempotency-Key`
-/// ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one), and else are repeated only if the service has surely
-/// not seen them ([`ReplaySafety::IfUnprocessed`]): what a layer inside refused, what found no connection, and what the server
-/// says it did not do ([`HttpClassifier`](super::HttpClassifier)).
+/// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are retried after failures and after timeouts. Other
+/// methods (POST, PATCH) are idempotent if the request has an `Idempotency-Key`
+/// ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one). Without one, they are retried only if the service
+/// certainly has not processed the request ([`ReplaySafety::IfUnprocessed`]): an inner layer rejected it, it found no
+/// connection, or the server says that it did not process it ([`HttpClassifier`](super::HttpClassifier)).
 ///
-/// For `http::Request` with a body that is `Clone`, which is expected to be cheap: `Full<Bytes>`, `Empty`. A body that
-/// streams is recorded while it is sent, up to a limit, by a [`ReplayLayer`](super::ReplayLayer) around the retry; a
-/// request whose body was longer is not repeated. And for `reqwest::Request`, with the feature `reqwest`, by its
-/// `try_clone`: one whose body streams is sent once.
+/// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`, `Empty`. A
+/// [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while it is sent, up to a limit; a request
+/// with a longer body is not retried. With the feature `reqwest`, it also works with `reqwest::Request`, by its
+/// `try_clone`: a request with a streaming body is sent once.
 ///
 /// ```
 /// use tower_rampart::{http::{HttpClassifier, HttpRepeat}, retry::Retry, stack};
 ///
 /// let retry = Retry::attempts("inventory", 3)?;
 /// let layer = retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new());
-/// // The same in a ready-made stack:
+/// // The same, in a ready-made stack:
 /// let stack = stack::client("inventory").classify(HttpClassifier::new()).repeat(HttpRepeat::new()).build()?;
 /// # let _ = (layer, stack);
 /// # Ok::<(), tower_rampart::ConfigError>(())
@@ -36,23 +36,23 @@ pub struct HttpRepeat<F = ByMethod> {
     idempotent: F,
 }
 
-/// Whether a request is idempotent, by its method and `Idempotency-Key`. See [`HttpRepeat`].
+/// Decides by method and `Idempotency-Key` whether a request is idempotent. See [`HttpRepeat`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ByMethod;
 
-/// Tells whether a request is idempotent.
+/// Decides whether a request is idempotent.
 pub trait Idempotent<Req> {
-    /// Whether sending it twice does what sending it once does.
+    /// Returns whether sending the request twice has the same effect as sending it once.
     fn is_idempotent(&self, request: &Req) -> bool;
 }
 
 impl<Req: RequestHead> Idempotent<Req> for ByMethod {
     fn is_idempotent(&self, request: &Req) -> bool {
-        by_method(request.method()) || request.headers().contains_key(IDEMPOTENCY_KEY)
+        is_idempotent_method(request.method()) || request.headers().contains_key(IDEMPOTENCY_KEY)
     }
 }
 
-pub(super) fn by_method(method: &Method) -> bool {
+pub(super) fn is_idempotent_method(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE)
 }
 
@@ -67,15 +67,15 @@ where
 }
 
 impl HttpRepeat {
-    /// Repeats by method and `Idempotency-Key`.
+    /// Decides by method and `Idempotency-Key`.
     pub const fn new() -> Self {
         Self { idempotent: ByMethod }
     }
 }
 
 impl<A> HttpRepeat<A> {
-    /// Asks the request itself whether it is idempotent; `None` for the usual answer. For gRPC, where every call is a
-    /// POST, and for a POST that only reads.
+    /// Decides by the request itself whether it is idempotent; `None` decides by method and `Idempotency-Key`. Use it for
+    /// gRPC, where every call is a POST, and for a POST that only reads.
     ///
     /// ```
     /// use http::Request;
@@ -114,8 +114,8 @@ where
     }
 
     fn replay_safety(&self, copy: &Request<B>) -> ReplaySafety {
-        match copy.extensions().get::<Recording>() {
-            Some(recording) if !recording.is_complete() => ReplaySafety::Never,
+        match copy.extensions().get::<RecordingStatus>() {
+            Some(status) if !status.is_complete() => ReplaySafety::Never,
             _ => replay_safety(self.idempotent.is_idempotent(copy)),
         }
     }

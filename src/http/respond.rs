@@ -4,7 +4,7 @@ use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::error::Rejection;
 
-/// Makes HTTP responses of rejections, for servers.
+/// Turns rejections into HTTP responses, for servers.
 ///
 /// | rejection | status | headers |
 /// |---|---|---|
@@ -12,10 +12,12 @@ use crate::error::Rejection;
 /// | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` | 503 | `Retry-After` |
 /// | `TimedOut` | 504 | |
 ///
-/// `Retry-After` is in whole seconds, rounded up. Where the rejection does not know a time it is one second
-/// ([`retry_after`](Self::retry_after)); a call that costs more than the limiter's burst and so never can pass has none.
-/// The `RateLimit` fields are those of draft-ietf-httpapi-ratelimit-headers, and bear the limiter's name; nothing else
-/// tells the caller of names. Give the function to [`RespondLayer`](crate::RespondLayer), or to a stack:
+/// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, it is one second
+/// ([`retry_after`](Self::retry_after)). A call that costs more than the limiter's burst can never pass, so its response has
+/// no `Retry-After`. The `RateLimit` fields are those of draft-ietf-httpapi-ratelimit-headers and contain the limiter's
+/// name; no other part of a response discloses names.
+///
+/// Pass the function to [`RespondLayer`](crate::RespondLayer), or to a stack:
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::get};
@@ -27,7 +29,7 @@ use crate::error::Rejection;
 /// # Ok::<(), tower_rampart::ConfigError>(())
 /// ```
 ///
-/// A hook of your own is a closure in its place, which may begin with [`response`](Self::response):
+/// To customize the response, pass a closure that starts from [`response`](Self::response):
 ///
 /// ```
 /// use http::Response;
@@ -41,7 +43,7 @@ use crate::error::Rejection;
 /// assert_eq!(respond(Rejection::bulkhead_full("db", 16)).headers()["retry-after"], "1");
 /// ```
 ///
-/// gRPC servers take [`grpc_response`].
+/// For gRPC servers, use [`grpc_response`].
 #[derive(Clone, Copy, Debug)]
 pub struct Responses {
     format: Format,
@@ -56,36 +58,36 @@ enum Format {
 }
 
 impl Responses {
-    /// With a line of text.
+    /// Responds with a line of text.
     pub const fn plain() -> Self {
         Self { format: Format::Plain, retry_after: Some(Duration::from_secs(1)), x_headers: false }
     }
 
-    /// With a problem detail (RFC 9457). Beside the standard members there is `reason`, such as `"rate_limited"`, and
-    /// `retry_after`, in seconds, where there is that header.
+    /// Responds with a problem detail (RFC 9457). In addition to the standard members it has `reason`, such as
+    /// `"rate_limited"`, and, whenever the response has `Retry-After`, `retry_after` in seconds.
     pub const fn problem_json() -> Self {
         Self { format: Format::ProblemJson, ..Self::plain() }
     }
 
-    /// The `Retry-After` of a 503 whose rejection does not know a time; `None` for no such header.
+    /// Sets the `Retry-After` of a 503 whose rejection has no time. `None` omits the header.
     pub const fn retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after = after;
         self
     }
 
-    /// Adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (in seconds from now), for clients that
-    /// know nothing newer.
+    /// Adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (in seconds from now), for clients that do
+    /// not understand the newer fields.
     pub const fn x_rate_limit(mut self) -> Self {
         self.x_headers = true;
         self
     }
 
-    /// The function to give to a [`RespondLayer`](crate::RespondLayer).
+    /// Returns the function to pass to a [`RespondLayer`](crate::RespondLayer).
     pub fn respond<B: From<String>>(self) -> impl Fn(Rejection) -> Response<B> + Copy + Send + Sync + 'static {
         move |rejection| self.response(&rejection)
     }
 
-    /// The response to this rejection.
+    /// Returns the response to this rejection.
     pub fn response<B: From<String>>(&self, rejection: &Rejection) -> Response<B> {
         let semantics = rejection.semantics();
         let status = StatusCode::from_u16(semantics.http_status).expect("the table holds valid statuses");
@@ -127,7 +129,7 @@ impl Responses {
             Format::ProblemJson => {
                 let after = after.map_or_else(String::new, |after| format!(r#","retry_after":{after}"#));
                 let status = status.as_u16();
-                // No text in it needs to be escaped.
+                // None of these texts needs escaping.
                 let members =
                     format!(r#""type":"about:blank","title":"{title}","status":{status},"detail":"{detail}""#);
                 ("application/problem+json", format!(r#"{{{members},"reason":"{reason}"{after}}}"#))
@@ -136,22 +138,22 @@ impl Responses {
     }
 }
 
-/// Whole seconds, rounded up; at least one, since zero means now.
+/// Rounds up to whole seconds, to at least one, because zero would mean now.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// A string of a structured field (RFC 9651), where only some of ASCII can be.
+/// Formats a structured-field string (RFC 9651). Characters that it cannot hold unescaped become `_`.
 fn quoted(name: &str) -> String {
     let plain = |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\');
     let name: String = name.chars().map(|char| if plain(char) { char } else { '_' }).collect();
     format!("\"{name}\"")
 }
 
-/// The gRPC response to a rejection: `grpc-status` in the headers, and no body.
+/// Turns a rejection into a gRPC response: `grpc-status` in the headers, and no body.
 ///
 /// `CircuitOpen` is `UNAVAILABLE`, `BulkheadFull`, `QueueTimeout` and `RateLimited` are `RESOURCE_EXHAUSTED`, `TimedOut`
-/// is `DEADLINE_EXCEEDED`. Where the rejection knows when to come back, `grpc-retry-pushback-ms` says so.
+/// is `DEADLINE_EXCEEDED`. If the rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it.
 ///
 /// ```
 /// use tonic::body::Body;

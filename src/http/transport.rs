@@ -2,11 +2,11 @@ use std::{convert::Infallible, error::Error as StdError, io};
 
 use crate::error::{Error, Rejection};
 
-/// What an HTTP client's error says of the request.
+/// An HTTP client's error that knows whether the server may have processed the request.
 ///
-/// Implemented for boxed errors, for [`Error`](crate::Error) of what has it, for `std::io::Error`, and, with their
-/// features, for the errors of hyper-util's client, reqwest and tonic. For an error of your own that has the client's
-/// as its source, [`was_attempted`] answers:
+/// Implemented for boxed errors, for [`Error<E>`](crate::Error) where `E` implements it, for `std::io::Error`, and, with
+/// the features of these names, for the errors of hyper-util's client, reqwest and tonic. For an error of your own that
+/// has the client's error as its source, call [`was_attempted`]:
 ///
 /// ```
 /// use tower_rampart::http::{TransportError, was_attempted};
@@ -23,28 +23,28 @@ use crate::error::{Error, Rejection};
 /// assert!(!Unreachable(std::io::ErrorKind::ConnectionRefused.into()).was_attempted());
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not tell whether the request was attempted",
-    note = "implement `tower_rampart::http::TransportError` for it: `tower_rampart::http::was_attempted` has the answer",
-    note = "hyper-util's, reqwest's and tonic's errors have it with the features of these names"
+    message = "`{Self}` does not say whether the request was attempted",
+    note = "implement `tower_rampart::http::TransportError` for it, by calling `tower_rampart::http::was_attempted`",
+    note = "the errors of hyper-util, reqwest and tonic implement it with the features of these names"
 )]
 pub trait TransportError {
-    /// Whether the server may have seen to the request; `false` only if it surely has not, because no connection came to
-    /// be, or because it said so by HTTP/2.
+    /// Returns whether the server may have processed the request. `false` only if it certainly has not: no connection was
+    /// established, or the server said so over HTTP/2.
     fn was_attempted(&self) -> bool;
 
-    /// Whether the request itself was wrong, so that the error says nothing about the service.
+    /// Returns whether the request itself was invalid, so that the error says nothing about the service.
     fn is_request_invalid(&self) -> bool {
         false
     }
 }
 
-/// Whether the server may have seen to the request before this error: `false` if the error or one of its sources says that
-/// it surely has not.
+/// Returns whether the server may have processed the request before this error. `false` if the error or one of its sources
+/// shows that it certainly has not.
 ///
-/// Knows a refused connection in `std::io::Error`, and with the features of these names whatever went wrong before a
-/// connection was there (names that do not resolve, TLS, a connect timeout) in the errors of hyper-util's client, of
-/// reqwest and of tonic. With the feature `h2` (a part of `tonic`) it also knows streams that the server refused, or that
-/// it had not begun when it said that it goes away.
+/// Recognizes a refused connection in `std::io::Error`. With the features of these names, it also recognizes everything
+/// that fails before a connection is established (names that do not resolve, TLS, a connect timeout) in the errors of
+/// hyper-util's client, reqwest and tonic. With the feature `h2` (implied by `tonic`), it also recognizes streams that the
+/// server refused, or had not begun when it sent GOAWAY.
 pub fn was_attempted(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -72,7 +72,7 @@ fn is_connect(error: &(dyn StdError + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// By RFC 9113, 8.7: "requests that have not been processed".
+/// RFC 9113, section 8.7: "requests that have not been processed".
 #[cfg(feature = "h2")]
 fn is_refused(error: &(dyn StdError + 'static)) -> bool {
     use h2::Reason;
@@ -138,7 +138,7 @@ impl TransportError for reqwest::Error {
         was_attempted(self)
     }
 
-    /// It could not be built.
+    /// Returns whether the request could not be built.
     fn is_request_invalid(&self) -> bool {
         self.is_builder()
     }

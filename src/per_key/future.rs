@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 pin_project! {
-    /// Future of [`PerKeyService`](super::PerKeyService): waits until the key's layer is ready, and calls through it.
+    /// Future of [`PerKeyService`](super::PerKeyService): waits until the key's layer is ready, then calls through it.
     pub struct PerKeyFuture<S, Req>
     where
         S: Service<Req>,
@@ -22,14 +22,14 @@ pin_project! {
 pin_project! {
     #[project = PerKeyStateProj]
     enum PerKeyState<S, Req, F> {
-        Readying { service: S, request: Option<Req> },
+        WaitingForReady { service: S, request: Option<Req> },
         Calling { #[pin] future: F },
     }
 }
 
 impl<S: Service<Req>, Req> PerKeyFuture<S, Req> {
     pub(super) fn new(service: S, request: Req) -> Self {
-        Self { state: PerKeyState::Readying { service, request: Some(request) } }
+        Self { state: PerKeyState::WaitingForReady { service, request: Some(request) } }
     }
 }
 
@@ -41,9 +41,9 @@ impl<S: Service<Req>, Req> Future for PerKeyFuture<S, Req> {
         loop {
             let future = match this.state.as_mut().project() {
                 PerKeyStateProj::Calling { future } => return future.poll(cx),
-                PerKeyStateProj::Readying { service, request } => {
+                PerKeyStateProj::WaitingForReady { service, request } => {
                     ready!(service.poll_ready(cx))?;
-                    service.call(request.take().expect("polled after it ended"))
+                    service.call(request.take().expect("polled after completion"))
                 }
             };
             this.state.set(PerKeyState::Calling { future });

@@ -1,12 +1,12 @@
-//! A breaker, a bulkhead or a limiter for each destination.
+//! A circuit breaker, bulkhead or rate limiter per destination.
 //!
 //! # The problem
 //!
-//! A client of many hosts has one circuit breaker: one sick host opens it for all of them. One bulkhead: the slow host
-//! takes all the permits. Each destination needs its own, and destinations come and go.
+//! A client that calls many hosts through one circuit breaker loses all of them when one host fails. With one bulkhead,
+//! a slow host takes every permit. Each destination needs a handle of its own, and destinations come and go.
 //!
-//! [`PerKey`] keeps a handle per key, which is any function of the request: a host, a route, a tenant. Handles are made
-//! when a key first comes, bounded in number, and forgotten when they have been idle.
+//! [`PerKey`] keeps one handle per key. The key is any function of the request: a host, a route, a tenant. A handle is
+//! created when its key first appears. The number of handles is bounded, and idle handles are evicted.
 //!
 //! # Example
 //!
@@ -26,37 +26,47 @@
 //! let request = |host: &str| Request::get(format!("http://{host}/")).body(()).unwrap();
 //! assert!(client.clone().oneshot(request("a.example")).await.is_ok());
 //! breakers.get_or_create(&"b.example".parse()?).force_open();
-//! let refused = client.clone().oneshot(request("b.example")).await.unwrap_err();
-//! assert_eq!(refused.as_rejection().unwrap().name(), "upstream.b.example"); // its name, in events too
+//! let rejected = client.clone().oneshot(request("b.example")).await.unwrap_err();
+//! assert_eq!(rejected.as_rejection().unwrap().name(), "upstream.b.example"); // also its name in events
 //! assert!(client.oneshot(request("a.example")).await.is_ok());
 //! # Ok(()) }
 //! ```
 //!
-//! Several at once are a tuple of handles: `.layer(key, |(breaker, bulkhead): &(CircuitBreaker, Bulkhead)| ..)`.
+//! For several patterns per key, use a tuple of handles:
+//! `.layer(key, |(breaker, bulkhead): &(CircuitBreaker, Bulkhead)| ..)`.
 //!
-//! # What is forgotten
+//! # Eviction
 //!
-//! A handle that no request asked for in the time of [`idle_after`](PerKeyBuilder::idle_after), if nothing is lost with it
-//! ([`Evict`]): a bulkhead with calls in flight stays, and so do a limiter whose tokens are not all back and a circuit
-//! that is open, or was set by hand. So nobody resets a circuit by a flood of keys. When all places are taken by such, new
-//! keys share one handle more, `<name>.overflow`, until there is a place; so do requests without a key. That is stricter,
-//! never looser. Idle handles are looked for when a new key comes, at most four times in the time they may be idle.
+//! A handle is evicted when no request has asked for it for [`idle_after`](PerKeyBuilder::idle_after), provided that no
+//! state is lost ([`Evict`]). These handles stay: a bulkhead with calls in flight or waiting, a rate limiter that has not
+//! fully refilled, and a circuit that is open or was set manually. A flood of keys therefore cannot reset a circuit.
+//!
+//! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is room. Requests without a
+//! key use it too. Sharing makes the limits stricter, never looser. The map is swept for idle handles when a new key
+//! arrives, at most four times per `idle_after`.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the service's own. Which handle a call meets is known with its request, so the future waits until that
-//! handle's layer is ready, and calls through it when it is polled: a handle in backpressure mode has the call wait.
+//! `poll_ready` is the inner service's. The handle is known only with the request, so the response future waits until the
+//! handle's layer is ready and then calls through it. With a handle in backpressure mode, the wait happens in the future.
 //!
 //! # Cost
 //!
-//! A call hashes its key, takes a shared lock of a sixteenth of the map (2 read-modify-writes), reads the clock, clones
-//! the handle and the service, and makes the layer. Layers that are expensive to make, such as a whole
-//! [`stack`](crate::stack), are so for each call.
+//! A call hashes its key, takes the shared lock of one of 16 shards (2 read-modify-writes), reads the clock, clones the
+//! handle and the service, and makes the layer. A layer that is expensive to make, such as a whole
+//! [`stack`](crate::stack), costs that much on every call.
 
+mod builder;
+mod evict;
 mod future;
 mod handle;
+mod inner;
 mod layer;
+mod service;
 
+pub use builder::PerKeyBuilder;
+pub use evict::Evict;
 pub use future::PerKeyFuture;
-pub use handle::{Evict, PerKey, PerKeyBuilder};
-pub use layer::{PerKeyLayer, PerKeyService};
+pub use handle::PerKey;
+pub use layer::PerKeyLayer;
+pub use service::PerKeyService;

@@ -1,4 +1,4 @@
-//! Request bodies that are sent again, and the bodies of failed responses.
+//! Replayed request bodies, and the bodies of failed responses.
 
 use std::{
     collections::VecDeque,
@@ -31,7 +31,7 @@ fn retry() -> RetryLayer<HttpClassifier, HttpRepeat> {
     retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new())
 }
 
-/// A body of these chunks, one a poll, without a known length; then the trailers.
+/// A body that yields one chunk per poll, then the trailers. Its length is unknown.
 struct Chunks {
     left: VecDeque<Result<Frame<Bytes>, &'static str>>,
     polls: Arc<AtomicUsize>,
@@ -65,10 +65,10 @@ impl Body for Chunks {
     }
 }
 
-/// What arrived of each attempt.
+/// The part of the body that arrived with each attempt.
 type Arrived = Arc<Mutex<Vec<String>>>;
 
-/// Sends the body by PUT to a server that reads up to `frames` frames of it and then fails, all of the time.
+/// Sends the body by PUT to a server that reads up to `frames` frames of it and always fails.
 async fn send<B>(body: B, layer: ReplayLayer, frames: usize) -> (Vec<String>, Result<Response<()>, BoxError>)
 where
     B: Body + Unpin,
@@ -101,9 +101,9 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_streams_is_sent_again_from_its_beginning() {
+async fn a_streaming_body_is_replayed_from_its_beginning() {
     let chunks = || Chunks::new(&["ab", "cd", "ef"]).with_trailers();
-    // Read to the end; in part, so that each attempt reads further from the body itself; and not at all.
+    // Read to the end; in part, so that later attempts continue with the body itself; and not at all.
     assert_eq!(send(chunks(), ReplayLayer::new(), 5).await.0, ["abcdef+\"7\"."; 3]);
     assert_eq!(send(chunks(), ReplayLayer::new(), 2).await.0, ["abcd"; 3]);
     assert_eq!(send(chunks(), ReplayLayer::new(), 0).await.0, [""; 3]);
@@ -111,26 +111,26 @@ async fn a_body_that_streams_is_sent_again_from_its_beginning() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_above_the_limit_is_sent_once_and_whole() {
+async fn a_body_above_the_limit_is_sent_once_and_completely() {
     let chunks = || Chunks::new(&["ab", "cd", "ef"]);
-    assert_eq!(send(chunks(), ReplayLayer::new().limit(6), 4).await.0, ["abcdef."; 3], "just within");
+    assert_eq!(send(chunks(), ReplayLayer::new().limit(6), 4).await.0, ["abcdef."; 3], "exactly at the limit");
     let (arrived, result) = send(chunks(), ReplayLayer::new().limit(5), 4).await;
     assert_eq!(arrived, ["abcdef."]);
     assert_eq!(result.unwrap().status(), 503, "the caller gets the result of that attempt");
-    // What was read of it is within the limit: it can be sent again, and turns out too long only then.
+    // The part that was read fits the limit, so the body can be replayed.
     assert_eq!(send(chunks(), ReplayLayer::new().limit(5), 2).await.0, ["abcd"; 3]);
-    // The length is announced.
+    // A length announced in advance rules a replay out from the start.
     let announced = Full::new(Bytes::from_static(b"abcdef"));
     assert_eq!(send(announced, ReplayLayer::new().limit(5), 0).await.0, [""]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_fails_is_not_sent_again() {
+async fn a_failed_body_is_not_replayed() {
     let failing = Chunks::new(&["ab"]).with_error();
     assert_eq!(send(failing, ReplayLayer::new(), 2).await.0, ["ab!the request's body failed"]);
 }
 
-/// A request's body, as a service inside of the layer gets it.
+/// Returns a request's body as a service inside the layer receives it.
 async fn replayed<B: Body>(body: B, limit: usize) -> ReplayBody<B> {
     let body = Mutex::new(Some(body));
     let given = Mutex::new(None);
@@ -144,7 +144,7 @@ async fn replayed<B: Body>(body: B, limit: usize) -> ReplayBody<B> {
 }
 
 #[tokio::test]
-async fn the_attempt_before_ends_when_the_next_one_begins_to_send() {
+async fn the_previous_attempt_fails_when_the_next_one_starts_to_send() {
     let (sender, mut receiver) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(4);
     let body = StreamBody::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)));
     let mut first = replayed(body, 100).await;
@@ -154,7 +154,7 @@ async fn the_attempt_before_ends_when_the_next_one_begins_to_send() {
     let mut waiting = tokio_test::task::spawn(first.frame());
     assert!(waiting.poll().is_pending());
     assert_eq!(second.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
-    assert!(waiting.is_woken(), "it must not wait for ever");
+    assert!(waiting.is_woken(), "the superseded reader must not wait forever");
     match waiting.poll() {
         Poll::Ready(Some(Err(ReplayError::Superseded))) => {}
         other => panic!("{other:?}"),
@@ -178,7 +178,7 @@ async fn a_copy_knows_its_length_and_its_end() {
 }
 
 #[tokio::test]
-async fn without_a_copy_nothing_is_recorded() {
+async fn nothing_is_recorded_without_a_copy() {
     let mut alone = replayed(Chunks::new(&["ab", "cd"]), 100).await;
     let copy = alone.clone();
     alone.frame().await.unwrap().unwrap();
@@ -188,10 +188,10 @@ async fn without_a_copy_nothing_is_recorded() {
         Err(ReplayError::TooLong) => {}
         other => panic!("{other:?}"),
     }
-    assert!(alone.frame().await.is_none(), "the one that is being sent goes on");
+    assert!(alone.frame().await.is_none(), "the body being sent continues");
 }
 
-/// A response body that says how much of it was read.
+/// A response body that counts how much of it was read.
 struct Counted {
     left: usize,
     read: Arc<AtomicUsize>,
@@ -223,14 +223,14 @@ impl Drop for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_body_of_a_failed_response_is_read_to_its_end_within_the_limit() {
+async fn a_dropped_failed_response_is_drained_up_to_the_limit() {
     for (status, kibibytes, expected) in [(503, 3, 3), (503, 1000, 9), (200, 3, 0), (404, 3, 0)] {
         let (read, (dropped, mut end)) = (Arc::new(AtomicUsize::new(0)), mpsc::channel(1));
         let body = Counted { left: kibibytes, read: read.clone(), dropped };
-        let answer = Mutex::new(Some(response(status, &[]).map(|()| body)));
+        let pending = Mutex::new(Some(response(status, &[]).map(|()| body)));
         let service = DrainLayer::new()
             .limit(8 * 1024, Duration::from_secs(1))
-            .layer(service_fn(|()| std::future::ready(Ok::<_, Infallible>(answer.lock().unwrap().take().unwrap()))));
+            .layer(service_fn(|()| std::future::ready(Ok::<_, Infallible>(pending.lock().unwrap().take().unwrap()))));
         drop(service.oneshot(()).await.unwrap());
         end.recv().await;
         assert_eq!(read.load(SeqCst), expected, "{status}, {kibibytes} KiB");
@@ -238,7 +238,7 @@ async fn the_body_of_a_failed_response_is_read_to_its_end_within_the_limit() {
 }
 
 #[test]
-fn a_failed_response_may_be_dropped_outside_of_a_runtime() {
+fn a_failed_response_may_be_dropped_outside_a_runtime() {
     let service = DrainLayer::new().layer(service_fn(|()| {
         let body = Counted { left: 1, read: Arc::default(), dropped: mpsc::channel(1).0 };
         std::future::ready(Ok::<_, Infallible>(response(503, &[]).map(|()| body)))

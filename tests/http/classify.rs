@@ -1,4 +1,4 @@
-//! How HTTP and gRPC responses and errors count.
+//! Classification of HTTP and gRPC responses and errors.
 
 use std::{io, time::Duration};
 
@@ -12,12 +12,12 @@ use crate::{response, secs};
 
 type Failed = Error<io::Error>;
 
-fn judge<C: Classify<Response<()>, Failed>>(classify: &C, response: &Response<()>) -> Verdict {
+fn verdict<C: Classify<Response<()>, Failed>>(classify: &C, response: &Response<()>) -> Verdict {
     classify.classify(Ok(response))
 }
 
 #[test]
-fn statuses_are_judged_by_the_table() {
+fn statuses_are_classified_by_the_table() {
     let classify = HttpClassifier::new();
     for status in 100..600 {
         let expected = match status {
@@ -25,20 +25,20 @@ fn statuses_are_judged_by_the_table() {
             408 | 425 | 500.. => Verdict::Failure,
             _ => Verdict::Success,
         };
-        assert_eq!(judge(&classify, &response(status, &[])), expected, "{status}");
+        assert_eq!(verdict(&classify, &response(status, &[])), expected, "{status}");
     }
 }
 
 #[test]
-fn a_status_can_be_judged_otherwise() {
+fn a_status_verdict_can_be_overridden() {
     let classify = HttpClassifier::new().adjust(|status| (status == StatusCode::NOT_FOUND).then_some(Verdict::Ignored));
-    assert_eq!(judge(&classify, &response(404, &[])), Verdict::Ignored);
-    assert_eq!(judge(&classify, &response(500, &[])), Verdict::Failure);
+    assert_eq!(verdict(&classify, &response(404, &[])), Verdict::Ignored);
+    assert_eq!(verdict(&classify, &response(500, &[])), Verdict::Failure);
 }
 
 // B28, B29
 #[test]
-fn errors_are_failures_and_rejections_are_what_they_are() {
+fn errors_are_failures_and_rejections_keep_their_verdicts() {
     fn verdict(error: Failed) -> Verdict {
         let http = HttpClassifier::new().classify(Err::<&Response<()>, _>(&error));
         assert_eq!(GrpcClassifier.classify(Err::<&Response<()>, _>(&error)), http);
@@ -50,7 +50,7 @@ fn errors_are_failures_and_rejections_are_what_they_are() {
 }
 
 #[test]
-fn what_found_no_connection_was_not_attempted() {
+fn a_request_without_a_connection_was_not_attempted() {
     fn attempted<E>(error: E) -> bool
     where
         HttpClassifier: Classify<Response<()>, E>,
@@ -67,14 +67,14 @@ fn what_found_no_connection_was_not_attempted() {
 }
 
 #[test]
-fn a_server_may_say_that_it_did_not_do_it() {
+fn a_status_may_say_that_the_request_was_not_processed() {
     let attempted = |status| Classify::<_, Failed>::was_attempted(&HttpClassifier::new(), Ok(&response(status, &[])));
     assert!(!attempted(429) && !attempted(425) && !attempted(421));
     assert!(attempted(200) && attempted(500) && attempted(503) && attempted(408));
 }
 
 #[test]
-fn a_hint_is_taken_from_retry_after_and_for_a_429_also_from_the_limits_reset() {
+fn the_hint_is_retry_after_or_for_a_429_the_rate_limit_reset() {
     let hint = |status, headers: &[_]| {
         Classify::<_, Failed>::retry_after(&HttpClassifier::new(), Ok(&response(status, headers)))
     };
@@ -86,7 +86,7 @@ fn a_hint_is_taken_from_retry_after_and_for_a_429_also_from_the_limits_reset() {
 }
 
 #[test]
-fn grpc_is_judged_by_its_status() {
+fn grpc_is_classified_by_its_status() {
     for code in 0_u32..40 {
         let expected = match code {
             8 => Verdict::Throttled,
@@ -95,7 +95,7 @@ fn grpc_is_judged_by_its_status() {
             _ => Verdict::Failure,
         };
         let response = response(200, &[("grpc-status", &code.to_string())]);
-        assert_eq!(judge(&GrpcClassifier, &response), expected, "{code}");
+        assert_eq!(verdict(&GrpcClassifier, &response), expected, "{code}");
         if code < 17 {
             let status = tonic::Status::new(tonic::Code::from(code as i32), "");
             let result: Result<&tonic::Response<()>, _> = Err(&status);
@@ -103,13 +103,13 @@ fn grpc_is_judged_by_its_status() {
             assert_eq!(GrpcClassifier.classify(result), expected, "{code} as a tonic status");
         }
     }
-    assert_eq!(judge(&GrpcClassifier, &response(200, &[])), Verdict::Success, "the status is still to come");
-    assert_eq!(judge(&GrpcClassifier, &response(503, &[])), Verdict::Failure);
-    assert_eq!(judge(&GrpcClassifier, &response(200, &[("grpc-status", "?")])), Verdict::Failure);
+    assert_eq!(verdict(&GrpcClassifier, &response(200, &[])), Verdict::Success, "the status is yet to come");
+    assert_eq!(verdict(&GrpcClassifier, &response(503, &[])), Verdict::Failure);
+    assert_eq!(verdict(&GrpcClassifier, &response(200, &[("grpc-status", "?")])), Verdict::Failure);
 }
 
 #[test]
-fn a_grpc_pushback_is_a_hint_and_a_negative_one_ends_the_retries() {
+fn grpc_pushback_is_a_hint_and_a_negative_one_stops_retries() {
     let hint = |value: &str| {
         let response = response(200, &[("grpc-status", "14"), ("grpc-retry-pushback-ms", value)]);
         Classify::<_, Failed>::retry_after(&GrpcClassifier, Ok(&response))
@@ -120,7 +120,7 @@ fn a_grpc_pushback_is_a_hint_and_a_negative_one_ends_the_retries() {
 }
 
 #[test]
-fn a_tonic_status_holds_a_rejection_with_its_code() {
+fn a_tonic_status_carries_a_rejection_and_its_code() {
     use tower_rampart::AsRejection;
 
     let cases = [

@@ -1,4 +1,4 @@
-//! Deadlines that travel in headers.
+//! Deadlines propagated in headers.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -19,7 +19,7 @@ fn written(header: &DeadlineHeader, limit: Duration) -> String {
 }
 
 #[test]
-fn grpc_timeouts_are_written_in_eight_digits_and_a_unit_and_never_too_long() {
+fn written_timeouts_fit_the_format_and_never_exceed_the_limit() {
     let grpc = DeadlineHeader::grpc();
     assert_eq!(written(&grpc, ms(1500)), "1500000u");
     assert_eq!(written(&grpc, Duration::from_nanos(1999)), "1u");
@@ -34,7 +34,7 @@ fn grpc_timeouts_are_written_in_eight_digits_and_a_unit_and_never_too_long() {
 }
 
 #[test]
-fn timeouts_are_read_or_ignored() {
+fn well_formed_timeouts_are_read_and_others_ignored() {
     let read = |header: &DeadlineHeader, value: &str| {
         let name = if written(header, secs(1)).ends_with('u') { "grpc-timeout" } else { "x-request-timeout-ms" };
         header.read(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
@@ -60,8 +60,10 @@ fn timeouts_are_read_or_ignored() {
     }
 }
 
-/// Answers with the limit that it was sent.
-fn told(header: &DeadlineHeader) -> impl Service<Request<()>, Response = Option<Duration>, Error = BoxError> + Clone {
+/// Returns the limit that it receives.
+fn received_limit(
+    header: &DeadlineHeader,
+) -> impl Service<Request<()>, Response = Option<Duration>, Error = BoxError> + Clone {
     let read = header.clone();
     header.send().layer(service_fn(move |request: Request<()>| {
         let limit = read.read(request.headers());
@@ -71,9 +73,9 @@ fn told(header: &DeadlineHeader) -> impl Service<Request<()>, Response = Option<
 
 // T14
 #[tokio::test(start_paused = true)]
-async fn the_time_left_goes_out_with_the_request() {
+async fn the_time_left_is_sent_with_the_request() {
     for header in [DeadlineHeader::grpc(), DeadlineHeader::default()] {
-        let service = told(&header);
+        let service = received_limit(&header);
         assert_eq!(service.clone().oneshot(Request::new(())).await.unwrap(), None, "there is no deadline");
         let timeouts = |total, attempt| {
             ServiceBuilder::new()
@@ -83,7 +85,7 @@ async fn the_time_left_goes_out_with_the_request() {
         };
         assert_eq!(timeouts(ms(500), secs(2)).oneshot(Request::new(())).await.unwrap(), Some(ms(500)));
         assert_eq!(timeouts(secs(2), ms(300)).oneshot(Request::new(())).await.unwrap(), Some(ms(300)));
-        // Each attempt is told what is left then.
+        // Each attempt sends the time left at its start.
         let retry =
             Retry::builder("r").backoff(tower_rampart::retry::Backoff::fixed(ms(100))).no_budget().build().unwrap();
         let limits = std::sync::Mutex::new(Vec::new());
@@ -102,9 +104,9 @@ async fn the_time_left_goes_out_with_the_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shorter_limit_that_is_there_stays() {
+async fn a_shorter_limit_in_the_request_is_kept() {
     let header = DeadlineHeader::default();
-    let service = Timeout::new("total", ms(500)).layer().layer(told(&header));
+    let service = Timeout::new("total", ms(500)).layer().layer(received_limit(&header));
     for (own, expected) in [(ms(200), ms(200)), (secs(2), ms(500))] {
         let mut request = Request::new(());
         header.write(own, request.headers_mut());
@@ -114,7 +116,7 @@ async fn a_shorter_limit_that_is_there_stays() {
 
 // T14, T15
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_comes_in_is_the_requests_deadline() {
+async fn a_received_limit_becomes_the_calls_deadline() {
     let header = DeadlineHeader::default();
     let seen = header.receive().layer(service_fn(|_: Request<()>| {
         let in_call = deadline::remaining();
@@ -129,7 +131,7 @@ async fn a_limit_that_comes_in_is_the_requests_deadline() {
     };
     assert_eq!(seen.clone().oneshot(request(None)).await.unwrap(), (None, None));
     assert_eq!(seen.oneshot(request(Some(ms(700)))).await.unwrap(), (Some(ms(700)), Some(ms(700))));
-    // The timeout inside enforces the shorter of both.
+    // The inner timeout enforces the shorter of the two.
     let hanging = ServiceBuilder::new()
         .layer(header.receive())
         .layer(Timeout::new("api", secs(1)).layer())
@@ -141,8 +143,8 @@ async fn a_limit_that_comes_in_is_the_requests_deadline() {
             other => panic!("{other:?}"),
         }
     }
-    // A hop further, less is left.
-    let next = told(&header);
+    // Less time is left one hop further.
+    let next = received_limit(&header);
     let relayed = header.receive().layer(service_fn(move |_: Request<()>| {
         let mut next = next.clone();
         async move {

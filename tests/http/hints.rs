@@ -1,4 +1,4 @@
-//! `Retry-After` and the headers of rate limits, in the forms that are met.
+//! `Retry-After` and rate limit headers, in the forms that occur in practice.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use tower_rampart::http::{rate_limit_reset, retry_after};
 use crate::{response, secs};
 
 const DATE: (&str, &str) = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
-/// The same, in seconds since 1970.
+/// `DATE` in seconds since 1970.
 const EPOCH: u64 = 1_445_412_480;
 
 #[test]
-fn retry_after_is_seconds_or_a_date_of_the_servers_own_clock() {
+fn retry_after_is_seconds_or_a_date_by_the_servers_clock() {
     let hint = |value| retry_after(response(503, &[DATE, ("retry-after", value)]).headers());
     assert_eq!(hint("120"), Some(secs(120)));
     assert_eq!(hint(" 0 "), Some(secs(0)));
@@ -19,29 +19,29 @@ fn retry_after_is_seconds_or_a_date_of_the_servers_own_clock() {
     assert_eq!(hint("Wed, 21 Oct 2015 07:28:30 GMT"), Some(secs(30)));
     assert_eq!(hint("Wednesday, 21-Oct-15 07:29:00 GMT"), Some(secs(60)), "RFC 850");
     assert_eq!(hint("Wed Oct 21 07:30:00 2015"), Some(secs(120)), "asctime");
-    assert_eq!(hint("Wed, 21 Oct 2015 07:27:00 GMT"), Some(secs(0)), "it has passed");
+    assert_eq!(hint("Wed, 21 Oct 2015 07:27:00 GMT"), Some(secs(0)), "in the past");
     assert_eq!(hint("99999999999999999999999"), Some(Duration::MAX));
-    for nonsense in ["", "-5", "soon", "1e9", "NaN", "inf", "1.2.3", "Wed, 99 Oct 2015 07:28:30 GMT"] {
-        assert_eq!(hint(nonsense), None, "{nonsense}");
+    for malformed in ["", "-5", "soon", "1e9", "NaN", "inf", "1.2.3", "Wed, 99 Oct 2015 07:28:30 GMT"] {
+        assert_eq!(hint(malformed), None, "{malformed}");
     }
     assert_eq!(retry_after(response(503, &[]).headers()), None);
     assert_eq!(retry_after(response(503, &[("retry-after-ms", "250")]).headers()), Some(Duration::from_millis(250)));
 }
 
 #[test]
-fn a_date_without_the_servers_clock_is_compared_with_the_time_here() {
+fn without_a_date_header_the_local_clock_is_used() {
     let at = httpdate::fmt_http_date(std::time::SystemTime::now() + secs(100));
     let hint = retry_after(response(503, &[("retry-after", &at)]).headers()).unwrap();
     assert!(hint > secs(90) && hint <= secs(100), "{hint:?}");
 }
 
 #[test]
-fn limits_are_reset_as_the_headers_in_use_say() {
+fn rate_limit_resets_are_read_from_the_headers_in_common_use() {
     fn reset(headers: &[(&str, &str)]) -> Option<Duration> {
         rate_limit_reset(response(429, &[&[DATE], headers].concat()).headers())
     }
     let at = |seconds: u64| (EPOCH + seconds).to_string();
-    // draft-ietf-httpapi-ratelimit-headers-08 and later: the quotas with nothing left, the longest of them.
+    // draft-ietf-httpapi-ratelimit-headers-08 and later: the longest of the quotas that are used up.
     assert_eq!(reset(&[("ratelimit", "\"default\";r=0;t=30")]), Some(secs(30)));
     assert_eq!(reset(&[("ratelimit", "\"burst\";r=0;t=3, \"daily\";r=7;t=3600")]), Some(secs(3)));
     assert_eq!(reset(&[("ratelimit", "\"burst\";r=0;t=3"), ("ratelimit", "\"daily\";r=0;t=60")]), Some(secs(60)));
@@ -58,14 +58,14 @@ fn limits_are_reset_as_the_headers_in_use_say() {
         reset(&[("x-ratelimit-reset-after", "1.25"), ("x-ratelimit-reset", &at(2))]),
         Some(Duration::from_millis(1250))
     );
-    // OpenAI and others like it.
+    // OpenAI and similar APIs.
     let both = [("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s")];
     assert_eq!(reset(&both), Some(secs(360)));
     let tokens_left =
         [both[0], both[1], ("x-ratelimit-remaining-tokens", "900"), ("x-ratelimit-remaining-requests", "0")];
     assert_eq!(reset(&tokens_left), Some(secs(1)));
     assert_eq!(reset(&[("x-ratelimit-reset-tokens", "20ms")]), Some(Duration::from_millis(20)));
-    // Passed, refused for another reason, or not understood.
+    // In the past; a response for another reason; malformed.
     assert_eq!(reset(&[("x-ratelimit-reset", &(EPOCH - 9).to_string())]), Some(secs(0)));
     assert_eq!(reset(&[("x-ratelimit-remaining", "12"), ("x-ratelimit-reset", "43")]), None);
     assert_eq!(reset(&[("x-ratelimit-reset", "tomorrow")]), None);
@@ -74,7 +74,7 @@ fn limits_are_reset_as_the_headers_in_use_say() {
 
 proptest::proptest! {
     #[test]
-    fn no_header_brings_a_parser_down(name in 0..6_usize, value in "[ -~]{0,40}|[0-9]{1,40}(ms|s|m|h|d|\\.)*|[0-9hmsd=;, rt\".]{0,30}") {
+    fn no_header_makes_a_parser_panic(name in 0..6_usize, value in "[ -~]{0,40}|[0-9]{1,40}(ms|s|m|h|d|\\.)*|[0-9hmsd=;, rt\".]{0,30}") {
         let names = [
             "retry-after", "ratelimit", "x-ratelimit-reset", "x-ratelimit-reset-tokens", "ratelimit-reset", "date",
         ];

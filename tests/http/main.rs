@@ -1,4 +1,4 @@
-//! What is known about HTTP: without sockets, and (`sockets`) over real ones.
+//! The `http` module: in memory, and over real sockets (`sockets`, `served`).
 
 #[path = "../support/faults.rs"]
 mod faults;

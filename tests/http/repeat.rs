@@ -1,4 +1,5 @@
-//! What is repeated: by method, by `Idempotency-Key`, by what surely was not attempted; and hints that are followed.
+//! Which requests are retried: by method, by `Idempotency-Key`, or because they were certainly not processed; and which
+//! hints are honored.
 
 use std::{
     io,
@@ -20,7 +21,7 @@ use tower_rampart::{
 
 use crate::{response, secs, support::recorder::Recorder};
 
-type Answer = Result<Response<()>, BoxError>;
+type Outcome = Result<Response<()>, BoxError>;
 
 fn layer() -> RetryLayer<HttpClassifier, HttpRepeat> {
     let backoff = Backoff::fixed(Duration::from_millis(10)).jitter(Jitter::None);
@@ -29,15 +30,15 @@ fn layer() -> RetryLayer<HttpClassifier, HttpRepeat> {
     retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new())
 }
 
-/// What came of a request if every attempt is answered so: the number of attempts and the time they took.
-async fn attempts(request: Request<()>, answer: fn() -> Answer) -> (usize, Duration) {
+/// Sends a request whose every attempt has this outcome. Returns the number of attempts and the time they took.
+async fn attempts(request: Request<()>, outcome: fn() -> Outcome) -> (usize, Duration) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let service = layer().layer(service_fn(move |_: Request<()>| {
         counted.fetch_add(1, SeqCst);
-        std::future::ready(answer())
+        std::future::ready(outcome())
     }));
-    #[allow(clippy::disallowed_methods)] // the test's own reading of the paused clock
+    #[allow(clippy::disallowed_methods)] // the test reads the paused clock itself
     let now = tokio::time::Instant::now;
     let start = now();
     let _ = service.oneshot(request).await;
@@ -50,50 +51,51 @@ fn request(method: Method) -> Request<()> {
 
 // R31
 #[tokio::test(start_paused = true)]
-async fn idempotent_methods_are_repeated_and_others_are_not() {
+async fn idempotent_methods_are_retried_and_others_are_not() {
     use Method as M;
     let timed_out = || Err(Rejection::timed_out("t", secs(1), true).into());
-    let answers: [fn() -> Answer; 3] =
+    let outcomes: [fn() -> Outcome; 3] =
         [|| Ok(response(503, &[])), || Err(io::Error::from(io::ErrorKind::ConnectionReset).into()), timed_out];
-    for answer in answers {
+    for outcome in outcomes {
         for method in [M::GET, M::HEAD, M::OPTIONS, M::TRACE, M::PUT, M::DELETE] {
-            assert_eq!(attempts(request(method.clone()), answer).await.0, 3, "{method}");
+            assert_eq!(attempts(request(method.clone()), outcome).await.0, 3, "{method}");
         }
         for method in [M::POST, M::PATCH, M::CONNECT] {
-            assert_eq!(attempts(request(method.clone()), answer).await.0, 1, "{method}");
+            assert_eq!(attempts(request(method.clone()), outcome).await.0, 1, "{method}");
             let mut keyed = request(method.clone());
             keyed.headers_mut().insert("idempotency-key", "k".parse().unwrap());
-            assert_eq!(attempts(keyed, answer).await.0, 3, "{method} with a key");
+            assert_eq!(attempts(keyed, outcome).await.0, 3, "{method} with a key");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_that_was_surely_not_attempted_is_repeated() {
-    let answers: [fn() -> Answer; 4] = [
+async fn a_post_that_was_certainly_not_processed_is_retried() {
+    let outcomes: [fn() -> Outcome; 4] = [
         || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
         || Err(Rejection::rate_limited("l", Some(Duration::ZERO), 1).into()),
         || Ok(response(429, &[])),
         || Ok(response(425, &[])),
     ];
-    for answer in answers {
-        assert_eq!(attempts(request(Method::POST), answer).await.0, 3);
+    for outcome in outcomes {
+        assert_eq!(attempts(request(Method::POST), outcome).await.0, 3);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_request_may_know_better() {
+async fn a_request_can_override_the_default_for_its_method() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
-    let knows = |request: &Request<()>| match request.uri().path() {
+    let idempotent = |request: &Request<()>| match request.uri().path() {
         "/search" => Some(true),
         "/counter" => Some(false),
         _ => None,
     };
-    let service = layer().repeat(HttpRepeat::new().idempotent_if(knows)).layer(service_fn(move |_: Request<()>| {
-        counted.fetch_add(1, SeqCst);
-        std::future::ready(Ok::<_, BoxError>(response(503, &[])))
-    }));
+    let service =
+        layer().repeat(HttpRepeat::new().idempotent_if(idempotent)).layer(service_fn(move |_: Request<()>| {
+            counted.fetch_add(1, SeqCst);
+            std::future::ready(Ok::<_, BoxError>(response(503, &[])))
+        }));
     for (method, path, expected) in
         [(Method::POST, "/search", 3), (Method::GET, "/counter", 1), (Method::GET, "/", 3), (Method::POST, "/", 1)]
     {
@@ -105,7 +107,7 @@ async fn the_request_may_know_better() {
 
 // R27, R30
 #[tokio::test(start_paused = true)]
-async fn a_hint_is_waited_for_up_to_the_cap_and_beyond_it_the_response_is_handed_over() {
+async fn a_hint_is_honored_up_to_the_cap_and_beyond_it_the_caller_gets_the_response() {
     let get = || request(Method::GET);
     assert_eq!(attempts(get(), || Ok(response(503, &[("retry-after", "4")]))).await, (3, secs(8)));
     assert_eq!(attempts(get(), || Ok(response(503, &[("retry-after", "6")]))).await, (1, secs(0)));
@@ -119,7 +121,7 @@ async fn a_hint_is_waited_for_up_to_the_cap_and_beyond_it_the_response_is_handed
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_key_stays_the_same_over_all_attempts_and_one_that_is_there_stays() {
+async fn all_attempts_share_one_fresh_key_and_an_existing_key_is_kept() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let saw = seen.clone();
     let service = |layer: IdempotencyKeyLayer| {
@@ -136,7 +138,7 @@ async fn a_fresh_key_stays_the_same_over_all_attempts_and_one_that_is_there_stay
     for _ in 0..50 {
         fresh.ready().await.unwrap().call(request(Method::POST)).await.unwrap();
         let sent = take();
-        assert_eq!(sent.len(), 3, "with a key it is repeated");
+        assert_eq!(sent.len(), 3, "a request with a key is retried");
         assert!(sent.windows(2).all(|pair| pair[0] == pair[1]));
         let key = sent[0].clone().unwrap();
         let parts: Vec<_> = key.split('-').map(str::len).collect();
@@ -155,12 +157,12 @@ async fn a_fresh_key_stays_the_same_over_all_attempts_and_one_that_is_there_stay
     assert!(quoted.len() == 38 && quoted.starts_with('"') && quoted.ends_with('"'));
 }
 
-/// Open times are counted in quarters of a millisecond, rounded down.
+/// Open times have a resolution of a quarter of a millisecond, rounded down.
 fn is_about(time: Option<Duration>, expected: Duration) -> bool {
     time.is_some_and(|time| time <= expected && expected - time < Duration::from_millis(1))
 }
 
-fn held_off(
+fn with_retry_after_honored(
     breaker: &CircuitBreaker,
     layer: HonorRetryAfterLayer,
 ) -> impl Service<Response<()>, Response = Response<()>, Error = BoxError> + Clone {
@@ -170,13 +172,13 @@ fn held_off(
 
 // B31
 #[tokio::test(start_paused = true)]
-async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
+async fn retry_after_opens_the_circuit_for_that_long() {
     let recorder = Recorder::new();
     let breaker = CircuitBreaker::builder("b").probes(1).probe_successes(1).observer(recorder.clone()).build().unwrap();
-    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker));
+    let service = with_retry_after_honored(&breaker, HonorRetryAfterLayer::new(&breaker));
     for status in [429, 503] {
-        let answer = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
-        assert_eq!(answer.status(), status, "the caller gets the response");
+        let received = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
+        assert_eq!(received.status(), status, "the caller gets the response");
         let error = service.clone().oneshot(response(200, &[])).await.unwrap_err();
         assert!(is_about(error.as_rejection().and_then(Rejection::retry_after), secs(7)));
         tokio::time::advance(secs(7)).await;
@@ -184,30 +186,31 @@ async fn a_server_that_asks_to_be_left_alone_opens_the_circuit_for_that_long() {
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(recorder.count("state closed -> open: retry_after"), 2);
-    // As a probe's answer.
+    // On a probe's response.
     breaker.half_open();
     service.clone().oneshot(response(503, &[("retry-after", "3")])).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(3)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_opens_for_no_longer_than_the_limit_and_not_without_need() {
+async fn retry_after_is_capped_and_ignored_where_it_does_not_apply() {
     let breaker = CircuitBreaker::new("b");
-    let service = held_off(&breaker, HonorRetryAfterLayer::new(&breaker).at_most(secs(9)).only_unavailable());
-    for answer in [
+    let service =
+        with_retry_after_honored(&breaker, HonorRetryAfterLayer::new(&breaker).at_most(secs(9)).only_unavailable());
+    for ignored in [
         response(429, &[("retry-after", "7")]),
         response(500, &[("retry-after", "7")]),
         response(200, &[("retry-after", "7")]),
         response(503, &[("retry-after", "0")]),
         response(503, &[]),
     ] {
-        service.clone().oneshot(answer).await.unwrap();
+        service.clone().oneshot(ignored).await.unwrap();
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
     let day = || response(503, &[("retry-after", "86400")]);
     service.clone().oneshot(day()).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
-    // What was decided otherwise stays.
+    // An open time that is already set and a manual state are kept.
     breaker.honor_retry_after(secs(100));
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
     breaker.force_open();

@@ -1,4 +1,4 @@
-//! Servers behind a stack, and clients by HTTP/2 and gRPC, over real sockets.
+//! Servers behind a stack, and HTTP/2 and gRPC clients, over real sockets.
 
 use std::{
     convert::Infallible,
@@ -48,9 +48,9 @@ async fn axum(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// Each layer of a server refuses in its own way, by `layer` around all routes and by `route_layer` around one.
+/// Each layer's rejection becomes its own response, with `layer` around all routes and `route_layer` around one.
 #[tokio::test]
-async fn an_axum_server_answers_rejections() {
+async fn an_axum_server_responds_to_rejections() {
     let bulkhead = Bulkhead::new("api", 1).unwrap();
     let limiter = RateLimiter::new("limited", Rate::per_hour(1)).unwrap();
     let slow = get(|| async { std::future::pending::<()>().await });
@@ -63,24 +63,24 @@ async fn an_axum_server_answers_rejections() {
         .route("/slow", slow)
         .layer(stack.respond(Responses::problem_json().respond::<Body>()));
     let url = axum(router).await;
-    let ask = async |path: &str| {
+    let get_path = async |path: &str| {
         let response = reqwest::get(format!("{url}{path}")).await.unwrap();
         let header = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), header("retry-after"), header("ratelimit"), header("content-type"))
     };
-    assert_eq!(ask("/").await.0, 200);
-    assert_eq!(ask("/limited").await.0, 200);
-    let (status, after, limit, content) = ask("/limited").await;
+    assert_eq!(get_path("/").await.0, 200);
+    assert_eq!(get_path("/limited").await.0, 200);
+    let (status, after, limit, content) = get_path("/limited").await;
     assert_eq!((status, content.as_deref()), (429, Some("application/problem+json")));
     let after: u64 = after.unwrap().parse().unwrap();
     assert!(after > 3500 && after <= 3600);
     assert_eq!(limit.unwrap(), format!("\"limited\";r=0;t={after}"));
-    assert_eq!(ask("/slow").await.0, 504);
-    let held = bulkhead.try_acquire().unwrap();
-    let (status, after, ..) = ask("/").await;
+    assert_eq!(get_path("/slow").await.0, 504);
+    let permit = bulkhead.try_acquire().unwrap();
+    let (status, after, ..) = get_path("/").await;
     assert_eq!((status, after.as_deref()), (503, Some("1")));
-    drop(held);
-    assert_eq!((ask("/").await.0, bulkhead.snapshot().in_flight), (200, 0));
+    drop(permit);
+    assert_eq!((get_path("/").await.0, bulkhead.snapshot().in_flight), (200, 0));
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn clients_are_limited_by_address_and_cannot_choose_another() {
 }
 
 #[tokio::test]
-async fn a_deadline_travels_to_the_server() {
+async fn a_deadline_is_propagated_to_the_server() {
     let header = DeadlineHeader::default();
     let (receive, limit) = (header.receive(), Timeout::new("api", secs(60)));
     let layers = RespondLayer::new(
@@ -120,17 +120,17 @@ async fn a_deadline_travels_to_the_server() {
     );
     let slow = get(|| async { std::future::pending::<()>().await });
     let url = axum(Router::new().route("/", slow).layer(layers)).await;
-    // The client waits longer than it says, so that the answer is the server's.
+    // The client itself does not enforce the deadline, so the timeout is the server's.
     let client =
         ServiceBuilder::new().layer(header.send()).layer(AdaptErrorLayer::new()).service(reqwest::Client::new());
     let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
-    #[allow(clippy::disallowed_methods)] // what the client's timeouts go by
+    #[allow(clippy::disallowed_methods)] // the clock of the client's timeouts
     let at = tokio::time::Instant::now() + SOON;
     let response = tower_rampart::deadline::scope(at, async move { client.oneshot(request).await }).await.unwrap();
     assert_eq!(response.status(), 504);
 }
 
-/// A server of plain hyper, for both versions, that counts what reaches its handler.
+/// A plain hyper server for HTTP/1.1 and HTTP/2. Returns its address.
 async fn hyper<S>(service: S) -> SocketAddr
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
@@ -159,7 +159,7 @@ where
 }
 
 #[tokio::test]
-async fn a_hyper_server_answers_rejections_by_both_versions() {
+async fn a_hyper_server_responds_to_rejections_over_both_http_versions() {
     let limiter = KeyedRateLimiter::<IpKey>::builder("ip", Rate::per_hour(2)).build().unwrap();
     let client_ip = ClientIp::new();
     let keyed = limiter.layer(move |request: &Request<hyper::body::Incoming>| client_ip.key(request));
@@ -180,8 +180,8 @@ async fn a_hyper_server_answers_rejections_by_both_versions() {
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_away_costs_no_http2_client_a_call() {
-    // Each connection says GOAWAY after its third request.
+async fn an_http2_client_loses_no_call_to_goaway() {
+    // Each connection sends GOAWAY after its third request.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (reached, connections) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -223,14 +223,14 @@ async fn a_connection_that_goes_away_costs_no_http2_client_a_call() {
         let response = client.clone().oneshot(request).await.unwrap();
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
     }
-    assert!(connections.load(SeqCst) >= 2, "connections went away");
+    assert!(connections.load(SeqCst) >= 2, "a connection was shut down");
     assert!(reached.load(SeqCst) >= 30);
     assert_eq!(bulkhead.snapshot().in_flight, 0);
 }
 
 #[tokio::test]
-async fn a_post_that_an_http2_server_refused_to_begin_is_repeated() {
-    // The first request is refused, and the third reset for another reason.
+async fn a_post_on_a_refused_http2_stream_is_retried() {
+    // The first stream is refused; the third is reset for another reason.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let reached = Arc::new(AtomicUsize::new(0));
@@ -259,7 +259,7 @@ async fn a_post_that_an_http2_server_refused_to_begin_is_repeated() {
     assert_eq!(reached.load(SeqCst), 3);
 }
 
-/// gRPC messages that are bytes.
+/// A codec for messages of plain bytes.
 #[derive(Clone, Copy, Default)]
 struct Plain;
 
@@ -297,7 +297,7 @@ impl tonic::codec::Decoder for Plain {
     }
 }
 
-/// Answers a name with a greeting; the first so many calls with UNAVAILABLE, `slow` never.
+/// Greets a name. The next `unavailable` calls fail with UNAVAILABLE, and the name `slow` never completes.
 #[derive(Clone)]
 struct Greeter {
     unavailable: Arc<AtomicUsize>,
@@ -328,8 +328,8 @@ impl Service<Request<tonic::body::Body>> for Greeter {
                     if name == "slow" {
                         std::future::pending::<()>().await;
                     }
-                    let less = |left: usize| left.checked_sub(1);
-                    match this.unavailable.fetch_update(SeqCst, SeqCst, less) {
+                    let decrement = |left: usize| left.checked_sub(1);
+                    match this.unavailable.fetch_update(SeqCst, SeqCst, decrement) {
                         Ok(_) => Err(Status::unavailable("not now")),
                         Err(_) => Ok(tonic::Response::new(Bytes::from([b"hello ", &name[..]].concat()))),
                     }
@@ -355,15 +355,17 @@ async fn tonic_clients_and_servers_work_behind_stacks() {
     let channel = tonic::transport::Endpoint::new(format!("http://{address}")).unwrap().connect_lazy();
     let breaker = CircuitBreaker::consecutive("b", 4).unwrap();
     let retry = Retry::builder("r").backoff(Backoff::fixed(Duration::from_millis(5))).no_budget().build().unwrap();
-    let permits = Bulkhead::new("client", 4).unwrap();
-    let whole =
-        ServiceBuilder::new().layer(breaker.layer().classify(GrpcClassifier)).layer(permits.layer()).into_inner();
+    let client_bulkhead = Bulkhead::new("client", 4).unwrap();
+    let covering = ServiceBuilder::new()
+        .layer(breaker.layer().classify(GrpcClassifier))
+        .layer(client_bulkhead.layer())
+        .into_inner();
     let idempotent =
         |request: &Request<ReplayBody<tonic::body::Body>>| Some(request.uri().path() == "/test.Greeter/Greet");
     let service = ServiceBuilder::new()
         .layer(ReplayLayer::new())
         .layer(retry.layer().classify(GrpcClassifier).repeat(HttpRepeat::new().idempotent_if(idempotent)))
-        .layer(FullResponseLayer::new(whole))
+        .layer(FullResponseLayer::new(covering))
         .layer(AdaptErrorLayer::new())
         .map_request(|request: Request<ReplayBody<_>>| request.map(tonic::body::Body::new))
         .service(channel);
@@ -376,30 +378,30 @@ async fn tonic_clients_and_servers_work_behind_stacks() {
     };
     let calls = || greeter.calls.swap(0, SeqCst);
     assert_eq!(call("/test.Greeter/Greet", "Ada").await.unwrap(), "hello Ada");
-    assert_eq!((calls(), permits.snapshot().in_flight), (1, 0));
+    assert_eq!((calls(), client_bulkhead.snapshot().in_flight), (1, 0));
     greeter.unavailable.store(2, SeqCst);
-    assert_eq!(call("/test.Greeter/Greet", "Bob").await.unwrap(), "hello Bob", "the body is sent again");
+    assert_eq!(call("/test.Greeter/Greet", "Bob").await.unwrap(), "hello Bob", "the body is replayed");
     assert_eq!((calls(), breaker.snapshot().consecutive_failures), (3, 0));
     greeter.unavailable.store(1, SeqCst);
     assert_eq!(call("/test.Greeter/Charge", "Bob").await.unwrap_err().code(), Code::Unavailable);
-    assert_eq!((calls(), breaker.snapshot().consecutive_failures), (1, 1), "not repeated, but counted");
-    // The server's own rejections have their codes.
+    assert_eq!((calls(), breaker.snapshot().consecutive_failures), (1, 1), "not retried, but counted");
+    // The server's rejections arrive with their codes.
     let slow = call("/test.Greeter/Charge", "slow").await.unwrap_err();
     assert_eq!((slow.code(), slow.message()), (Code::DeadlineExceeded, "timed_out"));
-    let held: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
+    let held_permits: Vec<_> = (0..4).map(|_| bulkhead.try_acquire().unwrap()).collect();
     let full = call("/test.Greeter/Charge", "Ada").await.unwrap_err();
     assert_eq!((full.code(), full.message()), (Code::ResourceExhausted, "bulkhead_full"));
-    drop(held);
+    drop(held_permits);
     assert_eq!(call("/test.Greeter/Greet", "Ada").await.unwrap(), "hello Ada");
-    assert_eq!((permits.snapshot().in_flight, bulkhead.snapshot().in_flight), (0, 0));
-    // The client's own are found in the status.
+    assert_eq!((client_bulkhead.snapshot().in_flight, bulkhead.snapshot().in_flight), (0, 0));
+    // The client's own rejections are found in the status.
     breaker.force_open();
-    let refused = call("/test.Greeter/Greet", "Ada").await.unwrap_err();
-    assert_eq!(tower_rampart::AsRejection::as_rejection(&refused).unwrap().name(), "b");
+    let rejected = call("/test.Greeter/Greet", "Ada").await.unwrap_err();
+    assert_eq!(tower_rampart::AsRejection::as_rejection(&rejected).unwrap().name(), "b");
 }
 
 #[tokio::test]
-async fn a_channel_that_finds_nobody_has_not_sent() {
+async fn a_channel_that_cannot_connect_has_not_sent() {
     let channel = tonic::transport::Endpoint::new(format!("http://{}", crate::faults::nobody().await)).unwrap();
     let mut client = tonic::client::Grpc::new(channel.connect_lazy());
     client.ready().await.unwrap();

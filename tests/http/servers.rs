@@ -1,4 +1,4 @@
-//! Rejections as responses, and the keys of clients.
+//! Rejections as responses, and clients' keys.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,7 +24,7 @@ fn header<'r>(response: &'r Response<String>, name: &str) -> Option<&'r str> {
 
 // L23
 #[test]
-fn a_rate_limit_is_429_with_retry_after_and_its_fields() {
+fn a_rate_limit_is_429_with_retry_after_and_rate_limit_fields() {
     let response: Response<String> = Responses::plain().response(&limited(Some(Duration::from_millis(1200))));
     assert_eq!(response.status(), 429);
     assert_eq!(header(&response, "retry-after"), Some("2"), "rounded up");
@@ -32,24 +32,24 @@ fn a_rate_limit_is_429_with_retry_after_and_its_fields() {
     assert_eq!(header(&response, "ratelimit"), Some("\"per-user\";r=0;t=2"));
     assert_eq!(header(&response, "x-ratelimit-limit"), None);
     assert_eq!(response.body(), "Too Many Requests: The rate limit is exceeded.\n");
-    // A client of ours understands it.
+    // This crate's own client reads it back.
     assert_eq!(retry_after(response.headers()), Some(secs(2)));
     assert_eq!(rate_limit_reset(response.headers()), Some(secs(2)));
     let old: Response<String> = Responses::plain().x_rate_limit().response(&limited(Some(secs(2))));
     assert_eq!(header(&old, "x-ratelimit-limit"), Some("100"));
     assert_eq!(header(&old, "x-ratelimit-remaining"), Some("0"));
     assert_eq!(header(&old, "x-ratelimit-reset"), Some("2"));
-    // It never can pass.
+    // A call that can never pass.
     let never: Response<String> = Responses::plain().response(&limited(None));
     assert_eq!((never.status().as_u16(), header(&never, "retry-after")), (429, None));
     assert_eq!(header(&never, "ratelimit"), Some("\"per-user\";r=0"));
-    // Now is not later.
+    // A wait of zero is rounded up, because `Retry-After: 0` would mean now.
     let now: Response<String> = Responses::plain().response(&limited(Some(Duration::ZERO)));
     assert_eq!(header(&now, "retry-after"), Some("1"));
 }
 
 #[test]
-fn overload_is_503_with_retry_after_and_a_timeout_504_without() {
+fn overload_is_503_with_retry_after_and_a_timeout_is_504_without() {
     let cases = [
         (Rejection::circuit_open("b", Some(secs(7))), 503, Some("7")),
         (Rejection::circuit_open("b", None), 503, Some("1")),
@@ -71,7 +71,7 @@ fn overload_is_503_with_retry_after_and_a_timeout_504_without() {
 }
 
 #[test]
-fn a_problem_is_json() {
+fn a_problem_detail_is_json() {
     let response: Response<String> = Responses::problem_json().response(&limited(Some(secs(2))));
     assert_eq!(header(&response, "content-type"), Some("application/problem+json"));
     let expected = r#"{"type":"about:blank","title":"Too Many Requests","status":429,"detail":"The rate limit is exceeded.","reason":"rate_limited","retry_after":2}"#;
@@ -81,14 +81,14 @@ fn a_problem_is_json() {
 }
 
 #[test]
-fn a_name_that_is_no_header_does_no_harm() {
+fn a_name_that_is_no_valid_header_value_is_sanitized() {
     let rejection = Rejection::rate_limited("per \"Größe\"\r\nset-cookie: a", Some(secs(1)), 1);
     let response: Response<String> = Responses::plain().response(&rejection);
     assert_eq!(header(&response, "ratelimit"), Some("\"per _Gr__e___set-cookie: a\";r=0;t=1"));
 }
 
 #[test]
-fn grpc_has_codes_of_its_own() {
+fn each_rejection_has_its_grpc_code() {
     let cases = [
         (Rejection::circuit_open("b", Some(secs(7))), "14", Some("7000")),
         (Rejection::bulkhead_full("k", 5), "8", None),
@@ -120,11 +120,11 @@ fn some(text: &str) -> Option<String> {
 }
 
 #[test]
-fn a_client_is_its_peer_whatever_its_headers_say() {
+fn without_proxies_the_key_is_the_peer_whatever_the_headers_say() {
     let client = ClientIp::new();
     let headers = [("x-forwarded-for", "6.6.6.6"), ("forwarded", "for=6.6.6.6")];
     assert_eq!(key(&client, &headers), some("10.0.0.1"));
-    assert_eq!(client.key(&Request::new(())), None, "the peer is not known");
+    assert_eq!(client.key(&Request::new(())), None, "the peer is unknown");
     let of = |ip: &str| IpKey::new(ip.parse().unwrap()).to_string();
     assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
     assert_eq!(of("2001:db8:1:2:ffff::"), "2001:db8:1:2::/64");
@@ -137,7 +137,7 @@ fn a_client_is_its_peer_whatever_its_headers_say() {
 }
 
 #[test]
-fn behind_proxies_the_entry_that_the_first_of_them_wrote_counts() {
+fn behind_proxies_the_entry_written_by_the_first_proxy_counts() {
     let one = ClientIp::new().behind(1, ForwardedIn::XForwardedFor);
     let two = ClientIp::new().behind(2, ForwardedIn::XForwardedFor);
     let entries = [("x-forwarded-for", "6.6.6.6, 192.0.2.7, 10.0.0.9")];
@@ -155,7 +155,7 @@ fn behind_proxies_the_entry_that_the_first_of_them_wrote_counts() {
     ] {
         assert_eq!(key(&one, &[("x-forwarded-for", entry)]), some(expected), "{entry}");
     }
-    assert_eq!(key(&two, &[("x-forwarded-for", "192.0.2.7")]), some("10.0.0.1"), "it came another way");
+    assert_eq!(key(&two, &[("x-forwarded-for", "192.0.2.7")]), some("10.0.0.1"), "it bypassed a proxy");
     assert_eq!(key(&one, &[]), some("10.0.0.1"));
     for unknown in ["unknown", "_hidden", "", "1.2.3", "192.0.2.7 "] {
         let expected = if unknown.starts_with("192") { some("192.0.2.7") } else { None };
@@ -164,7 +164,7 @@ fn behind_proxies_the_entry_that_the_first_of_them_wrote_counts() {
 }
 
 #[test]
-fn forwarded_is_read_as_its_rfc_says() {
+fn forwarded_is_parsed_as_in_its_rfc() {
     let one = ClientIp::new().behind(1, ForwardedIn::Forwarded);
     for (element, expected) in [
         ("for=192.0.2.7", some("192.0.2.7")),
@@ -181,9 +181,9 @@ fn forwarded_is_read_as_its_rfc_says() {
 }
 
 proptest! {
-    /// Whatever a client writes, the key is what the trusted proxies saw.
+    /// The key is the address that the trusted proxies saw.
     #[test]
-    fn no_header_of_the_clients_gives_it_another_key(spoofed in prop::collection::vec("[ -~]{0,30}", 0..4), proxies in 1..4_usize) {
+    fn no_client_header_changes_the_key(spoofed in prop::collection::vec("[ -~]{0,30}", 0..4), proxies in 1..4_usize) {
         let chain: Vec<_> = (0..proxies).map(|hop| format!("192.0.2.{}", hop + 1)).collect();
         for (header, style) in [(ForwardedIn::XForwardedFor, ""), (ForwardedIn::Forwarded, "for=")] {
             let name = if style.is_empty() { "x-forwarded-for" } else { "forwarded" };

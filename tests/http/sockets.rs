@@ -1,5 +1,5 @@
-//! Clients against a server with faults, over real sockets. For each fault: what the caller got, how many attempts
-//! reached the server, that the permits came home, and that the client is still usable.
+//! Clients against a server with faults, over real sockets. For each fault: the caller's result, the number of attempts that
+//! reached the server, that all permits are released, and that the client stays usable.
 
 use std::{fmt::Debug, pin::Pin, time::Duration};
 
@@ -29,33 +29,33 @@ use crate::{
 const ATTEMPT: Duration = Duration::from_millis(600);
 const IDLE: Duration = Duration::from_millis(300);
 
-/// What the caller got.
+/// The caller's result.
 #[derive(Debug, PartialEq)]
-enum Got {
-    /// A response, and its body if it came to its end.
+enum Outcome {
+    /// A response, and its body if it was complete.
     Response(u16, Option<String>),
     Rejected(&'static str),
     NotSent,
     Failed,
 }
 
-fn hello() -> Got {
-    Got::Response(200, Some("hello".to_owned()))
+fn hello() -> Outcome {
+    Outcome::Response(200, Some("hello".to_owned()))
 }
 
 /// Sends a request with this body to this address.
-type Ask = dyn Fn(Method, String, &'static str) -> Asking;
-type Asking = Pin<Box<dyn Future<Output = Got>>>;
+type SendRequest = dyn Fn(Method, String, &'static str) -> OutcomeFuture;
+type OutcomeFuture = Pin<Box<dyn Future<Output = Outcome>>>;
 
-/// A client in a stack, of whatever kind, and the handles of the stack.
+/// A client in a stack, and the stack's handles.
 struct Subject {
     name: &'static str,
     breaker: CircuitBreaker,
     bulkhead: Bulkhead,
-    ask: Box<Ask>,
+    send: Box<SendRequest>,
 }
 
-async fn got<B, E>(result: Result<Response<B>, E>) -> Got
+async fn outcome<B, E>(result: Result<Response<B>, E>) -> Outcome
 where
     B: Body<Data = Bytes>,
     B::Error: Debug,
@@ -65,17 +65,17 @@ where
         Ok(response) => {
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.ok();
-            Got::Response(status, body.map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap()))
+            Outcome::Response(status, body.map(|body| String::from_utf8(body.to_bytes().to_vec()).unwrap()))
         }
         Err(error) => match error.as_rejection() {
-            Some(rejection) => Got::Rejected(rejection.reason()),
-            None if !error.was_attempted() => Got::NotSent,
-            None => Got::Failed,
+            Some(rejection) => Outcome::Rejected(rejection.reason()),
+            None if !error.was_attempted() => Outcome::NotSent,
+            None => Outcome::Failed,
         },
     }
 }
 
-/// The layers of a client; what is inside of them differs.
+/// A client's layers around a given inner service.
 macro_rules! protected {
     ($breaker:ident, $bulkhead:ident, $inner:expr) => {{
         let backoff = Backoff::fixed(Duration::from_millis(5));
@@ -99,20 +99,20 @@ fn by_hyper_util() -> Subject {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let inner = BodyTimeoutLayer::new(&Timeout::new("idle", IDLE)).layer(client);
     let service = protected!(breaker, bulkhead, inner);
-    let ask = move |method, url: String, body: &'static str| {
+    let send = move |method, url: String, body: &'static str| {
         let request = Request::builder().method(method).uri(url).body(Full::from(body)).unwrap();
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await).await }) as Asking
+        Box::pin(async move { outcome(call.await).await }) as OutcomeFuture
     };
-    Subject { name: "hyper-util", breaker, bulkhead, ask: Box::new(ask) }
+    Subject { name: "hyper-util", breaker, bulkhead, send: Box::new(send) }
 }
 
 /// The permit is held until the body ends, and a body that breaks off is a failure.
-fn by_hyper_util_whole() -> Subject {
+fn by_hyper_util_full_response() -> Subject {
     let (breaker, bulkhead) = handles();
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let retry = Retry::builder("r").backoff(Backoff::fixed(Duration::from_millis(5))).max_retry_after(secs(2));
-    let whole = ServiceBuilder::new()
+    let covering = ServiceBuilder::new()
         .layer(breaker.layer().classify(HttpClassifier::new()))
         .layer(bulkhead.layer())
         .layer(Timeout::new("total", ATTEMPT).layer())
@@ -120,64 +120,65 @@ fn by_hyper_util_whole() -> Subject {
     let service = ServiceBuilder::new()
         .layer(retry.no_budget().build().unwrap().layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
         .layer(DrainLayer::new())
-        .layer(FullResponseLayer::new(whole))
+        .layer(FullResponseLayer::new(covering))
         .layer(BodyTimeoutLayer::new(&Timeout::new("idle", IDLE)))
         .layer(tower_rampart::AdaptErrorLayer::new())
         .service(client);
-    let ask = move |method, url: String, body: &'static str| {
+    let send = move |method, url: String, body: &'static str| {
         let request = Request::builder().method(method).uri(url).body(Full::from(body)).unwrap();
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await).await }) as Asking
+        Box::pin(async move { outcome(call.await).await }) as OutcomeFuture
     };
-    Subject { name: "hyper-util, whole", breaker, bulkhead, ask: Box::new(ask) }
+    Subject { name: "hyper-util, full response", breaker, bulkhead, send: Box::new(send) }
 }
 
 fn by_reqwest() -> Subject {
     let (breaker, bulkhead) = handles();
     let service = protected!(breaker, bulkhead, reqwest::Client::builder().read_timeout(IDLE * 3).build().unwrap());
-    let ask = move |method, url: String, body: &'static str| {
+    let send = move |method, url: String, body: &'static str| {
         let mut request = reqwest::Request::new(method, url.parse().unwrap());
         *request.body_mut() = Some(body.into());
         let call = service.clone().oneshot(request);
-        Box::pin(async move { got(call.await.map(Response::from)).await }) as Asking
+        Box::pin(async move { outcome(call.await.map(Response::from)).await }) as OutcomeFuture
     };
-    Subject { name: "reqwest", breaker, bulkhead, ask: Box::new(ask) }
+    Subject { name: "reqwest", breaker, bulkhead, send: Box::new(send) }
 }
 
 fn subjects() -> [Subject; 3] {
-    [by_hyper_util(), by_hyper_util_whole(), by_reqwest()]
+    [by_hyper_util(), by_hyper_util_full_response(), by_reqwest()]
 }
 
-/// Meets the faults with a request, and asks once more.
-async fn meets(subject: &Subject, method: Method, faults: &[Fault]) -> (Got, usize) {
+/// Sends a request through the faults, then checks that the client is still usable. Returns the outcome and the number of
+/// attempts.
+async fn send_through(subject: &Subject, method: Method, faults: &[Fault]) -> (Outcome, usize) {
     let server = FaultServer::start(faults.iter().cloned()).await;
-    let got = (subject.ask)(method, server.url(), "ping").await;
+    let got = (subject.send)(method, server.url(), "ping").await;
     let attempts = server.requests().len();
-    assert_eq!(subject.bulkhead.snapshot().in_flight, 0, "{}: the permits came home", subject.name);
-    // Faults that were not met are none of the next request's business.
+    assert_eq!(subject.bulkhead.snapshot().in_flight, 0, "{}: all permits are released", subject.name);
+    // A new server, so that unused faults do not affect the next requests.
     let after = FaultServer::start([]).await;
     for _ in 0..3 {
-        assert_eq!((subject.ask)(Method::GET, after.url(), "").await, hello(), "{}: still usable", subject.name);
+        assert_eq!((subject.send)(Method::GET, after.url(), "").await, hello(), "{}: still usable", subject.name);
     }
     assert_eq!(after.connections(), 1, "{}: connections are reused", subject.name);
     if attempts == faults.len() {
-        assert_eq!((subject.ask)(Method::GET, server.url(), "").await, hello(), "{}: the same server", subject.name);
+        assert_eq!((subject.send)(Method::GET, server.url(), "").await, hello(), "{}: the same server", subject.name);
     }
     (got, attempts)
 }
 
 #[tokio::test]
-async fn what_failed_before_its_response_is_repeated_if_it_is_idempotent() {
+async fn an_idempotent_request_that_fails_before_its_response_is_retried() {
     for subject in subjects() {
         for fault in [Fault::Hang, Fault::Close, Fault::Status(503, ""), Fault::Status(500, "")] {
-            let (got, attempts) = meets(&subject, Method::GET, &[fault.clone(), fault.clone()]).await;
+            let (got, attempts) = send_through(&subject, Method::GET, &[fault.clone(), fault.clone()]).await;
             assert_eq!((got, attempts), (hello(), 3), "{} {fault:?}", subject.name);
-            let (got, attempts) = meets(&subject, Method::POST, std::slice::from_ref(&fault)).await;
+            let (got, attempts) = send_through(&subject, Method::POST, std::slice::from_ref(&fault)).await;
             assert_eq!(attempts, 1, "{} {fault:?}", subject.name);
             let expected = match fault {
-                Fault::Hang => Got::Rejected("timed_out"),
-                Fault::Status(status, _) => Got::Response(status, Some("told".to_owned())),
-                _ => Got::Failed,
+                Fault::Hang => Outcome::Rejected("timed_out"),
+                Fault::Status(status, _) => Outcome::Response(status, Some("told".to_owned())),
+                _ => Outcome::Failed,
             };
             assert_eq!(got, expected, "{} {fault:?}", subject.name);
         }
@@ -185,42 +186,42 @@ async fn what_failed_before_its_response_is_repeated_if_it_is_idempotent() {
 }
 
 #[tokio::test]
-async fn a_post_that_found_no_connection_is_repeated_and_told_from_others() {
+async fn a_post_without_a_connection_is_retried_and_reported_as_not_sent() {
     for subject in subjects() {
         let url = format!("http://{}/", nobody().await);
-        assert_eq!((subject.ask)(Method::POST, url, "ping").await, Got::NotSent, "{}", subject.name);
+        assert_eq!((subject.send)(Method::POST, url, "ping").await, Outcome::NotSent, "{}", subject.name);
         assert_eq!(subject.bulkhead.snapshot().in_flight, 0);
-        let run = subject.breaker.snapshot().consecutive_failures;
-        assert_eq!(run, 3, "{}: three attempts, each a failure for the breaker", subject.name);
+        let failures = subject.breaker.snapshot().consecutive_failures;
+        assert_eq!(failures, 3, "{}: three attempts, each a failure for the breaker", subject.name);
     }
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_reaches_the_caller_and_counts_where_it_is_watched() {
+async fn a_broken_off_response_reaches_the_caller_and_counts_if_covered() {
     let drip = Fault::Drip { bytes: 1000, every: IDLE / 5 };
     for subject in subjects() {
-        let whole = subject.name.ends_with("whole");
+        let is_covered = subject.name.ends_with("full response");
         for fault in [Fault::HeadersThenHang, Fault::ResetInBody] {
-            let (got, attempts) = meets(&subject, Method::GET, std::slice::from_ref(&fault)).await;
-            assert_eq!((got, attempts), (Got::Response(200, None), 1), "{} {fault:?}", subject.name);
+            let (got, attempts) = send_through(&subject, Method::GET, std::slice::from_ref(&fault)).await;
+            assert_eq!((got, attempts), (Outcome::Response(200, None), 1), "{} {fault:?}", subject.name);
         }
-        // One that never stalls: only a total time ends it.
-        if whole {
+        // A body that never stalls: only a total timeout ends it.
+        if is_covered {
             let failed = subject.breaker.snapshot().consecutive_failures;
             let server = FaultServer::start([drip.clone()]).await;
-            assert_eq!((subject.ask)(Method::GET, server.url(), "").await, Got::Response(200, None));
+            assert_eq!((subject.send)(Method::GET, server.url(), "").await, Outcome::Response(200, None));
             assert_eq!(subject.breaker.snapshot().consecutive_failures, failed + 1);
             assert_eq!(subject.bulkhead.snapshot().in_flight, 0);
         }
         let slow = Fault::Drip { bytes: 5, every: IDLE / 20 };
-        let (got, attempts) = meets(&subject, Method::GET, &[slow]).await;
-        assert_eq!((got, attempts), (Got::Response(200, Some("xxxxx".to_owned())), 1), "{}", subject.name);
+        let (got, attempts) = send_through(&subject, Method::GET, &[slow]).await;
+        assert_eq!((got, attempts), (Outcome::Response(200, Some("xxxxx".to_owned())), 1), "{}", subject.name);
     }
 }
 
 // R27, R30
 #[tokio::test]
-async fn each_form_of_retry_after_is_followed_up_to_the_cap() {
+async fn each_form_of_retry_after_is_honored_up_to_the_cap() {
     const SOON: [&str; 4] = [
         "retry-after: 1\r\n",
         "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:01 GMT\r\n",
@@ -231,27 +232,27 @@ async fn each_form_of_retry_after_is_followed_up_to_the_cap() {
         "retry-after: 3600\r\n",
         "date: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 08:28:01 GMT\r\n",
     ];
-    #[allow(clippy::disallowed_methods)] // the time that passed for the caller
+    #[allow(clippy::disallowed_methods)] // measures the caller's wait
     let now = tokio::time::Instant::now;
     let subject = by_hyper_util();
     for (status, headers) in
         SOON.map(|headers| (503, headers)).into_iter().chain([(429, "ratelimit: \"d\";r=0;t=1\r\n")])
     {
         let start = now();
-        let (got, attempts) = meets(&subject, Method::GET, &[Fault::Status(status, headers)]).await;
+        let (got, attempts) = send_through(&subject, Method::GET, &[Fault::Status(status, headers)]).await;
         assert_eq!((got, attempts), (hello(), 2), "{headers}");
         assert!(now() - start >= secs(1), "{headers}");
     }
     for headers in LATER {
-        let (got, attempts) = meets(&subject, Method::GET, &[Fault::Status(503, headers)]).await;
-        assert_eq!((got, attempts), (Got::Response(503, Some("told".to_owned())), 1), "{headers}");
+        let (got, attempts) = send_through(&subject, Method::GET, &[Fault::Status(503, headers)]).await;
+        assert_eq!((got, attempts), (Outcome::Response(503, Some("told".to_owned())), 1), "{headers}");
     }
-    let (got, attempts) = meets(&by_reqwest(), Method::POST, &[Fault::Status(429, "retry-after: 1\r\n")]).await;
-    assert_eq!((got, attempts), (hello(), 2), "a 429 was surely not done");
+    let (got, attempts) = send_through(&by_reqwest(), Method::POST, &[Fault::Status(429, "retry-after: 1\r\n")]).await;
+    assert_eq!((got, attempts), (hello(), 2), "a 429 was certainly not processed");
 }
 
 #[tokio::test]
-async fn a_server_that_asks_to_be_left_alone_is() {
+async fn a_servers_retry_after_keeps_later_requests_away() {
     let server = FaultServer::start([Fault::Status(503, "retry-after: 30\r\n")]).await;
     let breaker = CircuitBreaker::new("b");
     let service = ServiceBuilder::new()
@@ -272,12 +273,12 @@ async fn a_server_that_asks_to_be_left_alone_is() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_was_closed_costs_no_request() {
+async fn a_closed_idle_connection_costs_no_request() {
     for subject in subjects() {
         let server = FaultServer::start(vec![Fault::OkThenClose; 5]).await;
         for _ in 0..6 {
-            assert_eq!((subject.ask)(Method::GET, server.url(), "").await, hello(), "{}", subject.name);
-            // The server closes a moment after its answer.
+            assert_eq!((subject.send)(Method::GET, server.url(), "").await, hello(), "{}", subject.name);
+            // The server closes the connection shortly after its response.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(server.requests().len(), 6, "{}", subject.name);
@@ -286,7 +287,7 @@ async fn an_idle_connection_that_was_closed_costs_no_request() {
 }
 
 #[tokio::test]
-async fn bodies_and_keys_are_the_same_over_all_attempts() {
+async fn all_attempts_send_the_same_body_and_key() {
     let server = FaultServer::start([Fault::Status(503, ""), Fault::Close]).await;
     let retry = Retry::builder("r").backoff(Backoff::fixed(Duration::from_millis(5))).no_budget().build().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
@@ -296,8 +297,8 @@ async fn bodies_and_keys_are_the_same_over_all_attempts() {
         .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
         .layer(tower_rampart::AdaptErrorLayer::new())
         .service(client);
-    let pieces = ["charge ", "7 ", "euros"].map(|piece| Ok::<_, BoxError>(http_body::Frame::data(Bytes::from(piece))));
-    let body = http_body_util::StreamBody::new(futures_util::stream::iter(pieces));
+    let chunks = ["charge ", "7 ", "euros"].map(|chunk| Ok::<_, BoxError>(http_body::Frame::data(Bytes::from(chunk))));
+    let body = http_body_util::StreamBody::new(futures_util::stream::iter(chunks));
     let response = service.oneshot(Request::post(server.url()).body(body).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200);
     let requests = server.requests();
@@ -306,9 +307,9 @@ async fn bodies_and_keys_are_the_same_over_all_attempts() {
     for request in &requests {
         assert!(key(request).is_some() && key(request) == key(&requests[0]));
         let body = request.split_once("\r\n\r\n").unwrap().1;
-        // In pieces the first time, when its length is not known yet.
-        let pieces = || body.lines().skip(1).step_by(2).collect();
-        let body = if request.contains("chunked") { pieces() } else { body.to_owned() };
+        // Chunked the first time, when the length is not yet known.
+        let chunks = || body.lines().skip(1).step_by(2).collect();
+        let body = if request.contains("chunked") { chunks() } else { body.to_owned() };
         assert_eq!(body, "charge 7 euros", "{request}");
     }
 }

@@ -11,76 +11,78 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{
-    CompletedResponse,
-    inside::{End, Slot},
+    channel::{BodyEnd, ResponseChannel},
+    completed_response::CompletedResponse,
 };
-use crate::{BoxError, classify::Verdict, http::classify::usual};
+use crate::{BoxError, classify::Verdict, http::classify::verdict_for_status};
 
 pin_project! {
-    /// Body of a response that layers cover to its end: it carries their call, `F`, along.
+    /// A response body covered by layers to its end. It carries the layers' call, `F`, until then.
     ///
-    /// `From<String>` and `Default` make one that stands alone, for responses made of rejections.
+    /// `From<String>` and `Default` make a body that carries no call, for responses made from rejections.
     pub struct FullResponseBody<F, B>
     where
         F: Future,
     {
         #[pin]
         body: B,
-        call: Covering<F, B>,
+        covered: CallGuard<F, B>,
     }
 }
 
-/// The call of the layers, and where it learns of the body's end.
-type Carried<F, B> = (Pin<Box<F>>, Arc<Slot<B>>);
+/// The layers' call, and the channel that tells it how the body ended.
+pub(super) struct CoveredCall<F, B> {
+    pub(super) call: Pin<Box<F>>,
+    pub(super) channel: Arc<ResponseChannel<B>>,
+}
 
-/// The call of the layers, while the body lasts.
-struct Covering<F: Future, B> {
-    call: Option<Carried<F, B>>,
+/// Completes or cancels the layers' call when the body is dropped before its end.
+struct CallGuard<F: Future, B> {
+    in_flight: Option<CoveredCall<F, B>>,
     status: StatusCode,
 }
 
-impl<F: Future, B> Covering<F, B> {
-    /// The body has ended: so does the call.
-    fn end(&mut self, end: End) -> Option<F::Output> {
-        let (mut call, slot) = self.call.take()?;
-        slot.end(end);
+impl<F: Future, B> CallGuard<F, B> {
+    /// Completes the call, because the body has ended.
+    fn complete(&mut self, end: BodyEnd) -> Option<F::Output> {
+        let CoveredCall { mut call, channel } = self.in_flight.take()?;
+        channel.send_body_end(end);
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),
-            // A layer that does not end with what it holds; dropped, the call is cancelled.
+            // A layer that does not complete with its inner service. Dropping the call here cancels it.
             Poll::Pending => None,
         }
     }
 }
 
-impl<F: Future, B> Drop for Covering<F, B> {
+impl<F: Future, B> Drop for CallGuard<F, B> {
     fn drop(&mut self) {
-        // Dropped unread. With a good status the call is cancelled; a failed one has failed.
-        if !std::thread::panicking() && usual(self.status) != Verdict::Success {
-            self.end(End::default());
+        // A body dropped before its end cancels the call, unless the status already made it a failure.
+        if !std::thread::panicking() && verdict_for_status(self.status) != Verdict::Success {
+            self.complete(BodyEnd::default());
         }
     }
 }
 
 impl<F: Future, B> FullResponseBody<F, B> {
-    pub(super) fn new(body: B, call: Option<Carried<F, B>>, status: StatusCode) -> Self {
-        Self { body, call: Covering { call, status } }
+    pub(super) fn new(body: B, call: Option<CoveredCall<F, B>>, status: StatusCode) -> Self {
+        Self { body, covered: CallGuard { in_flight: call, status } }
     }
 
-    /// A body that no call goes with.
-    fn alone(body: B) -> Self {
+    fn without_call(body: B) -> Self {
         Self::new(body, None, StatusCode::OK)
     }
 }
 
 impl<F: Future, B: From<String>> From<String> for FullResponseBody<F, B> {
     fn from(text: String) -> Self {
-        Self::alone(text.into())
+        Self::without_call(text.into())
     }
 }
 
 impl<F: Future, B: Default> Default for FullResponseBody<F, B> {
     fn default() -> Self {
-        Self::alone(B::default())
+        Self::without_call(B::default())
     }
 }
 
@@ -99,20 +101,21 @@ where
         let polled = this.body.as_mut().poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                // Whoever reads it may not poll again after this.
+                // The reader may not poll again after the last frame.
                 if this.body.is_end_stream() || frame.is_trailers() {
-                    this.call.end(End { trailers: frame.trailers_ref().cloned(), broken: false });
+                    let trailers = frame.trailers_ref().cloned();
+                    this.covered.complete(BodyEnd { trailers, is_broken: false });
                 }
             }
-            Poll::Ready(Some(Err(_))) => drop(this.call.end(End { trailers: None, broken: true })),
-            Poll::Ready(None) => drop(this.call.end(End::default())),
+            Poll::Ready(Some(Err(_))) => drop(this.covered.complete(BodyEnd { trailers: None, is_broken: true })),
+            Poll::Ready(None) => drop(this.covered.complete(BodyEnd::default())),
             Poll::Pending => {}
         }
-        // While it lasts, so do the layers' timers.
-        if let Some((call, _)) = &mut this.call.call
-            && let Poll::Ready(output) = call.as_mut().poll(cx)
+        // Polling the call keeps the layers' timers running while the body is in flight.
+        if let Some(covered) = &mut this.covered.in_flight
+            && let Poll::Ready(output) = covered.call.as_mut().poll(cx)
         {
-            this.call.call = None;
+            this.covered.in_flight = None;
             if let Err(error) = output {
                 return Poll::Ready(Some(Err(error.into())));
             }
@@ -131,6 +134,6 @@ where
 
 impl<F: Future, B> fmt::Debug for FullResponseBody<F, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FullResponseBody").field("status", &self.call.status).finish_non_exhaustive()
+        f.debug_struct("FullResponseBody").field("status", &self.covered.status).finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! The outer end: a call that is answered when the headers are there.
+//! The outer half of a call: it returns the response as soon as the headers arrive.
 
 use std::{
     fmt,
@@ -10,42 +10,28 @@ use std::{
 
 use ::http::Response;
 use http_body::Body;
-use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CompletedResponse, FullResponseBody, InnerService, TrackedRequest, inside::Slot};
+use super::{
+    body::{CoveredCall, FullResponseBody},
+    channel::ResponseChannel,
+    completed_response::CompletedResponse,
+    tracked_request::TrackedRequest,
+};
 
-/// Puts layers around a service so that they cover its whole responses. See the [module docs](super).
-#[derive(Clone, Copy, Debug)]
-pub struct FullResponseLayer<L> {
-    layers: L,
-}
-
-impl<L> FullResponseLayer<L> {
-    /// Wraps `layers`: breakers, bulkheads, timeouts, limiters, but no retry.
-    pub const fn new(layers: L) -> Self {
-        Self { layers }
-    }
-}
-
-impl<S, L> Layer<S> for FullResponseLayer<L>
-where
-    L: Layer<InnerService<S>>,
-{
-    type Service = FullResponse<L::Service>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        FullResponse { inner: self.layers.layer(InnerService::new(inner)) }
-    }
-}
-
-/// Service made by [`FullResponseLayer`].
+/// Service made by [`FullResponseLayer`](super::FullResponseLayer).
 #[derive(Clone, Copy, Debug)]
 pub struct FullResponse<S> {
     inner: S,
 }
 
 service_access!(FullResponse);
+
+impl<S> FullResponse<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
 
 impl<S, Req, B> Service<Req> for FullResponse<S>
 where
@@ -60,19 +46,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // 2 allocations; a copy of the headers, later, is the third.
+    // 2 allocations; the third is the copy of the headers when the response arrives.
     fn call(&mut self, request: Req) -> Self::Future {
-        let slot = Arc::new(Slot::<B>::new());
-        let call = self.inner.call(TrackedRequest { request, slot: slot.clone() });
-        FullResponseFuture { call: Some(Box::pin(call)), slot }
+        let channel = Arc::new(ResponseChannel::<B>::new());
+        let call = self.inner.call(TrackedRequest { request, channel: channel.clone() });
+        FullResponseFuture { call: Some(Box::pin(call)), channel }
     }
 }
 
 /// Future of [`FullResponse`].
 pub struct FullResponseFuture<F, B> {
-    /// Boxed, since it moves on into the response's body.
+    /// Boxed, because it moves into the response's body.
     call: Option<Pin<Box<F>>>,
-    slot: Arc<Slot<B>>,
+    channel: Arc<ResponseChannel<B>>,
 }
 
 impl<F, B, E> Future for FullResponseFuture<F, B>
@@ -84,24 +70,26 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        let call = this.call.as_mut().expect("polled after it ended");
-        let over = match call.as_mut().poll(cx) {
-            Poll::Ready(Ok(_answered)) => true,
+        let call = this.call.as_mut().expect("polled after completion");
+        let is_complete = match call.as_mut().poll(cx) {
+            Poll::Ready(Ok(_completed)) => true,
             Poll::Ready(Err(error)) => {
                 this.call = None;
                 return Poll::Ready(Err(error));
             }
             Poll::Pending => false,
         };
-        match this.slot.take(cx) {
-            Some(response) => {
-                let call = this.call.take().filter(|_| !over);
+        match this.channel.poll_response(cx) {
+            Poll::Ready(response) => {
+                let call = this.call.take().filter(|_| !is_complete);
+                let call = call.map(|call| CoveredCall { call, channel: this.channel.clone() });
                 let status = response.status();
-                let slot = this.slot.clone();
-                Poll::Ready(Ok(response.map(|body| FullResponseBody::new(body, call.map(|call| (call, slot)), status))))
+                Poll::Ready(Ok(response.map(|body| FullResponseBody::new(body, call, status))))
             }
-            None if over => unreachable!("only the service within makes an `CompletedResponse`, after its response"),
-            None => Poll::Pending,
+            Poll::Pending if is_complete => {
+                unreachable!("only `InnerService` makes a `CompletedResponse`, after it sent the response")
+            }
+            Poll::Pending => Poll::Pending,
         }
     }
 }

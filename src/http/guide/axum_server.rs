@@ -1,7 +1,7 @@
 //! Protecting an axum server.
 //!
-//! axum's services do not fail (`Infallible`), so the layers are wrapped in a [`RespondLayer`](crate::RespondLayer), which
-//! makes responses of rejections:
+//! axum's services cannot fail (`Infallible`), so wrap the layers in a [`RespondLayer`](crate::RespondLayer), which turns
+//! rejections into responses:
 //!
 //! ```
 //! use std::{net::SocketAddr, time::Duration};
@@ -18,7 +18,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let respond = Responses::problem_json().respond::<Body>();
 //!
-//! // Around one route: five logins in a quarter of an hour for each client.
+//! // Around one route: five logins per client in 15 minutes.
 //! let logins = KeyedRateLimiter::<IpKey>::builder("login", Rate::new(5, Duration::from_secs(900))).build()?;
 //! let client = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
 //! let per_client = logins.layer(move |request: &Request<Body>| client.key(request));
@@ -41,17 +41,18 @@
 //! for _ in 0..5 {
 //!     assert_eq!(http.post(format!("{url}/login")).send().await?.status(), 200);
 //! }
-//! let refused = http.post(format!("{url}/login")).send().await?;
-//! assert_eq!(refused.status(), 429);
-//! assert!(refused.headers().contains_key("retry-after"));
+//! let rejected = http.post(format!("{url}/login")).send().await?;
+//! assert_eq!(rejected.status(), 429);
+//! assert!(rejected.headers().contains_key("retry-after"));
 //! assert_eq!(http.get(&url).send().await?.status(), 200);
 //! # Ok(()) }
 //! ```
 //!
-//! - **`layer` and `route_layer`.** axum applies a layer to each route it has at that moment, and clones services for each
-//!   connection and request. Handles are shared, so the limits are too.
-//! - **Keys.** Behind proxies, say how many: [`ClientIp::behind`](crate::http::ClientIp::behind). For a user, let an
-//!   authentication layer outside put one into the extensions, and read that.
-//! - **Response bodies.** Permits and timeouts end with the headers: wrap the layers in a
-//!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer) for large bodies that are made while they are sent.
-//! - **Deadlines** of callers: [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive), outside of the stack.
+//! - **`layer` and `route_layer`.** axum applies a layer to every route that exists at that point, and clones services for
+//!   each connection and request. Handles are shared, so the limits are too.
+//! - **Keys.** Behind proxies, set how many there are: [`ClientIp::behind`](crate::http::ClientIp::behind). To limit users,
+//!   let an outer authentication layer put the user into the extensions, and read it from there.
+//! - **Response bodies.** Permits and timeouts end with the headers. For large bodies that are produced while they are sent,
+//!   wrap the layers in a [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).
+//! - **Deadlines.** To honor the callers' deadlines, put
+//!   [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive) outside the stack.

@@ -24,18 +24,19 @@
 //! let request = http::Request::get(format!("http://{address}/items")).body(Full::default())?;
 //! match service.oneshot(request).await {
 //!     Ok(response) => assert_eq!(response.into_body().collect().await?.to_bytes(), "apples"),
-//!     Err(Error::Rejected(rejection)) => println!("not now: {rejection}"),
-//!     Err(Error::Service(error)) if !error.was_attempted() => println!("no connection: {error}"),
+//!     Err(Error::Rejected(rejection)) => println!("rejected: {rejection}"),
+//!     Err(Error::Service(error)) if !error.was_attempted() => println!("not sent: {error}"),
 //!     Err(Error::Service(error)) => println!("{error}"),
 //! }
 //! # Ok(()) }
 //! ```
 //!
-//! - **Bodies.** `Full` and `Empty` are cloned for the retry. For a body that streams, build the client for
+//! - **Request bodies.** `Full` and `Empty` are cloned for the retry. For a streaming body, build the client for
 //!   [`ReplayBody`](crate::http::ReplayBody) and put a [`ReplayLayer`](crate::http::ReplayLayer) outermost.
-//! - **Connections.** A connection that the server closed while it was idle is the client's own business: it sends the
-//!   request on another. The response of a failed attempt is dropped before the backoff; see
-//!   [`DrainLayer`](crate::http::DrainLayer).
-//! - **Readiness.** The client is always ready, and makes as many connections as it is asked to. The bulkhead bounds them.
-//! - **Response bodies.** What limits the headers does not limit the body: [`full_response`](crate::http::full_response).
-//! - **Many hosts.** A breaker for each: [`per_key`](crate::per_key).
+//! - **Connections.** If the server closed an idle connection, the client itself sends the request on another one. The
+//!   response of a failed attempt is dropped before the backoff; see [`DrainLayer`](crate::http::DrainLayer).
+//! - **Readiness.** The client is always ready and opens as many connections as there are requests. The bulkhead bounds
+//!   them.
+//! - **Response bodies.** The layers' limits end with the headers. To cover the body, see
+//!   [`full_response`](crate::http::full_response).
+//! - **Many hosts.** For one breaker per host, see [`per_key`](crate::per_key).

@@ -1,7 +1,7 @@
-//! Protecting a server of plain hyper.
+//! Protecting a plain hyper server.
 //!
-//! hyper closes the connection of a service that fails, so the layers are wrapped in a
-//! [`RespondLayer`](crate::RespondLayer), which makes responses of rejections:
+//! hyper closes the connection when a service fails, so wrap the layers in a [`RespondLayer`](crate::RespondLayer), which
+//! turns rejections into responses:
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -35,7 +35,7 @@
 //! tokio::spawn(async move {
 //!     while let Ok((stream, peer)) = listener.accept().await {
 //!         let service = service.clone();
-//!         // Tells the layers who is there.
+//!         // Gives the layers the client's address.
 //!         let service = service_fn(move |mut request: Request<Incoming>| {
 //!             request.extensions_mut().insert(PeerAddr(peer));
 //!             service.clone().oneshot(request)
@@ -53,5 +53,5 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The timeouts of connections (for the headers of a request, for idle connections) are hyper's own:
-//! `http1().header_read_timeout(..)` and `http2().keep_alive_timeout(..)`. The layers here begin with a request.
+//! Connection timeouts (for a request's headers, for idle connections) are hyper's own: `http1().header_read_timeout(..)` and
+//! `http2().keep_alive_timeout(..)`. The layers here act on requests.

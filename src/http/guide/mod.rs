@@ -1,4 +1,4 @@
-//! One page for each client and server: how to put the layers around it.
+//! Guides: one page per client and server, showing how to wrap it.
 
 pub mod axum_server;
 pub mod hyper_client;

@@ -18,18 +18,18 @@
 //! let request = Request::new(Method::GET, format!("http://{address}/items").parse()?);
 //! match service.oneshot(request).await {
 //!     Ok(response) => assert_eq!(response.text().await?, "apples"),
-//!     Err(Error::Rejected(rejection)) => println!("not now: {rejection}"),
+//!     Err(Error::Rejected(rejection)) => println!("rejected: {rejection}"),
 //!     Err(Error::Service(error)) => println!("{error}"), // reqwest's own: `is_connect()`, `is_timeout()`, `url()`
 //! }
 //! # Ok(()) }
 //! ```
 //!
-//! - **Requests** are repeated by `try_clone`: those with a body in memory are, and one that streams is sent once. Build
-//!   them with `client.post(url).json(&item).build()?`.
-//! - **reqwest's own retries and timeouts.** reqwest repeats by itself what an HTTP/2 server refused or had no time to
-//!   begin. Its `timeout` covers the body too, and its errors are failures like others; `read_timeout` is a good limit
-//!   between two pieces of a body, and `connect_timeout` one that proves that nothing was sent.
-//! - **Status codes.** `error_for_status` belongs outside of the stack: inside, responses are judged as they are.
-//! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s: map reqwest's with
-//!   `.map_response(http::Response::from)` inside of it, and back outside with `.map_response(|response|
+//! - **Requests.** A retry copies a request by `try_clone`: a request with a body in memory is retried, one with a streaming
+//!   body is sent once. Build requests with `client.post(url).json(&item).build()?`.
+//! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server refused or had not begun.
+//!   Its `timeout` also covers the body, and a timeout error counts as a failure like any other. Use `read_timeout` to limit
+//!   the wait between two pieces of a body, and `connect_timeout` for a timeout that proves that nothing was sent.
+//! - **Status codes.** Call `error_for_status` outside the stack: inside, the classifier needs the response itself.
+//! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s. Convert reqwest's inside it
+//!   with `.map_response(http::Response::from)`, and back outside it with `.map_response(|response|
 //!   reqwest::Response::from(response.map(reqwest::Body::wrap)))`.

@@ -1,7 +1,7 @@
 //! Wrapping a tonic channel (feature `tonic`).
 //!
-//! Around the channel, the layers see HTTP requests and responses, and generated clients are built over them. The stack
-//! judges by [`GrpcClassifier`](crate::http::GrpcClassifier):
+//! Around the channel, the layers see HTTP requests and responses; build the generated client on top of them. The layers
+//! classify by [`GrpcClassifier`](crate::http::GrpcClassifier):
 //!
 //! ```
 //! use http::Request;
@@ -19,7 +19,7 @@
 //! let (retry, breaker) = (Retry::attempts("greeter", 3)?, CircuitBreaker::new("greeter"));
 //! let total = Timeout::new("greeter", std::time::Duration::from_secs(2));
 //!
-//! // Every call is a POST: say which may be sent twice.
+//! // Every call is a POST: decide which may be sent twice.
 //! let idempotent = |request: &Request<ReplayBody<Body>>| Some(request.uri().path().starts_with("/greeter.Greeter/Get"));
 //! let service = ServiceBuilder::new()
 //!     .layer(ReplayLayer::new()) // gRPC bodies stream
@@ -31,18 +31,18 @@
 //!     .map_request(|request: Request<ReplayBody<Body>>| request.map(Body::new))
 //!     .service(channel);
 //! // let client = GreeterClient::new(service);
-//! # fn takes_it<S: tonic::client::GrpcService<Body>>(_: S) {}
-//! # takes_it(service);
+//! # fn accepts<S: tonic::client::GrpcService<Body>>(_: S) {}
+//! # accepts(service);
 //! # Ok(()) }
 //! ```
 //!
-//! - **Where the status is.** A call that fails before it has anything to answer says so in its headers, and the retry
-//!   sees that. Otherwise the status is in the trailers: the breaker sees it, where it covers the
-//!   [`full_response`](crate::http::full_response) response, but the retry does not, since by then the response is with the caller.
-//! - **One level up**, around a generated client's method, results are a `tonic::Response` or a `tonic::Status`, and
-//!   everything is known: `retry.run_with(GrpcClassifier, |_| ..)`, `breaker.run_with(GrpcClassifier, ..)`. A
-//!   [`Rejection`](crate::Rejection) becomes a `Status` there with its code, and is found in it again.
-//! - **Rejections** of layers around the channel arrive as a `Status` of code `Unknown`, in which
+//! - **Where the status is.** A call that fails before it has sent a message has its status in the headers, and the retry
+//!   sees it. Otherwise the status is in the trailers. A breaker that covers the
+//!   [full response](crate::http::full_response) sees it; the retry does not, because the caller has the response by then.
+//! - **One level up**, around a generated client's method, the result is a `tonic::Response` or a `tonic::Status`, and the
+//!   status is always known: `retry.run_with(GrpcClassifier, |_| ..)`, `breaker.run_with(GrpcClassifier, ..)`. There, a
+//!   [`Rejection`](crate::Rejection) becomes a `Status` with its code, and can be recovered from it.
+//! - **Rejections** by layers around the channel arrive as a `Status` of code `Unknown`, in which
 //!   [`as_rejection`](crate::AsRejection) finds them.
-//! - **Not sent.** A `Status` that comes of a connection that did not come to be says so
-//!   ([`TransportError`](crate::http::TransportError)): such a call is repeated, idempotent or not.
+//! - **Not sent.** A `Status` caused by a failure to connect says so ([`TransportError`](crate::http::TransportError)). Such
+//!   a call is retried, idempotent or not.

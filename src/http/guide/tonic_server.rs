@@ -1,6 +1,6 @@
 //! Protecting a tonic server.
 //!
-//! The layers go around all services of the server, and rejections become gRPC statuses:
+//! The layers wrap all services of the server, and rejections become gRPC statuses:
 //!
 //! ```
 //! use std::time::Duration;
@@ -26,11 +26,11 @@
 //! | `BulkheadFull`, `QueueTimeout`, `RateLimited` | `RESOURCE_EXHAUSTED` |
 //! | `TimedOut` | `DEADLINE_EXCEEDED` |
 //!
-//! - **Hints.** Where it is known when to come back, `grpc-retry-pushback-ms` says so, to clients that know it; those in
-//!   C++ and Java do, and [`GrpcClassifier`](crate::http::GrpcClassifier).
+//! - **Hints.** If a rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it, for clients that support it: those
+//!   in C++ and Java, and [`GrpcClassifier`](crate::http::GrpcClassifier).
 //! - **Keys.** The peer is in the extensions:
 //!   `ClientIp::from_peer(|extensions| Some(extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()?.ip()))`.
-//! - **In a handler**, `breaker.run(..)` and its sisters answer with a `tonic::Status` themselves, with the feature `tonic`:
-//!   it is an error that can hold a [`Rejection`](crate::Rejection).
-//! - **Streams.** A response that streams is covered until its headers only, unless the layers are wrapped in a
+//! - **In a handler**, `breaker.run(..)` and the other handles' `run` can return a `tonic::Status` (feature `tonic`), since it
+//!   is an error type that can carry a [`Rejection`](crate::Rejection).
+//! - **Streams.** A streaming response is covered only until its headers, unless the layers are wrapped in a
 //!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).

@@ -14,18 +14,18 @@ use tower_service::Service;
 
 use crate::{BoxError, timeout::Timeout};
 
-/// Breaks a response's body off when its next piece does not come in time.
+/// Breaks a response's body off when its next frame does not arrive in time.
 ///
-/// The time runs while somebody waits for a piece, so that a slow reader does no harm. The error is the timeout's
-/// [`Rejection`](crate::Rejection), boxed. It needs no layers around; inside of a [`FullResponseLayer`](super::FullResponseLayer) a
-/// breaker learns that the body broke off.
+/// The timer runs only while the reader waits for a frame, so a slow reader does not trip it. The error is the timeout's
+/// [`Rejection`](crate::Rejection), boxed. The layer works on its own; inside a
+/// [`FullResponseLayer`](super::FullResponseLayer), a circuit breaker sees that the body broke off.
 #[derive(Clone, Debug)]
 pub struct BodyTimeoutLayer {
     timeout: Timeout,
 }
 
 impl BodyTimeoutLayer {
-    /// Gives each piece of a body the time of `timeout`.
+    /// Limits the wait for each frame of a body to the limit of `timeout`.
     pub fn new(timeout: &Timeout) -> Self {
         Self { timeout: timeout.clone() }
     }
@@ -95,11 +95,11 @@ impl<F> fmt::Debug for BodyTimeoutFuture<F> {
 }
 
 pin_project! {
-    /// Body of a response of [`BodyTimeout`].
+    /// The response body of [`BodyTimeout`].
     pub struct TimedBody<B> {
         #[pin]
         body: B,
-        // None when it was broken off, or has no limit.
+        // `None` once the body was broken off, or if it has no limit.
         timeout: Option<Timeout>,
         sleep: Option<Pin<Box<Sleep>>>,
     }

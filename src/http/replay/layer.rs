@@ -1,0 +1,93 @@
+use std::task::{Context, Poll};
+
+use ::http::Request;
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::body::ReplayBody;
+
+/// Makes requests with streaming bodies retryable: records the body while it is sent, for a retry inside.
+///
+/// The body becomes a [`ReplayBody`]. It is sent as it arrives, without waiting for its end, and it is recorded only while
+/// a copy of the request exists that might be sent too. If the body turns out longer than the limit, the recording is
+/// dropped: the request is sent once, and the caller gets that attempt's result ([`HttpRepeat`](crate::http::HttpRepeat)
+/// checks for this). A body without data costs nothing, and a body whose announced length exceeds the limit is not
+/// recorded at all.
+///
+/// The default limit is 64 KiB per request in flight.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_rampart::{http::{HttpClassifier, HttpRepeat, ReplayLayer}, retry::Retry};
+///
+/// let retry = Retry::attempts("uploads", 3)?;
+/// let layers = ServiceBuilder::new()
+///     .layer(ReplayLayer::new())
+///     .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()));
+/// # let _ = layers;
+/// # Ok::<(), tower_rampart::ConfigError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayLayer {
+    limit: usize,
+}
+
+impl ReplayLayer {
+    /// Records up to 64 KiB of each body.
+    pub const fn new() -> Self {
+        Self { limit: 64 * 1024 }
+    }
+
+    /// Sets how many bytes of each body are recorded. With zero, a request that has a body is sent once.
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+}
+
+impl Default for ReplayLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ReplayLayer {
+    type Service = Replay<S>;
+
+    fn layer(&self, inner: S) -> Replay<S> {
+        Replay { inner, limit: self.limit }
+    }
+}
+
+/// Service made by [`ReplayLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Replay<S> {
+    inner: S,
+    limit: usize,
+}
+
+service_access!(Replay);
+
+impl<S, B> Service<Request<B>> for Replay<S>
+where
+    S: Service<Request<ReplayBody<B>>>,
+    B: Body,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    // 3 allocations for a body with data.
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        let mut request = request.map(|body| ReplayBody::new(body, self.limit));
+        if let Some(status) = request.body().recording_status() {
+            request.extensions_mut().insert(status);
+        }
+        self.inner.call(request)
+    }
+}

@@ -1,0 +1,94 @@
+use std::{fmt, marker::PhantomData, sync::Arc, time::Duration};
+
+use super::{
+    handle::PerKey,
+    inner::{MakeHandle, PerKeyInner},
+};
+use crate::{
+    clock::{Clock, TimeSource},
+    error::ConfigError,
+    name::Name,
+};
+
+/// Configures a [`PerKey`].
+///
+/// # Defaults
+///
+/// | field | default | reason |
+/// |---|---|---|
+/// | `max_keys` | 1000 | more hosts than most clients have, and little memory |
+/// | `idle_after` | 10 minutes | longer than any open time |
+/// | `clock` | tokio's | |
+#[must_use]
+pub struct PerKeyBuilder<K, H> {
+    name: Name,
+    make: Box<MakeHandle<H>>,
+    max_keys: usize,
+    idle_after: Duration,
+    time: TimeSource,
+    key: PhantomData<fn(K)>,
+}
+
+impl<K, H> PerKey<K, H> {
+    /// Starts building a `PerKey` whose handles are created by `make`. `make` receives the handle's name: `<name>.<key>`.
+    pub fn builder<F>(name: impl Into<Name>, make: F) -> PerKeyBuilder<K, H>
+    where
+        F: Fn(Name) -> Result<H, ConfigError> + Send + Sync + 'static,
+    {
+        PerKeyBuilder {
+            name: name.into(),
+            make: Box::new(make),
+            max_keys: 1000,
+            idle_after: Duration::from_secs(600),
+            time: TimeSource::default(),
+            key: PhantomData,
+        }
+    }
+}
+
+impl<K, H> PerKeyBuilder<K, H> {
+    /// Sets the maximum number of keys that have a handle of their own at the same time; at least 1.
+    pub fn max_keys(mut self, keys: usize) -> Self {
+        self.max_keys = keys;
+        self
+    }
+
+    /// Sets how long a handle must go unused before it may be evicted; at least 1 ms.
+    pub fn idle_after(mut self, time: Duration) -> Self {
+        self.idle_after = time;
+        self
+    }
+
+    /// Sets the clock; tokio's by default.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.time = TimeSource::custom(clock);
+        self
+    }
+
+    /// Builds the map and its [`overflow`](PerKey::overflow) handle.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ConfigError`] if a field is out of range, or if making the overflow handle fails.
+    pub fn build(self) -> Result<PerKey<K, H>, ConfigError> {
+        if self.max_keys == 0 {
+            return Err(ConfigError::new("max_keys", "is zero: no key could have a handle of its own"));
+        }
+        if self.idle_after < Duration::from_millis(1) {
+            return Err(ConfigError::new("idle_after", "must be at least 1 ms"));
+        }
+        let overflow = (self.make)(Name::from(format!("{}.overflow", self.name)))?;
+        let Self { name, make, max_keys, idle_after, time, .. } = self;
+        Ok(PerKey(Arc::new(PerKeyInner::new(name, make, overflow, max_keys, idle_after, time))))
+    }
+}
+
+impl<K, H> fmt::Debug for PerKeyBuilder<K, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerKeyBuilder")
+            .field("name", &self.name)
+            .field("max_keys", &self.max_keys)
+            .field("idle_after", &self.idle_after)
+            .finish_non_exhaustive()
+    }
+}
