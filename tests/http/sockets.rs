@@ -22,7 +22,7 @@ use tower_rampart::{
 };
 
 use crate::{
-    faults::{Fault, FaultServer, nobody},
+    faults::{Fault, FaultServer, unused_address},
     secs,
 };
 
@@ -187,7 +187,7 @@ async fn what_failed_before_its_response_is_repeated_if_it_is_idempotent() {
 #[tokio::test]
 async fn a_post_that_found_no_connection_is_repeated_and_told_from_others() {
     for subject in subjects() {
-        let url = format!("http://{}/", nobody().await);
+        let url = format!("http://{}/", unused_address().await);
         assert_eq!((subject.ask)(Method::POST, url, "ping").await, Got::NotSent, "{}", subject.name);
         assert_eq!(subject.bulkhead.snapshot().in_flight, 0);
         let run = subject.breaker.snapshot().consecutive_failures;
