@@ -125,7 +125,7 @@ impl State {
                 Some(())
             }
             Some(Fault::Status(status, headers)) => {
-                send(stream, &format!("HTTP/1.1 {status} Scripted\r\n{headers}content-length: 8\r\n\r\nscripted")).await
+                send(stream, &format!("HTTP/1.1 {status} Scripted\r\n{headers}content-length: 4\r\n\r\ntold")).await
             }
             Some(Fault::OkThenClose) => {
                 send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await?;
