@@ -126,6 +126,26 @@ async fn an_axum_server_responds_to_rejections_on_its_router_and_on_a_route() {
     assert_eq!(all.bulkhead.snapshot().in_flight, 0);
 }
 
+// X8
+#[tokio::test]
+async fn all_five_layers_wrap_an_axum_router() {
+    let all = handles();
+    let layers = ServiceBuilder::new()
+        .layer(all.timeout.layer())
+        .layer(all.retry.layer().clone_with(|_: &axum::extract::Request| None))
+        .layer(all.limiter.layer())
+        .layer(all.breaker.layer())
+        .layer(all.bulkhead.layer())
+        .into_inner();
+    let respond = |rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response();
+    let url = serve(router().layer(RespondLayer::new(layers, respond))).await;
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
+    assert_eq!(reqwest::get(format!("{url}/slow")).await.unwrap().status(), 503);
+    all.breaker.force_open();
+    assert_eq!(reqwest::get(&url).await.unwrap().text().await.unwrap(), "circuit_open");
+    assert_eq!(all.bulkhead.snapshot().in_flight, 0);
+}
+
 #[tokio::test]
 async fn a_server_stack_wraps_an_axum_router() {
     let bulkhead = Bulkhead::new("api", 1).unwrap();
@@ -204,6 +224,7 @@ async fn all_kinds_of_errors_type_check() {
     let service = ServiceBuilder::new()
         .time_limit(&all.timeout)
         .layer(all.retry.layer().clone_with(clone))
+        .rate_limiter(&all.limiter)
         .circuit_breaker(&all.breaker)
         .bulkhead(&all.bulkhead)
         .adapt_error()

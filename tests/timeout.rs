@@ -516,7 +516,7 @@ async fn a_deadline_is_carried_to_another_task_by_a_scope() {
     assert_eq!(Timeout::new("t", LIMIT).run(spawned).await.unwrap(), (None, Some(LIMIT)));
 }
 
-// T9, T13: an inner timeout's clock does not start with an outer one's, even within one poll.
+// T9, T13: an inner timeout's clock starts with its own first poll, not with an outer timeout's.
 #[tokio::test(start_paused = true)]
 async fn an_inner_timeout_has_its_full_time_from_its_own_start() {
     let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 10), Timeout::new("inner", LIMIT));

@@ -19,7 +19,7 @@ use tower_rampart::{AsRejection, BoxError};
 use tower_test::{assert_request_eq, mock};
 
 use super::support::{
-    on_threads, poll_once,
+    address, on_threads, poll_once,
     probe::{Probe, Ready, Reply, Script},
 };
 
@@ -126,10 +126,10 @@ pub(crate) async fn kept_futures<S: Checked>(mut service: S) {
 pub(crate) async fn results<S: Checked>(mut service: S, script: &Script) {
     assert_eq!(service.ready().await.unwrap().call("one").await.unwrap(), "ok");
     let error: BoxError = "broken".into();
-    let address = &raw const *error as *const ();
+    let original = address(&error);
     script.reply(Reply::Err(error));
     let error = service.ready().await.unwrap().call("two").await.unwrap_err();
-    assert_eq!(&raw const *error as *const (), address);
+    assert_eq!(address(&error), original);
 }
 
 /// A panic of the inner service, in `call` or in its future, affects only its own call.

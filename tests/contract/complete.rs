@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Layers that the tables name otherwise than by their type.
+/// Layers whose rows do not name the type, with the text that identifies them.
 const TABLE_NAMES: [(&str, &str); 5] = [
     ("KeyedRateLimitLayer", "keyed(recorder)"),
     ("PerKeyLayer", "per_key(recorder)"),

@@ -47,7 +47,7 @@ async fn circuit_open_and_bulkhead_rejections_are_not_retried() {
 
 // R28, R29
 #[tokio::test(start_paused = true)]
-async fn with_retry_on_other_instance_they_are_retried_after_the_backoff() {
+async fn with_retry_on_other_instance_those_rejections_are_retried_after_the_backoff() {
     // The circuit's retry time does not matter, since the next attempt goes to another instance.
     let rejections = [
         open(None),
