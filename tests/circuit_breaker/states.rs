@@ -133,7 +133,7 @@ fn consecutive_failures_are_reported_before_the_failure_rate() {
 }
 
 #[test]
-fn the_count_window_holds_the_last_calls() {
+fn the_count_window_keeps_only_the_last_calls() {
     let breaker = CircuitBreaker::builder("db").no_time_window().count_window(100).failure_rate(0.5).build().unwrap();
     (0..10_000).for_each(|_| finish(&breaker, Verdict::Success));
     let mut failures = 0;

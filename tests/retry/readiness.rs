@@ -155,7 +155,7 @@ async fn a_retry_waits_for_a_service_that_is_not_ready() {
 
 // R15
 #[tokio::test(start_paused = true)]
-async fn with_give_up_an_unready_service_ends_the_call_with_the_last_error() {
+async fn give_up_returns_the_last_error_when_the_service_is_not_ready() {
     let (builder, recorder) = recorded();
     let down = error("down");
     let original = address(&down);

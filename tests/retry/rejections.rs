@@ -47,7 +47,7 @@ async fn circuit_open_and_bulkhead_rejections_are_not_retried() {
 
 // R28, R29
 #[tokio::test(start_paused = true)]
-async fn with_retry_on_other_instance_those_rejections_are_retried_after_the_backoff() {
+async fn retry_on_other_instance_retries_circuit_open_and_bulkhead_rejections_after_the_backoff() {
     // The circuit's retry time does not matter, since the next attempt goes to another instance.
     let rejections = [
         open(None),
@@ -105,7 +105,7 @@ async fn idempotency_can_be_decided_per_request() {
 
 // R28, R30, R31: with a closure that counts every error as a failure.
 #[tokio::test(start_paused = true)]
-async fn with_classify_with_rejections_keep_their_rules() {
+async fn rejections_keep_their_rules_under_classify_with() {
     let limited = |after| Rejection::rate_limited("inner", Some(ms(after)), 5);
     for (rejection, calls) in [
         (open(Some(ms(1))), 1),
@@ -122,7 +122,7 @@ async fn with_classify_with_rejections_keep_their_rules() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_classify_a_bare_closure_decides_alone() {
+async fn a_closure_given_to_classify_decides_alone() {
     let (script, probe) = Script::new();
     script.reply(Reply::Err(open(None).into()));
     builder().build().unwrap().layer().classify(by_text).layer(probe).oneshot("a").await.unwrap();
