@@ -1,9 +1,12 @@
-//! Whatever numbers a builder is given: what builds works, and what does not names one of the fields that were given.
-//! Nothing panics, and nothing overflows.
+//! Builders with arbitrary numbers: a configuration that builds works, and one that does not names one of its fields.
+//! Nothing panics or overflows.
+
+mod support;
 
 use std::time::Duration;
 
 use proptest::{prelude::*, sample::select};
+use support::paused;
 use tower_rampart::{
     ConfigError, Error, adapt,
     bulkhead::Bulkhead,
@@ -15,7 +18,7 @@ use tower_rampart::{
     timeout::Timeout,
 };
 
-/// Numbers as people and mistakes bring them.
+/// Usual numbers, and the extremes that mistakes produce.
 fn number() -> impl Strategy<Value = u32> {
     prop_oneof![
         select(vec![0, 1, 2, 3, 100, 1000, 1001, 65_535, 65_536, u32::MAX - 1, u32::MAX]),
@@ -24,7 +27,7 @@ fn number() -> impl Strategy<Value = u32> {
     ]
 }
 
-fn share() -> impl Strategy<Value = f64> {
+fn fraction() -> impl Strategy<Value = f64> {
     prop_oneof![
         select(vec![0.0, -0.0, 1.0, 0.5, 1e-9, 1.0 + 1e-9, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX]),
         0.0..1.0_f64,
@@ -48,19 +51,14 @@ fn duration() -> impl Strategy<Value = Duration> {
     ]
 }
 
-/// The error names one of these fields, and has something to say.
-fn named(error: &ConfigError, fields: &[&str]) -> Result<(), TestCaseError> {
+/// Asserts that the error names one of these fields and gives a reason.
+fn names_a_field(error: &ConfigError, fields: &[&str]) -> Result<(), TestCaseError> {
     prop_assert!(fields.contains(&error.field()), "{error}");
     prop_assert!(!error.reason().is_empty());
     Ok(())
 }
 
-/// One call, of a runtime whose clock stands still but for timers.
-fn call<F: Future>(call: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(call)
-}
-
-async fn fine() -> Result<(), std::io::Error> {
+async fn succeed() -> Result<(), std::io::Error> {
     Ok(())
 }
 
@@ -68,10 +66,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn circuit_breaker(
+    fn a_circuit_breaker_that_builds_works(
         (consecutive, count, time, buckets) in (number(), number(), duration(), number()),
-        (min_calls, rate, slow, slow_share) in (number(), share(), duration(), share()),
-        (open, growth, max, probes) in (duration(), share(), duration(), number()),
+        (min_calls, rate, slow, slow_share) in (number(), fraction(), duration(), fraction()),
+        (open, growth, max, probes) in (duration(), fraction(), duration(), number()),
         (successes, probe_timeout, recovery) in (number(), duration(), duration()),
         given in any::<u16>(),
         now in any::<u64>(),
@@ -79,7 +77,7 @@ proptest! {
         let clock = ManualClock::new();
         clock.set(Nanos::new(now));
         let mut builder = CircuitBreaker::builder("b").clock(clock.clone()).open_jitter(given & 1 != 0);
-        // A random subset: a builder that always fails by the same field shows little.
+        // A random subset of the fields: a builder that always fails on the same field tests little.
         if given & 2 != 0 { builder = builder.consecutive_failures(consecutive); }
         if given & 4 != 0 { builder = builder.count_window(count); }
         if given & 8 != 0 { builder = builder.time_window(time); }
@@ -108,7 +106,7 @@ proptest! {
                 breaker.try_acquire().unwrap().success();
                 let _ = format!("{breaker:?}");
             }
-            Err(error) => named(&error, &[
+            Err(error) => names_a_field(&error, &[
                 "consecutive_failures", "count_window", "time_window", "time_buckets", "min_calls", "failure_rate",
                 "slow_calls", "open_duration", "open_growth", "probes", "probe_successes", "probe_timeout",
                 "gradual_recovery",
@@ -117,19 +115,19 @@ proptest! {
     }
 
     #[test]
-    fn bulkhead(limit in number(), wait in duration(), queue in number()) {
+    fn a_bulkhead_that_builds_works(limit in number(), wait in duration(), queue in number()) {
         match Bulkhead::builder("k").max_concurrent(limit).max_wait(wait).max_queue(queue).build() {
             Ok(bulkhead) => {
-                call(bulkhead.run(adapt(fine()))).unwrap();
+                paused(bulkhead.run(adapt(succeed()))).unwrap();
                 let _ = bulkhead.resize(queue);
                 prop_assert_eq!(bulkhead.snapshot().in_flight, 0);
             }
-            Err(error) => named(&error, &["max_concurrent", "max_wait", "max_queue"])?,
+            Err(error) => names_a_field(&error, &["max_concurrent", "max_wait", "max_queue"])?,
         }
     }
 
     #[test]
-    fn rate_limiter(
+    fn a_rate_limiter_that_builds_works(
         count in number(), per in duration(), burst in number(), wait in duration(), now in any::<u64>(), cost in number(),
     ) {
         let clock = ManualClock::new();
@@ -146,25 +144,25 @@ proptest! {
                 let _ = limiter.set_rate(Rate::new(burst, wait), count);
                 let _ = format!("{limiter:?}");
             }
-            Err(error) => named(&error, &["rate", "burst", "max_wait"])?,
+            Err(error) => names_a_field(&error, &["rate", "burst", "max_wait"])?,
         }
     }
 
     #[test]
-    fn keyed_rate_limiter(count in number(), per in duration(), burst in number(), keys in 0_usize..10_000) {
+    fn a_keyed_rate_limiter_that_builds_works(count in number(), per in duration(), burst in number(), keys in 0_usize..10_000) {
         let builder = KeyedRateLimiter::<str>::builder("u", Rate::new(count, per)).burst(burst).max_keys(keys);
         match builder.build() {
             Ok(limiter) => {
-                limiter.check_key("somebody").unwrap();
-                let _ = limiter.check_key_n("somebody", count);
+                limiter.check_key("alice").unwrap();
+                let _ = limiter.check_key_n("alice", count);
             }
-            Err(error) => named(&error, &["rate", "burst", "max_keys"])?,
+            Err(error) => names_a_field(&error, &["rate", "burst", "max_keys"])?,
         }
     }
 
     #[test]
-    fn retry(
-        (attempts, base, max, factor) in (number(), duration(), duration(), share()),
+    fn a_retry_that_builds_works(
+        (attempts, base, max, factor) in (number(), duration(), duration(), fraction()),
         (jitter, deadline, hint) in (
             select(vec![Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated]), duration(), duration()),
         given in any::<u8>(),
@@ -176,18 +174,18 @@ proptest! {
         if given & 8 != 0 { builder = builder.max_retry_after(hint); }
         match builder.build() {
             Ok(retry) => {
-                call(retry.run(|_| fine())).unwrap();
+                paused(retry.run(|_| succeed())).unwrap();
                 let delays: Vec<_> = Backoff::exponential(base, max).factor(factor).jitter(jitter).delays(7).take(40).collect();
                 if given & 2 != 0 {
                     prop_assert!(delays.iter().all(|delay| *delay <= max), "{delays:?}");
                 }
             }
-            Err(error) => named(&error, &["max_attempts", "backoff", "deadline", "max_retry_after"])?,
+            Err(error) => names_a_field(&error, &["max_attempts", "backoff", "deadline", "max_retry_after"])?,
         }
     }
 
     #[test]
-    fn retry_budget(ratio in share(), capacity in number(), per_second in number()) {
+    fn a_retry_budget_that_builds_works(ratio in fraction(), capacity in number(), per_second in number()) {
         match RetryBudget::builder().ratio(ratio).capacity(capacity).min_per_second(per_second).build() {
             Ok(budget) => {
                 prop_assert!(budget.try_withdraw());
@@ -196,32 +194,32 @@ proptest! {
                 let snapshot = budget.snapshot();
                 prop_assert!(snapshot.balance <= snapshot.capacity);
             }
-            Err(error) => named(&error, &["ratio", "capacity", "min_per_second"])?,
+            Err(error) => names_a_field(&error, &["ratio", "capacity", "min_per_second"])?,
         }
     }
 
     #[test]
-    fn timeout(limit in duration()) {
+    fn a_timeout_that_builds_works(limit in duration()) {
         let timeout = Timeout::new("t", limit);
-        call(timeout.run(adapt(fine()))).unwrap();
-        // A call that never ends: a limit that comes within the runtime's horizon ends it.
+        paused(timeout.run(adapt(succeed()))).unwrap();
+        // A call that hangs is ended by any limit within the runtime's horizon.
         if limit < Duration::from_secs(86_400 * 365) {
-            let hung = call(timeout.run(adapt(std::future::pending::<Result<(), std::io::Error>>())));
+            let hung = paused(timeout.run(adapt(std::future::pending::<Result<(), std::io::Error>>())));
             prop_assert!(matches!(hung, Err(Error::Rejected(_))));
         }
     }
 
     #[test]
-    fn stacks(total in duration(), attempt in duration(), limit in number(), wait in duration()) {
+    fn a_stack_that_builds_works(total in duration(), attempt in duration(), limit in number(), wait in duration()) {
         let Ok(bulkhead) = Bulkhead::builder("k").max_concurrent(limit).max_wait(wait).build() else { return Ok(()) };
         let client = stack::client("c").total_timeout(total).attempt_timeout(attempt).bulkhead(&bulkhead).build();
         match client {
             Ok(client) => prop_assert!(!client.to_string().is_empty()),
-            Err(error) => named(&error, &["attempt_timeout", "retry", "bulkhead", "circuit_breaker"])?,
+            Err(error) => names_a_field(&error, &["attempt_timeout", "retry", "bulkhead", "circuit_breaker"])?,
         }
         match stack::server("s").total_timeout(total).bulkhead(&bulkhead).build() {
             Ok(server) => prop_assert!(!server.to_string().is_empty()),
-            Err(error) => named(&error, &["bulkhead"])?,
+            Err(error) => names_a_field(&error, &["bulkhead"])?,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How results count: the classifiers that come with the crate, and closures.
+//! Classification of results: by the crate's classifiers and by closures.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -21,26 +21,26 @@ fn rejections() -> [(Rejection, Verdict); 6] {
 
 // B28, B29
 #[test]
-fn by_default_refusals_by_layers_say_nothing_and_timeouts_are_failures() {
-    fn judge<E: AsRejection>(error: &E) -> (Verdict, bool) {
-        let classify = &DefaultClassifier as &dyn Classify<(), E>;
-        (classify.classify(Err(error)), classify.rejection(error).is_some())
+fn by_default_rejections_are_ignored_and_timeouts_are_failures() {
+    fn classify<E: AsRejection>(error: &E) -> (Verdict, bool) {
+        let classifier = &DefaultClassifier as &dyn Classify<(), E>;
+        (classifier.classify(Err(error)), classifier.rejection(error).is_some())
     }
 
     for (rejection, verdict) in rejections() {
-        assert_eq!(judge(&rejection), (verdict, true), "{rejection}");
-        assert_eq!(judge(&BoxError::from(rejection.clone())), (verdict, true));
-        assert_eq!(judge(&std::io::Error::from(rejection.clone())), (verdict, true));
-        assert_eq!(judge(&Error::<BoxError>::from(rejection)), (verdict, true));
+        assert_eq!(classify(&rejection), (verdict, true), "{rejection}");
+        assert_eq!(classify(&BoxError::from(rejection.clone())), (verdict, true));
+        assert_eq!(classify(&std::io::Error::from(rejection.clone())), (verdict, true));
+        assert_eq!(classify(&Error::<BoxError>::from(rejection)), (verdict, true));
     }
-    assert_eq!(judge(&BoxError::from("boom")), (Verdict::Failure, false));
-    assert_eq!(judge(&Error::Service("boom")), (Verdict::Failure, false));
+    assert_eq!(classify(&BoxError::from("boom")), (Verdict::Failure, false));
+    assert_eq!(classify(&Error::Service("boom")), (Verdict::Failure, false));
     let ok = Ok::<(), Infallible>(());
     assert_eq!(DefaultClassifier.classify(ok.as_ref()), Verdict::Success);
 }
 
 #[test]
-fn what_does_not_judge_takes_every_error_for_a_failure() {
+fn the_result_classifier_counts_every_error_as_a_failure() {
     assert_eq!(ResultClassifier.classify(Ok::<_, &BoxError>(&1)), Verdict::Success);
     for (rejection, _) in rejections() {
         assert_eq!(ResultClassifier.classify(Err::<&(), _>(&rejection)), Verdict::Failure);
@@ -48,7 +48,7 @@ fn what_does_not_judge_takes_every_error_for_a_failure() {
 }
 
 #[test]
-fn a_closure_judges_and_knows_rejections_only_when_it_is_told_to() {
+fn a_closure_finds_rejections_only_when_wrapped_in_classify_fn() {
     let by_status = |result: Result<&u16, &Rejection>| match result {
         Ok(429) => Verdict::Throttled,
         Ok(500..) => Verdict::Failure,
@@ -56,18 +56,18 @@ fn a_closure_judges_and_knows_rejections_only_when_it_is_told_to() {
         Err(_) => Verdict::Ignored,
     };
     let open = Rejection::circuit_open("x", None);
-    let judged = [Ok(&200), Ok(&429), Ok(&503), Err(&open)].map(|result| by_status.classify(result));
-    assert_eq!(judged, [Verdict::Success, Verdict::Throttled, Verdict::Failure, Verdict::Ignored]);
+    let verdicts = [Ok(&200), Ok(&429), Ok(&503), Err(&open)].map(|result| by_status.classify(result));
+    assert_eq!(verdicts, [Verdict::Success, Verdict::Throttled, Verdict::Failure, Verdict::Ignored]);
     assert_eq!(Classify::<u16, _>::rejection(&by_status, &open), None);
     assert_eq!(by_status.retry_after(Ok(&429)), None);
-    let knowing = ClassifyFn::new(by_status);
-    assert_eq!(knowing.classify(Ok(&429)), Verdict::Throttled);
-    assert_eq!(Classify::<u16, _>::rejection(&knowing, &open), Some(&open));
-    assert_eq!(format!("{knowing:?}"), "ClassifyFn { .. }");
+    let wrapped = ClassifyFn::new(by_status);
+    assert_eq!(wrapped.classify(Ok(&429)), Verdict::Throttled);
+    assert_eq!(Classify::<u16, _>::rejection(&wrapped, &open), Some(&open));
+    assert_eq!(format!("{wrapped:?}"), "ClassifyFn { .. }");
 }
 
 #[test]
-fn a_name_is_text_however_it_was_made() {
+fn static_and_owned_names_compare_and_hash_alike() {
     let (fixed, made) = (Name::from("host-7"), Name::from(format!("host-{}", 7)));
     assert_eq!(fixed, made);
     assert_eq!((made.as_str(), made.as_ref(), made.clone() == *"host-7"), ("host-7", "host-7", true));

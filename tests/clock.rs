@@ -1,5 +1,5 @@
-//! The time source: that it is asked only where a decision needs it, and that a clock of one's own decides alone. A paused
-//! clock cannot tell how often it was read, so these tests count.
+//! The time source: it is read only where a decision needs it, and a custom clock decides alone. A paused clock does not
+//! show how often it is read, so these tests count the readings.
 
 mod support;
 
@@ -22,29 +22,30 @@ use tower_rampart::{
 
 /// A clock that counts its readings.
 #[derive(Clone, Default)]
-struct Counting {
+struct CountingClock {
     clock: ManualClock,
     readings: Arc<AtomicUsize>,
 }
 
-impl Clock for Counting {
+impl Clock for CountingClock {
     fn now(&self) -> Nanos {
         self.readings.fetch_add(1, SeqCst);
         self.clock.now()
     }
 }
 
-impl Counting {
-    /// At a time that is not the origin.
+impl CountingClock {
+    /// Starts at a time that is not zero.
     fn new() -> Self {
         let counting = Self::default();
         counting.clock.advance(Duration::from_secs(1_000));
         counting
     }
 
-    fn readings(&self, of: impl FnOnce()) -> usize {
+    /// Counts the readings during `action`.
+    fn readings(&self, action: impl FnOnce()) -> usize {
         let before = self.readings.load(SeqCst);
-        of();
+        action();
         self.readings.load(SeqCst) - before
     }
 }
@@ -52,8 +53,8 @@ impl Counting {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_breaker_that_counts_failures_in_a_row_reads_no_clock_until_it_trips() {
-    let clock = Counting::new();
+fn a_breaker_on_consecutive_failures_reads_no_clock_until_it_trips() {
+    let clock = CountingClock::new();
     let breaker = CircuitBreaker::builder("x").no_time_window().no_failure_rate().consecutive_failures(2);
     let breaker = breaker.clock(clock.clone()).build().unwrap();
     let call = |succeeds: bool| {
@@ -69,8 +70,8 @@ fn a_breaker_that_counts_failures_in_a_row_reads_no_clock_until_it_trips() {
 }
 
 #[test]
-fn a_breaker_with_a_count_window_reads_no_clock_and_one_with_a_time_window_one_a_call() {
-    let clock = Counting::new();
+fn a_count_window_reads_no_clock_and_a_time_window_reads_it_once_per_call() {
+    let clock = CountingClock::new();
     let by_count = CircuitBreaker::builder("x").no_time_window().count_window(100).clock(clock.clone());
     let by_count = by_count.build().unwrap();
     assert_eq!(clock.readings(|| by_count.try_acquire().unwrap().success()), 0);
@@ -79,12 +80,12 @@ fn a_breaker_with_a_count_window_reads_no_clock_and_one_with_a_time_window_one_a
     assert_eq!(clock.readings(|| by_time.try_acquire().unwrap().success()), 1);
     assert_eq!(clock.readings(|| drop(by_time.try_acquire().unwrap())), 0, "cancelled");
     let slow = CircuitBreaker::builder("x").slow_calls(SECOND, 0.5).clock(clock.clone()).build().unwrap();
-    assert_eq!(clock.readings(|| slow.try_acquire().unwrap().success()), 2, "at the beginning and at the end");
+    assert_eq!(clock.readings(|| slow.try_acquire().unwrap().success()), 2, "one at admission and one at completion");
 }
 
 #[test]
-fn a_limiter_reads_the_clock_once_whatever_the_answer() {
-    let clock = Counting::new();
+fn a_limiter_reads_the_clock_once_per_decision() {
+    let clock = CountingClock::new();
     let limiter = RateLimiter::builder("x", Rate::per_second(1)).clock(clock.clone()).build().unwrap();
     assert_eq!(clock.readings(|| assert!(limiter.check().is_ok())), 1);
     assert_eq!(clock.readings(|| assert!(limiter.check().is_err())), 1);
@@ -94,22 +95,22 @@ fn a_limiter_reads_the_clock_once_whatever_the_answer() {
 }
 
 #[tokio::test]
-async fn a_bulkhead_reads_the_clock_for_those_who_wait() {
-    let clock = Counting::new();
+async fn a_bulkhead_reads_the_clock_only_for_callers_that_wait() {
+    let clock = CountingClock::new();
     let bulkhead = Bulkhead::builder("x").max_concurrent(1).max_wait(SECOND).clock(clock.clone()).build().unwrap();
-    let mut held = None;
-    assert_eq!(clock.readings(|| held = Some(bulkhead.try_acquire().unwrap())), 0);
+    let mut permit = None;
+    assert_eq!(clock.readings(|| permit = Some(bulkhead.try_acquire().unwrap())), 0);
     assert_eq!(clock.readings(|| assert!(bulkhead.try_acquire().is_err())), 0);
     let run = || assert!(poll_once(bulkhead.run(async { Ok::<_, BoxError>(()) })).is_pending());
-    assert_eq!(clock.readings(run), 1, "when the wait begins");
-    drop(held);
+    assert_eq!(clock.readings(run), 1, "when the wait starts");
+    drop(permit);
     let run = || assert!(poll_once(bulkhead.run(async { Ok::<_, BoxError>(()) })).is_ready());
     assert_eq!(clock.readings(run), 0);
 }
 
 #[test]
 fn a_budget_without_a_rate_reads_no_clock() {
-    let clock = Counting::new();
+    let clock = CountingClock::new();
     let budget = RetryBudget::builder().min_per_second(0).clock(clock.clone()).build().unwrap();
     let use_it = || {
         assert!(budget.try_withdraw());
@@ -118,9 +119,9 @@ fn a_budget_without_a_rate_reads_no_clock() {
     assert_eq!(clock.readings(use_it), 0);
 }
 
-// A clock of one's own decides, whatever tokio's says.
+// Tokio's clock does not matter.
 #[tokio::test(start_paused = true)]
-async fn decisions_follow_the_clock_that_was_given() {
+async fn decisions_follow_the_custom_clock() {
     let clock = ManualClock::new();
     let breaker = CircuitBreaker::builder("x").consecutive_failures(1).open_jitter(false).open_duration(SECOND);
     let breaker = breaker.clock(clock.clone()).build().unwrap();
@@ -133,18 +134,18 @@ async fn decisions_follow_the_clock_that_was_given() {
 }
 
 #[test]
-fn a_manual_clock_is_shared_by_its_clones_and_stops_at_the_ends() {
+fn clones_of_a_manual_clock_share_its_time_which_saturates() {
     let clock = ManualClock::new();
     let shown = clock.clone();
     assert_eq!(shown.now(), Nanos::new(0));
     clock.advance(SECOND);
     assert_eq!(shown.now(), Nanos::new(1_000_000_000));
     clock.set(Nanos::new(7));
-    assert_eq!(shown.now().get(), 7, "backwards, as a broken clock would");
+    assert_eq!(shown.now().get(), 7, "it may go backwards, as a broken clock would");
     clock.advance(Duration::MAX);
     assert_eq!(shown.now(), Nanos::MAX);
     clock.advance(SECOND);
     assert_eq!(shown.now(), Nanos::MAX);
     let shared: Arc<dyn Clock> = Arc::new(clock);
-    assert_eq!(shared.now(), Nanos::MAX, "an `Arc` of a clock is one");
+    assert_eq!(shared.now(), Nanos::MAX, "an `Arc` of a clock is a clock");
 }

@@ -1,4 +1,5 @@
-//! The deadline around a call, as those inside see it; T13 and T14 of the contract. What enforces it is in `timeout.rs`.
+//! The deadline around a call, as code inside sees it: items T13 and T14 of the contract. `timeout.rs` tests its
+//! enforcement.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
@@ -6,7 +7,7 @@ mod support;
 use std::{future::Future, pin::Pin, time::Duration};
 
 use proptest::prelude::*;
-use support::BoxError;
+use support::{BoxError, paused};
 use tokio::time::{Instant, advance};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_rampart::{
@@ -19,7 +20,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_deadline_there_is_none_and_one_that_has_passed_leaves_no_time() {
+async fn remaining_is_none_without_a_deadline_and_zero_after_it() {
     assert_eq!((deadline::current(), deadline::remaining()), (None, None));
     let at = Instant::now();
     advance(ms(5)).await;
@@ -28,7 +29,7 @@ async fn without_a_deadline_there_is_none_and_one_that_has_passed_leaves_no_time
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_scope_inside_another_can_only_shorten_it() {
+async fn a_nested_scope_can_only_shorten_the_deadline() {
     let (near, far) = (Instant::now() + ms(10), Instant::now() + ms(20));
     scope(near, async {
         assert_eq!(scope(far, async { deadline::current() }).await, Some(near));
@@ -37,26 +38,26 @@ async fn a_scope_inside_another_can_only_shorten_it() {
     .await;
     scope(far, async {
         assert_eq!(scope(near, async { deadline::current() }).await, Some(near));
-        assert_eq!(deadline::current(), Some(far), "the inner one is over");
+        assert_eq!(deadline::current(), Some(far), "the inner scope has ended");
     })
     .await;
     assert_eq!(deadline::current(), None);
 }
 
-// A deadline belongs to the future that it was put around, not to the thread.
+// A deadline belongs to the future it surrounds, not to the thread.
 #[tokio::test(start_paused = true)]
-async fn tasks_that_take_turns_on_one_thread_do_not_see_each_others_deadlines() {
+async fn tasks_on_one_thread_do_not_see_each_others_deadlines() {
     let began = Instant::now();
-    let look_twice = || async {
+    let check_twice = || async {
         let first = deadline::current();
         tokio::task::yield_now().await;
         (first, deadline::current())
     };
     let at = |after| began + ms(after);
-    let mut scoped = task::spawn(scope(at(10), look_twice()));
+    let mut scoped = task::spawn(scope(at(10), check_twice()));
     let limit = Timeout::new("t", ms(20));
-    let mut limited = task::spawn(limit.run(async { Ok::<_, BoxError>(look_twice().await) }));
-    let mut bare = task::spawn(look_twice());
+    let mut limited = task::spawn(limit.run(async { Ok::<_, BoxError>(check_twice().await) }));
+    let mut bare = task::spawn(check_twice());
     assert_pending!(scoped.poll());
     assert_pending!(limited.poll());
     assert_pending!(bare.poll());
@@ -66,9 +67,8 @@ async fn tasks_that_take_turns_on_one_thread_do_not_see_each_others_deadlines() 
     assert_eq!(assert_ready!(scoped.poll()), (Some(at(10)), Some(at(10))));
 }
 
-// It goes along to the thread that polls the future next.
 #[test]
-fn a_future_that_moves_to_another_thread_takes_its_deadline_along() {
+fn a_future_keeps_its_deadline_on_another_thread() {
     let at = Instant::now() + ms(10);
     let mut scoped = Box::pin(scope(at, async {
         tokio::task::yield_now().await;
@@ -85,10 +85,10 @@ fn a_future_that_moves_to_another_thread_takes_its_deadline_along() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_inside_a_scope_puts_the_outer_deadline_back() {
+async fn a_panic_inside_a_scope_restores_the_outer_deadline() {
     let (near, far) = (Instant::now() + ms(10), Instant::now() + ms(20));
     scope(far, async {
-        let panics = async { assert_eq!(deadline::current(), None, "told to panic") };
+        let panics = async { assert_eq!(deadline::current(), None, "deliberate panic") };
         let polled = std::panic::AssertUnwindSafe(|| support::poll_once(scope(near, panics)));
         assert!(std::panic::catch_unwind(polled).is_err());
         assert_eq!(deadline::current(), Some(far));
@@ -103,41 +103,41 @@ fn debug_of_a_scope_shows_the_deadline_and_not_the_future() {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Around {
+enum Scoped {
     Scope(u64),
-    Limit(u64),
-    Never,
+    Timeout(u64),
+    NoTimeout,
 }
 
-/// Puts all of `around` around nothing, outermost first; what is inside of each looks at its deadline where `looks` says so:
-/// on the way in, and on the way out. `min` is the earliest deadline so far, in milliseconds.
+/// Nests the scopes, outermost first. `checks` has two bits per level: whether to compare the current deadline on entry and
+/// on exit. `min` is the earliest deadline so far, in milliseconds.
 fn nest(
     began: Instant,
     min: Option<u64>,
-    around: &'static [Around],
-    looks: u64,
+    scopes: &'static [Scoped],
+    checks: u64,
 ) -> Pin<Box<dyn Future<Output = Result<(), BoxError>>>> {
-    let look = move |way: u32| {
-        if looks >> (around.len() as u32 * 2 + way) & 1 == 1 {
-            assert_eq!(deadline::current(), min.map(|min| began + ms(min)), "{around:?}");
+    let check = move |bit: u32| {
+        if checks >> (scopes.len() as u32 * 2 + bit) & 1 == 1 {
+            assert_eq!(deadline::current(), min.map(|min| began + ms(min)), "{scopes:?}");
         }
     };
     Box::pin(async move {
-        look(0);
-        if let Some((first, rest)) = around.split_first() {
+        check(0);
+        if let Some((first, rest)) = scopes.split_first() {
             let with = |after: u64| Some(min.map_or(after, |min| min.min(after)));
             match *first {
-                Around::Scope(after) => scope(began + ms(after), nest(began, with(after), rest, looks)).await?,
-                Around::Limit(after) => {
-                    Timeout::new("t", ms(after)).run(nest(began, with(after), rest, looks)).await?;
+                Scoped::Scope(after) => scope(began + ms(after), nest(began, with(after), rest, checks)).await?,
+                Scoped::Timeout(after) => {
+                    Timeout::new("t", ms(after)).run(nest(began, with(after), rest, checks)).await?;
                 }
-                Around::Never => Timeout::new("t", Duration::MAX).run(nest(began, min, rest, looks)).await?,
+                Scoped::NoTimeout => Timeout::new("t", Duration::MAX).run(nest(began, min, rest, checks)).await?,
             }
         }
-        look(1);
-        // The second poll, later: the deadlines stay where they were.
+        check(1);
+        // A later poll finds the same deadlines.
         tokio::time::sleep(ms(1)).await;
-        look(0);
+        check(0);
         Ok(())
     })
 }
@@ -145,23 +145,22 @@ fn nest(
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    // Whoever looks first, and wherever, sees the earliest of what is around.
+    // Wherever the first check is made.
     #[test]
-    fn at_any_depth_the_deadline_is_the_earliest_of_those_around(
-        around in prop::collection::vec(
+    fn the_deadline_is_the_earliest_of_all_enclosing_scopes(
+        scopes in prop::collection::vec(
             prop_oneof![
-                (100_u64..200).prop_map(Around::Scope),
-                (100_u64..200).prop_map(Around::Limit),
-                Just(Around::Never),
+                (100_u64..200).prop_map(Scoped::Scope),
+                (100_u64..200).prop_map(Scoped::Timeout),
+                Just(Scoped::NoTimeout),
             ],
             0..6,
         ),
-        looks: u64,
+        checks: u64,
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
-            // Leaked, a few bytes a case: the futures are boxed and recursive.
-            nest(Instant::now(), None, around.leak(), looks).await.unwrap();
+        paused(async {
+            // Leaks a few bytes per case: the futures are boxed and recursive.
+            nest(Instant::now(), None, scopes.leak(), checks).await.unwrap();
             assert_eq!(deadline::current(), None);
         });
     }

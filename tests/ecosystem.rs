@@ -1,5 +1,5 @@
-//! The three ways to have an error that absorbs rejections, with the clients and servers that people use. Everything here
-//! compiles without a type annotation for the sake of the layers (G19).
+//! The three forms of an error that can hold a rejection, with common clients and servers. The layers need no type
+//! annotations here (G19).
 
 mod support;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use support::BoxError;
+use support::{BoxError, OwnError};
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
@@ -23,7 +23,7 @@ use tower_rampart::{
     timeout::Timeout,
 };
 
-/// A real server; `/slow` never answers.
+/// A real server. `/slow` never responds.
 async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -74,8 +74,8 @@ async fn a_reqwest_client_keeps_its_own_error_beside_rejections() {
         Err(Error::Rejected(Rejection::TimedOut { name, .. })) => assert_eq!(name, "t"),
         other => panic!("{other:?}"),
     }
-    let nobody = reqwest::Request::new(http::Method::GET, "http://127.0.0.1:1/".parse().unwrap());
-    match client.ready().await.unwrap().call(nobody).await {
+    let unreachable = reqwest::Request::new(http::Method::GET, "http://127.0.0.1:1/".parse().unwrap());
+    match client.ready().await.unwrap().call(unreachable).await {
         Err(Error::Service(error)) => assert!(error.is_connect(), "typed and unchanged: {error}"),
         other => panic!("{other:?}"),
     }
@@ -83,7 +83,7 @@ async fn a_reqwest_client_keeps_its_own_error_beside_rejections() {
 }
 
 #[tokio::test]
-async fn a_hyper_util_client_goes_into_the_ready_made_stack() {
+async fn the_client_stack_wraps_a_hyper_util_client() {
     let url = serve(router()).await;
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let stack = stack::client("api").attempt_timeout(Duration::from_millis(200)).build().unwrap();
@@ -101,9 +101,9 @@ async fn a_hyper_util_client_goes_into_the_ready_made_stack() {
     }
 }
 
-// L13, G23: axum clones and layers as it likes.
+// L13, G23: axum clones services and applies layers at will.
 #[tokio::test]
-async fn an_axum_server_answers_rejections_on_its_router_and_on_a_route() {
+async fn an_axum_server_responds_to_rejections_on_its_router_and_on_a_route() {
     let respond = |rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response();
     let all = handles();
     let limiter = RateLimiter::new("two", Rate::per_hour(2)).unwrap();
@@ -114,15 +114,35 @@ async fn an_axum_server_answers_rejections_on_its_router_and_on_a_route() {
         .merge(router())
         .layer(RespondLayer::new(whole, respond));
     let url = serve(router).await;
-    let ask = async |path: &str| {
+    let request = async |path: &str| {
         let response = reqwest::get(format!("{url}{path}")).await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
     };
-    assert_eq!(ask("/").await, (200, "hello".to_owned()));
-    assert_eq!(ask("/slow").await, (503, "timed_out".to_owned()));
-    assert_eq!(ask("/limited").await.0, 200);
-    assert_eq!(ask("/limited").await.0, 200);
-    assert_eq!(ask("/limited").await, (503, "rate_limited".to_owned()));
+    assert_eq!(request("/").await, (200, "hello".to_owned()));
+    assert_eq!(request("/slow").await, (503, "timed_out".to_owned()));
+    assert_eq!(request("/limited").await.0, 200);
+    assert_eq!(request("/limited").await.0, 200);
+    assert_eq!(request("/limited").await, (503, "rate_limited".to_owned()));
+    assert_eq!(all.bulkhead.snapshot().in_flight, 0);
+}
+
+// X8
+#[tokio::test]
+async fn all_five_layers_wrap_an_axum_router() {
+    let all = handles();
+    let layers = ServiceBuilder::new()
+        .layer(all.timeout.layer())
+        .layer(all.retry.layer().clone_with(|_: &axum::extract::Request| None))
+        .layer(all.limiter.layer())
+        .layer(all.breaker.layer())
+        .layer(all.bulkhead.layer())
+        .into_inner();
+    let respond = |rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response();
+    let url = serve(router().layer(RespondLayer::new(layers, respond))).await;
+    assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
+    assert_eq!(reqwest::get(format!("{url}/slow")).await.unwrap().status(), 503);
+    all.breaker.force_open();
+    assert_eq!(reqwest::get(&url).await.unwrap().text().await.unwrap(), "circuit_open");
     assert_eq!(all.bulkhead.snapshot().in_flight, 0);
 }
 
@@ -134,7 +154,7 @@ async fn a_server_stack_wraps_an_axum_router() {
         stack.respond(|rejection: Rejection| (StatusCode::SERVICE_UNAVAILABLE, rejection.reason()).into_response());
     let url = serve(router().layer(layer)).await;
     assert_eq!(reqwest::get(&url).await.unwrap().status(), 200);
-    let _held = bulkhead.try_acquire().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
     assert_eq!(reqwest::get(&url).await.unwrap().status(), 503);
 }
 
@@ -152,34 +172,20 @@ async fn a_box_error_stack_works_through_a_buffer() {
     assert_eq!(service.oneshot(7).await.unwrap_err().as_rejection().unwrap().name(), "b");
 }
 
-#[derive(Debug, thiserror::Error)]
-enum OwnError {
-    #[error("declined")]
-    Declined,
-    #[error("protected")]
-    Rejected(#[from] Rejection),
-}
-
-impl AsRejection for OwnError {
-    fn as_rejection(&self) -> Option<&Rejection> {
-        if let Self::Rejected(rejection) = self { Some(rejection) } else { None }
-    }
-}
-
 #[tokio::test]
-async fn an_enum_of_ones_own_is_matched() {
+async fn an_own_error_enum_can_be_matched() {
     let all = handles();
     let service = ServiceBuilder::new()
         .time_limit(&all.timeout)
         .circuit_breaker(&all.breaker)
-        .service(service_fn(|fail: bool| async move { if fail { Err(OwnError::Declined) } else { Ok(1) } }));
-    assert!(matches!(service.clone().oneshot(true).await, Err(OwnError::Declined)));
+        .service(service_fn(|fail: bool| async move { if fail { Err(OwnError::Failed) } else { Ok(1) } }));
+    assert!(matches!(service.clone().oneshot(true).await, Err(OwnError::Failed)));
     all.breaker.force_open();
     assert!(matches!(service.oneshot(false).await, Err(OwnError::Rejected(Rejection::CircuitOpen { .. }))));
 }
 
-/// All five around a service with this error.
-fn accepts<S, Req>(service: S) -> impl Service<Req, Response = S::Response, Error = S::Error>
+/// All five layers around the service.
+fn wrap<S, Req>(service: S) -> impl Service<Req, Response = S::Response, Error = S::Error>
 where
     S: Service<Req> + Clone,
     S::Error: From<Rejection> + AsRejection,
@@ -199,15 +205,15 @@ where
 #[tokio::test]
 async fn all_kinds_of_errors_type_check() {
     let io = service_fn(|(): ()| async { Ok::<_, std::io::Error>(1) });
-    assert_eq!(accepts(io).oneshot(()).await.unwrap(), 1);
+    assert_eq!(wrap(io).oneshot(()).await.unwrap(), 1);
     let infallible = service_fn(|(): ()| async { Ok::<_, Infallible>(1) });
-    assert_eq!(accepts(AdaptErrorLayer::new().layer(infallible)).oneshot(()).await.unwrap(), 1);
+    assert_eq!(wrap(AdaptErrorLayer::new().layer(infallible)).oneshot(()).await.unwrap(), 1);
     #[cfg(feature = "anyhow")]
     {
         let anyhow = service_fn(|(): ()| async { Ok::<_, anyhow::Error>(1) });
-        assert_eq!(accepts(anyhow).oneshot(()).await.unwrap(), 1);
+        assert_eq!(wrap(anyhow).oneshot(()).await.unwrap(), 1);
     }
-    // A channel that connects when it is used, to nobody.
+    // A channel that connects lazily, to a closed port.
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
     let clone = |request: &Request<tonic::body::Body>| {
         let mut copy = Request::new(tonic::body::Body::empty());
@@ -218,6 +224,7 @@ async fn all_kinds_of_errors_type_check() {
     let service = ServiceBuilder::new()
         .time_limit(&all.timeout)
         .layer(all.retry.layer().clone_with(clone))
+        .rate_limiter(&all.limiter)
         .circuit_breaker(&all.breaker)
         .bulkhead(&all.bulkhead)
         .adapt_error()
@@ -227,7 +234,7 @@ async fn all_kinds_of_errors_type_check() {
             let _: tonic::transport::Error = error;
         }
         Err(Error::Rejected(rejection)) => assert_eq!(rejection.name(), "t"),
-        Ok(_) => panic!("nobody is there"),
+        Ok(_) => panic!("a response from a closed port"),
     }
 }
 

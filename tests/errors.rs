@@ -1,11 +1,11 @@
-//! The error taxonomy: one flat error, three ways to have it.
+//! The error taxonomy: one flat error in three forms.
 
 mod support;
 
 use std::{error::Error as _, time::Duration};
 
 use support::{
-    BoxError, poll_once,
+    BoxError, address, assert_shareable, poll_once, poll_ready,
     probe::{Ready, Reply, Script},
 };
 use tokio_test::{assert_pending, assert_ready, task};
@@ -21,7 +21,7 @@ fn open() -> Rejection {
 struct Wrapped(#[source] BoxError);
 
 #[test]
-fn a_rejection_answers_which_when_and_whether() {
+fn a_rejection_tells_its_pattern_name_retry_time_and_whether_it_was_attempted() {
     let rejection = open();
     assert_eq!(rejection.kind().as_str(), "circuit_breaker");
     assert_eq!(rejection.name(), "db");
@@ -33,7 +33,7 @@ fn a_rejection_answers_which_when_and_whether() {
 }
 
 #[test]
-fn a_rejection_is_found_in_boxed_errors_however_deep() {
+fn a_rejection_is_found_at_any_depth_of_boxed_errors() {
     let boxed: BoxError = open().into();
     assert_eq!(boxed.as_rejection(), Some(&open()));
     let wrapped: BoxError = Wrapped(Wrapped(open().into()).into()).into();
@@ -45,7 +45,7 @@ fn a_rejection_is_found_in_boxed_errors_however_deep() {
 #[test]
 fn a_rejection_is_found_in_io_errors_whose_source_skips_it() {
     let io = std::io::Error::from(open());
-    assert!(io.source().is_none(), "if this changes, the walk can be simplified");
+    assert!(io.source().is_none(), "if this fails, the walk of the source chain can be simplified");
     assert_eq!(io.as_rejection(), Some(&open()));
     let boxed: BoxError = Wrapped(io.into()).into();
     assert_eq!(boxed.as_rejection(), Some(&open()));
@@ -58,7 +58,7 @@ fn a_rejection_is_found_in_io_errors_whose_source_skips_it() {
 struct Transparent(BoxError);
 
 #[test]
-fn a_rejection_is_found_in_transparent_wrappers_and_shows_no_source_to_others() {
+fn a_rejection_is_found_in_transparent_wrappers() {
     let transparent: BoxError = Transparent(open().into()).into();
     assert_eq!(transparent.as_rejection(), Some(&open()));
     let deep: BoxError = Wrapped(Transparent(Transparent(open().into()).into()).into()).into();
@@ -68,9 +68,9 @@ fn a_rejection_is_found_in_transparent_wrappers_and_shows_no_source_to_others() 
     assert_eq!(Box::<dyn std::error::Error>::from(open()).as_rejection(), Some(&open()));
 }
 
-// The compiler has forgotten that the boxed error is `'static` when it asks whether these blocks are `Send`.
+// The compiler no longer knows that the boxed error is `'static` when it checks whether these blocks are `Send`.
 #[tokio::test]
-async fn stacks_with_boxed_errors_are_called_with_oneshot_in_spawned_blocks() {
+async fn stacks_with_boxed_errors_can_be_called_in_spawned_tasks() {
     let echo = tower::service_fn(|request: u32| async move { Ok::<_, BoxError>(request) });
     let retry = tower_rampart::retry::Retry::attempts("test", 2).unwrap();
     let breaker = tower_rampart::circuit_breaker::CircuitBreaker::new("test");
@@ -86,7 +86,7 @@ fn a_rejection_is_found_in_anyhow_errors_under_context() {
 }
 
 #[test]
-fn a_unified_error_shows_its_source_and_does_not_repeat_it() {
+fn a_unified_error_exposes_its_source_and_does_not_print_it() {
     let error: Error<std::io::Error> = open().into();
     assert_eq!(find_rejection(&error), Some(&open()));
     assert!(!error.to_string().contains("db"));
@@ -96,7 +96,7 @@ fn a_unified_error_shows_its_source_and_does_not_repeat_it() {
 }
 
 #[test]
-fn a_rejection_made_inside_the_service_is_not_this_stacks_own() {
+fn a_rejection_in_the_services_own_error_is_not_this_stacks_rejection() {
     let inner: Error<BoxError> = Error::Service(open().into());
     assert_eq!(inner.as_rejection(), None);
     let nested: Error<Error<BoxError>> = Error::Service(Error::Rejected(open()));
@@ -104,26 +104,28 @@ fn a_rejection_made_inside_the_service_is_not_this_stacks_own() {
     assert!(matches!(nested.flatten(), Error::Rejected(_)));
 }
 
-// G12, G13: the value passes, and the very same error.
+// G12, G13: results pass by value; the error is the same object.
 #[tokio::test]
 async fn the_adapter_passes_the_services_error_by_value() {
     let (script, probe) = Script::new();
     let error: BoxError = "boom".into();
-    let address = std::ptr::from_ref(&*error).cast::<()>();
+    let original = address(&error);
     script.reply(Reply::Err(error));
     let mut service = AdaptErrorLayer::new().layer(probe);
-    let Err(Error::Service(error)) = service.ready().await.unwrap().call("a").await else { panic!("not the error") };
-    assert_eq!(std::ptr::from_ref(&*error).cast::<()>(), address);
+    let Err(Error::Service(error)) = service.ready().await.unwrap().call("a").await else {
+        panic!("the error has changed")
+    };
+    assert_eq!(address(&error), original);
     assert_eq!(service.ready().await.unwrap().call("b").await.unwrap(), "ok");
 }
 
 #[tokio::test]
-async fn a_wrapped_stack_turns_rejections_into_responses_and_lets_errors_through() {
-    /// Refuses every second call.
+async fn respond_turns_rejections_into_responses_and_passes_other_errors() {
+    /// Rejects every second call.
     #[derive(Clone)]
-    struct Refuse<S>(S, bool);
+    struct RejectAlternate<S>(S, bool);
 
-    impl<S: Service<&'static str>> Service<&'static str> for Refuse<S>
+    impl<S: Service<&'static str>> Service<&'static str> for RejectAlternate<S>
     where
         S::Error: From<Rejection>,
     {
@@ -146,7 +148,7 @@ async fn a_wrapped_stack_turns_rejections_into_responses_and_lets_errors_through
     }
 
     let (script, probe) = Script::new();
-    let layers = tower::layer::layer_fn(|inner| Refuse(inner, false));
+    let layers = tower::layer::layer_fn(|inner| RejectAlternate(inner, false));
     let mut service = RespondLayer::new(layers, |rejection: Rejection| rejection.reason()).layer(probe);
     assert_eq!(service.ready().await.unwrap().call("a").await.unwrap(), "circuit_open");
     assert_eq!(service.ready().await.unwrap().call("b").await.unwrap(), "ok");
@@ -162,24 +164,24 @@ fn reason(rejection: Rejection) -> &'static str {
 
 // G1, G2, G3, G5, G6, G14
 #[tokio::test]
-async fn the_readiness_of_adapted_and_wrapped_services_is_their_own() {
+async fn adapt_and_respond_pass_the_inner_readiness_through() {
     let (script, probe) = Script::new();
     let mut adapted = task::spawn(AdaptErrorLayer::new().layer(probe.clone()));
     let mut wrapped = task::spawn(RespondLayer::new(Identity::new(), reason).layer(probe));
     macro_rules! check {
         ($service:ident, $dead:pat) => {
             script.set_ready(Ready::No);
-            assert_pending!($service.enter(|cx, mut service| service.poll_ready(cx)));
+            assert_pending!(poll_ready(&mut $service));
             script.set_ready(Ready::Yes);
             assert!($service.is_woken());
             for _ in 0..2 {
-                assert!(assert_ready!($service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+                assert!(assert_ready!(poll_ready(&mut $service)).is_ok());
             }
             let mut clone = $service.enter(|_, service| service.clone());
             assert_eq!($service.enter(|_, mut service| service.call("a")).await.unwrap(), "ok");
             assert_eq!(clone.ready().await.unwrap().call("b").await.unwrap(), "ok");
             script.set_ready(Ready::Err("dead"));
-            let dead = assert_ready!($service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+            let dead = assert_ready!(poll_ready(&mut $service)).unwrap_err();
             assert!(matches!(dead, $dead), "{dead:?}");
             script.set_ready(Ready::Yes);
         };
@@ -190,11 +192,7 @@ async fn the_readiness_of_adapted_and_wrapped_services_is_their_own() {
 
 // G9, G10, G16, G20, G21, G22
 #[test]
-fn adapted_and_wrapped_calls_end_with_their_futures() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(layer: T) -> T {
-        layer
-    }
-
+fn dropping_adapted_and_responded_calls_cancels_the_inner_call() {
     fn check<S>(script: &Script, mut service: S)
     where
         S: Service<&'static str, Response = &'static str> + Clone + Send + std::fmt::Debug,
@@ -213,29 +211,32 @@ fn adapted_and_wrapped_calls_end_with_their_futures() {
     }
 
     let (script, probe) = Script::new();
-    check(&script, send_sync(AdaptErrorLayer::new()).layer(probe.clone()));
-    check(&script, send_sync(RespondLayer::new(Identity::new(), reason)).layer(probe));
+    let (adapt, respond) = (AdaptErrorLayer::new(), RespondLayer::new(Identity::new(), reason));
+    assert_shareable(&adapt);
+    assert_shareable(&respond);
+    check(&script, adapt.layer(probe.clone()));
+    check(&script, respond.layer(probe));
 }
 
-/// Fails its readiness with a rejection, as no layer of this crate does.
+/// A foreign layer whose readiness fails with a rejection, which no layer of this crate does.
 #[derive(Clone)]
-struct Impatient;
+struct ForeignLayer;
 
-impl<S> Layer<S> for Impatient {
-    type Service = Exhausted<S>;
+impl<S> Layer<S> for ForeignLayer {
+    type Service = FailingReadiness<S>;
 
-    fn layer(&self, inner: S) -> Exhausted<S> {
-        Exhausted { inner, failed: false }
+    fn layer(&self, inner: S) -> FailingReadiness<S> {
+        FailingReadiness { inner, failed: false }
     }
 }
 
 #[derive(Clone)]
-struct Exhausted<S> {
+struct FailingReadiness<S> {
     inner: S,
     failed: bool,
 }
 
-impl<S, Req> Service<Req> for Exhausted<S>
+impl<S, Req> Service<Req> for FailingReadiness<S>
 where
     S: Service<Req>,
     S::Error: From<Rejection>,
@@ -245,7 +246,7 @@ where
     type Future = S::Future;
 
     fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
-        assert!(!self.failed, "asked again after it had failed for good");
+        assert!(!self.failed, "polled again after its readiness failed");
         self.failed = true;
         std::task::Poll::Ready(Err(open().into()))
     }
@@ -257,18 +258,18 @@ where
 
 // G3, G6, G15
 #[tokio::test]
-async fn a_wrapped_stack_answers_for_a_foreign_layer_that_refuses_in_its_readiness() {
+async fn respond_turns_a_rejection_in_a_foreign_layers_readiness_into_a_response() {
     let (script, probe) = Script::new();
-    let service = RespondLayer::new(Impatient, reason).layer(probe);
+    let service = RespondLayer::new(ForeignLayer, reason).layer(probe);
     let mut wrapped = service.clone();
     wrapped.ready().await.unwrap();
-    assert_eq!(wrapped.ready().await.unwrap().call("a").await.unwrap(), "circuit_open", "ready it stays");
+    assert_eq!(wrapped.ready().await.unwrap().call("a").await.unwrap(), "circuit_open", "readiness is stable");
     assert_eq!(service.oneshot("b").await.unwrap(), "circuit_open");
-    assert_eq!(script.calls(), 0, "the server was not ready for them");
+    assert_eq!(script.calls(), 0, "the inner service was not ready");
 }
 
 #[test]
-fn a_unified_error_is_taken_apart_and_mapped() {
+fn a_unified_error_can_be_inspected_converted_and_mapped() {
     let (rejected, own) = (Error::<u8>::Rejected(open()), Error::Service(7_u8));
     assert_eq!((rejected.as_service(), own.as_service()), (None, Some(&7)));
     assert_eq!((rejected.clone().into_rejection(), own.clone().into_rejection()), (Some(open()), None));

@@ -1,4 +1,4 @@
-//! The hook itself: who hears what, and what an observer that panics does to others.
+//! The observer hook: which events it receives, and how a panicking observer affects others.
 
 mod support;
 
@@ -27,7 +27,7 @@ use tower_rampart::{
 
 type Boxed = BoxCloneService<&'static str, &'static str, BoxError>;
 
-/// Each pattern around a probe, and what it is called.
+/// Each pattern around a probe, with its name.
 fn each_pattern<O: Observer + Clone>(observer: O) -> Vec<(&'static str, Script, Boxed)> {
     let fallback: FallbackLayer<_> = Fallback::value("x", "instead");
     let keyed = KeyedRateLimiter::<str>::builder("x", Rate::per_second(100)).observer(observer.clone());
@@ -56,7 +56,7 @@ where
     (name, script, BoxCloneService::new(layer.layer(probe)))
 }
 
-/// Polls once, and says whether that panicked.
+/// Polls a call once and returns whether that panicked.
 fn panics(service: &mut Boxed) -> bool {
     let call = async {
         std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
@@ -71,7 +71,7 @@ fn is(event: &Event<'_>, kind: &str) -> bool {
 
 // G23
 #[test]
-fn a_healthy_call_is_admitted_and_completed_in_every_layer() {
+fn every_layer_reports_a_successful_call_as_admitted_and_completed() {
     let recorder = Recorder::new();
     for (name, _, mut service) in each_pattern(recorder.clone()) {
         assert!(!panics(&mut service));
@@ -81,11 +81,11 @@ fn a_healthy_call_is_admitted_and_completed_in_every_layer() {
 
 // G23, G24
 #[test]
-fn who_listens_beside_one_that_panics_still_hears_one_end_of_each_call() {
+fn an_observer_beside_a_panicking_one_receives_one_terminal_event_per_call() {
     for kind in ["Admitted", "Completed"] {
         let recorder = Recorder::new();
-        let told = move |event: &Event<'_>| assert!(!is(event, kind), "told to panic");
-        for (name, script, mut service) in each_pattern((recorder.clone(), told)) {
+        let panicking = move |event: &Event<'_>| assert!(!is(event, kind), "deliberate panic");
+        for (name, script, mut service) in each_pattern((recorder.clone(), panicking)) {
             assert!(panics(&mut service), "{name}");
             let lines = recorder.take();
             let ends = lines.iter().filter(|line| !line.starts_with("admitted")).count();
@@ -94,11 +94,11 @@ fn who_listens_beside_one_that_panics_still_hears_one_end_of_each_call() {
     }
 }
 
-// G24: a second panic, while the first unwinds, would abort the process.
+// G24: a second panic during unwinding would abort the process.
 #[test]
-fn an_observer_that_panics_while_a_panic_drops_the_call_does_not_abort() {
-    let told = |event: &Event<'_>| assert!(is(event, "Admitted"), "told to panic");
-    for (name, script, mut service) in each_pattern(told) {
+fn an_observer_that_panics_during_unwinding_does_not_abort_the_process() {
+    let panicking = |event: &Event<'_>| assert!(is(event, "Admitted"), "deliberate panic");
+    for (name, script, mut service) in each_pattern(panicking) {
         for reply in [Reply::PanicInPoll, Reply::PanicInCall] {
             script.reply(reply);
             assert!(panics(&mut service), "{name}");
@@ -108,9 +108,9 @@ fn an_observer_that_panics_while_a_panic_drops_the_call_does_not_abort() {
 }
 
 #[test]
-fn observers_are_shared_paired_and_made_of_closures() {
-    let (first, second, told) = (Recorder::new(), Recorder::new(), Arc::new(Mutex::new(Vec::new())));
-    let third = told.clone();
+fn observers_can_be_shared_combined_and_closures() {
+    let (first, second, events) = (Recorder::new(), Recorder::new(), Arc::new(Mutex::new(Vec::new())));
+    let third = events.clone();
     let closure = move |event: &Event<'_>| {
         third.lock().unwrap().push((event.pattern, event.name.to_string()));
     };
@@ -119,14 +119,14 @@ fn observers_are_shared_paired_and_made_of_closures() {
     breaker.try_acquire().unwrap().success();
     assert_eq!(first.take(), ["admitted", "completed success"]);
     assert_eq!(second.take(), ["admitted", "completed success"]);
-    assert_eq!(told.lock().unwrap()[..], [(); 2].map(|()| (Pattern::CircuitBreaker, "db".to_owned())));
+    assert_eq!(events.lock().unwrap()[..], [(); 2].map(|()| (Pattern::CircuitBreaker, "db".to_owned())));
 }
 
-// B37: threads may tell transitions that follow each other closely in another order; their numbers restore it.
+// B37: transitions that follow each other closely may be reported out of order; their generations restore it.
 #[test]
-fn under_races_transitions_are_told_once_each_and_their_generations_order_them() {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let log = told.clone();
+fn concurrent_transitions_are_reported_once_each_and_ordered_by_generation() {
+    let transitions = Arc::new(Mutex::new(Vec::new()));
+    let log = transitions.clone();
     let observer = move |event: &Event<'_>| {
         if let EventKind::StateChanged { from, to, generation, .. } = event.kind {
             log.lock().unwrap().push((generation, from, to));
@@ -154,13 +154,13 @@ fn under_races_transitions_are_told_once_each_and_their_generations_order_them()
             });
         }
     });
-    let mut told = std::mem::take(&mut *told.lock().unwrap());
-    told.sort_unstable_by_key(|(generation, ..)| *generation);
-    assert!(told.len() > 2 && told[0].1 == CircuitState::Closed, "{told:?}");
-    for pair in told.windows(2) {
+    let mut transitions = std::mem::take(&mut *transitions.lock().unwrap());
+    transitions.sort_unstable_by_key(|(generation, ..)| *generation);
+    assert!(transitions.len() > 2 && transitions[0].1 == CircuitState::Closed, "{transitions:?}");
+    for pair in transitions.windows(2) {
         assert!(pair[0].0 < pair[1].0 && pair[0].2 == pair[1].1, "{pair:?}");
     }
-    assert_eq!(told.last().unwrap().2, breaker.state());
+    assert_eq!(transitions.last().unwrap().2, breaker.state());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What a fallback promises; items G of the contract.
+//! The fallback, including items G of the contract.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use support::{
-    BoxError,
+    BoxError, address, assert_shareable, poll_ready,
     probe::{Probe, Ready, Reply, Script},
     recorder::Recorder,
 };
@@ -29,7 +29,7 @@ fn value() -> (Script, Recorder, FallbackService<Probe, ServeValue<&'static str>
 }
 
 #[tokio::test]
-async fn rejections_are_replaced_and_other_errors_are_not() {
+async fn rejections_are_replaced_and_other_errors_pass() {
     let (script, recorder, mut service) = value();
     script.reply(Reply::Ok("fine")).reply(open()).reply(Reply::Err("boom".into()));
     assert_eq!(service.ready().await.unwrap().call("a").await.unwrap(), "fine");
@@ -50,7 +50,7 @@ async fn rejections_are_replaced_and_other_errors_are_not() {
 }
 
 #[tokio::test]
-async fn a_function_gets_the_request_and_the_result() {
+async fn a_function_receives_the_request_and_the_result() {
     let (script, probe) = Script::new();
     let recorder = Recorder::new();
     let function = |request: &'static str, result: Result<&'static str, BoxError>| async move {
@@ -65,7 +65,7 @@ async fn a_function_gets_the_request_and_the_result() {
 }
 
 #[tokio::test]
-async fn another_service_is_polled_ready_and_its_error_is_the_answer() {
+async fn a_fallback_service_is_polled_ready_and_its_error_is_returned() {
     let (script, probe) = Script::new();
     let (other, other_probe) = Script::new();
     let mut service = Fallback::service("f", other_probe).layer(probe);
@@ -83,7 +83,7 @@ async fn another_service_is_polled_ready_and_its_error_is_the_answer() {
 }
 
 #[tokio::test]
-async fn responses_can_be_replaced_too() {
+async fn responses_can_be_replaced() {
     let service = service_fn(|status: u16| async move { Ok::<_, BoxError>(status) });
     let bad = |result: Result<&u16, &BoxError>| result.is_ok_and(|status| *status >= 500);
     let service = Fallback::value("f", 200_u16).when(bad).layer(service);
@@ -93,24 +93,24 @@ async fn responses_can_be_replaced_too() {
 
 // G1, G5, G6, G14
 #[tokio::test]
-async fn readiness_is_the_services_own() {
+async fn readiness_follows_the_inner_service() {
     let (script, _, service) = value();
     let mut service = task::spawn(service);
     script.set_ready(Ready::No);
-    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    assert_pending!(poll_ready(&mut service));
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
-    assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     let mut clone = service.enter(|_, service| service.clone());
     assert!(service.enter(|_, mut service| service.call("a")).await.is_ok());
     assert!(clone.ready().await.unwrap().call("b").await.is_ok());
     script.set_ready(Ready::Err("dead"));
-    assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_err());
+    assert!(assert_ready!(poll_ready(&mut service)).is_err());
 }
 
 // G9, G10, G23
 #[tokio::test]
-async fn a_dropped_call_and_a_panic_are_cancelled_once() {
+async fn dropped_and_panicking_calls_are_cancelled_once() {
     let (script, recorder, mut service) = value();
     script.reply(Reply::Later);
     drop(service.ready().await.unwrap().call("unpolled"));
@@ -137,17 +137,17 @@ async fn run_works_without_tower() {
     assert!(layer.run(other, |_| async { Ok(7) }).await.is_err());
 }
 
-// G19: neither the request nor the response can be cloned.
+// G19: neither the request nor the response is `Clone`.
 #[tokio::test]
-async fn a_function_may_keep_a_part_of_a_request_that_cannot_be_cloned() {
+async fn a_function_can_keep_part_of_a_request_that_is_not_clone() {
     struct Request(u32);
     #[derive(Debug, PartialEq)]
     struct Response(u32);
 
-    let refuse = |_: Request| async { Err::<Response, BoxError>(Rejection::bulkhead_full("db", 1).into()) };
+    let reject = |_: Request| async { Err::<Response, BoxError>(Rejection::bulkhead_full("db", 1).into()) };
     let keep = |request: &Request| request.0;
     let function = |kept: u32, _: Result<Response, BoxError>| async move { Ok::<_, BoxError>(Response(kept + 1)) };
-    let service = Fallback::function_with("f", keep, function).layer(service_fn(refuse));
+    let service = Fallback::function_with("f", keep, function).layer(service_fn(reject));
     assert_eq!(service.oneshot(Request(6)).await.unwrap(), Response(7));
 }
 
@@ -162,15 +162,14 @@ async fn a_call_dropped_while_the_fallback_serves_is_cancelled_once() {
     other.reply(Reply::Later);
     let mut call = task::spawn(service.ready().await.unwrap().call("a"));
     assert_pending!(call.poll());
-    assert_eq!((script.live(), other.live()), (0, 1), "the replaced call is over");
+    assert_eq!((script.live(), other.live()), (0, 1), "the rejected call is dropped");
     drop(call);
     assert_eq!(other.live(), 0);
     assert_eq!(recorder.take(), ["admitted", "cancelled"]);
 }
 
-// The fallback's readiness may fail: that is an answer too.
 #[tokio::test]
-async fn a_fallback_service_that_is_never_ready_answers_with_its_error() {
+async fn a_fallback_service_whose_readiness_fails_returns_that_error() {
     let (script, probe) = Script::new();
     let (other, other_probe) = Script::new();
     let recorder = Recorder::new();
@@ -183,11 +182,11 @@ async fn a_fallback_service_that_is_never_ready_answers_with_its_error() {
 
 // G24
 #[tokio::test]
-async fn an_observer_that_panics_breaks_nothing_but_its_call() {
+async fn a_panicking_observer_affects_only_its_own_call() {
     for when in ["Admitted", "FallbackServed", "Completed"] {
         let (script, probe) = Script::new();
         let observer =
-            move |event: &Event<'_>| assert!(!format!("{:?}", event.kind).starts_with(when), "told to panic");
+            move |event: &Event<'_>| assert!(!format!("{:?}", event.kind).starts_with(when), "deliberate panic");
         let layer: FallbackLayer<_> = Fallback::value("f", "instead").observer(observer);
         let mut service = layer.layer(probe);
         script.reply(open());
@@ -203,25 +202,24 @@ async fn an_observer_that_panics_breaks_nothing_but_its_call() {
 async fn results_that_are_not_replaced_pass_by_value() {
     let (script, _, mut service) = value();
     let error: BoxError = "boom".into();
-    let address = std::ptr::from_ref(&*error).cast::<()>();
+    let original = address(&error);
     script.reply(Reply::Err(error));
     let error = service.ready().await.unwrap().call("a").await.unwrap_err();
-    assert_eq!(std::ptr::from_ref(&*error).cast::<()>(), address);
+    assert_eq!(address(&error), original);
 }
 
 // G16, G17, G18, G20, G21, G22
 #[test]
-fn it_works_borrowed_boxed_buffered_and_optional() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
+fn it_works_by_reference_boxed_buffered_and_optional() {
     fn send<T: Send + 'static>(future: T) -> T {
         future
     }
 
     let layer: FallbackLayer<_> = Fallback::value("f", "secret");
-    send_sync(&layer);
+    assert_shareable(&layer);
     let (_, probe) = Script::new();
     let mut service = layer.layer(probe);
-    assert!(!format!("{layer:?}").contains("secret"), "a value is data, not configuration");
+    assert!(!format!("{layer:?}").contains("secret"), "a fallback value is data, not configuration");
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async move {
         let call = send(service.ready().await.unwrap().call("a"));
@@ -239,14 +237,14 @@ fn it_works_borrowed_boxed_buffered_and_optional() {
 
 // G25, G26
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_calls_at_once_are_each_told_of_once() {
+async fn a_thousand_concurrent_calls_are_reported_once_each() {
     let recorder = Recorder::new();
     let layer: FallbackLayer<_> = Fallback::value("f", 0_u32).observer(recorder.clone());
-    let refuse_odd = |request: u32| async move {
+    let reject_odd = |request: u32| async move {
         tokio::task::yield_now().await;
         if request % 2 == 1 { Err(BoxError::from(Rejection::bulkhead_full("db", 1))) } else { Ok(request) }
     };
-    let calls: Vec<_> = (0..1_000).map(|i| tokio::spawn(layer.layer(service_fn(refuse_odd)).oneshot(i))).collect();
+    let calls: Vec<_> = (0..1_000).map(|i| tokio::spawn(layer.layer(service_fn(reject_odd)).oneshot(i))).collect();
     for (i, call) in (0..).zip(calls) {
         assert_eq!(call.await.unwrap().unwrap(), if i % 2 == 1 { 0 } else { i });
     }

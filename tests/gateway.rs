@@ -1,4 +1,4 @@
-//! The example gateway, over sockets: every sentence of what it says it does.
+//! The example gateway over sockets: one test per promise of its documentation.
 #![allow(clippy::disallowed_methods, missing_docs, unreachable_pub, dead_code)] // it runs in real time
 
 #[path = "../examples/gateway/app.rs"]
@@ -22,7 +22,7 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::Value;
 use system::System;
 
-/// Checks are frequent: a test waits for what they find.
+/// Starts the gateway with frequent health checks, so that tests need not wait long for them.
 async fn start() -> System {
     let settings = Settings { check_every: Duration::from_millis(100), ..Settings::default() };
     System::start("127.0.0.1:0".parse().unwrap(), settings).await.unwrap()
@@ -41,18 +41,18 @@ async fn login(system: &System, email: &str) -> Response {
     Client::new().post(system.url("/login")).body(body).send().await.unwrap()
 }
 
-fn of<'a>(system: &'a System, service: &'static str) -> impl Iterator<Item = &'a upstream::Instance> {
+fn instances_of<'a>(system: &'a System, service: &'static str) -> impl Iterator<Item = &'a upstream::Instance> {
     system.instances.iter().filter(move |instance| instance.service == service)
 }
 
 #[tokio::test]
-async fn requests_go_to_the_service_of_their_route_with_the_rest_of_their_path() {
+async fn requests_reach_the_service_of_their_route_with_the_rest_of_the_path() {
     let system = start().await;
     for service in system::SERVICES {
         let answer = json(get(&system, &format!("/api/{service}/a/b?c=d"), "alice").await).await;
         assert!(answer["instance"].as_str().unwrap().starts_with(service), "{answer}");
         assert_eq!((&answer["path"], &answer["user"]), (&"/a/b".into(), &"alice".into()));
-        // What is left of the time goes along.
+        // The remaining time is forwarded.
         let left: u64 = answer["deadline"].as_str().unwrap().parse().unwrap();
         assert!((1..=1000).contains(&left), "{left}");
     }
@@ -60,56 +60,56 @@ async fn requests_go_to_the_service_of_their_route_with_the_rest_of_their_path()
 }
 
 #[tokio::test]
-async fn a_path_goes_on_as_it_was_written() {
+async fn paths_are_forwarded_as_written() {
     let system = start().await;
-    // Decoded, the first is no URI, the second has a query, and the third leads elsewhere.
+    // Decoded, the first would not be a URI, the second would gain a query, and the third would point elsewhere.
     for path in ["/a%20b", "/a%3Fadmin=1", "/a%2F..%2Fb", "//a/", "/%ff"] {
         let answer = json(get(&system, &format!("/api/orders{path}"), "alice").await).await;
         assert_eq!(answer["path"], path);
     }
-    // A user's name is part of a path, too.
+    // A user's name becomes part of a path.
     for name in ["a b", "../1", "a?b=c", ""] {
         assert_eq!(get(&system, "/api/dashboard", name).await.status(), StatusCode::UNAUTHORIZED, "{name}");
     }
 }
 
 #[tokio::test]
-async fn the_101st_request_of_a_user_in_a_minute_gets_429_and_other_users_do_not() {
+async fn the_101st_request_of_a_user_per_minute_gets_429_and_other_users_do_not() {
     let system = start().await;
     let (client, began) = (Client::new(), std::time::Instant::now());
     let mut passed = 0;
-    let refused = loop {
+    let rejected = loop {
         let response = client.get(system.url("/api/catalog/1")).bearer_auth("user-eager").send().await.unwrap();
         if response.status() != StatusCode::OK {
             break response;
         }
         passed += 1;
     };
-    // A hundred, and what a slow machine took long enough for to be allowed again.
-    let again = (began.elapsed().as_secs_f64() * 100.0 / 60.0) as u32;
-    assert!((100..=100 + again).contains(&passed), "{passed} passed, {again} of them with tokens that came back");
-    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    assert!(refused.headers().contains_key("ratelimit"));
-    let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    // A hundred, plus the tokens that refilled meanwhile on a slow machine.
+    let refilled = (began.elapsed().as_secs_f64() * 100.0 / 60.0) as u32;
+    assert!((100..=100 + refilled).contains(&passed), "{passed} passed, with {refilled} refilled tokens");
+    assert_eq!(rejected.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(rejected.headers().contains_key("ratelimit"));
+    let after: u64 = rejected.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
     assert_eq!(get(&system, "/api/catalog/1", "alice").await.status(), StatusCode::OK);
-    // Nor those who do not say who they are, by their address.
-    let nobody = Client::new().get(system.url("/api/catalog/1")).header("x-user", "alice").send().await.unwrap();
-    assert_eq!(json(nobody).await["user"], Value::Null);
+    // Anonymous clients are limited by address, separately.
+    let anonymous = Client::new().get(system.url("/api/catalog/1")).header("x-user", "alice").send().await.unwrap();
+    assert_eq!(json(anonymous).await["user"], Value::Null);
 }
 
 #[tokio::test]
-async fn the_sixth_login_for_an_e_mail_gets_429_however_it_is_written() {
+async fn the_sixth_login_for_an_email_address_gets_429_in_any_spelling() {
     let system = start().await;
     let spellings =
         ["alice@example.com", " Alice@Example.com", "ALICE@EXAMPLE.COM", "alice@example.com ", "alice@example.COM"];
     for email in spellings {
         assert_eq!(login(&system, email).await.status(), StatusCode::OK, "{email}");
     }
-    let refused = login(&system, "alice@example.com").await;
-    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
-    let after: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
-    // One of five places in fifteen minutes.
+    let rejected = login(&system, "alice@example.com").await;
+    assert_eq!(rejected.status(), StatusCode::TOO_MANY_REQUESTS);
+    let after: u64 = rejected.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    // Five attempts per fifteen minutes: one every three minutes.
     assert!((170..=180).contains(&after), "{after}");
     assert_eq!(login(&system, "bob@example.com").await.status(), StatusCode::OK);
     assert_eq!(login(&system, "nonsense").await.status(), StatusCode::BAD_REQUEST);
@@ -118,13 +118,13 @@ async fn the_sixth_login_for_an_e_mail_gets_429_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn request_ids_are_passed_on_and_made_where_there_is_none() {
+async fn request_ids_are_forwarded_or_created() {
     let system = start().await;
     let with = |id: &'static str| Client::new().get(system.url("/api/users/1")).header("x-request-id", id).send();
     let kept = with("0123-abcd-4567").await.unwrap();
     assert_eq!(kept.headers()["x-request-id"], "0123-abcd-4567");
     assert_eq!(json(kept).await["request_id"], "0123-abcd-4567");
-    // Something that is no id is not passed on.
+    // A header that is not an id is replaced.
     let made = with("<script>alert(1)</script>").await.unwrap();
     let id = made.headers()["x-request-id"].to_str().unwrap().to_owned();
     assert!(id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-'), "{id}");
@@ -133,22 +133,22 @@ async fn request_ids_are_passed_on_and_made_where_there_is_none() {
 
 #[tokio::test]
 async fn a_retry_goes_to_another_instance() {
-    // Nobody is taken out of rotation: it is the retry alone that helps.
+    // Without health checks no instance leaves rotation, so only the retry helps.
     let settings = Settings { check_every: Duration::from_secs(3600), ..Settings::default() };
     let system = System::start("127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
-    let failing: Vec<_> = of(&system, "orders").take(2).collect();
+    let failing: Vec<_> = instances_of(&system, "orders").take(2).collect();
     failing.iter().for_each(|instance| instance.fail(true));
-    // Two of three fail. Three attempts find the third, if no instance is asked twice. Their breakers would help as well,
-    // so they are kept closed.
+    // Two of three instances fail. Three attempts reach the third if no instance is tried twice. The breakers would help
+    // too, so they are kept closed.
     for request in 0..20 {
         system.gateway.orders.members().iter().for_each(|member| member.breaker.close());
         let answer = get(&system, "/api/orders/1", &format!("u{request}")).await;
         assert_eq!(answer.status(), StatusCode::OK, "request {request}");
         assert_eq!(json(answer).await["instance"], "orders-3");
     }
-    assert!(failing.iter().all(|instance| instance.requests() > 0), "they were asked first, at times");
-    // A POST that has been seen to is not sent again.
-    let before: u64 = of(&system, "orders").map(upstream::Instance::requests).sum();
+    assert!(failing.iter().all(|instance| instance.requests() > 0), "some requests tried the failing instances first");
+    // A POST that may have been processed is not sent again.
+    let before: u64 = instances_of(&system, "orders").map(upstream::Instance::requests).sum();
     for _ in 0..10 {
         system.gateway.orders.members().iter().for_each(|member| member.breaker.close());
         let post = Client::new().post(system.url("/api/orders")).bearer_auth("user-poster");
@@ -156,12 +156,12 @@ async fn a_retry_goes_to_another_instance() {
         let post = Client::new().post(system.url("/api/orders/new")).bearer_auth("user-poster");
         post.body("{}").send().await.unwrap();
     }
-    let after: u64 = of(&system, "orders").map(upstream::Instance::requests).sum();
+    let after: u64 = instances_of(&system, "orders").map(upstream::Instance::requests).sum();
     assert_eq!(after - before, 10);
 }
 
 #[tokio::test]
-async fn killing_any_instance_under_load_costs_no_user_a_request() {
+async fn killing_any_instance_under_load_fails_no_request() {
     let system = start().await;
     let urls = ["/api/users/7", "/api/orders/7", "/api/catalog/7"].map(|path| system.url(path)).to_vec();
     let load = Load::start(urls, 8, Duration::from_millis(5));
@@ -183,7 +183,7 @@ async fn killing_any_instance_under_load_costs_no_user_a_request() {
 }
 
 #[tokio::test]
-async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
+async fn health_checks_remove_an_instance_open_its_breaker_and_restore_it() {
     let system = start().await;
     let health = || async { json(Client::new().get(system.url("/health")).send().await.unwrap()).await };
     let first = |health: &Value| health["services"]["users"][0].clone();
@@ -191,7 +191,7 @@ async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
     assert_eq!((&before["status"], &first(&before)["circuit"]), (&"up".into(), &"closed".into()));
     system.instances[0].fail(true);
     system.in_rotation("users-1", false).await;
-    // The checks go on, and nobody else asks: it is they that open the circuit.
+    // The health checks are the only traffic, so they open the circuit.
     let member = &system.gateway.users.members()[0];
     system::until(|| member.state().to_string() != "closed").await;
     let during = health().await;
@@ -201,8 +201,8 @@ async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
     system.instances[0].fail(false);
     system.in_rotation("users-1", true).await;
     assert_eq!(first(&health().await)["circuit"], "closed");
-    // With nobody left it is down, and says so at once.
-    for instance in of(&system, "users") {
+    // Without any instance the service is down and responds immediately.
+    for instance in instances_of(&system, "users") {
         instance.kill().await;
         system.in_rotation(&instance.name, false).await;
     }
@@ -212,7 +212,7 @@ async fn health_checks_take_an_instance_out_tell_its_breaker_and_put_it_back() {
 }
 
 #[tokio::test]
-async fn the_dashboard_shows_what_it_has() {
+async fn the_dashboard_shows_partial_results() {
     let system = start().await;
     let whole = get(&system, "/api/dashboard", "alice").await;
     assert_eq!(whole.status(), StatusCode::OK);
@@ -221,7 +221,7 @@ async fn the_dashboard_shows_what_it_has() {
         assert_eq!(whole[service]["status"], "complete", "{whole}");
     }
     assert_eq!(whole["users"]["data"]["path"], "/alice");
-    for instance in of(&system, "orders") {
+    for instance in instances_of(&system, "orders") {
         instance.kill().await;
     }
     let partial = get(&system, "/api/dashboard", "alice").await;

@@ -1,4 +1,4 @@
-//! Layers in whatever order have one flat error, and what they do together: items X of the contract.
+//! Compositions, items X of the contract: one flat error in every order of the layers, and their joint behaviour.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
@@ -6,14 +6,14 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    BoxError,
+    BoxError, OwnError,
     probe::{Probe, Reply, Script},
     recorder::Recorder,
 };
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{
-    AsRejection, Error, Rejection,
+    AsRejection, Error,
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     rate_limit::{Rate, RateLimiter},
@@ -21,22 +21,8 @@ use tower_rampart::{
     timeout::Timeout,
 };
 
-#[derive(Debug, thiserror::Error)]
-enum OwnError {
-    #[error("own failure")]
-    Own,
-    #[error("rejected")]
-    Rejected(#[from] Rejection),
-}
-
-impl AsRejection for OwnError {
-    fn as_rejection(&self) -> Option<&Rejection> {
-        if let Self::Rejected(rejection) = self { Some(rejection) } else { None }
-    }
-}
-
 #[derive(Clone)]
-struct Parts {
+struct Handles {
     timeout: Timeout,
     retry: Retry,
     limiter: RateLimiter,
@@ -44,9 +30,9 @@ struct Parts {
     bulkhead: Bulkhead,
 }
 
-fn parts() -> Parts {
+fn handles() -> Handles {
     let backoff = Backoff::fixed(Duration::from_millis(10)).jitter(Jitter::None);
-    Parts {
+    Handles {
         timeout: Timeout::new("total", Duration::from_secs(1)),
         retry: Retry::builder("retry").backoff(backoff).no_budget().build().unwrap(),
         limiter: RateLimiter::new("limiter", Rate::per_hour(1000)).unwrap(),
@@ -55,18 +41,18 @@ fn parts() -> Parts {
     }
 }
 
-/// The service fails three times with its own error, and the breaker then refuses: in every order the caller sees one
-/// error type, and finds in it what it is.
+/// The service fails three times with its own error, then the breaker rejects: in every order the caller gets one error
+/// type and can tell the two apart.
 macro_rules! orders {
-    ($($name:ident: $($part:ident),+;)+) => {$(
+    ($($name:ident: $($handle:ident),+;)+) => {$(
         #[tokio::test(start_paused = true)]
         async fn $name() {
-            let all = parts();
-            let own = tower::service_fn(|_: u32| async { Err::<(), _>(OwnError::Own) });
-            let service = ServiceBuilder::new()$(.layer(all.$part.layer()))+.service(own);
+            let all = handles();
+            let failing = tower::service_fn(|_: u32| async { Err::<(), _>(OwnError::Failed) });
+            let service = ServiceBuilder::new()$(.layer(all.$handle.layer()))+.service(failing);
             let mut seen = (0, 0);
             for _ in 0..5 {
-                // The same type from every order, without an annotation.
+                // Every order yields this type without an annotation in the stack.
                 let error: OwnError = service.clone().oneshot(1).await.unwrap_err();
                 match error.as_rejection() {
                     None => seen.0 += 1,
@@ -78,10 +64,10 @@ macro_rules! orders {
             }
             assert!(seen.0 >= 1 && seen.1 >= 1, "{seen:?}");
 
-            let all = parts();
+            let all = handles();
             let (script, probe) = Script::new();
             for _ in 0..9 { script.reply(Reply::Err("boom".into())); }
-            let service = ServiceBuilder::new()$(.layer(all.$part.layer()))+.service(probe);
+            let service = ServiceBuilder::new()$(.layer(all.$handle.layer()))+.service(probe);
             for _ in 0..5 {
                 let error: BoxError = service.clone().oneshot("a").await.unwrap_err();
                 assert!(error.as_rejection().is_none_or(|rejection| rejection.name() == "breaker"));
@@ -89,9 +75,9 @@ macro_rules! orders {
             assert_eq!(all.breaker.state(), CircuitState::Open);
             assert_eq!((all.bulkhead.snapshot().in_flight, script.live()), (0, 0));
 
-            let all = parts();
+            let all = handles();
             let foreign = tower::service_fn(|_: u32| async { Err::<(), _>(std::fmt::Error) });
-            let service = ServiceBuilder::new()$(.layer(all.$part.layer()))+
+            let service = ServiceBuilder::new()$(.layer(all.$handle.layer()))+
                 .layer(tower_rampart::AdaptErrorLayer::new())
                 .service(foreign);
             let error: Error<std::fmt::Error> = service.oneshot(1).await.unwrap_err();
@@ -102,21 +88,21 @@ macro_rules! orders {
 
 // X7
 orders! {
-    the_recommended_order: timeout, retry, limiter, breaker, bulkhead;
-    breaker_outermost: breaker, limiter, timeout, retry, bulkhead;
-    limiter_outermost: limiter, breaker, retry, timeout, bulkhead;
-    bulkhead_outermost: bulkhead, timeout, retry, breaker, limiter;
-    retry_outermost: retry, timeout, breaker, limiter, bulkhead;
-    timeout_innermost: retry, limiter, breaker, bulkhead, timeout;
-    breaker_innermost: timeout, limiter, bulkhead, retry, breaker;
-    limiter_innermost: bulkhead, retry, timeout, breaker, limiter;
-    retry_innermost: limiter, bulkhead, breaker, timeout, retry;
-    reversed: bulkhead, breaker, limiter, retry, timeout;
-    mixed: breaker, bulkhead, timeout, limiter, retry;
-    another: limiter, timeout, bulkhead, breaker, retry;
+    errors_are_flat_in_the_recommended_order: timeout, retry, limiter, breaker, bulkhead;
+    errors_are_flat_with_the_breaker_outermost: breaker, limiter, timeout, retry, bulkhead;
+    errors_are_flat_with_the_limiter_outermost: limiter, breaker, retry, timeout, bulkhead;
+    errors_are_flat_with_the_bulkhead_outermost: bulkhead, timeout, retry, breaker, limiter;
+    errors_are_flat_with_the_retry_outermost: retry, timeout, breaker, limiter, bulkhead;
+    errors_are_flat_with_the_timeout_innermost: retry, limiter, breaker, bulkhead, timeout;
+    errors_are_flat_with_the_breaker_innermost: timeout, limiter, bulkhead, retry, breaker;
+    errors_are_flat_with_the_limiter_innermost: bulkhead, retry, timeout, breaker, limiter;
+    errors_are_flat_with_the_retry_innermost: limiter, bulkhead, breaker, timeout, retry;
+    errors_are_flat_in_the_reversed_order: bulkhead, breaker, limiter, retry, timeout;
+    errors_are_flat_in_a_mixed_order: breaker, bulkhead, timeout, limiter, retry;
+    errors_are_flat_in_another_mixed_order: limiter, timeout, bulkhead, breaker, retry;
 }
 
-fn never_answers(script: &Script, times: usize) {
+fn hang(script: &Script, times: usize) {
     for _ in 0..times {
         script.reply(Reply::Later);
     }
@@ -134,9 +120,9 @@ fn retry(attempts: u32) -> Retry {
 
 // X1, T21, T24
 #[tokio::test(start_paused = true)]
-async fn attempts_that_time_out_trip_the_breaker_and_the_fourth_is_not_sent() {
+async fn three_attempts_that_time_out_trip_the_breaker_and_the_fourth_is_not_sent() {
     let (script, probe) = Script::new();
-    never_answers(&script, 10);
+    hang(&script, 10);
     let breaker = CircuitBreaker::consecutive("breaker", 3).unwrap();
     let attempt = Timeout::new("attempt", Duration::from_millis(50));
     let layers = ServiceBuilder::new().layer(retry(10).layer()).layer(breaker.layer()).layer(attempt.layer());
@@ -147,7 +133,7 @@ async fn attempts_that_time_out_trip_the_breaker_and_the_fourth_is_not_sent() {
 
 // X2
 #[tokio::test(start_paused = true)]
-async fn outside_of_the_retry_the_breaker_counts_one_failure_for_each_exhausted_call() {
+async fn a_breaker_outside_the_retry_counts_one_failure_per_exhausted_call() {
     let (script, probe) = Script::new();
     for _ in 0..6 {
         script.reply(Reply::Err("boom".into()));
@@ -162,7 +148,7 @@ async fn outside_of_the_retry_the_breaker_counts_one_failure_for_each_exhausted_
 
 // X3
 #[tokio::test(start_paused = true)]
-async fn a_retry_over_a_balancer_of_breakers_goes_elsewhere() {
+async fn a_retry_over_a_balancer_of_breakers_reaches_another_endpoint() {
     use tower::{balance::p2c::Balance, buffer::Buffer, discover::ServiceList, load::Constant};
 
     let mut scripts = Vec::new();
@@ -184,14 +170,14 @@ async fn a_retry_over_a_balancer_of_breakers_goes_elsewhere() {
     for _ in 0..20 {
         assert_eq!(service.ready().await.unwrap().call("a").await.unwrap(), "ok");
     }
-    assert_eq!(scripts[0].calls(), 1, "once, and then its circuit was open");
+    assert_eq!(scripts[0].calls(), 1, "called once, then its circuit was open");
 }
 
 // X4, T23
 #[tokio::test(start_paused = true)]
-async fn the_total_timeout_bounds_attempts_and_backoff() {
+async fn the_total_timeout_limits_attempts_and_backoff() {
     let (script, probe) = Script::new();
-    never_answers(&script, 100);
+    hang(&script, 100);
     let layers = ServiceBuilder::new()
         .layer(Timeout::new("total", Duration::from_millis(200)).layer())
         .layer(retry(100).layer())
@@ -205,9 +191,9 @@ async fn the_total_timeout_bounds_attempts_and_backoff() {
 
 // T22
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_times_out_opens_again() {
+async fn a_probe_that_times_out_reopens_the_circuit() {
     let (script, probe) = Script::new();
-    never_answers(&script, 2);
+    hang(&script, 2);
     let breaker = CircuitBreaker::consecutive("breaker", 1).unwrap();
     let attempt = Timeout::new("attempt", Duration::from_millis(50));
     let service = ServiceBuilder::new().layer(breaker.layer()).layer(attempt.layer()).service(probe);
@@ -219,7 +205,7 @@ async fn a_probe_that_times_out_opens_again() {
 
 // X5
 #[tokio::test(start_paused = true)]
-async fn an_open_breaker_inside_a_bulkhead_frees_permits_at_once() {
+async fn an_open_breaker_inside_a_bulkhead_releases_permits_immediately() {
     let (script, probe) = Script::new();
     let breaker = CircuitBreaker::new("breaker");
     breaker.force_open();
@@ -253,7 +239,7 @@ async fn a_limiter_inside_a_retry_counts_attempts_and_one_outside_counts_calls()
 
 // K26, K27, R13
 #[tokio::test(start_paused = true)]
-async fn a_bulkhead_inside_a_retry_is_free_during_the_backoff_and_one_outside_is_not() {
+async fn a_bulkhead_inside_a_retry_is_released_during_the_backoff_and_one_outside_is_held() {
     for (inside, held) in [(true, 0), (false, 1)] {
         let (script, probe) = Script::new();
         script.reply(Reply::Err("boom".into()));
@@ -271,29 +257,32 @@ async fn a_bulkhead_inside_a_retry_is_free_during_the_backoff_and_one_outside_is
     }
 }
 
-/// All five around a service whose call is pending for a while, cancelled or panicking at each point there is.
-fn five(probe: Probe, parts: &Parts) -> impl Service<&'static str, Response = &'static str, Error = BoxError> + use<> {
+/// All five layers around the probe.
+fn five(
+    probe: Probe,
+    handles: &Handles,
+) -> impl Service<&'static str, Response = &'static str, Error = BoxError> + use<> {
     ServiceBuilder::new()
-        .layer(parts.timeout.layer())
-        .layer(parts.retry.layer())
-        .layer(parts.limiter.layer())
-        .layer(parts.breaker.layer())
-        .layer(parts.bulkhead.layer())
+        .layer(handles.timeout.layer())
+        .layer(handles.retry.layer())
+        .layer(handles.limiter.layer())
+        .layer(handles.breaker.layer())
+        .layer(handles.bulkhead.layer())
         .layer(Timeout::new("attempt", Duration::from_millis(100)).layer())
         .service(probe)
 }
 
 // X9, X10
 #[tokio::test(start_paused = true)]
-async fn cancelled_or_panicking_at_each_point_nothing_is_left_behind() {
+async fn cancelling_or_panicking_at_any_point_leaves_nothing_behind() {
     for polls in 0..8 {
         for panics in [false, true] {
             let (script, probe) = Script::new();
-            // Pending, then a failure, a backoff, pending, a failure, ...
+            // Each attempt is pending, then fails, then its backoff elapses.
             for _ in 0..4 {
                 script.reply(Reply::Later);
             }
-            let all = parts();
+            let all = handles();
             let mut service = Box::pin(five(probe, &all));
             let mut call = task::spawn(service.ready().await.unwrap().call("a"));
             for step in 0..polls {
@@ -309,7 +298,7 @@ async fn cancelled_or_panicking_at_each_point_nothing_is_left_behind() {
             if panics {
                 let unwinding = std::panic::AssertUnwindSafe(move || {
                     let _call = call;
-                    panic!("while it is pending");
+                    panic!("deliberate panic");
                 });
                 assert!(std::panic::catch_unwind(unwinding).is_err());
             } else {
@@ -318,16 +307,16 @@ async fn cancelled_or_panicking_at_each_point_nothing_is_left_behind() {
             assert_eq!((all.bulkhead.snapshot().in_flight, script.live()), (0, 0), "after {polls} polls");
             assert_eq!(all.breaker.snapshot().probes_in_flight, 0);
             all.breaker.close();
-            // For those replies that are still to come later.
+            // Complete the remaining pending replies.
             (0..4).for_each(|_| script.answer(Ok("ok")));
             assert!(service.ready().await.unwrap().call("b").await.is_ok(), "after {polls} polls");
         }
     }
 }
 
-// G23 for the whole: with one observer for all, the ends add up.
+// G23, with one observer for the whole stack.
 #[tokio::test(start_paused = true)]
-async fn one_observer_hears_all_layers() {
+async fn one_observer_can_serve_all_layers() {
     let recorder = Recorder::new();
     let (script, probe) = Script::new();
     let timeout = Timeout::builder("t", Duration::from_secs(1)).observer(recorder.clone()).build();

@@ -13,7 +13,7 @@ use std::{
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use support::{
-    BoxError,
+    BoxError, paused,
     probe::{Reply, Script},
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
@@ -29,7 +29,7 @@ use tower_rampart::{
 };
 use tracing::{Event, Level, Metadata, Subscriber, field::Visit, span};
 
-/// Writes down what it is told, down to a level.
+/// A subscriber that records this crate's events down to a level.
 #[derive(Clone)]
 struct Log(Level, Arc<Mutex<Vec<String>>>);
 
@@ -77,8 +77,8 @@ impl Subscriber for Log {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// Lets every pattern say everything it can say.
-async fn everything<O>(observer: O)
+/// Makes every pattern emit every event it can emit.
+async fn emit_every_event<O>(observer: O)
 where
     O: tower_rampart::Observer + Clone,
 {
@@ -95,14 +95,14 @@ where
 
     let builder = Bulkhead::builder("k").max_concurrent(1).max_wait(Duration::from_millis(20));
     let bulkhead = builder.observer(observer.clone()).build().unwrap();
-    let held = bulkhead.try_acquire().unwrap();
+    let permit = bulkhead.try_acquire().unwrap();
     assert!(bulkhead.acquire().await.is_err());
     let mut waiting = tokio_test::task::spawn(bulkhead.acquire());
     assert!(waiting.poll().is_pending());
     drop(waiting);
     let mut waiting = tokio_test::task::spawn(bulkhead.acquire());
     assert!(waiting.poll().is_pending());
-    drop(held);
+    drop(permit);
     drop(waiting.await.unwrap());
 
     let limiter = RateLimiter::builder("l", Rate::per_hour(1)).observer(observer.clone()).build().unwrap();
@@ -126,12 +126,12 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn tracing_hears_every_kind_at_its_level() {
+async fn tracing_records_every_event_at_its_level() {
     let log = Log::down_to(Level::TRACE);
     let _guard = tracing::subscriber::set_default(log.clone());
-    everything(TracingObserver::new()).await;
+    emit_every_event(TracingObserver::new()).await;
     let lines = log.take();
-    let expect = |line: &str| assert!(lines.iter().any(|there| there.starts_with(line)), "no {line} in {lines:#?}");
+    let expect = |line: &str| assert!(lines.iter().any(|found| found.starts_with(line)), "no {line} in {lines:#?}");
     expect(
         "WARN message=circuit breaker changed state pattern=\"circuit_breaker\" name=\"b\" from=\"closed\" to=\"open\" \
          generation=1 cause=\"consecutive_failures\"",
@@ -148,20 +148,20 @@ async fn tracing_hears_every_kind_at_its_level() {
     expect("TRACE message=call completed pattern=\"circuit_breaker\" name=\"b\" verdict=\"success\" elapsed=0ns");
     expect("TRACE message=call cancelled pattern=\"circuit_breaker\" name=\"b\" admitted=true elapsed=0ns");
     expect("TRACE message=waited for a permit pattern=\"bulkhead\" name=\"k\" waited=0ns");
-    // What is not known is not there.
-    let exactly = |line: &str| assert!(lines.iter().any(|there| there == line), "no {line} in {lines:#?}");
+    // Unknown values are left out.
+    let exactly = |line: &str| assert!(lines.iter().any(|found| found == line), "no {line} in {lines:#?}");
     exactly("TRACE message=call cancelled pattern=\"bulkhead\" name=\"k\" admitted=false");
     exactly("TRACE message=call completed pattern=\"retry\" name=\"r\" verdict=\"failure\"");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_level_that_is_off_says_nothing() {
+async fn disabled_levels_record_nothing() {
     for (level, expected) in
         [(Level::WARN, &["WARN"][..]), (Level::INFO, &["WARN", "INFO"]), (Level::DEBUG, &["WARN", "INFO", "DEBUG"])]
     {
         let log = Log::down_to(level);
         let _guard = tracing::subscriber::set_default(log.clone());
-        everything(TracingObserver::new()).await;
+        emit_every_event(TracingObserver::new()).await;
         let lines = log.take();
         let levels: HashSet<_> = lines.iter().map(|line| line.split_once(' ').unwrap().0).collect();
         assert_eq!(levels, expected.iter().copied().collect(), "down to {level}");
@@ -169,15 +169,14 @@ async fn a_level_that_is_off_says_nothing() {
 }
 
 #[test]
-fn metrics_add_up_and_nothing_stays_in_flight() {
+fn metrics_count_every_event_and_nothing_stays_in_flight() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(everything(MetricsObserver::new()));
+        paused(emit_every_event(MetricsObserver::new()));
     });
     let text = handle.render();
-    let expect = |line: &str| assert!(text.lines().any(|there| there == line), "no {line} in\n{text}");
+    let expect = |line: &str| assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
     expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"success\"} 1");
     expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"failure\"} 1");
     expect("rampart_calls_total{pattern=\"circuit_breaker\",name=\"b\",outcome=\"cancelled\"} 1");
@@ -193,7 +192,7 @@ fn metrics_add_up_and_nothing_stays_in_flight() {
     );
     expect("rampart_circuit_state{pattern=\"circuit_breaker\",name=\"b\"} 2");
     expect("rampart_fallbacks_total{pattern=\"fallback\",name=\"f\",served=\"value\"} 1");
-    // The one that timed out took 5 ms: no other took any time.
+    // The call that timed out took 5 ms, the other none.
     expect("rampart_call_duration_seconds_count{pattern=\"timeout\",name=\"t\"} 2");
     expect("rampart_call_duration_seconds_sum{pattern=\"timeout\",name=\"t\"} 0.005");
     expect("rampart_permit_wait_seconds_count{pattern=\"bulkhead\",name=\"k\"} 1");
@@ -201,7 +200,7 @@ fn metrics_add_up_and_nothing_stays_in_flight() {
     assert!(in_flight.len() >= 6 && in_flight.iter().all(|line| line.ends_with(" 0")), "{in_flight:?}");
 }
 
-/// What the gauge of calls in flight says for each pattern.
+/// The in-flight gauge of each pattern.
 fn in_flight(text: &str) -> Vec<(&str, &str)> {
     let mut lines: Vec<_> = text
         .lines()
@@ -211,18 +210,18 @@ fn in_flight(text: &str) -> Vec<(&str, &str)> {
     lines
 }
 
-fn all_six(each: &'static str) -> [(&'static str, &'static str); 6] {
+fn in_all_six(each: &'static str) -> [(&'static str, &'static str); 6] {
     ["bulkhead", "circuit_breaker", "fallback", "rate_limiter", "retry", "timeout"].map(|pattern| (pattern, each))
 }
 
-// G23: whatever follows an admission takes the call out of the gauge again, once.
+// G23: every way a call can end takes it out of the gauge once.
 #[test]
-fn a_call_is_in_flight_from_its_admission_to_its_end_whatever_that_is() {
+fn a_call_is_in_flight_from_its_admission_to_its_terminal_event() {
     const LIMIT: Duration = Duration::from_millis(50);
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     let calls = async {
-        // A name that is not static, for once.
+        // A name that is not static.
         let (name, observer) = (|| format!("api-{}", 7), MetricsObserver::new());
         let limiter = RateLimiter::builder(name(), Rate::per_second(100)).observer(observer).build().unwrap();
         let (script, probe) = Script::new();
@@ -234,34 +233,31 @@ fn a_call_is_in_flight_from_its_admission_to_its_end_whatever_that_is() {
             .bulkhead(&Bulkhead::builder(name()).max_concurrent(2).observer(observer).build().unwrap())
             .time_limit(&Timeout::builder(name(), LIMIT).observer(observer).build())
             .service(probe);
-        for end in ["Ok", "Err", "drop", "panic", "time out", "drop unpolled"] {
+        for outcome in ["Ok", "Err", "drop", "panic", "time out", "drop unpolled"] {
             script.reply(Reply::Later);
             let mut call = tokio_test::task::spawn(service.ready().await.unwrap().call("a"));
-            assert!(end == "drop unpolled" || call.poll().is_pending());
-            assert_eq!(in_flight(&handle.render()), all_six("1"), "{end}");
-            match end {
+            assert!(outcome == "drop unpolled" || call.poll().is_pending());
+            assert_eq!(in_flight(&handle.render()), in_all_six("1"), "{outcome}");
+            match outcome {
                 "Ok" => script.answer(Ok("ok")),
                 "Err" => script.answer(Err("boom".into())),
                 "time out" => tokio::time::advance(LIMIT + Duration::from_millis(1)).await,
                 _ => {}
             }
-            if matches!(end, "Ok" | "Err" | "time out") {
+            if matches!(outcome, "Ok" | "Err" | "time out") {
                 assert!(call.poll().is_ready());
             } else {
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     let _call = call;
-                    assert_ne!(end, "panic");
+                    assert_ne!(outcome, "panic");
                 }));
             }
-            assert_eq!(in_flight(&handle.render()), all_six("0"), "{end}");
+            assert_eq!(in_flight(&handle.render()), in_all_six("0"), "{outcome}");
         }
-        // Refused, it is never in flight.
+        // A rejected call is never in flight.
         while limiter.check().is_ok() {}
         assert_eq!(service.ready().await.unwrap().call("a").await.unwrap(), "instead");
-        assert_eq!(in_flight(&handle.render()), all_six("0"));
+        assert_eq!(in_flight(&handle.render()), in_all_six("0"));
     };
-    metrics::with_local_recorder(&recorder, || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(calls);
-    });
+    metrics::with_local_recorder(&recorder, || paused(calls));
 }

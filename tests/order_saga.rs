@@ -1,4 +1,4 @@
-//! The example saga, over sockets, in each kind of trouble by itself and in all of it.
+//! The example saga over sockets, with each kind of fault alone and with all of them together.
 #![allow(clippy::disallowed_methods, missing_docs, unreachable_pub, dead_code)] // it runs in real time
 
 #[path = "../examples/order_saga/audit.rs"]
@@ -25,12 +25,12 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use faults::Rates;
 use system::{Outcome, Settings, run};
 
-fn quiet() -> Settings {
+fn without_faults() -> Settings {
     let rates = Rates { refused: 0.0, lost: 0.0, late: 0.0 };
     Settings { orders: 60, at_once: 6, rates, outages: false, crash: false, ..Settings::default() }
 }
 
-async fn clean(settings: Settings) -> Outcome {
+async fn run_and_audit(settings: Settings) -> Outcome {
     let outcome = run(settings).await.unwrap();
     let audit = &outcome.audit;
     assert_eq!(audit.complaints, Vec::<String>::new());
@@ -41,23 +41,24 @@ async fn clean(settings: Settings) -> Outcome {
 
 #[tokio::test]
 async fn without_faults_every_request_is_sent_once() {
-    let outcome = clean(Settings { attempt: Duration::from_secs(10), ..quiet() }).await;
+    let outcome = run_and_audit(Settings { attempt: Duration::from_secs(10), ..without_faults() }).await;
     let Outcome { audit, tally, .. } = outcome;
     assert_eq!((tally.retries.load(Relaxed), tally.undo_retries.load(Relaxed)), (0, 0));
     assert_eq!((audit.suppressed, audit.repeated_events), (0, 0));
 }
 
 #[tokio::test]
-async fn lost_answers_and_late_requests_double_nothing() {
-    let outcome = clean(Settings { rates: Rates { refused: 0.1, lost: 0.1, late: 0.05 }, ..quiet() }).await;
-    // A charge that is retried is known by its key.
+async fn lost_responses_and_late_requests_duplicate_nothing() {
+    let outcome =
+        run_and_audit(Settings { rates: Rates { refused: 0.1, lost: 0.1, late: 0.05 }, ..without_faults() }).await;
+    // A retried charge is recognized by its idempotency key.
     assert!(outcome.audit.suppressed > 0 && outcome.tally.retries.load(Relaxed) > 0);
 }
 
 #[tokio::test]
-async fn a_service_that_takes_no_notice_of_keys_is_found_out() {
+async fn the_audit_detects_a_service_that_ignores_idempotency_keys() {
     let rates = Rates { refused: 0.0, lost: 0.2, late: 0.0 };
-    let outcome = run(Settings { rates, payment_forgets: true, ..quiet() }).await.unwrap();
+    let outcome = run(Settings { rates, payment_forgets: true, ..without_faults() }).await.unwrap();
     let complaints = &outcome.audit.complaints;
     assert!(
         !complaints.is_empty() && complaints.iter().all(|complaint| complaint.starts_with("payment")),
@@ -66,20 +67,20 @@ async fn a_service_that_takes_no_notice_of_keys_is_found_out() {
 }
 
 #[tokio::test]
-async fn a_coordinator_that_crashes_begins_again_from_its_journal() {
+async fn a_crashed_coordinator_resumes_from_its_journal() {
     let rates = Rates { refused: 0.02, lost: 0.05, late: 0.02 };
-    assert_eq!(clean(Settings { rates, crash: true, ..quiet() }).await.crashes, 1);
+    assert_eq!(run_and_audit(Settings { rates, crash: true, ..without_faults() }).await.crashes, 1);
 }
 
 #[tokio::test]
-async fn outages_of_services_and_broker_are_waited_out() {
-    let outcome = clean(Settings { outages: true, ..quiet() }).await;
+async fn orders_complete_after_outages_of_services_and_broker() {
+    let outcome = run_and_audit(Settings { outages: true, ..without_faults() }).await;
     assert!(outcome.tally.undo_retries.load(Relaxed) > 0);
 }
 
 #[tokio::test]
-async fn all_at_once_loses_and_doubles_nothing() {
+async fn all_faults_together_lose_and_duplicate_nothing() {
     for seed in 2..4 {
-        clean(Settings { orders: 60, at_once: 6, seed, ..Settings::default() }).await;
+        run_and_audit(Settings { orders: 60, at_once: 6, seed, ..Settings::default() }).await;
     }
 }

@@ -1,8 +1,8 @@
-//! Random faults, cancellations, panics and changes of every setting, at full speed on every core: at the end all permits
-//! are home, all counters add up, and the memory is where it was.
+//! Random faults, cancellations, panics and configuration changes at full speed on every core. At the end all permits are
+//! released, all counters add up, and memory has not grown.
 //!
-//! The test ends after so many calls, a few seconds' worth. `RAMPART_SOAK_SECONDS=300 cargo test --release --test soak`
-//! goes on for that long.
+//! By default the test runs for a few seconds. `RAMPART_SOAK_SECONDS=300 cargo test --release --test soak` runs it for
+//! 300 seconds.
 #![cfg(feature = "tower")]
 
 use std::{
@@ -30,7 +30,7 @@ use tower_rampart::{
 const PATTERNS: [Pattern; 5] =
     [Pattern::CircuitBreaker, Pattern::Retry, Pattern::Timeout, Pattern::Bulkhead, Pattern::RateLimiter];
 
-/// Beginnings and ends of calls, by pattern.
+/// Counts of admissions and terminal events, by pattern.
 #[derive(Clone, Default)]
 struct Counts(Arc<[[AtomicU64; 4]; PATTERNS.len()]>);
 
@@ -41,35 +41,35 @@ const TIMED_OUT: usize = 3;
 
 impl Observer for Counts {
     fn on_event(&self, event: &Event<'_>) {
-        let what = match event.kind {
+        let counter = match event.kind {
             EventKind::Admitted => ADMITTED,
             EventKind::Completed { .. } => COMPLETED,
             EventKind::Cancelled { admitted: true, .. } => CANCELLED,
-            // A timeout rejects calls that it had admitted before; the others refuse instead of admitting.
+            // A timeout rejects calls after admitting them; the other patterns reject instead of admitting.
             EventKind::Rejected { rejection } if rejection.was_attempted() => TIMED_OUT,
             _ => return,
         };
         if let Some(pattern) = PATTERNS.iter().position(|pattern| *pattern == event.pattern) {
-            self.0[pattern][what].fetch_add(1, SeqCst);
+            self.0[pattern][counter].fetch_add(1, SeqCst);
         }
     }
 }
 
-/// What the service is told to do.
+/// A request that scripts the service's behaviour.
 #[derive(Clone, Copy)]
-enum Ask {
-    Answer,
-    AnswerLater(Duration),
+enum Request {
+    Respond,
+    RespondLater(Duration),
     Fail,
     Hang,
     Panic,
 }
 
-impl Ask {
+impl Request {
     fn draw(rng: &mut SmallRng) -> Self {
         match rng.random_range(0..100) {
-            0..60 => Self::Answer,
-            60..80 => Self::AnswerLater(Duration::from_micros(rng.random_range(1..3000))),
+            0..60 => Self::Respond,
+            60..80 => Self::RespondLater(Duration::from_micros(rng.random_range(1..3000))),
             80..94 => Self::Fail,
             94..98 => Self::Hang,
             _ => Self::Panic,
@@ -77,16 +77,16 @@ impl Ask {
     }
 }
 
-async fn serve(ask: Ask) -> Result<(), BoxError> {
-    match ask {
-        Ask::Answer => Ok(()),
-        Ask::AnswerLater(delay) => {
+async fn serve(request: Request) -> Result<(), BoxError> {
+    match request {
+        Request::Respond => Ok(()),
+        Request::RespondLater(delay) => {
             tokio::time::sleep(delay).await;
             Ok(())
         }
-        Ask::Fail => Err("told to fail".into()),
-        Ask::Hang => std::future::pending().await,
-        Ask::Panic => std::panic::panic_any("told to"),
+        Request::Fail => Err("scripted failure".into()),
+        Request::Hang => std::future::pending().await,
+        Request::Panic => std::panic::panic_any("deliberate panic"),
     }
 }
 
@@ -117,7 +117,7 @@ impl Handles {
     }
 
     /// Changes one setting.
-    fn disturb(&self, rng: &mut SmallRng) {
+    fn change_a_setting(&self, rng: &mut SmallRng) {
         match rng.random_range(0..24) {
             0 => self.bulkhead.resize(rng.random_range(1..16)).unwrap(),
             1 => self.limiter.set_rate(Rate::per_second(rng.random_range(1000..200_000)), 100).unwrap(),
@@ -131,22 +131,22 @@ impl Handles {
     }
 }
 
-/// Resident memory, in bytes, where the system tells.
+/// Resident memory in bytes, where the system reports it.
 fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(statm.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4096)
 }
 
-/// Runs so many calls per task, and disturbs them.
+/// Runs this many calls per task while settings change.
 async fn storm(handles: &Arc<Handles>, counts: &Counts, seed: u64, calls: u64) {
     const TASKS: u64 = 32;
-    let over = Arc::new(AtomicBool::new(false));
-    let disturber = {
-        let (handles, over) = (Arc::clone(handles), Arc::clone(&over));
+    let done = Arc::new(AtomicBool::new(false));
+    let changer = {
+        let (handles, done) = (Arc::clone(handles), Arc::clone(&done));
         tokio::spawn(async move {
             let mut rng = SmallRng::seed_from_u64(seed);
-            while !over.load(SeqCst) {
-                handles.disturb(&mut rng);
+            while !done.load(SeqCst) {
+                handles.change_a_setting(&mut rng);
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
         })
@@ -162,17 +162,17 @@ async fn storm(handles: &Arc<Handles>, counts: &Counts, seed: u64, calls: u64) {
         .build()
         .unwrap();
     let stacked = client.layer(service_fn(serve));
-    let apart = handles.breaker.layer().layer(handles.bulkhead.layer().layer(service_fn(serve)));
+    let partial = handles.breaker.layer().layer(handles.bulkhead.layer().layer(service_fn(serve)));
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
-            let (stacked, apart) = (stacked.clone(), apart.clone());
+            let (stacked, partial) = (stacked.clone(), partial.clone());
             tokio::spawn(async move {
                 let mut rng = SmallRng::seed_from_u64(seed ^ (task + 1).wrapping_mul(0x9E37_79B9));
                 for _ in 0..calls {
-                    let ask = Ask::draw(&mut rng);
+                    let request = Request::draw(&mut rng);
                     let call = match rng.random_range(0..3) {
-                        0 => apart.clone().oneshot(ask).boxed(),
-                        _ => stacked.clone().oneshot(ask).boxed(),
+                        0 => partial.clone().oneshot(request).boxed(),
+                        _ => stacked.clone().oneshot(request).boxed(),
                     };
                     let call = AssertUnwindSafe(call).catch_unwind();
                     match rng.random_range(0..10) {
@@ -181,7 +181,7 @@ async fn storm(handles: &Arc<Handles>, counts: &Counts, seed: u64, calls: u64) {
                             let patience = Duration::from_micros(rng.random_range(1..2000));
                             let _ = tokio::time::timeout(patience, call).await;
                         }
-                        // Nothing but the callers' patience ends what hangs outside of a timeout.
+                        // Without a timeout in the stack, only the caller ends a call that hangs.
                         _ => drop(tokio::time::timeout(Duration::from_millis(20), call).await),
                     }
                 }
@@ -191,11 +191,11 @@ async fn storm(handles: &Arc<Handles>, counts: &Counts, seed: u64, calls: u64) {
     for task in tasks {
         task.await.unwrap();
     }
-    over.store(true, SeqCst);
-    disturber.await.unwrap();
+    done.store(true, SeqCst);
+    changer.await.unwrap();
 }
 
-fn all_is_home(handles: &Handles, counts: &Counts) {
+fn assert_nothing_leaked(handles: &Handles, counts: &Counts) {
     let bulkhead = handles.bulkhead.snapshot();
     assert_eq!((bulkhead.in_flight, bulkhead.waiting), (0, 0), "permits");
     handles.breaker.close();
@@ -206,19 +206,19 @@ fn all_is_home(handles: &Handles, counts: &Counts) {
     for (pattern, counts) in PATTERNS.iter().zip(counts.0.iter()) {
         let [admitted, completed, cancelled, timed_out] = counts.each_ref().map(|count| count.load(SeqCst));
         let timed_out = if *pattern == Pattern::Timeout { timed_out } else { 0 };
-        assert!(admitted > 0, "{pattern:?} saw nothing");
-        assert_eq!(admitted, completed + cancelled + timed_out, "{pattern:?}: each call has one end");
+        assert!(admitted > 0, "{pattern:?} admitted nothing");
+        assert_eq!(admitted, completed + cancelled + timed_out, "{pattern:?}: each call has one terminal event");
     }
 }
 
 #[test]
-#[allow(clippy::disallowed_methods)] // the length of the storm is no decision of the library
-fn everything_at_once() {
-    let loud = std::panic::take_hook();
+#[allow(clippy::disallowed_methods)] // the test's own duration, not a decision of the library
+fn a_storm_of_faults_and_changes_leaks_nothing() {
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        // The service's own panics are meant.
-        if info.payload().downcast_ref::<&str>() != Some(&"told to") {
-            loud(info);
+        // Keep the service's deliberate panics out of the output.
+        if info.payload().downcast_ref::<&str>() != Some(&"deliberate panic") {
+            default_hook(info);
         }
     }));
     let seconds = std::env::var("RAMPART_SOAK_SECONDS").ok().map(|seconds| seconds.parse::<u64>().unwrap());
@@ -227,7 +227,7 @@ fn everything_at_once() {
     let handles = Arc::new(Handles::new(&counts));
     runtime.block_on(async {
         storm(&handles, &counts, 1, 600).await;
-        all_is_home(&handles, &counts);
+        assert_nothing_leaked(&handles, &counts);
         let before = resident();
         let begun = tokio::time::Instant::now();
         let mut round = 1;
@@ -235,7 +235,7 @@ fn everything_at_once() {
             round += 1;
             handles.breaker.close();
             storm(&handles, &counts, round, 600).await;
-            all_is_home(&handles, &counts);
+            assert_nothing_leaked(&handles, &counts);
             if seconds.is_none_or(|seconds| begun + Duration::from_secs(seconds) <= tokio::time::Instant::now()) {
                 break;
             }

@@ -23,7 +23,7 @@ use tower_rampart::{
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn a_client_stack_retries_limits_and_breaks_in_the_order_it_says() {
+async fn a_client_stack_applies_its_layers_in_the_documented_order() {
     let (script, probe) = Script::new();
     let recorder = Recorder::new();
     let stack = stack::client("db").observer(recorder.clone()).build().unwrap();
@@ -32,7 +32,8 @@ async fn a_client_stack_retries_limits_and_breaks_in_the_order_it_says() {
     assert_eq!(script.calls(), 2, "retried once");
     let lines = recorder.take();
     let order: Vec<_> = lines.iter().map(String::as_str).collect();
-    // Total timeout, retry, breaker, bulkhead, attempt timeout; the first attempt fails through all of them.
+    // The layers from the outside in: total timeout, retry, breaker, bulkhead, attempt timeout. The first attempt fails
+    // through the inner three.
     assert_eq!(
         order[..8],
         [
@@ -56,14 +57,14 @@ async fn a_client_stack_retries_limits_and_breaks_in_the_order_it_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_attempt_timeout_fires_within_and_the_total_around() {
+async fn the_attempt_timeout_limits_an_attempt_and_the_total_timeout_the_call() {
     let (script, probe) = Script::new();
     for _ in 0..10 {
         script.reply(Reply::Later);
     }
     let stack = stack::client("db").total_timeout(SECOND).attempt_timeout(SECOND / 4).build().unwrap();
     let error = stack.layer(probe.clone()).oneshot("a").await.unwrap_err();
-    assert_eq!(error.as_rejection().unwrap().name(), "db.attempt", "not idempotent: once only");
+    assert_eq!(error.as_rejection().unwrap().name(), "db.attempt", "not idempotent: one attempt");
     let stack = stack::client("db").total_timeout(SECOND).without_attempt_timeout().build().unwrap();
     let error = stack.layer(probe).oneshot("b").await.unwrap_err();
     assert_eq!(error.as_rejection().unwrap().name(), "db");
@@ -106,18 +107,22 @@ async fn every_part_can_be_left_out_or_replaced() {
     script.reply(Reply::Ok("bad"));
     assert_eq!(stack.layer(probe.clone()).oneshot("b").await.unwrap(), "bad");
     assert_eq!(breaker.state(), CircuitState::Open);
-    assert_eq!(stack.layer(probe.clone()).oneshot("c").await.unwrap(), "instead", "for a rejection");
+    assert_eq!(
+        stack.layer(probe.clone()).oneshot("c").await.unwrap(),
+        "instead",
+        "the fallback replaces the rejection"
+    );
     breaker.close();
-    let _held = bulkhead.try_acquire().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
     assert_eq!(stack.layer(probe.clone()).oneshot("d").await.unwrap(), "instead");
-    assert_eq!(limiter.snapshot().available, 0, "three calls, three tokens");
+    assert_eq!(limiter.snapshot().available, 0, "three calls took three tokens");
     assert_eq!(script.calls(), 2);
 }
 
 #[test]
-fn contradictions_do_not_build() {
+fn contradictory_configurations_do_not_build() {
     let field = |result: Result<stack::ClientStack, _>| {
-        let error: tower_rampart::ConfigError = result.expect_err("it contradicts itself");
+        let error: tower_rampart::ConfigError = result.expect_err("the configuration contradicts itself");
         error.field()
     };
     let client = || stack::client("db").total_timeout(SECOND);
@@ -144,7 +149,7 @@ fn contradictions_do_not_build() {
 }
 
 #[test]
-fn a_stack_describes_itself() {
+fn a_stack_displays_its_layers_and_settings() {
     let limiter = RateLimiter::new("l", Rate::per_second(50)).unwrap();
     let stack = stack::client("db").total_timeout(SECOND * 3).rate_limiter(&limiter).build().unwrap();
     assert_eq!(
@@ -159,18 +164,18 @@ fn a_stack_describes_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_stack_answers_for_a_service_that_must_not_fail() {
+async fn a_server_stack_responds_for_an_infallible_service() {
     let bulkhead = Bulkhead::new("api", 1).unwrap();
     let stack = stack::server("api").bulkhead(&bulkhead).build().unwrap();
     let never_fails = service_fn(|request: &'static str| async move { Ok::<_, std::convert::Infallible>(request) });
     let service = stack.respond(|rejection: Rejection| rejection.reason()).layer(never_fails);
     assert_eq!(service.clone().oneshot("fine").await.unwrap(), "fine");
-    let _held = bulkhead.try_acquire().unwrap();
-    assert_eq!(service.oneshot("refused").await.unwrap(), "bulkhead_full");
+    let _permit = bulkhead.try_acquire().unwrap();
+    assert_eq!(service.oneshot("rejected").await.unwrap(), "bulkhead_full");
 }
 
 #[tokio::test]
-async fn the_methods_of_service_builder_read_as_towers_own_do() {
+async fn the_service_builder_extension_adds_every_layer() {
     let (_, probe) = Script::new();
     let service = tower::ServiceBuilder::new()
         .fallback(Fallback::value("f", "instead"))
@@ -181,5 +186,5 @@ async fn the_methods_of_service_builder_read_as_towers_own_do() {
         .bulkhead(&Bulkhead::new("k", 1).unwrap())
         .service(probe);
     assert_eq!(service.clone().oneshot("a").await.unwrap(), "ok");
-    assert_eq!(service.oneshot("b").await.unwrap(), "instead", "the limiter refused");
+    assert_eq!(service.oneshot("b").await.unwrap(), "instead", "the limiter rejected it");
 }

@@ -1,4 +1,4 @@
-//! What a timeout promises: items T and G of the contract.
+//! The timeout: items T and G of the contract.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt;
 use support::{
-    BoxError, poll_once,
+    BoxError, address, assert_shareable, poll_once, poll_ready,
     probe::{Probe, Ready, Reply, Script},
     recorder::Recorder,
 };
@@ -40,7 +40,7 @@ fn timed_out<T>(result: &Result<T, BoxError>) -> Option<(&str, Duration, bool)> 
     }
 }
 
-// T1, T32, G22: outside of a runtime there is no timer to register, and none is needed.
+// T1, T32, G22: outside a runtime a timer could not be registered.
 #[test]
 fn a_service_that_is_ready_at_once_registers_no_timer() {
     let (_, mut service) = service(LIMIT);
@@ -51,7 +51,7 @@ fn a_service_that_is_ready_at_once_registers_no_timer() {
 
 // T32
 #[test]
-fn a_pending_call_without_a_runtime_panics_with_a_clear_message() {
+fn a_pending_call_outside_a_runtime_panics_with_a_clear_message() {
     let (script, mut service) = service(LIMIT);
     script.reply(Reply::Later);
     let mut cx = Context::from_waker(Waker::noop());
@@ -65,7 +65,7 @@ fn a_pending_call_without_a_runtime_panics_with_a_clear_message() {
 
 // T2, T3, T5, T27
 #[tokio::test(start_paused = true)]
-async fn a_slow_call_is_given_up_at_the_limit_and_not_before() {
+async fn a_slow_call_times_out_at_the_limit_and_not_before() {
     let (script, mut service) = service(LIMIT);
     script.reply(Reply::Later);
     let mut call = task::spawn(service.ready().await.unwrap().call("a"));
@@ -75,7 +75,7 @@ async fn a_slow_call_is_given_up_at_the_limit_and_not_before() {
     advance(TICK * 2).await;
     assert!(call.is_woken());
     let result = assert_ready!(call.poll());
-    assert_eq!(script.live(), 0, "the inner future is gone before the caller hears of it");
+    assert_eq!(script.live(), 0, "the inner future is dropped before the error is returned");
     assert_eq!(timed_out(&result), Some(("t", LIMIT, true)));
     assert_eq!(result.unwrap_err().to_string(), "timeout `t` fired after 100ms");
 }
@@ -88,16 +88,16 @@ async fn on_a_tie_the_response_wins() {
     let mut call = task::spawn(service.ready().await.unwrap().call("a"));
     assert_pending!(call.poll());
     advance(LIMIT * 2).await;
-    script.answer(Ok("late but there"));
-    assert_eq!(assert_ready!(call.poll()).unwrap(), "late but there");
+    script.answer(Ok("late"));
+    assert_eq!(assert_ready!(call.poll()).unwrap(), "late");
 }
 
 // T6
 #[tokio::test]
-async fn an_inner_future_that_eats_the_cooperative_budget_does_not_starve_the_timer() {
+async fn an_inner_future_that_exhausts_the_cooperative_budget_does_not_starve_the_timer() {
     let hog = std::future::poll_fn(|cx| {
         while tokio::task::coop::has_budget_remaining() {
-            // Each ready receive consumes budget.
+            // Each receive that is ready consumes budget.
             let (sender, receiver) = tokio::sync::oneshot::channel();
             sender.send(()).unwrap();
             let _ = pin!(receiver).poll(cx);
@@ -111,7 +111,7 @@ async fn an_inner_future_that_eats_the_cooperative_budget_does_not_starve_the_ti
 
 // T7
 #[tokio::test(start_paused = true)]
-async fn the_longest_limit_is_never() {
+async fn the_longest_limits_never_fire() {
     let centuries = Duration::from_secs(86_400 * 365 * 500);
     for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 2), centuries] {
         let (script, mut service) = service(limit);
@@ -120,14 +120,14 @@ async fn the_longest_limit_is_never() {
         assert_pending!(call.poll());
         advance(Duration::from_secs(86_400 * 365)).await;
         assert_pending!(call.poll());
-        script.answer(Ok("at last"));
+        script.answer(Ok("ok"));
         assert!(assert_ready!(call.poll()).is_ok());
     }
 }
 
 // T8
 #[tokio::test(start_paused = true)]
-async fn zero_lets_a_ready_call_through_and_gives_up_any_other_at_its_first_poll() {
+async fn a_zero_limit_passes_a_ready_call_and_times_out_a_pending_one_at_its_first_poll() {
     let (script, mut service) = service(Duration::ZERO);
     assert!(service.ready().await.unwrap().call("a").await.is_ok());
     script.reply(Reply::Later);
@@ -151,24 +151,24 @@ async fn the_clock_starts_at_the_first_poll() {
 
 // T10, G1, G2, G14
 #[tokio::test(start_paused = true)]
-async fn waiting_for_readiness_does_not_count() {
+async fn waiting_for_readiness_is_not_limited() {
     let (script, service) = service(LIMIT);
     script.set_ready(Ready::No);
     let mut service = task::spawn(service);
-    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    assert_pending!(poll_ready(&mut service));
     advance(LIMIT * 10).await;
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
-    assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     assert!(service.enter(|_, mut service| service.call("a")).await.is_ok());
     script.set_ready(Ready::Err("dead"));
-    let error = assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+    let error = assert_ready!(poll_ready(&mut service)).unwrap_err();
     assert_eq!(error.to_string(), "dead");
 }
 
 // T12
 #[tokio::test(start_paused = true)]
-async fn a_request_may_bring_its_own_limit() {
+async fn a_request_can_set_its_own_limit() {
     let (script, probe) = Script::new();
     let own = |request: &&'static str| (*request == "short").then_some(LIMIT / 10);
     let mut service = Timeout::new("t", LIMIT).layer().per_request(own).layer(probe);
@@ -195,28 +195,28 @@ async fn of_two_timeouts_the_shorter_fires_and_is_named() {
 
 // T14
 #[tokio::test(start_paused = true)]
-async fn what_is_inside_sees_the_time_left_and_it_only_shrinks() {
+async fn the_inner_service_sees_the_time_left_which_only_shrinks() {
     let seen = async |outer: Duration, inner: Duration| {
-        let look = service_fn(|(): ()| async {
+        let observe = service_fn(|(): ()| async {
             tokio::time::sleep(Duration::from_millis(10)).await;
             Ok::<_, BoxError>(deadline::remaining())
         });
         let layers = ServiceBuilder::new()
             .layer(Timeout::new("outer", outer).layer())
             .layer(Timeout::new("inner", inner).layer());
-        layers.service(look).oneshot(()).await.unwrap().unwrap()
+        layers.service(observe).oneshot(()).await.unwrap().unwrap()
     };
     let about = |left: Duration, expected: u64| left.abs_diff(Duration::from_millis(expected)) <= TICK * 2;
     assert!(about(seen(LIMIT, LIMIT * 2).await, 90));
     assert!(about(seen(LIMIT * 2, LIMIT).await, 90));
-    assert_eq!(deadline::remaining(), None, "and outside there is none");
+    assert_eq!(deadline::remaining(), None, "there is no deadline outside");
 }
 
-// T14: at the first poll already, and in `call`.
+// T14: in `call` and at the first poll.
 #[tokio::test(start_paused = true)]
-async fn the_deadline_is_visible_before_anything_was_pending() {
-    let look = service_fn(|(): ()| ready(Ok::<_, BoxError>(deadline::remaining())));
-    let service = Timeout::new("t", LIMIT).layer().layer(look);
+async fn the_deadline_is_visible_in_call_and_at_the_first_poll() {
+    let inner = service_fn(|(): ()| ready(Ok::<_, BoxError>(deadline::remaining())));
+    let service = Timeout::new("t", LIMIT).layer().layer(inner);
     assert_eq!(service.oneshot(()).await.unwrap(), Some(LIMIT));
     let at_first_poll = async { Ok::<_, BoxError>((deadline::current(), deadline::current())) };
     let (first, second) = Timeout::new("t", LIMIT).run(at_first_poll).await.unwrap();
@@ -225,7 +225,7 @@ async fn the_deadline_is_visible_before_anything_was_pending() {
 
 // T15
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_has_passed_is_answered_without_a_call() {
+async fn a_passed_deadline_is_rejected_without_a_call() {
     let (script, service) = service(LIMIT);
     let result = deadline::scope(Instant::now(), service.oneshot("a")).await;
     assert_eq!(timed_out(&result), Some(("t", LIMIT, false)));
@@ -236,12 +236,12 @@ async fn a_deadline_that_has_passed_is_answered_without_a_call() {
 // T17
 #[tokio::test(start_paused = true)]
 async fn a_first_poll_after_the_deadline_polls_the_service_once() {
-    for (reply, served) in [(Reply::Ok("there"), true), (Reply::Later, false)] {
+    for (reply, served) in [(Reply::Ok("ok"), true), (Reply::Later, false)] {
         let (script, mut service) = service(LIMIT);
         script.reply(reply);
         service.ready().await.unwrap();
         let at = Instant::now() + LIMIT / 2;
-        // The call is made in time, and polled too late.
+        // The call is made in time and polled too late.
         let mut made = task::spawn(deadline::scope(at, async { Ok::<_, BoxError>(service.call("a")) }));
         let mut call = task::spawn(assert_ready!(made.poll()).unwrap());
         advance(LIMIT).await;
@@ -253,7 +253,7 @@ async fn a_first_poll_after_the_deadline_polls_the_service_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_from_outside_is_enforced_by_the_timeout_inside() {
+async fn a_timeout_enforces_the_deadline_around_it() {
     let (script, service) = service(LIMIT);
     script.reply(Reply::Later);
     let began = Instant::now();
@@ -262,9 +262,9 @@ async fn a_deadline_from_outside_is_enforced_by_the_timeout_inside() {
     assert!(began.elapsed() <= LIMIT / 2 + TICK);
 }
 
-// T14, T15: the call is made first, and the deadline put around it.
+// T14, T15: the deadline is set around a call that already exists.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_around_a_call_that_was_made_already_is_enforced_too() {
+async fn a_deadline_set_around_an_existing_call_is_enforced() {
     for limit in [LIMIT, Duration::MAX] {
         let (script, mut service) = service(limit);
         script.reply(Reply::Later);
@@ -278,12 +278,12 @@ async fn a_deadline_around_a_call_that_was_made_already_is_enforced_too() {
     script.reply(Reply::Later);
     let call = service.ready().await.unwrap().call("a");
     let later = deadline::scope(Instant::now() + LIMIT * 2, call).await;
-    assert_eq!(timed_out(&later), Some(("t", LIMIT, true)), "a later one changes nothing");
+    assert_eq!(timed_out(&later), Some(("t", LIMIT, true)), "a later deadline changes nothing");
 }
 
 // T18
 #[tokio::test(start_paused = true)]
-async fn a_call_that_moves_to_another_task_wakes_that_one() {
+async fn a_call_moved_to_another_task_wakes_that_task() {
     let (script, mut service) = service(LIMIT);
     script.reply(Reply::Later);
     let mut call = Box::pin(service.ready().await.unwrap().call("a"));
@@ -297,7 +297,7 @@ async fn a_call_that_moves_to_another_task_wakes_that_one() {
 
 // T16, T19, T31, G9, G10
 #[tokio::test(start_paused = true)]
-async fn dropped_unpolled_pending_or_with_its_service_gone() {
+async fn dropping_a_call_cancels_it_and_dropping_the_service_does_not() {
     let (script, mut service) = service(LIMIT);
     drop(service.ready().await.unwrap().call("unpolled"));
     script.reply(Reply::Later).reply(Reply::Later);
@@ -307,8 +307,8 @@ async fn dropped_unpolled_pending_or_with_its_service_gone() {
     assert_eq!(script.live(), 0);
     let call = service.ready().await.unwrap().call("in flight");
     drop(service);
-    script.answer(Ok("of the dropped service"));
-    assert_eq!(call.await.unwrap(), "of the dropped service");
+    script.answer(Ok("from the dropped service"));
+    assert_eq!(call.await.unwrap(), "from the dropped service");
 }
 
 // T20, G12, G13
@@ -316,10 +316,10 @@ async fn dropped_unpolled_pending_or_with_its_service_gone() {
 async fn results_pass_by_value() {
     let (script, mut service) = service(LIMIT);
     let error: BoxError = "boom".into();
-    let address = std::ptr::from_ref(&*error).cast::<()>();
+    let original = address(&error);
     script.reply(Reply::Err(error));
     let error = service.ready().await.unwrap().call("a").await.unwrap_err();
-    assert_eq!(std::ptr::from_ref(&*error).cast::<()>(), address);
+    assert_eq!(address(&error), original);
 }
 
 // T25, G6, G5
@@ -335,7 +335,7 @@ async fn a_clone_starts_unready_and_shares_nothing_but_the_limit() {
 
 // T26
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_timeouts_at_once() {
+async fn ten_thousand_concurrent_timeouts_fire() {
     let timeout = Timeout::new("t", LIMIT);
     let calls = (0..10_000).map(|_| timeout.run(pending::<Result<(), BoxError>>()));
     let results = futures_util::future::join_all(calls).await;
@@ -343,7 +343,7 @@ async fn ten_thousand_timeouts_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_limit_is_changed_for_calls_that_begin_later() {
+async fn changing_the_limit_affects_only_later_calls() {
     let timeout = Timeout::new("t", LIMIT);
     let (script, probe) = Script::new();
     let mut service = timeout.layer().layer(probe);
@@ -357,7 +357,7 @@ async fn the_limit_is_changed_for_calls_that_begin_later() {
 
 // T29, G23
 #[tokio::test(start_paused = true)]
-async fn the_observer_hears_each_end_and_the_time_it_took() {
+async fn the_observer_receives_each_outcome_with_its_elapsed_time() {
     let recorder = Recorder::new();
     let elapsed = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let times = elapsed.clone();
@@ -416,11 +416,9 @@ async fn it_works_on_the_multi_thread_runtime() {
 
 // G16, G17, G18, G20, G21
 #[tokio::test]
-async fn it_works_borrowed_boxed_buffered_and_optional() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
-
+async fn it_works_by_reference_boxed_buffered_and_optional() {
     let timeout = Timeout::new("t", LIMIT);
-    send_sync(&timeout.layer());
+    assert_shareable(&timeout.layer());
     assert!(format!("{timeout:?}").contains("100ms"));
     let (script, mut service) = service(LIMIT);
     assert!((&mut service).oneshot("a").await.is_ok());
@@ -429,42 +427,42 @@ async fn it_works_borrowed_boxed_buffered_and_optional() {
     assert!(boxed.oneshot("b").await.is_ok());
     script.reply(Reply::Later);
     let result = tower::buffer::Buffer::new(service.clone(), 4).oneshot("c").await;
-    assert!(timed_out(&result).is_some(), "found through the buffer");
+    assert!(timed_out(&result).is_some(), "the rejection is found through the buffer");
     for layer in [None, Some(timeout.layer())] {
         assert!(ServiceBuilder::new().option_layer(layer).service(service.clone()).oneshot("d").await.is_ok());
     }
 }
 
-// G24: an observer that panics at the timeout finds the inner call gone already.
+// G24: the inner future is dropped before the observer learns of the timeout.
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_breaks_nothing_but_its_call() {
+async fn a_panicking_observer_affects_only_its_own_call() {
     for when in ["Admitted", "Rejected", "Completed", "Cancelled"] {
         let (script, probe) = Script::new();
         let seen = script.clone();
         let observer = move |event: &Event<'_>| {
             let kind = format!("{:?}", event.kind);
             assert!(!kind.starts_with("Rejected") || seen.live() == 0, "the inner future is dropped first");
-            assert!(!kind.starts_with(when), "told to panic");
+            assert!(!kind.starts_with(when), "deliberate panic");
         };
         let mut service = Timeout::builder("t", LIMIT).observer(observer).build().layer().layer(probe);
         script.reply(if when == "Completed" { Reply::Ok("ok") } else { Reply::Later });
         service.ready().await.unwrap();
-        let given_up = AssertUnwindSafe(async {
+        let call = AssertUnwindSafe(async {
             let call = service.call("a");
             if when != "Cancelled" {
                 let _ = call.await;
             }
         });
-        let panic = given_up.catch_unwind().await.unwrap_err();
-        assert_eq!(panic.downcast_ref::<&str>(), Some(&"told to panic"), "{when}");
+        let panic = call.catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"deliberate panic"), "{when}");
         assert_eq!(script.live(), 0, "{when}");
-        assert_eq!(deadline::current(), None, "the surroundings are put back");
+        assert_eq!(deadline::current(), None, "no deadline is left behind");
     }
 }
 
 // T26, G26, G23
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn calls_on_many_threads_each_end_once() {
+async fn concurrent_calls_have_one_terminal_event_each() {
     let recorder = Recorder::new();
     let timeout = Timeout::builder("t", Duration::from_millis(5)).observer(recorder.clone()).build();
     let calls: Vec<_> = (0..1_000)
@@ -488,9 +486,9 @@ async fn calls_on_many_threads_each_end_once() {
     assert_eq!(recorder.count("admitted"), 1_000);
 }
 
-// T14, G28: a jump of the clock, and the deadline that a panic left behind.
+// T14, G28
 #[tokio::test(start_paused = true)]
-async fn the_surroundings_are_put_back_after_a_panic_inside() {
+async fn no_deadline_is_left_behind_by_a_panic() {
     let (script, mut service) = service(LIMIT);
     for reply in [Reply::PanicInPoll, Reply::PanicInCall] {
         script.reply(reply);
@@ -501,12 +499,12 @@ async fn the_surroundings_are_put_back_after_a_panic_inside() {
     script.reply(Reply::Later);
     let mut call = task::spawn(service.ready().await.unwrap().call("b"));
     assert_pending!(call.poll());
-    assert_eq!(deadline::current(), None, "nor does a pending call leave one");
+    assert_eq!(deadline::current(), None, "a pending call leaves no deadline behind");
     advance(Duration::from_secs(86_400 * 365 * 3)).await;
     assert!(timed_out(&assert_ready!(call.poll())).is_some());
 }
 
-// T14: what is handed to another task does not see the deadline, unless it is carried over.
+// T14: a spawned task does not see the deadline unless a scope carries it over.
 #[tokio::test(start_paused = true)]
 async fn a_deadline_is_carried_to_another_task_by_a_scope() {
     let spawned = async {
@@ -518,9 +516,9 @@ async fn a_deadline_is_carried_to_another_task_by_a_scope() {
     assert_eq!(Timeout::new("t", LIMIT).run(spawned).await.unwrap(), (None, Some(LIMIT)));
 }
 
-// T9, T13: within one poll, a limit's clock starts when the limit does, not when an outer one's did.
+// T9, T13: an inner timeout's clock starts with its own first poll, not with an outer timeout's.
 #[tokio::test(start_paused = true)]
-async fn a_limit_that_begins_after_an_outer_clock_started_has_its_full_time() {
+async fn an_inner_timeout_has_its_full_time_from_its_own_start() {
     let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 10), Timeout::new("inner", LIMIT));
     let call = outer.run(async {
         assert_eq!(deadline::current(), Some(began + LIMIT * 10));
@@ -531,13 +529,13 @@ async fn a_limit_that_begins_after_an_outer_clock_started_has_its_full_time() {
     });
     let (inside, after) = call.await.unwrap();
     assert_eq!(inside, Some(began + LIMIT / 2 + LIMIT));
-    assert_eq!(after, Some(began + LIMIT * 10), "the inner one leaves nothing behind");
+    assert_eq!(after, Some(began + LIMIT * 10), "the inner timeout leaves no deadline behind");
     assert_eq!(deadline::current(), None);
 }
 
-// T13: the clock that somebody inside starts is that of all limits in their first poll.
+// T13: the first reading of the clock serves all timeouts that are in their first poll.
 #[tokio::test(start_paused = true)]
-async fn nested_limits_in_their_first_poll_share_one_reading_of_the_clock() {
+async fn nested_timeouts_in_their_first_poll_share_one_clock_reading() {
     let (began, outer, inner) = (Instant::now(), Timeout::new("outer", LIMIT * 2), Timeout::new("inner", LIMIT * 3));
     let call = outer.run(async {
         let inner = inner.run(async {

@@ -1,4 +1,4 @@
-//! By the handle, without Tower.
+//! The handle, without Tower.
 
 use std::{
     sync::atomic::{AtomicU32, Ordering::SeqCst},
@@ -13,7 +13,7 @@ use tower_rampart::{
     bulkhead::{Bulkhead, BulkheadBuilder},
 };
 
-use crate::support::{BoxError, on_threads, recorder::Recorder};
+use crate::support::{BoxError, on_threads, paused, recorder::Recorder};
 
 const WAIT: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(1);
@@ -29,13 +29,15 @@ fn counts(bulkhead: &Bulkhead) -> (u32, u32) {
 
 // K1, K2, K3, K20, K21, K22
 #[test]
-fn it_lets_in_exactly_n_and_clones_count_together() {
+fn it_admits_exactly_the_limit_counted_across_clones() {
     let bulkhead = Bulkhead::new("db", 3).unwrap();
     let clone = bulkhead.clone();
     let permits = [bulkhead.try_acquire().unwrap(), clone.try_acquire().unwrap(), bulkhead.try_acquire().unwrap()];
-    let Err(Rejection::BulkheadFull { name, limit, .. }) = clone.try_acquire().map(drop) else { panic!("a fourth") };
+    let Err(Rejection::BulkheadFull { name, limit, .. }) = clone.try_acquire().map(drop) else {
+        panic!("admitted a fourth")
+    };
     assert_eq!((name.as_str(), limit), ("db", 3));
-    assert!(Bulkhead::new("db", 3).unwrap().try_acquire().is_ok(), "another one counts for itself");
+    assert!(Bulkhead::new("db", 3).unwrap().try_acquire().is_ok(), "another handle has its own limit");
     drop(permits);
     assert_eq!(counts(&bulkhead), (0, 0));
     let owned = bulkhead.try_acquire_owned().unwrap();
@@ -46,7 +48,7 @@ fn it_lets_in_exactly_n_and_clones_count_together() {
 
 // K11, K14
 #[tokio::test(start_paused = true)]
-async fn waiters_are_served_in_order_and_one_who_leaves_takes_nothing() {
+async fn waiters_are_served_in_order_and_a_dropped_waiter_takes_no_permit() {
     let bulkhead = waiting(1, 10).build().unwrap();
     let first = bulkhead.try_acquire().unwrap();
     let mut waiters: Vec<_> = (0..3).map(|_| task::spawn(bulkhead.acquire())).collect();
@@ -59,7 +61,7 @@ async fn waiters_are_served_in_order_and_one_who_leaves_takes_nothing() {
     assert_eq!(counts(&bulkhead), (1, 2));
     drop(first);
     assert!(waiters[0].is_woken() && !waiters[1].is_woken());
-    assert!(bulkhead.try_acquire().is_err(), "a newcomer does not overtake");
+    assert!(bulkhead.try_acquire().is_err(), "a new caller does not overtake waiters");
     let second = assert_ready!(waiters[0].poll()).unwrap();
     drop(second);
     assert!(waiters[1].is_woken());
@@ -69,13 +71,13 @@ async fn waiters_are_served_in_order_and_one_who_leaves_takes_nothing() {
 
 // K12, K13
 #[tokio::test(start_paused = true)]
-async fn the_wait_is_bounded_in_time_and_in_length() {
+async fn the_queue_is_bounded_in_time_and_length() {
     let bulkhead = waiting(1, 1).build().unwrap();
-    let _held = bulkhead.try_acquire().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
     let mut waiter = task::spawn(bulkhead.acquire());
     assert_pending!(waiter.poll());
     let full = bulkhead.acquire().await.map(drop);
-    assert!(matches!(full, Err(Rejection::BulkheadFull { .. })), "at once: {full:?}");
+    assert!(matches!(full, Err(Rejection::BulkheadFull { .. })), "immediately: {full:?}");
     advance(WAIT - TICK).await;
     assert_pending!(waiter.poll());
     advance(TICK * 2).await;
@@ -88,14 +90,14 @@ async fn the_wait_is_bounded_in_time_and_in_length() {
 
 // K15
 #[tokio::test(start_paused = true)]
-async fn a_permit_handed_to_one_who_is_dropped_goes_to_the_next() {
+async fn a_permit_granted_to_a_dropped_waiter_goes_to_the_next() {
     let bulkhead = waiting(1, 10).build().unwrap();
-    let held = bulkhead.try_acquire().unwrap();
+    let permit = bulkhead.try_acquire().unwrap();
     let mut first = task::spawn(bulkhead.acquire());
     let mut second = task::spawn(bulkhead.acquire());
     assert_pending!(first.poll());
     assert_pending!(second.poll());
-    drop(held);
+    drop(permit);
     assert!(first.is_woken() && !second.is_woken());
     drop(first);
     assert!(second.is_woken());
@@ -105,7 +107,7 @@ async fn a_permit_handed_to_one_who_is_dropped_goes_to_the_next() {
 
 // K23
 #[tokio::test(start_paused = true)]
-async fn growing_lets_waiters_in_and_shrinking_revokes_nothing() {
+async fn raising_the_limit_admits_waiters_and_lowering_it_revokes_nothing() {
     let bulkhead = waiting(1, 10).build().unwrap();
     let first = bulkhead.try_acquire().unwrap();
     let mut waiters: Vec<_> = (0..3).map(|_| task::spawn(bulkhead.acquire())).collect();
@@ -121,7 +123,7 @@ async fn growing_lets_waiters_in_and_shrinking_revokes_nothing() {
     drop(first);
     drop(second);
     assert_pending!(waiters[2].poll());
-    assert_eq!(counts(&bulkhead), (1, 1), "down to the new limit before anybody gets in");
+    assert_eq!(counts(&bulkhead), (1, 1), "no admission above the new limit");
     drop(third);
     drop(assert_ready!(waiters[2].poll()).unwrap());
     assert_eq!(bulkhead.resize(0).unwrap_err().field(), "max_concurrent");
@@ -130,7 +132,7 @@ async fn growing_lets_waiters_in_and_shrinking_revokes_nothing() {
 
 // K7, K24
 #[tokio::test(start_paused = true)]
-async fn run_gives_the_permit_back_however_it_ends_and_tells_each_end_once() {
+async fn run_releases_its_permit_and_reports_one_terminal_event_however_it_ends() {
     use std::panic::AssertUnwindSafe;
 
     use futures_util::FutureExt;
@@ -139,7 +141,7 @@ async fn run_gives_the_permit_back_however_it_ends_and_tells_each_end_once() {
     let bulkhead = waiting(1, 1).observer(recorder.clone()).build().unwrap();
     bulkhead.run(async { Ok::<_, BoxError>(()) }).await.unwrap();
     assert!(bulkhead.run(async { Err::<(), BoxError>("boom".into()) }).await.is_err());
-    let panics = bulkhead.run(async { if true { panic!("inside") } else { Ok::<_, BoxError>(()) } });
+    let panics = bulkhead.run(async { if true { panic!("deliberate panic") } else { Ok::<_, BoxError>(()) } });
     assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
     let mut pending = task::spawn(bulkhead.run(std::future::pending::<Result<(), BoxError>>()));
     assert_pending!(pending.poll());
@@ -175,7 +177,7 @@ async fn run_gives_the_permit_back_however_it_ends_and_tells_each_end_once() {
 
 // K19
 #[test]
-fn a_bad_configuration_says_which_field() {
+fn a_configuration_error_names_the_field() {
     assert_eq!(Bulkhead::new("db", 0).unwrap_err().field(), "max_concurrent");
     assert_eq!(waiting(1, 0).build().unwrap_err().field(), "max_queue");
     assert!(Bulkhead::builder("db").max_queue(0).build().is_ok());
@@ -187,28 +189,28 @@ fn a_bad_configuration_says_which_field() {
 
 // K25, K24, G26
 #[test]
-fn eight_threads_never_exceed_the_limit_while_it_changes() {
+fn eight_threads_never_exceed_a_changing_limit() {
     let bulkhead = waiting(4, 1000).build().unwrap();
-    let (inside, peak) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (in_flight, peak) = (AtomicU32::new(0), AtomicU32::new(0));
     on_threads(8, |thread| {
-        let (bulkhead, inside, peak) = (&bulkhead, &inside, &peak);
+        let (bulkhead, in_flight, peak) = (&bulkhead, &in_flight, &peak);
         async move {
             for round in 0..300 {
                 if thread == 0 && round % 10 == 0 {
                     bulkhead.resize(2 + round / 10 % 3).unwrap();
                 }
                 let Ok(permit) = bulkhead.acquire().await else { continue };
-                peak.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                peak.fetch_max(in_flight.fetch_add(1, SeqCst) + 1, SeqCst);
                 if round % 3 == 0 {
                     tokio::task::yield_now().await;
                 }
-                inside.fetch_sub(1, SeqCst);
+                in_flight.fetch_sub(1, SeqCst);
                 drop(permit);
             }
         }
     });
     assert_eq!(counts(&bulkhead), (0, 0));
-    assert!(peak.load(SeqCst) <= 4, "{peak:?} at once");
+    assert!(peak.load(SeqCst) <= 4, "{peak:?} permits at once");
 }
 
 proptest! {
@@ -216,9 +218,8 @@ proptest! {
 
     // K24
     #[test]
-    fn whatever_happens_all_permits_come_home(ops in prop::collection::vec((0_u8..6, any::<usize>()), 0..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
+    fn any_sequence_of_operations_releases_all_permits(ops in prop::collection::vec((0_u8..6, any::<usize>()), 0..80)) {
+        paused(async {
             let bulkhead = waiting(2, 3).build().unwrap();
             let (mut permits, mut waiters) = (Vec::new(), Vec::new());
             for (op, which) in ops {

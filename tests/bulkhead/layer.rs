@@ -1,4 +1,4 @@
-//! Around a service, in all three modes.
+//! The layer, in all three readiness modes.
 
 use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
 
@@ -8,11 +8,11 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{AsRejection, Rejection, bulkhead::Bulkhead};
 
-use super::{call, refused};
 use crate::support::{
-    BoxError, on_threads,
+    BoxError, assert_shareable, call, on_threads, poll_ready,
     probe::{Ready, Reply, Script},
     recorder::Recorder,
+    rejection_of,
 };
 
 fn bulkhead(limit: u32) -> (Bulkhead, Recorder) {
@@ -21,37 +21,31 @@ fn bulkhead(limit: u32) -> (Bulkhead, Recorder) {
     (builder.observer(recorder.clone()).build().unwrap(), recorder)
 }
 
-macro_rules! poll_ready {
-    ($task:expr) => {
-        $task.enter(|cx, mut service| service.poll_ready(cx))
-    };
-}
-
 // K2, K3, K4, K9, K10, G12, G13
 #[tokio::test]
-async fn it_refuses_at_once_and_leaves_nobody_in_the_queue() {
+async fn a_full_bulkhead_rejects_immediately_and_queues_no_waiter() {
     let (bulkhead, recorder) = bulkhead(1);
     let (script, probe) = Script::new();
     let mut service = bulkhead.layer().layer(probe);
     let mut idle = service.clone();
     idle.ready().await.unwrap();
-    assert_eq!(bulkhead.snapshot().in_flight, 0, "readiness holds nothing");
+    assert_eq!(bulkhead.snapshot().in_flight, 0, "readiness reserves nothing");
     script.reply(Reply::Later);
-    let mut held = task::spawn(service.ready().await.unwrap().call("held"));
-    assert_pending!(held.poll());
+    let mut in_flight = task::spawn(service.ready().await.unwrap().call("in flight"));
+    assert_pending!(in_flight.poll());
     for _ in 0..100 {
-        assert!(refused(&call(&mut idle).await).is_some());
+        assert!(rejection_of(&call(&mut idle).await).is_some());
     }
     assert_eq!(bulkhead.snapshot().waiting, 0);
     script.answer(Err("boom".into()));
-    assert_eq!(assert_ready!(held.poll()).unwrap_err().to_string(), "boom");
+    assert_eq!(assert_ready!(in_flight.poll()).unwrap_err().to_string(), "boom");
     assert!((0..100).all(|_| call(&mut idle).now_or_never().unwrap().is_ok()));
     assert_eq!(recorder.count("rejected bulkhead_full"), 100);
 }
 
 // K5, K6, K7, K8, G9, G10, G11, G23
 #[tokio::test]
-async fn the_permit_comes_home_from_every_kind_of_end() {
+async fn the_permit_is_released_however_the_call_ends() {
     let (bulkhead, recorder) = bulkhead(1);
     let (script, probe) = Script::new();
     let mut service = bulkhead.layer().layer(probe);
@@ -66,42 +60,45 @@ async fn the_permit_comes_home_from_every_kind_of_end() {
     assert!(AssertUnwindSafe(call(&mut service)).catch_unwind().await.is_err());
     let mut kept = pin!(service.ready().await.unwrap().call("kept"));
     assert!(kept.as_mut().await.is_ok());
-    assert_eq!(bulkhead.snapshot().in_flight, 0, "though its future is kept");
+    assert_eq!(bulkhead.snapshot().in_flight, 0, "even while its future is kept");
     assert_eq!((recorder.count("admitted"), recorder.count("cancelled"), recorder.count("completed")), (5, 4, 1));
 }
 
-// K11, K12, K13, G5: the request is never sent.
+// K11, K12, K13, G5
 #[tokio::test(start_paused = true)]
-async fn a_waiting_call_is_sent_when_there_is_a_permit_or_never() {
+async fn a_waiting_call_is_sent_once_it_has_a_permit_or_never() {
     let (bulkhead, recorder) = bulkhead(1);
     let (script, probe) = Script::new();
     let mut service = bulkhead.layer().wait().layer(probe);
     assert!(call(&mut service).await.is_ok());
     assert_eq!(script.clones(), 0, "a call that does not wait clones nothing");
     script.reply(Reply::Later);
-    let mut held = task::spawn(service.ready().await.unwrap().call("held"));
-    assert_pending!(held.poll());
+    let mut in_flight = task::spawn(service.ready().await.unwrap().call("in flight"));
+    assert_pending!(in_flight.poll());
     let mut first = task::spawn(service.ready().await.unwrap().call("first"));
     let mut second = task::spawn(service.ready().await.unwrap().call("second"));
     assert_pending!(first.poll());
     assert_pending!(second.poll());
-    assert!(matches!(refused(&call(&mut service).await), Some(Rejection::BulkheadFull { .. })), "the queue is full");
-    assert_eq!(script.requests(), ["request", "held"]);
+    assert!(
+        matches!(rejection_of(&call(&mut service).await), Some(Rejection::BulkheadFull { .. })),
+        "the queue is full"
+    );
+    assert_eq!(script.requests(), ["request", "in flight"]);
     drop(second);
     script.answer(Ok("done"));
-    assert!(assert_ready!(held.poll()).is_ok());
+    assert!(assert_ready!(in_flight.poll()).is_ok());
     assert!(first.is_woken());
     assert_eq!(assert_ready!(first.poll()).unwrap(), "ok");
     assert_eq!(script.requests(), ["first"]);
     script.reply(Reply::Later);
-    let mut held = task::spawn(service.ready().await.unwrap().call("held"));
-    assert_pending!(held.poll());
+    let mut in_flight = task::spawn(service.ready().await.unwrap().call("in flight"));
+    assert_pending!(in_flight.poll());
     let mut late = task::spawn(service.ready().await.unwrap().call("late"));
     assert_pending!(late.poll());
     advance(Duration::from_millis(101)).await;
-    assert!(matches!(refused(&assert_ready!(late.poll())), Some(Rejection::QueueTimeout { .. })));
-    assert_eq!(script.requests(), ["held"]);
-    drop(held);
+    assert!(matches!(rejection_of(&assert_ready!(late.poll())), Some(Rejection::QueueTimeout { .. })));
+    assert_eq!(script.requests(), ["in flight"]);
+    drop(in_flight);
     assert_eq!(
         recorder.take(),
         [
@@ -123,86 +120,84 @@ async fn a_waiting_call_is_sent_when_there_is_a_permit_or_never() {
 
 // K16, K17, K18, G3, G6, G7, G8
 #[tokio::test]
-async fn with_backpressure_readiness_is_a_permit() {
+async fn with_backpressure_readiness_holds_a_permit() {
     let (bulkhead, _) = bulkhead(1);
     let (script, probe) = Script::new();
     let service = bulkhead.layer().backpressure().layer(probe);
     let mut first = task::spawn(service.clone());
     let mut second = task::spawn(service.clone());
     let mut third = task::spawn(service);
-    assert!(assert_ready!(poll_ready!(first)).is_ok());
-    assert!(assert_ready!(poll_ready!(first)).is_ok(), "stays ready");
-    assert_pending!(poll_ready!(second));
-    assert_pending!(poll_ready!(third));
+    assert!(assert_ready!(poll_ready(&mut first)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut first)).is_ok(), "readiness is stable");
+    assert_pending!(poll_ready(&mut second));
+    assert_pending!(poll_ready(&mut third));
     drop(first.enter(|_, service| service.clone()));
-    assert!(!second.is_woken(), "a clone has nothing to give back");
+    assert!(!second.is_woken(), "a clone holds no permit");
     drop(first);
-    assert!(second.is_woken() && !third.is_woken(), "one is woken");
+    assert!(second.is_woken() && !third.is_woken(), "exactly one waiter is woken");
     script.set_ready(Ready::No);
-    assert_pending!(poll_ready!(second));
-    assert!(third.is_woken(), "the permit is not kept while the service is not ready");
+    assert_pending!(poll_ready(&mut second));
+    assert!(third.is_woken(), "the permit is released while the inner service is not ready");
     script.set_ready(Ready::Yes);
-    assert!(assert_ready!(poll_ready!(third)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut third)).is_ok());
     let call = third.enter(|_, mut service| service.call("a"));
     assert_eq!(bulkhead.snapshot().in_flight, 1);
     assert!(call.await.is_ok());
-    assert!(assert_ready!(poll_ready!(second)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut second)).is_ok());
     script.set_ready(Ready::Err("dead"));
-    assert_eq!(assert_ready!(poll_ready!(second)).unwrap_err().to_string(), "dead");
+    assert_eq!(assert_ready!(poll_ready(&mut second)).unwrap_err().to_string(), "dead");
     assert_eq!(bulkhead.snapshot().in_flight, 0);
 }
 
 // G1, G2, G14, G15
 #[tokio::test]
-async fn readiness_is_the_services_own() {
+async fn readiness_follows_the_inner_service() {
     let (bulkhead, _) = bulkhead(1);
     let (script, probe) = Script::new();
     let mut service = task::spawn(bulkhead.layer().layer(probe));
     script.set_ready(Ready::No);
-    assert_pending!(poll_ready!(service));
+    assert_pending!(poll_ready(&mut service));
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
-    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     script.set_ready(Ready::Err("dead"));
-    assert!(assert_ready!(poll_ready!(service)).unwrap_err().as_rejection().is_none());
+    assert!(assert_ready!(poll_ready(&mut service)).unwrap_err().as_rejection().is_none());
 }
 
 // K29
 #[tokio::test]
-async fn a_breaker_outside_does_not_count_refusals() {
+async fn an_outer_breaker_ignores_rejections() {
     use tower_rampart::circuit_breaker::{CircuitBreaker, CircuitState};
 
     let (bulkhead, _) = bulkhead(1);
-    let _held = bulkhead.try_acquire().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
     let breaker = CircuitBreaker::consecutive("b", 1).unwrap();
     let mut service = ServiceBuilder::new().layer(breaker.layer()).layer(bulkhead.layer()).service(Script::new().1);
-    assert!(refused(&call(&mut service).await).is_some());
+    assert!(rejection_of(&call(&mut service).await).is_some());
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
 // K28
 #[tokio::test(start_paused = true)]
-async fn a_timeout_outside_covers_the_queue() {
+async fn an_outer_timeout_covers_the_time_in_the_queue() {
     use tower_rampart::timeout::Timeout;
 
     let (bulkhead, _) = bulkhead(1);
-    let _held = bulkhead.try_acquire().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
     let layers = ServiceBuilder::new()
         .layer(Timeout::new("t", Duration::from_millis(50)).layer())
         .layer(bulkhead.layer().wait());
     let result = layers.service(Script::new().1).oneshot("a").await;
-    assert!(matches!(refused(&result), Some(Rejection::TimedOut { .. })));
+    assert!(matches!(rejection_of(&result), Some(Rejection::TimedOut { .. })));
     assert_eq!(bulkhead.snapshot().waiting, 0);
 }
 
 // G16, G17, G18, G20, G21, G22, G25, K32, K33
 #[tokio::test]
-async fn it_works_borrowed_boxed_buffered_optional_and_per_request() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
-
+async fn it_works_by_reference_boxed_buffered_optional_and_layered_per_request() {
     let (bulkhead, _) = bulkhead(1);
-    send_sync(&bulkhead);
-    send_sync(&bulkhead.layer().backpressure());
+    assert_shareable(&bulkhead);
+    assert_shareable(&bulkhead.layer().backpressure());
     assert!(format!("{:?}", bulkhead.layer()).contains("db"));
     let (_, probe) = Script::new();
     let layer = bulkhead.layer();
@@ -216,16 +211,16 @@ async fn it_works_borrowed_boxed_buffered_optional_and_per_request() {
     for layer in [None, Some(bulkhead.layer())] {
         assert!(ServiceBuilder::new().option_layer(layer).service(probe.clone()).oneshot("a").await.is_ok());
     }
-    let _held = bulkhead.try_acquire().unwrap();
-    assert!(refused(&call(&mut buffered).await).is_some(), "found through the buffer");
+    let _permit = bulkhead.try_acquire().unwrap();
+    assert!(rejection_of(&call(&mut buffered).await).is_some(), "the rejection is found through the buffer");
     for _ in 0..3 {
-        assert!(refused(&layer.layer(probe.clone()).oneshot("a").await).is_some(), "one limit for all requests");
+        assert!(rejection_of(&layer.layer(probe.clone()).oneshot("a").await).is_some(), "all requests share one limit");
     }
 }
 
 // G26, K24
 #[test]
-fn many_threads_leave_nothing_behind() {
+fn concurrent_calls_leave_no_permit_or_waiter_behind() {
     let (bulkhead, recorder) = bulkhead(3);
     let (script, probe) = Script::new();
     on_threads(8, |thread| {
@@ -248,5 +243,5 @@ fn many_threads_leave_nothing_behind() {
     assert_eq!((snapshot.in_flight, snapshot.waiting, script.live()), (0, 0, 0));
     let lines = recorder.take();
     let count = |text: &str| lines.iter().filter(|line| line.starts_with(text)).count();
-    assert_eq!(count("completed") + count("cancelled") + count("rejected"), 1600, "each has one end");
+    assert_eq!(count("completed") + count("cancelled") + count("rejected"), 1600, "each call has one terminal event");
 }

@@ -1,17 +1,17 @@
-//! Configurations that cannot work do not build.
+//! Invalid configurations do not build.
 
 use std::time::Duration;
 
 use tower_rampart::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 
 fn field(change: impl FnOnce(CircuitBreakerBuilder) -> CircuitBreakerBuilder) -> &'static str {
-    let error = change(CircuitBreaker::builder("db")).build().expect_err("it cannot work");
+    let error = change(CircuitBreaker::builder("db")).build().expect_err("the configuration is invalid");
     assert!(!error.reason().is_empty());
     error.field()
 }
 
 #[test]
-fn a_bad_configuration_says_which_field() {
+fn a_configuration_error_names_the_field() {
     assert_eq!(field(|b| b.consecutive_failures(0)), "consecutive_failures");
     assert_eq!(field(|b| b.consecutive_failures(100_000)), "consecutive_failures");
     assert_eq!(field(|b| b.count_window(0)), "count_window");
@@ -46,7 +46,7 @@ fn a_bad_configuration_says_which_field() {
 }
 
 #[test]
-fn extreme_but_possible_configurations_work() {
+fn extreme_but_valid_configurations_work() {
     let longest = CircuitBreaker::builder("db").open_duration(Duration::MAX).build().unwrap();
     (0..100).for_each(|_| drop(longest.try_acquire().map(|permit| permit.failure())));
     assert!(longest.try_acquire().is_err());

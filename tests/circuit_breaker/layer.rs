@@ -1,4 +1,4 @@
-//! Around a service, refusing.
+//! The layer in its default readiness mode, which rejects.
 
 use std::{future::Future, panic::AssertUnwindSafe, pin::pin, task::Poll, time::Duration};
 
@@ -10,16 +10,17 @@ use tower_rampart::{
     circuit_breaker::{CircuitBreaker, CircuitBreakerService, CircuitState},
 };
 
-use super::{OPEN, call, consecutive, failure, recorder, refused};
+use super::{OPEN, consecutive, failure};
 use crate::support::{
-    BoxError, on_threads,
+    BoxError, address, assert_shareable, call, on_threads, poll_ready,
     probe::{Probe, Ready, Reply, Script},
     recorder::Recorder,
+    rejection_of,
 };
 
 fn service(failures: u32) -> (Script, CircuitBreaker, CircuitBreakerService<Probe>, Recorder) {
     let (script, probe) = Script::new();
-    let recorder = recorder();
+    let recorder = Recorder::new();
     let breaker = consecutive(failures).observer(recorder.clone()).build().unwrap();
     let service = breaker.layer().layer(probe);
     (script, breaker, service, recorder)
@@ -27,27 +28,27 @@ fn service(failures: u32) -> (Script, CircuitBreaker, CircuitBreakerService<Prob
 
 // B11, B12, B13
 #[tokio::test(start_paused = true)]
-async fn while_open_the_service_is_neither_polled_nor_called() {
+async fn an_open_circuit_neither_polls_nor_calls_the_inner_service() {
     let (script, breaker, mut service, _) = service(1);
     script.reply(failure());
     assert!(call(&mut service).await.is_err());
     script.set_ready(Ready::No);
     let (polls, calls) = (script.ready_polls(), script.calls());
     let result = call(&mut service).await;
-    assert_eq!(refused(&result).unwrap().name(), "db");
-    assert_eq!((script.ready_polls(), script.calls()), (polls, calls), "a service that is stuck delays nothing");
+    assert_eq!(rejection_of(&result).unwrap().name(), "db");
+    assert_eq!((script.ready_polls(), script.calls()), (polls, calls), "a stuck inner service delays nothing");
     assert_eq!(breaker.state(), CircuitState::Open);
 }
 
 // B17
 #[tokio::test(start_paused = true)]
-async fn it_closes_when_the_service_is_well_again() {
+async fn it_closes_when_the_service_recovers() {
     let (script, breaker, mut service, recorder) = service(2);
     for _ in 0..2 {
         script.reply(failure());
         assert!(call(&mut service).await.is_err());
     }
-    assert!(refused(&call(&mut service).await).is_some());
+    assert!(rejection_of(&call(&mut service).await).is_some());
     tokio::time::advance(OPEN).await;
     assert_eq!(call(&mut service).await.unwrap(), "ok");
     assert_eq!(breaker.state(), CircuitState::Closed);
@@ -68,9 +69,9 @@ async fn it_closes_when_the_service_is_well_again() {
     );
 }
 
-// G23: the exact sequence through every event.
+// G23: the exact sequence of every event.
 #[tokio::test(start_paused = true)]
-async fn the_observer_hears_everything_once_and_in_order() {
+async fn the_observer_receives_every_event_once_and_in_order() {
     let (script, breaker, mut service, recorder) = service(1);
     drop(service.ready().await.unwrap().call("dropped"));
     assert!(call(&mut service).await.is_ok());
@@ -105,9 +106,9 @@ async fn the_observer_hears_everything_once_and_in_order() {
     );
 }
 
-// B20, B21, G9, G10: unpolled, and while pending.
+// B20, B21, G9, G10
 #[tokio::test(start_paused = true)]
-async fn a_dropped_probe_gives_its_place_back() {
+async fn dropping_a_probe_releases_its_slot() {
     let (script, breaker, mut service, recorder) = service(1);
     script.reply(failure());
     assert!(call(&mut service).await.is_err());
@@ -117,7 +118,7 @@ async fn a_dropped_probe_gives_its_place_back() {
     script.reply(Reply::Later);
     let mut probe = task::spawn(service.ready().await.unwrap().call("pending"));
     assert_pending!(probe.poll());
-    assert!(refused(&call(&mut service.clone()).await).is_some(), "the one place is taken");
+    assert!(rejection_of(&call(&mut service.clone()).await).is_some(), "the only probe slot is taken");
     drop(probe);
     assert_eq!((breaker.state(), script.live()), (CircuitState::HalfOpen, 0));
     assert!(call(&mut service).await.is_ok());
@@ -127,7 +128,7 @@ async fn a_dropped_probe_gives_its_place_back() {
 
 // B22
 #[tokio::test(start_paused = true)]
-async fn panics_in_call_and_in_poll_are_failures_and_lose_no_place() {
+async fn a_probe_that_panics_fails_and_releases_its_slot() {
     for reply in [Reply::PanicInCall, Reply::PanicInPoll] {
         let (script, breaker, mut service, _) = service(1);
         script.reply(failure());
@@ -145,7 +146,7 @@ async fn panics_in_call_and_in_poll_are_failures_and_lose_no_place() {
 
 // B28, B29
 #[tokio::test]
-async fn rejections_by_layers_inside_are_ignored_and_their_timeouts_are_failures() {
+async fn rejections_by_inner_layers_are_ignored_and_inner_timeouts_are_failures() {
     use tower_rampart::Rejection;
 
     let (script, breaker, mut service, _) = service(1);
@@ -167,7 +168,7 @@ async fn rejections_by_layers_inside_are_ignored_and_their_timeouts_are_failures
 
 // B30
 #[tokio::test]
-async fn a_classifier_finds_failures_among_responses() {
+async fn a_classifier_counts_responses_as_failures() {
     let (script, probe) = Script::new();
     let breaker = CircuitBreaker::builder("db").consecutive_failures(3).min_calls(5).failure_rate(1.0).build().unwrap();
     let layer = breaker.layer().classify_with(|result: Result<&&'static str, &BoxError>| match result {
@@ -179,18 +180,18 @@ async fn a_classifier_finds_failures_among_responses() {
     let mut service = layer.layer(probe);
     for reply in ["503", "503", "429"] {
         script.reply(Reply::Ok(reply));
-        assert_eq!(call(&mut service).await.unwrap(), reply, "passes by value");
+        assert_eq!(call(&mut service).await.unwrap(), reply, "the response passes by value");
     }
-    assert_eq!(breaker.snapshot().consecutive_failures, 2, "429 does not extend the run");
-    assert_eq!(breaker.snapshot().time_window.unwrap().failed, 3, "but degrades the rate");
+    assert_eq!(breaker.snapshot().consecutive_failures, 2, "429 is not a consecutive failure");
+    assert_eq!(breaker.snapshot().time_window.unwrap().failed, 3, "but counts in the failure rate");
     script.reply(Reply::Ok("503"));
     assert!(call(&mut service).await.is_ok());
-    assert_eq!(breaker.state(), CircuitState::Open, "and does not reset it");
+    assert_eq!(breaker.state(), CircuitState::Open, "and does not reset the consecutive failures");
 }
 
 // B35
 #[tokio::test]
-async fn ready_while_closed_and_tripped_before_the_call_is_refused() {
+async fn a_call_is_rejected_if_the_circuit_opens_after_readiness() {
     let (script, breaker, mut service, _) = service(1);
     service.ready().await.unwrap();
     breaker.force_open();
@@ -199,7 +200,7 @@ async fn ready_while_closed_and_tripped_before_the_call_is_refused() {
 }
 
 #[tokio::test]
-async fn ready_while_open_and_closed_before_the_call_is_refused_since_the_service_was_not_polled() {
+async fn a_call_is_rejected_if_the_circuit_closes_after_readiness_since_the_service_was_not_polled() {
     let (script, breaker, mut service, _) = service(1);
     breaker.force_open();
     service.ready().await.unwrap();
@@ -210,43 +211,47 @@ async fn ready_while_open_and_closed_before_the_call_is_refused_since_the_servic
     assert!(call(&mut service).await.is_ok());
 }
 
-// B14, B16: the time after which a probe is given up is not the time left.
+// B14, B16: the probe timeout is not the time until the circuit admits calls.
 #[tokio::test(start_paused = true)]
-async fn while_probes_are_out_the_layer_knows_no_time_left() {
+async fn there_is_no_retry_after_while_probes_are_in_flight() {
     let (script, breaker, mut service, _) = service(1);
     script.reply(failure());
     assert!(call(&mut service).await.is_err());
-    assert!(refused(&call(&mut service).await).unwrap().retry_after().unwrap() <= OPEN);
+    assert!(rejection_of(&call(&mut service).await).unwrap().retry_after().unwrap() <= OPEN);
     tokio::time::advance(OPEN).await;
     script.reply(Reply::Later);
     let mut probe = task::spawn(service.clone().ready().await.unwrap().call("probe"));
     assert_pending!(probe.poll());
     assert_eq!(breaker.try_acquire().unwrap_err().retry_after(), None);
-    assert_eq!(refused(&call(&mut service).await).unwrap().retry_after(), None, "the layer says what the handle says");
+    assert_eq!(
+        rejection_of(&call(&mut service).await).unwrap().retry_after(),
+        None,
+        "the layer agrees with the handle"
+    );
 }
 
-// B13: also one that was waiting for the service already.
+// B13: also for callers that already wait for the inner service.
 #[tokio::test]
-async fn who_waits_for_a_stuck_service_is_refused_when_the_circuit_opens() {
+async fn callers_waiting_for_a_stuck_service_are_rejected_when_the_circuit_opens() {
     let (script, breaker, service, _) = service(1);
     script.set_ready(Ready::No);
     let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(service.clone())).collect();
     for service in &mut waiting {
-        assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+        assert_pending!(poll_ready(service));
     }
     breaker.force_open();
     for service in &mut waiting {
         assert!(service.is_woken());
-        assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+        assert!(assert_ready!(poll_ready(service)).is_ok());
         let error = service.enter(|_, mut service| service.call("request")).await.unwrap_err();
         assert!(error.as_rejection().is_some());
     }
     assert_eq!(script.calls(), 0);
 }
 
-// B13, G17: what is queued behind a stuck service is refused when the circuit opens.
+// B13, G17: requests queued behind a stuck service are rejected when the circuit opens.
 #[tokio::test]
-async fn a_buffer_before_a_stuck_service_is_emptied_when_the_circuit_opens() {
+async fn a_buffer_before_a_stuck_service_drains_when_the_circuit_opens() {
     let (script, breaker, service, _) = service(1);
     script.set_ready(Ready::No);
     let buffered = tower::buffer::Buffer::new(service, 4);
@@ -259,31 +264,31 @@ async fn a_buffer_before_a_stuck_service_is_emptied_when_the_circuit_opens() {
     tokio::task::yield_now().await;
     assert_pending!(queued.poll());
     breaker.force_open();
-    assert!(queued.await.iter().all(|result| refused(result).is_some()));
+    assert!(queued.await.iter().all(|result| rejection_of(result).is_some()));
     assert_eq!(script.calls(), 0);
 }
 
 // G1, G2, G3, G14, G15
 #[tokio::test]
-async fn readiness_is_the_services_own() {
+async fn readiness_follows_the_inner_service() {
     let (script, _, service, _) = service(1);
     let mut service = task::spawn(service);
     script.set_ready(Ready::No);
-    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    assert_pending!(poll_ready(&mut service));
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
     for _ in 0..3 {
-        assert!(assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).is_ok());
+        assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     }
     script.set_ready(Ready::Err("dead"));
-    let error = assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+    let error = assert_ready!(poll_ready(&mut service)).unwrap_err();
     assert_eq!(error.to_string(), "dead");
     assert!(error.as_rejection().is_none());
 }
 
 // G5, G6
 #[tokio::test]
-async fn the_instance_that_was_polled_is_called_and_a_clone_starts_unready() {
+async fn the_polled_instance_is_called_and_a_clone_starts_unready() {
     let (script, _, mut service, _) = service(1);
     service.ready().await.unwrap();
     let mut clone = service.clone();
@@ -294,7 +299,7 @@ async fn the_instance_that_was_polled_is_called_and_a_clone_starts_unready() {
 
 // G11
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_call_counts_though_its_future_is_kept() {
+async fn a_completed_call_is_counted_while_its_future_is_kept() {
     let (script, breaker, mut service, _) = service(1);
     script.reply(failure());
     let mut future = pin!(service.ready().await.unwrap().call("kept"));
@@ -307,15 +312,15 @@ async fn the_end_of_a_call_counts_though_its_future_is_kept() {
 async fn results_pass_by_value() {
     let (script, _, mut service, _) = service(9);
     let error: BoxError = "boom".into();
-    let address = std::ptr::from_ref(&*error).cast::<()>();
+    let original = address(&error);
     script.reply(Reply::Err(error));
-    assert_eq!(std::ptr::from_ref(&*call(&mut service).await.unwrap_err()).cast::<()>(), address);
+    assert_eq!(address(&call(&mut service).await.unwrap_err()), original);
     assert_eq!(call(&mut service).await.unwrap(), "ok");
 }
 
 // G16, G17, G18
 #[tokio::test]
-async fn it_works_borrowed_boxed_buffered_and_optional() {
+async fn it_works_by_reference_boxed_buffered_and_optional() {
     let (_, breaker, mut service, _) = service(1);
     assert!(call(&mut (&mut service)).await.is_ok());
     let mut boxed: Box<dyn Service<&'static str, Response = _, Error = BoxError, Future = _> + Send> =
@@ -325,26 +330,25 @@ async fn it_works_borrowed_boxed_buffered_and_optional() {
     assert!(call(&mut buffered).await.is_ok());
     breaker.force_open();
     let result = call(&mut buffered).await;
-    assert_eq!(refused(&result).unwrap().name(), "db", "found through the buffer");
-    assert!(refused(&call(&mut buffered).await).is_some(), "and the buffer is not dead");
+    assert_eq!(rejection_of(&result).unwrap().name(), "db", "the rejection is found through the buffer");
+    assert!(rejection_of(&call(&mut buffered).await).is_some(), "the buffer still works");
     for layer in [None, Some(breaker.layer())] {
-        let refuses = layer.is_some();
+        let rejects = layer.is_some();
         let (_, probe) = Script::new();
         let mut service = ServiceBuilder::new().option_layer(layer).service(probe);
-        assert_eq!(service.ready().await.unwrap().call("optional").await.is_err(), refuses);
+        assert_eq!(service.ready().await.unwrap().call("optional").await.is_err(), rejects);
     }
 }
 
 // G20, G22, G28
 #[test]
-fn it_is_made_outside_a_runtime_and_its_parts_can_be_sent() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
+fn it_is_constructed_outside_a_runtime_and_its_parts_are_send() {
     fn send<T: Send + 'static>(_: &T) {}
 
     let (_, breaker, mut service, _) = service(1);
-    send_sync(&breaker);
-    send_sync(&breaker.layer());
-    send_sync(&breaker.layer().backpressure());
+    assert_shareable(&breaker);
+    assert_shareable(&breaker.layer());
+    assert_shareable(&breaker.layer().backpressure());
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(service.poll_ready(&mut cx).is_ready());
     let mut future = pin!(service.call("outside"));
@@ -354,18 +358,18 @@ fn it_is_made_outside_a_runtime_and_its_parts_can_be_sent() {
 
 // G21
 #[test]
-fn debug_shows_the_configuration() {
+fn debug_shows_the_name_and_state() {
     let (_, breaker, _, _) = service(1);
     let text = format!("{breaker:?} {:?}", breaker.layer());
     assert!(text.contains("db") && text.contains("Closed"), "{text}");
-    // Closures cannot be shown, and must not be in the way.
+    // A closure that is not `Debug` does not prevent `Debug`.
     let layer = breaker.layer().classify_with(|_: Result<&(), &BoxError>| Verdict::Success);
     assert!(format!("{layer:?}").contains("db"));
 }
 
 // G25
 #[tokio::test]
-async fn services_of_one_handle_share_its_state_however_often_the_layer_is_used() {
+async fn all_services_of_a_handle_share_its_state() {
     let (script, probe) = Script::new();
     let breaker = consecutive(2).build().unwrap();
     let layer = breaker.layer();
@@ -373,12 +377,12 @@ async fn services_of_one_handle_share_its_state_however_often_the_layer_is_used(
         script.reply(failure());
         assert!(call(&mut layer.layer(probe.clone())).await.is_err());
     }
-    assert!(refused(&call(&mut breaker.layer().layer(probe)).await).is_some());
+    assert!(rejection_of(&call(&mut breaker.layer().layer(probe)).await).is_some());
 }
 
 // G23, G26
 #[test]
-fn thousands_of_calls_on_many_threads_leave_nothing_behind() {
+fn concurrent_calls_have_one_terminal_event_each_and_leave_no_probe_behind() {
     let (script, breaker, service, recorder) = service(3);
     on_threads(8, |thread| {
         let (script, service) = (script.clone(), service.clone());
@@ -403,12 +407,12 @@ fn thousands_of_calls_on_many_threads_leave_nothing_behind() {
     assert_eq!((script.live(), breaker.snapshot().probes_in_flight), (0, 0));
     let lines = recorder.take();
     let count = |prefix: &str| lines.iter().filter(|line| line.starts_with(prefix)).count();
-    assert_eq!(count("admitted"), count("completed") + count("cancelled"), "each has one end");
+    assert_eq!(count("admitted"), count("completed") + count("cancelled"), "each call has one terminal event");
     assert_eq!(count("admitted") + count("rejected"), 2000);
 }
 
 #[tokio::test]
-async fn run_keeps_the_error_flat_and_counts() {
+async fn run_returns_a_flat_error_and_counts_the_result() {
     let breaker = consecutive(1).build().unwrap();
     let error = breaker.run(async { Err::<(), BoxError>("boom".into()) }).await.unwrap_err();
     assert!(error.as_rejection().is_none());

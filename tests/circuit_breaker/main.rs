@@ -1,4 +1,4 @@
-//! What a circuit breaker promises: items B and G of the contract.
+//! The circuit breaker: items B and G of the contract.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,14 +10,10 @@ mod states;
 
 use std::time::Duration;
 
-use support::{BoxError, probe::Reply, recorder::Recorder};
-use tower::{Service, ServiceExt};
-use tower_rampart::{
-    AsRejection, Rejection,
-    circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder},
-};
+use support::probe::Reply;
+use tower_rampart::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 
-/// Trips at `failures` in a row, opens for exactly a second, and closes with one probe.
+/// Trips after `failures` consecutive failures, opens for exactly one second, and closes after one successful probe.
 fn consecutive(failures: u32) -> CircuitBreakerBuilder {
     CircuitBreaker::builder("db")
         .no_time_window()
@@ -32,21 +28,6 @@ fn consecutive(failures: u32) -> CircuitBreakerBuilder {
 
 const OPEN: Duration = Duration::from_secs(1);
 
-async fn call<S>(service: &mut S) -> Result<&'static str, BoxError>
-where
-    S: Service<&'static str, Response = &'static str, Error = BoxError>,
-{
-    service.ready().await?.call("request").await
-}
-
-fn refused<'a>(result: &'a Result<&'static str, BoxError>) -> Option<&'a Rejection> {
-    result.as_ref().err().and_then(AsRejection::as_rejection)
-}
-
 fn failure() -> Reply {
     Reply::Err("boom".into())
-}
-
-fn recorder() -> Recorder {
-    Recorder::new()
 }

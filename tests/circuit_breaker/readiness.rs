@@ -1,4 +1,4 @@
-//! Around a service, with backpressure.
+//! The layer with backpressure.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use tower_rampart::{
     readiness::Backpressure,
 };
 
-use super::{OPEN, call, consecutive, failure};
+use super::{OPEN, consecutive, failure};
 use crate::support::{
-    on_threads,
+    call, on_threads, poll_ready,
     probe::{Probe, Ready, Reply, Script},
 };
 
@@ -27,83 +27,77 @@ async fn open() -> (Script, CircuitBreaker, Service_) {
     (script, breaker, service)
 }
 
-macro_rules! poll_ready {
-    ($task:expr) => {
-        $task.enter(|cx, mut service| service.poll_ready(cx))
-    };
-}
-
 // B33
 #[tokio::test(start_paused = true)]
-async fn open_is_pending_and_wakes_at_the_deadline_without_traffic() {
+async fn an_open_circuit_is_pending_and_wakes_its_waiter_at_the_deadline() {
     let (script, breaker, service) = open().await;
     let polls = script.ready_polls();
     let mut service = task::spawn(service);
-    assert_pending!(poll_ready!(service));
-    assert_eq!(script.ready_polls(), polls, "the service within is left alone");
+    assert_pending!(poll_ready(&mut service));
+    assert_eq!(script.ready_polls(), polls, "the inner service is not polled");
     tokio::time::advance(OPEN / 2).await;
     assert!(!service.is_woken());
     tokio::time::advance(OPEN / 2 + Duration::from_millis(1)).await;
     assert!(service.is_woken());
-    assert!(assert_ready!(poll_ready!(service)).is_ok());
-    assert_eq!(breaker.snapshot().probes_in_flight, 1, "the place is reserved");
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1, "the probe slot is reserved");
     assert!(service.enter(|_, mut service| service.call("probe")).await.is_ok());
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
 // B33, B31
 #[tokio::test(start_paused = true)]
-async fn closing_wakes_all_who_wait() {
+async fn closing_wakes_all_waiters() {
     let (_, breaker, service) = open().await;
     breaker.force_open();
     let mut waiting: Vec<_> = (0..5).map(|_| task::spawn(service.clone())).collect();
     for service in &mut waiting {
-        assert_pending!(poll_ready!(service));
+        assert_pending!(poll_ready(service));
     }
     breaker.close();
     for service in &mut waiting {
         assert!(service.is_woken());
-        assert!(assert_ready!(poll_ready!(service)).is_ok());
+        assert!(assert_ready!(poll_ready(service)).is_ok());
     }
 }
 
 // G8, G7, B20
 #[tokio::test(start_paused = true)]
-async fn dropping_a_ready_service_gives_the_probes_place_to_one_who_waits() {
+async fn dropping_a_ready_service_passes_its_probe_slot_to_a_waiter() {
     let (_, breaker, service) = open().await;
     tokio::time::advance(OPEN).await;
     let mut first = task::spawn(service.clone());
     let mut second = task::spawn(service);
-    assert!(assert_ready!(poll_ready!(first)).is_ok());
-    assert_pending!(poll_ready!(second));
+    assert!(assert_ready!(poll_ready(&mut first)).is_ok());
+    assert_pending!(poll_ready(&mut second));
     let clone = first.enter(|_, service| service.clone());
     drop(clone);
-    assert_pending!(poll_ready!(second));
+    assert_pending!(poll_ready(&mut second));
     drop(first);
     assert!(second.is_woken());
-    assert!(assert_ready!(poll_ready!(second)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut second)).is_ok());
     assert_eq!(breaker.snapshot().probes_in_flight, 1);
     drop(second);
     assert_eq!(breaker.snapshot().probes_in_flight, 0);
 }
 
-// Rule 5
+// G8
 #[tokio::test(start_paused = true)]
-async fn a_place_is_not_kept_while_the_service_is_not_ready() {
+async fn no_probe_slot_is_held_while_the_inner_service_is_not_ready() {
     let (script, breaker, service) = open().await;
     tokio::time::advance(OPEN).await;
     script.set_ready(Ready::No);
     let mut service = task::spawn(service);
-    assert_pending!(poll_ready!(service));
+    assert_pending!(poll_ready(&mut service));
     assert_eq!(breaker.snapshot().probes_in_flight, 0);
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
-    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
 }
 
 // B35
 #[tokio::test(start_paused = true)]
-async fn tripped_between_readiness_and_call_the_call_is_refused() {
+async fn a_call_is_rejected_if_the_circuit_opens_after_readiness() {
     let (_, breaker, mut service) = open().await;
     breaker.close();
     service.ready().await.unwrap();
@@ -111,9 +105,9 @@ async fn tripped_between_readiness_and_call_the_call_is_refused() {
     assert!(service.call("late").await.unwrap_err().as_rejection().is_some());
 }
 
-// B35, I6: a place that was reserved does not outlive the half-open state it was reserved in.
+// B35: a reservation does not outlive the half-open state it was made in.
 #[tokio::test(start_paused = true)]
-async fn a_reserved_place_is_worth_nothing_once_the_circuit_is_open_again() {
+async fn a_reserved_probe_slot_is_void_once_the_circuit_reopens() {
     let (script, probe) = Script::new();
     let breaker = consecutive(1).probes(2).build().unwrap();
     let mut first = breaker.layer().backpressure().layer(probe);
@@ -132,25 +126,25 @@ async fn a_reserved_place_is_worth_nothing_once_the_circuit_is_open_again() {
 
 // B31
 #[tokio::test(start_paused = true)]
-async fn a_service_with_a_reserved_place_is_pending_again_when_it_is_forced_open() {
+async fn forcing_the_circuit_open_makes_a_ready_service_pending_again() {
     let (script, breaker, service) = open().await;
     tokio::time::advance(OPEN).await;
     let mut service = task::spawn(service);
-    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     breaker.force_open();
-    assert_pending!(poll_ready!(service));
+    assert_pending!(poll_ready(&mut service));
     breaker.half_open();
     assert!(service.is_woken());
-    assert!(assert_ready!(poll_ready!(service)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut service)).is_ok());
     assert_eq!(breaker.snapshot().probes_in_flight, 1);
     breaker.force_open();
     assert!(service.enter(|_, mut service| service.call("late")).await.is_err());
     assert_eq!(script.calls(), 1);
 }
 
-// B24: an idle caller that is ready does not block the others for longer than a probe may.
+// B24: an idle ready caller blocks others no longer than the probe timeout.
 #[tokio::test(start_paused = true)]
-async fn a_reserved_place_that_is_never_used_goes_to_another() {
+async fn an_unused_probe_slot_passes_to_another_service_after_the_probe_timeout() {
     const LIMIT: Duration = Duration::from_secs(5);
     let (script, probe) = Script::new();
     let breaker = consecutive(1).probe_timeout(LIMIT).build().unwrap();
@@ -160,17 +154,17 @@ async fn a_reserved_place_that_is_never_used_goes_to_another() {
     tokio::time::advance(OPEN).await;
     let mut waiting = task::spawn(idle.clone());
     idle.ready().await.unwrap();
-    assert_pending!(poll_ready!(waiting));
+    assert_pending!(poll_ready(&mut waiting));
     tokio::time::advance(LIMIT + Duration::from_millis(1)).await;
     assert!(waiting.is_woken());
-    assert!(assert_ready!(poll_ready!(waiting)).is_ok());
-    assert!(idle.call("late").await.unwrap_err().as_rejection().is_some(), "its place is another's now");
+    assert!(assert_ready!(poll_ready(&mut waiting)).is_ok());
+    assert!(idle.call("late").await.unwrap_err().as_rejection().is_some(), "its slot now belongs to another service");
     assert_eq!(breaker.snapshot().probes_in_flight, 1);
     assert!(waiting.enter(|_, mut service| service.call("probe")).await.is_ok());
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
-// B34: one of five endpoints is broken; under p2c it gets no traffic but its probes.
+// B34: one of five endpoints is broken.
 #[tokio::test(start_paused = true)]
 async fn a_balancer_sends_nothing_to_an_open_circuit() {
     use tower::{balance::p2c::Balance, discover::ServiceList, load::Constant};
@@ -196,12 +190,12 @@ async fn a_balancer_sends_nothing_to_an_open_circuit() {
     for _ in 0..200 {
         assert!(balance.ready().await.unwrap().call("request").await.is_ok());
     }
-    assert!(scripts[0].calls() > 10, "and it is back when it is closed");
+    assert!(scripts[0].calls() > 10, "it gets traffic again once closed");
 }
 
 // G26
 #[test]
-fn no_waiter_is_left_asleep() {
+fn every_waiter_is_woken_under_concurrency() {
     let (script, probe) = Script::new();
     let breaker = consecutive(1).open_duration(Duration::from_millis(1)).open_growth(1.0, Duration::from_millis(1));
     let breaker = breaker.build().unwrap();
@@ -220,7 +214,7 @@ fn no_waiter_is_left_asleep() {
                     }
                 }
             });
-            // Ends only if every waiter is woken.
+            // Completes only if every waiter is woken.
             futures_util::future::join_all(calls).await;
         }
     });

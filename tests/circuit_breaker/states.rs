@@ -1,4 +1,4 @@
-//! When it trips, how it probes, when it closes. By the handle, without Tower.
+//! Tripping, probing and closing, through the handle and without Tower.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use tower_rampart::{
     clock::{Clock, ManualClock, Nanos},
 };
 
-use super::{OPEN, consecutive, recorder};
+use super::{OPEN, consecutive};
+use crate::support::recorder::Recorder;
 
 fn finish(breaker: &CircuitBreaker, verdict: Verdict) {
-    breaker.try_acquire().expect("let in").finish(verdict);
+    breaker.try_acquire().expect("admitted").finish(verdict);
 }
 
 fn fail(breaker: &CircuitBreaker) {
@@ -21,13 +22,13 @@ fn fail(breaker: &CircuitBreaker) {
 fn retry_after(breaker: &CircuitBreaker) -> Option<Duration> {
     match breaker.try_acquire() {
         Err(Rejection::CircuitOpen { retry_after, .. }) => retry_after,
-        other => panic!("not refused: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }
 
 // B1, B2, B3, B4
 #[test]
-fn it_trips_at_exactly_n_failures_in_a_row() {
+fn it_trips_at_exactly_the_limit_of_consecutive_failures() {
     let breaker = consecutive(3).build().unwrap();
     assert_eq!(breaker.state(), CircuitState::Closed);
     fail(&breaker);
@@ -55,11 +56,11 @@ fn by_rate(clock: &ManualClock, rate: f64) -> CircuitBreaker {
 
 // B5, B6
 #[test]
-fn a_rate_needs_its_minimum_of_calls_and_trips_at_the_first_failure_that_crosses() {
+fn a_rate_trips_at_the_first_failure_that_crosses_it_once_the_minimum_is_met() {
     let clock = ManualClock::new();
     let breaker = by_rate(&clock, 0.5);
     (0..9).for_each(|_| fail(&breaker));
-    assert_eq!(breaker.state(), CircuitState::Closed, "nine of nine are too few calls");
+    assert_eq!(breaker.state(), CircuitState::Closed, "nine calls are below the minimum");
     fail(&breaker);
     assert_eq!(breaker.state(), CircuitState::Open);
 
@@ -73,7 +74,7 @@ fn a_rate_needs_its_minimum_of_calls_and_trips_at_the_first_failure_that_crosses
 
 // B7
 #[test]
-fn a_rate_of_one_trips_when_all_fail_and_only_then() {
+fn a_rate_of_one_trips_only_when_every_call_fails() {
     let breaker = by_rate(&ManualClock::new(), 1.0);
     finish(&breaker, Verdict::Success);
     (0..100).for_each(|_| fail(&breaker));
@@ -83,9 +84,9 @@ fn a_rate_of_one_trips_when_all_fail_and_only_then() {
     assert_eq!(breaker.state(), CircuitState::Open);
 }
 
-// B7: the rate can be turned off.
+// B7: a failure rate can be disabled.
 #[test]
-fn without_a_failure_rate_failures_do_not_trip_a_window() {
+fn without_a_failure_rate_the_window_does_not_trip() {
     let breaker = CircuitBreaker::builder("db").no_failure_rate().consecutive_failures(1000).build().unwrap();
     (0..500).for_each(|_| fail(&breaker));
     assert_eq!(breaker.state(), CircuitState::Closed);
@@ -93,13 +94,13 @@ fn without_a_failure_rate_failures_do_not_trip_a_window() {
 
 // B8, B9
 #[test]
-fn old_calls_age_out_and_a_burst_counts_as_much_as_a_trickle() {
+fn old_calls_age_out_and_a_burst_counts_like_spread_out_calls() {
     let clock = ManualClock::new();
     let breaker = by_rate(&clock, 0.5);
     (0..9).for_each(|_| fail(&breaker));
     clock.advance(Duration::from_secs(11));
     fail(&breaker);
-    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 1, "the nine are gone");
+    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 1, "the nine have aged out");
     for gap in [Duration::from_secs(u64::from(u32::MAX) + 7), Duration::from_secs(1 << 33)] {
         clock.advance(gap);
         fail(&breaker);
@@ -111,13 +112,13 @@ fn old_calls_age_out_and_a_burst_counts_as_much_as_a_trickle() {
     }
     assert_eq!(breaker.state(), CircuitState::Closed);
     fail(&breaker);
-    assert_eq!(breaker.state(), CircuitState::Open, "ten, whether at once or in nine seconds");
+    assert_eq!(breaker.state(), CircuitState::Open, "ten failures, at once or over nine seconds");
 }
 
 // B10
 #[test]
-fn of_two_reasons_the_run_of_failures_is_told() {
-    let recorder = recorder();
+fn consecutive_failures_are_reported_before_the_failure_rate() {
+    let recorder = Recorder::new();
     let breaker = CircuitBreaker::builder("db")
         .consecutive_failures(10)
         .min_calls(10)
@@ -132,7 +133,7 @@ fn of_two_reasons_the_run_of_failures_is_told() {
 }
 
 #[test]
-fn the_count_window_slides() {
+fn the_count_window_keeps_only_the_last_calls() {
     let breaker = CircuitBreaker::builder("db").no_time_window().count_window(100).failure_rate(0.5).build().unwrap();
     (0..10_000).for_each(|_| finish(&breaker, Verdict::Success));
     let mut failures = 0;
@@ -140,12 +141,12 @@ fn the_count_window_slides() {
         fail(&breaker);
         failures += 1;
     }
-    assert_eq!(failures, 50, "half of the last hundred, whatever came before");
+    assert_eq!(failures, 50, "half of the last hundred calls");
 }
 
 // B11, B14
 #[test]
-fn while_open_it_refuses_with_the_time_left_to_the_end() {
+fn an_open_circuit_rejects_with_the_time_left() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
     fail(&breaker);
@@ -163,7 +164,7 @@ fn while_open_it_refuses_with_the_time_left_to_the_end() {
 
 // B15, B16
 #[test]
-fn at_the_deadline_one_of_a_hundred_racing_callers_probes() {
+fn one_of_a_hundred_racing_callers_probes_at_the_deadline() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
     fail(&breaker);
@@ -183,7 +184,7 @@ fn at_the_deadline_one_of_a_hundred_racing_callers_probes() {
 
 // B17, B18, B19
 #[test]
-fn failed_probes_open_it_for_longer_up_to_a_limit_and_a_success_resets_that() {
+fn failed_probes_lengthen_the_open_time_up_to_a_limit_and_recovery_resets_it() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).open_growth(2.0, Duration::from_secs(5)).clock(clock.clone()).build().unwrap();
     let open_time = |breaker: &CircuitBreaker| {
@@ -218,12 +219,12 @@ fn jitter_draws_from_the_upper_half_of_the_open_time() {
         .collect();
     assert!(times.iter().all(|time| (OPEN.mul_f64(0.499)..=OPEN).contains(time)), "{times:?}");
     times.dedup();
-    assert!(times.len() > 40, "they differ");
+    assert!(times.len() > 40, "the open times differ");
 }
 
-// B20, B21: the permit is dropped, which is all that a dropped future does.
+// B20, B21: dropping a future drops its permit.
 #[test]
-fn a_cancelled_probe_gives_its_place_back() {
+fn a_cancelled_probe_releases_its_slot() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
     fail(&breaker);
@@ -238,14 +239,14 @@ fn a_cancelled_probe_gives_its_place_back() {
 
 // B22
 #[test]
-fn a_probe_that_panics_has_failed() {
+fn a_probe_that_panics_fails() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
     fail(&breaker);
     clock.advance(OPEN);
     let probe = std::panic::AssertUnwindSafe(|| {
         let _permit = breaker.try_acquire().unwrap();
-        panic!("in the call");
+        panic!("deliberate panic");
     });
     assert!(std::panic::catch_unwind(probe).is_err());
     assert_eq!((breaker.state(), breaker.snapshot().probes_in_flight), (CircuitState::Open, 0));
@@ -253,7 +254,7 @@ fn a_probe_that_panics_has_failed() {
 
 // B23
 #[test]
-fn an_ignored_probe_is_no_success() {
+fn an_ignored_probe_does_not_close_the_circuit() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).clock(clock.clone()).build().unwrap();
     fail(&breaker);
@@ -261,12 +262,12 @@ fn an_ignored_probe_is_no_success() {
     finish(&breaker, Verdict::Ignored);
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     finish(&breaker, Verdict::Throttled);
-    assert_eq!(breaker.state(), CircuitState::Open, "a throttled one is a failure");
+    assert_eq!(breaker.state(), CircuitState::Open, "a throttled probe fails");
 }
 
 // B24
 #[test]
-fn a_probe_without_an_end_does_not_keep_it_half_open() {
+fn a_probe_that_never_completes_does_not_keep_the_circuit_half_open() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).probe_timeout(Duration::from_secs(5)).clock(clock.clone()).build().unwrap();
     fail(&breaker);
@@ -280,9 +281,9 @@ fn a_probe_without_an_end_does_not_keep_it_half_open() {
 
 // B25, B26, B27
 #[test]
-fn what_was_let_in_under_another_state_does_not_count() {
+fn calls_admitted_in_another_state_do_not_count() {
     let clock = ManualClock::new();
-    let recorder = recorder();
+    let recorder = Recorder::new();
     let breaker = consecutive(1).clock(clock.clone()).observer(recorder.clone()).build().unwrap();
     let [first, second, third, fourth] = [(); 4].map(|()| breaker.try_acquire().unwrap());
     fail(&breaker);
@@ -290,7 +291,7 @@ fn what_was_let_in_under_another_state_does_not_count() {
     first.success();
     assert_eq!(breaker.state(), CircuitState::Open);
     second.failure();
-    assert_eq!(retry_after(&breaker), left, "not extended");
+    assert_eq!(retry_after(&breaker), left, "the open time is not extended");
     clock.advance(OPEN);
     let probe = breaker.try_acquire().unwrap();
     third.success();
@@ -303,22 +304,22 @@ fn what_was_let_in_under_another_state_does_not_count() {
 
 // B31
 #[test]
-fn it_is_steered_by_hand() {
+fn the_state_can_be_changed_manually() {
     let clock = ManualClock::new();
-    let recorder = recorder();
+    let recorder = Recorder::new();
     let breaker = consecutive(2).clock(clock.clone()).observer(recorder.clone()).build().unwrap();
     breaker.force_open();
     clock.advance(Duration::from_secs(1 << 20));
-    assert_eq!(retry_after(&breaker), None, "no time is known");
+    assert_eq!(retry_after(&breaker), None, "a forced state has no end");
     breaker.disable();
     (0..10).for_each(|_| fail(&breaker));
-    assert_eq!(breaker.state(), CircuitState::Disabled, "never trips");
+    assert_eq!(breaker.state(), CircuitState::Disabled, "a disabled breaker never trips");
     breaker.close();
     assert_eq!(breaker.snapshot().consecutive_failures, 0);
     fail(&breaker);
     breaker.close();
     fail(&breaker);
-    assert_eq!(breaker.state(), CircuitState::Closed, "closing a closed one empties it");
+    assert_eq!(breaker.state(), CircuitState::Closed, "closing resets the counts of a closed circuit");
     breaker.open_for(Duration::from_secs(9));
     assert!(retry_after(&breaker).unwrap() > Duration::from_secs(8));
     breaker.half_open();
@@ -339,7 +340,7 @@ fn it_is_steered_by_hand() {
 }
 
 #[test]
-fn a_disabled_breaker_counts() {
+fn a_disabled_breaker_still_counts() {
     let breaker = CircuitBreaker::new("db");
     breaker.disable();
     (0..30).for_each(|_| fail(&breaker));
@@ -359,7 +360,7 @@ fn clones_share_one_circuit_and_two_breakers_do_not() {
 
 // B36
 #[test]
-fn slow_calls_trip_it_by_the_time_at_which_they_end() {
+fn slow_calls_count_when_they_complete() {
     let clock = ManualClock::new();
     let breaker = CircuitBreaker::builder("db")
         .no_failure_rate()
@@ -381,7 +382,7 @@ fn slow_calls_trip_it_by_the_time_at_which_they_end() {
 }
 
 #[test]
-fn a_call_that_is_cancelled_counts_as_slow_if_it_was() {
+fn a_cancelled_call_counts_as_slow_if_it_was_slow() {
     let clock = ManualClock::new();
     let breaker = CircuitBreaker::builder("db")
         .slow_calls(Duration::from_millis(100), 0.5)
@@ -390,7 +391,7 @@ fn a_call_that_is_cancelled_counts_as_slow_if_it_was() {
         .build()
         .unwrap();
     drop(breaker.try_acquire().unwrap());
-    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 0, "cancelled early it says nothing");
+    assert_eq!(breaker.snapshot().time_window.unwrap().calls, 0, "an early cancellation is not counted");
     for expected in [CircuitState::Closed, CircuitState::Open] {
         let permit = breaker.try_acquire().unwrap();
         clock.advance(Duration::from_millis(101));
@@ -400,24 +401,24 @@ fn a_call_that_is_cancelled_counts_as_slow_if_it_was() {
 }
 
 #[test]
-fn gradual_recovery_lets_a_growing_share_in() {
+fn gradual_recovery_admits_a_growing_share_of_calls() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).gradual_recovery(Duration::from_secs(10)).clock(clock.clone()).build().unwrap();
     fail(&breaker);
     clock.advance(OPEN);
     finish(&breaker, Verdict::Success);
-    let share = || (0..100).filter(|_| breaker.try_acquire().is_ok()).count();
-    let early = share();
+    let admitted = || (0..100).filter(|_| breaker.try_acquire().is_ok()).count();
+    let early = admitted();
     clock.advance(Duration::from_secs(5));
-    let half = share();
+    let half = admitted();
     clock.advance(Duration::from_secs(6));
     assert!((8..=12).contains(&early) && (50..=60).contains(&half), "{early} {half}");
-    assert_eq!(share(), 100);
+    assert_eq!(admitted(), 100);
 }
 
-// B8, B14: whatever the clock does, nobody is let in while it is open, and everybody in the end.
+// B8, B14: an open circuit admits no call and eventually recovers, whatever the clock does.
 #[test]
-fn a_clock_that_jumps_neither_locks_it_nor_breaks_it() {
+fn clock_jumps_neither_keep_the_circuit_open_nor_admit_calls_early() {
     let day = Duration::from_secs(86_400);
     let clock = ManualClock::new();
     clock.advance(day);
@@ -426,7 +427,7 @@ fn a_clock_that_jumps_neither_locks_it_nor_breaks_it() {
         fail(&breaker);
         let opened = clock.now();
         clock.set(opened.saturating_sub(jump));
-        assert!(retry_after(&breaker).unwrap() <= jump + OPEN, "open, and longer by no more than the clock went back");
+        assert!(retry_after(&breaker).unwrap() <= jump + OPEN, "open for longer by at most the backward jump");
         clock.set(opened.saturating_add(OPEN));
         finish(&breaker, Verdict::Success);
         assert_eq!(breaker.state(), CircuitState::Closed);
@@ -435,18 +436,18 @@ fn a_clock_that_jumps_neither_locks_it_nor_breaks_it() {
     clock.set(Nanos::MAX);
     fail(&breaker);
     finish(&breaker, Verdict::Success);
-    assert_eq!(breaker.state(), CircuitState::Closed, "at the end of time it does not refuse for ever");
+    assert_eq!(breaker.state(), CircuitState::Closed, "it recovers even at the end of the clock's range");
 }
 
 // B38
 #[test]
-fn several_probes_run_at_once_and_so_many_must_succeed() {
+fn several_probes_run_at_once_and_the_required_number_must_succeed() {
     let clock = ManualClock::new();
     let breaker = consecutive(1).probes(2).probe_successes(3).clock(clock.clone()).build().unwrap();
     fail(&breaker);
     clock.advance(OPEN);
     let (first, second) = (breaker.try_acquire().unwrap(), breaker.try_acquire().unwrap());
-    assert!(breaker.try_acquire().is_err(), "two at once");
+    assert!(breaker.try_acquire().is_err(), "two probe slots");
     first.success();
     second.success();
     assert_eq!((breaker.state(), breaker.snapshot().probes_succeeded), (CircuitState::HalfOpen, 2));
@@ -456,11 +457,11 @@ fn several_probes_run_at_once_and_so_many_must_succeed() {
 
 // G24
 #[test]
-fn an_observer_that_panics_spoils_nothing() {
+fn a_panicking_observer_does_not_undo_the_transition() {
     let breaker = consecutive(1)
         .observer(|event: &tower_rampart::Event<'_>| {
             if let tower_rampart::EventKind::StateChanged { .. } = event.kind {
-                panic!("the observer");
+                panic!("deliberate panic");
             }
         })
         .build()
@@ -471,10 +472,10 @@ fn an_observer_that_panics_spoils_nothing() {
     assert!(breaker.try_acquire().is_err());
 }
 
-// B37, G26; their order is in `tests/events.rs`.
+// B37, G26; `tests/events.rs` checks the order.
 #[test]
-fn under_races_each_transition_is_told_once() {
-    let recorder = recorder();
+fn concurrent_transitions_are_reported_once_each() {
+    let recorder = Recorder::new();
     let breaker = consecutive(5).observer(recorder.clone()).open_duration(Duration::from_millis(1)).build().unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8 {

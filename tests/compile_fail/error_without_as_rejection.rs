@@ -1,4 +1,4 @@
-//! The default classifier must tell a refusal from a failure.
+//! The default classifier must tell rejections from failures.
 
 use tower::{Layer, Service, service_fn};
 use tower_rampart::{Rejection, circuit_breaker::CircuitBreaker};

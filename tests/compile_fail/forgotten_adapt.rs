@@ -1,4 +1,4 @@
-//! A future with a foreign error, run by a handle as it is.
+//! A future with a foreign error, run by a handle without `adapt`.
 
 use tower_rampart::bulkhead::Bulkhead;
 

@@ -1,4 +1,4 @@
-//! What is asked of a layer around a service that is `Clone`.
+//! Generic checks for a layer around a `Clone` service.
 
 use std::{
     fmt::Debug,
@@ -19,13 +19,13 @@ use tower_rampart::{AsRejection, BoxError};
 use tower_test::{assert_request_eq, mock};
 
 use super::support::{
-    on_threads, poll_once,
+    address, on_threads, poll_once,
     probe::{Probe, Ready, Reply, Script},
 };
 
 pub(crate) type Mock = mock::Mock<&'static str, &'static str>;
 
-/// A service as the checks need it.
+/// The bounds that the checks need.
 pub(crate) trait Checked:
     Service<&'static str, Response = &'static str, Error = BoxError, Future: Send + Debug> + Clone + Debug + Send + 'static
 {
@@ -40,11 +40,11 @@ impl<S> Checked for S where
 {
 }
 
-pub(crate) async fn answers<S: Checked>(service: &mut S) {
+pub(crate) async fn assert_responds<S: Checked>(service: &mut S) {
     assert_eq!(service.ready().await.unwrap().call("again").await.unwrap(), "ok");
 }
 
-/// G1, G2, G3: unready as the service within is, woken when it becomes ready, and ready until the call.
+/// G1 to G4: pending while the inner service is, woken when it becomes ready, and ready until the call.
 pub(crate) async fn readiness<L>(layer: L)
 where
     L: Layer<Mock>,
@@ -55,19 +55,19 @@ where
     tokio_test::assert_pending!(service.poll_ready());
     assert!(!service.is_woken());
     handle.allow(1);
-    assert!(service.is_woken(), "the wake-up is lost");
+    assert!(service.is_woken(), "the wakeup is lost");
     tokio_test::assert_ready_ok!(service.poll_ready());
     tokio_test::assert_ready_ok!(service.poll_ready());
     let mut response = tokio_test::task::spawn(service.call("one"));
     tokio_test::assert_pending!(response.poll());
-    assert_request_eq!(handle, "one").send_response("answer");
+    assert_request_eq!(handle, "one").send_response("response");
     assert!(response.is_woken());
-    assert_eq!(tokio_test::assert_ready_ok!(response.poll()), "answer");
-    // Readiness is for one call.
+    assert_eq!(tokio_test::assert_ready_ok!(response.poll()), "response");
+    // One readiness pays for one call.
     tokio_test::assert_pending!(service.poll_ready());
 }
 
-/// G14, G15: an error of readiness passes, and is none of ours.
+/// G14, G15: an inner readiness error passes unchanged and is not a rejection.
 pub(crate) fn readiness_errors<L>(layer: L)
 where
     L: Layer<Mock>,
@@ -75,29 +75,29 @@ where
 {
     let (mut service, mut handle) = mock::spawn_layer(layer);
     handle.send_error("broken");
-    let Poll::Ready(Err(error)) = service.poll_ready() else { panic!("it is not ready") };
+    let Poll::Ready(Err(error)) = service.poll_ready() else { panic!("readiness did not fail") };
     assert!(error.as_rejection().is_none());
     assert_eq!(error.to_string(), "broken");
 }
 
-/// G5, G6, G7: the instance that was polled makes the call; a clone has no readiness and takes none away.
+/// G5, G6, G7: the polled instance makes the call; a clone starts unready and does not take the readiness.
 pub(crate) async fn clones<S: Checked>(mut service: S, script: &Script) {
     service.ready().await.unwrap();
     let mut clone = service.clone();
     assert_eq!(service.call("one").await.unwrap(), "ok");
-    answers(&mut clone).await;
+    assert_responds(&mut clone).await;
     assert_eq!(script.requests(), ["one", "again"]);
 }
 
-/// G8: a readiness that is never used is given back.
+/// G8: dropping a ready service releases its reservation.
 pub(crate) async fn unused_readiness<S: Checked>(service: S) {
     for _ in 0..20 {
         service.clone().ready().await.unwrap();
     }
-    answers(&mut service.clone()).await;
+    assert_responds(&mut service.clone()).await;
 }
 
-/// G9, G10: a call that is dropped, unpolled or under way, gives back what it held and leaves nothing running.
+/// G9, G10: dropping a call, unpolled or in flight, releases its resources and cancels the inner call.
 pub(crate) async fn dropped_calls<S: Checked>(mut service: S, script: &Script) {
     for polled in [false, true] {
         script.reply(Reply::Later);
@@ -108,31 +108,31 @@ pub(crate) async fn dropped_calls<S: Checked>(mut service: S, script: &Script) {
         drop(response);
         assert_eq!(script.live(), 0);
     }
-    // A layer that calls when it is polled has not called the first time.
+    // A layer that makes the call at the first poll has not taken the first reply.
     script.forget_replies();
-    answers(&mut service).await;
+    assert_responds(&mut service).await;
 }
 
-/// G11: what a call held is free when it ends, however long its future is kept.
+/// G11: completion releases a call's resources even while its future is kept.
 pub(crate) async fn kept_futures<S: Checked>(mut service: S) {
     let mut response = Box::pin(service.ready().await.unwrap().call("one"));
     assert_eq!(response.as_mut().await.unwrap(), "ok");
-    answers(&mut service).await;
+    assert_responds(&mut service).await;
     drop(response);
-    answers(&mut service).await;
+    assert_responds(&mut service).await;
 }
 
-/// G12, G13: results pass by value; the error is the very same.
+/// G12, G13: results pass by value; the error is the same object.
 pub(crate) async fn results<S: Checked>(mut service: S, script: &Script) {
     assert_eq!(service.ready().await.unwrap().call("one").await.unwrap(), "ok");
     let error: BoxError = "broken".into();
-    let address = &raw const *error as *const ();
+    let original = address(&error);
     script.reply(Reply::Err(error));
     let error = service.ready().await.unwrap().call("two").await.unwrap_err();
-    assert_eq!(&raw const *error as *const (), address);
+    assert_eq!(address(&error), original);
 }
 
-/// A panic of the service, in `call` or in its future, costs its own call and nothing else.
+/// A panic of the inner service, in `call` or in its future, affects only its own call.
 pub(crate) async fn panics<S: Checked>(mut service: S, script: &Script) {
     for reply in [Reply::PanicInCall, Reply::PanicInPoll] {
         script.reply(reply);
@@ -141,22 +141,22 @@ pub(crate) async fn panics<S: Checked>(mut service: S, script: &Script) {
         assert!(catch_unwind(call).is_err());
         assert_eq!(script.live(), 0);
     }
-    answers(&mut service).await;
+    assert_responds(&mut service).await;
 }
 
-/// Outside of a runtime a layer and its service are made, made ready and called (G22).
+/// G22: a layer and its service are constructed, polled ready and called outside a runtime.
 pub(crate) fn no_runtime<S: Checked>(mut service: S) {
     assert!(poll_once(std::future::poll_fn(|cx| service.poll_ready(cx))).is_ready());
     assert_eq!(poll_once(service.call("one")).map(Result::unwrap), Poll::Ready("ok"));
 }
 
-/// G20: the layer itself can be cloned, sent and shared; its clones make services that work.
-pub(crate) fn is_shared<L: Clone + Send + Sync + 'static>(layer: L) -> L {
+/// G20: the layer is `Clone + Send + Sync`, and its clones build working services.
+pub(crate) fn is_shareable<L: Clone + Send + Sync + 'static>(layer: L) -> L {
     layer.clone()
 }
 
-/// G16, G17, G18: within and around what tower has.
-pub(crate) async fn company<S: Checked>(mut service: S) {
+/// G16, G17, G18: works by reference, boxed, and with Tower's own middleware.
+pub(crate) async fn composes<S: Checked>(mut service: S) {
     let by_reference = &mut service;
     assert_eq!(by_reference.ready().await.unwrap().call("one").await.unwrap(), "ok");
     let mut boxed: Box<dyn Service<_, Response = _, Error = _, Future = _> + Send> = Box::new(service.clone());
@@ -170,7 +170,7 @@ pub(crate) async fn company<S: Checked>(mut service: S) {
     assert_eq!(either.oneshot("one").await.unwrap(), "ok");
 }
 
-/// G18: present or absent.
+/// G18: works through `option_layer`, present or absent.
 pub(crate) async fn optional<L>(layer: L)
 where
     L: Layer<Probe, Service: Checked>,
@@ -182,7 +182,7 @@ where
     }
 }
 
-/// G20, G21: a future that is `Send` and `'static`; and `Debug` that keeps requests to itself.
+/// G20, G21: the future is `Send` and `'static`, and `Debug` does not print the request.
 pub(crate) async fn auto_traits<S: Checked>(mut service: S, script: &Script) {
     fn send<T: Send + 'static>(value: T) -> T {
         value
@@ -192,7 +192,7 @@ pub(crate) async fn auto_traits<S: Checked>(mut service: S, script: &Script) {
     assert!(!format!("{response:?}{service:?}").contains("secret"));
 }
 
-/// A future that must not be moved once it is polled.
+/// Works with an inner future that is not `Unpin`.
 pub(crate) async fn pinned<L, F>(layer: L, service: fn() -> F)
 where
     F: Service<&'static str, Response = &'static str, Error = BoxError, Future: Send> + Clone,
@@ -202,118 +202,118 @@ where
     assert_eq!(layer.layer(service()).oneshot("one").await.unwrap(), "one");
 }
 
-pub(crate) fn unmovable()
+pub(crate) fn not_unpin()
 -> impl Service<&'static str, Response = &'static str, Error = BoxError, Future: Future + Send> + Clone + Debug + Send {
     service_fn(|request: &'static str| {
-        let answer: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
+        let response: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(async move {
             tokio::task::yield_now().await;
             Ok::<_, BoxError>(request)
         });
-        answer
+        response
     })
 }
 
-/// G26: a thousand calls on eight threads, each by a clone of its own; all end, and nothing is held afterwards.
-pub(crate) fn crowd<S: Checked + Sync>(service: S) {
+/// G26: a thousand calls on eight threads, each on its own clone; all complete, and nothing is held afterwards.
+pub(crate) fn concurrent_clones<S: Checked + Sync>(service: S) {
     on_threads(8, |_| {
         let service = service.clone();
         async move {
             for _ in 0..125 {
-                // A bulkhead of one may refuse.
+                // A bulkhead with one permit may reject.
                 match service.clone().oneshot("one").await {
-                    Ok(answer) => assert_eq!(answer, "ok"),
+                    Ok(response) => assert_eq!(response, "ok"),
                     Err(error) => assert!(error.as_rejection().is_some(), "{error}"),
                 }
             }
         }
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(answers(&mut service.clone()));
+    runtime.block_on(assert_responds(&mut service.clone()));
 }
 
-/// G14 once more, of a probe that sees each instance.
-pub(crate) async fn broken<S: Checked>(mut service: S, script: &Script) {
+/// G14 again, with a probe that tracks each instance's readiness.
+pub(crate) async fn failing_readiness<S: Checked>(mut service: S, script: &Script) {
     script.set_ready(Ready::Err("broken"));
     assert_eq!(service.ready().await.unwrap_err().to_string(), "broken");
     assert_eq!(script.calls(), 0);
 }
 
-/// All of the above for a layer.
+/// Generates the tests for a layer.
 macro_rules! all {
     ($layer:expr) => {
         use crate::{checks, support::probe::Script};
 
         #[tokio::test(start_paused = true)]
-        async fn g01_g02_g03_it_is_ready_as_the_service_is() {
+        async fn readiness_follows_the_inner_service() {
             checks::readiness($layer).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g14_g15_errors_of_readiness_pass() {
+        async fn readiness_errors_pass_unchanged() {
             checks::readiness_errors($layer);
             let (script, probe) = Script::new();
-            checks::broken(tower::Layer::layer(&$layer, probe), &script).await;
+            checks::failing_readiness(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g05_g06_g07_a_clone_has_no_readiness_and_takes_none() {
+        async fn a_clone_starts_unready_and_takes_no_readiness() {
             let (script, probe) = Script::new();
             checks::clones(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g08_a_readiness_that_is_not_used_is_given_back() {
+        async fn dropping_a_ready_service_releases_its_reservation() {
             checks::unused_readiness(tower::Layer::layer(&$layer, Script::new().1)).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g09_g10_a_dropped_call_gives_back_what_it_held() {
+        async fn dropping_a_call_releases_its_resources() {
             let (script, probe) = Script::new();
             checks::dropped_calls(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g11_a_future_that_is_kept_keeps_nothing_else() {
+        async fn completion_releases_resources_while_the_future_is_kept() {
             checks::kept_futures(tower::Layer::layer(&$layer, Script::new().1)).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g12_g13_results_pass_by_value() {
+        async fn results_pass_by_value() {
             let (script, probe) = Script::new();
             checks::results(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn a_panic_costs_its_own_call_only() {
+        async fn a_panic_of_the_inner_service_affects_only_its_own_call() {
             let (script, probe) = Script::new();
             checks::panics(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g16_g17_g18_it_gets_on_with_towers_own() {
-            checks::company(tower::Layer::layer(&$layer, Script::new().1)).await;
+        async fn it_composes_with_towers_own_middleware() {
+            checks::composes(tower::Layer::layer(&$layer, Script::new().1)).await;
             checks::optional($layer).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g20_g21_futures_are_send_and_debug_shows_no_request() {
+        async fn futures_are_send_and_debug_hides_the_request() {
             let (script, probe) = Script::new();
             checks::auto_traits(tower::Layer::layer(&$layer, probe), &script).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn a_future_that_is_not_unpin_is_no_trouble() {
-            checks::pinned($layer, checks::unmovable).await;
+        async fn the_inner_future_need_not_be_unpin() {
+            checks::pinned($layer, checks::not_unpin).await;
         }
 
         #[test]
-        fn g20_g22_made_and_used_outside_of_a_runtime() {
-            checks::no_runtime(tower::Layer::layer(&checks::is_shared($layer), Script::new().1));
+        fn it_is_constructed_and_called_outside_a_runtime() {
+            checks::no_runtime(tower::Layer::layer(&checks::is_shareable($layer), Script::new().1));
         }
 
         #[test]
-        fn g26_used_by_a_crowd() {
-            checks::crowd(tower::Layer::layer(&$layer, Script::new().1));
+        fn a_thousand_calls_on_eight_threads_all_complete() {
+            checks::concurrent_clones(tower::Layer::layer(&$layer, Script::new().1));
         }
     };
 }

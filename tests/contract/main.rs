@@ -1,7 +1,7 @@
-//! What every layer must get right (the contract's items G), asked of every layer in every readiness mode.
+//! The generic checks (items G of the contract), run for every layer in every readiness mode.
 //!
-//! The table of `layers!` is the list of layers: a new one is a line. One that is missing, in any of its modes, is noticed
-//! by `no_layer_is_missing`. What is particular to a pattern is in the pattern's own tests.
+//! The `layers!` table lists the layers: a new layer is a new row. `every_layer_and_mode_is_in_the_tables` fails when a
+//! layer or one of its modes is missing. Pattern-specific behaviour is tested with the pattern.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,12 +9,12 @@ mod support;
 mod checks;
 mod complete;
 mod observed;
-mod plain;
+mod requirements;
 mod saturated;
 
 use std::{sync::Mutex, time::Duration};
 
-use observed::Ear;
+use observed::PanickingRecorder;
 use tower::ServiceBuilder;
 use tower_rampart::{
     AdaptErrorLayer, BoxError, Error, Rejection, RespondLayer,
@@ -30,39 +30,39 @@ use tower_rampart::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn breaker(ear: Ear) -> CircuitBreaker {
-    CircuitBreaker::builder("b").observer(ear).build().unwrap()
+fn breaker(recorder: PanickingRecorder) -> CircuitBreaker {
+    CircuitBreaker::builder("b").observer(recorder).build().unwrap()
 }
 
-/// Of one, so that whatever is not given back is missed.
-fn bulkhead(ear: Ear) -> Bulkhead {
-    Bulkhead::builder("k").max_concurrent(1).max_wait(SECOND).observer(ear).build().unwrap()
+/// One permit, so that a leaked permit is noticed.
+fn bulkhead(recorder: PanickingRecorder) -> Bulkhead {
+    Bulkhead::builder("k").max_concurrent(1).max_wait(SECOND).observer(recorder).build().unwrap()
 }
 
-/// More in a burst than any check has calls.
-fn limiter(ear: Ear) -> RateLimiter {
-    RateLimiter::builder("l", Rate::per_second(10_000)).max_wait(SECOND).observer(ear).build().unwrap()
+/// The burst exceeds the calls of any check.
+fn limiter(recorder: PanickingRecorder) -> RateLimiter {
+    RateLimiter::builder("l", Rate::per_second(10_000)).max_wait(SECOND).observer(recorder).build().unwrap()
 }
 
-/// One attempt, so that results pass as they are.
-fn retry(ear: Ear) -> Retry {
-    Retry::builder("r").max_attempts(1).observer(ear).build().unwrap()
+/// One attempt, so that results pass unchanged.
+fn retry(recorder: PanickingRecorder) -> Retry {
+    Retry::builder("r").max_attempts(1).observer(recorder).build().unwrap()
 }
 
-fn timeout(ear: Ear) -> Timeout {
-    Timeout::builder("t", SECOND).observer(ear).build()
+fn timeout(recorder: PanickingRecorder) -> Timeout {
+    Timeout::builder("t", SECOND).observer(recorder).build()
 }
 
-fn keyed(ear: Ear) -> KeyedRateLimiter<str> {
-    KeyedRateLimiter::builder("u", Rate::per_second(10_000)).observer(ear).build().unwrap()
+fn keyed(recorder: PanickingRecorder) -> KeyedRateLimiter<str> {
+    KeyedRateLimiter::builder("u", Rate::per_second(10_000)).observer(recorder).build().unwrap()
 }
 
 /// A breaker for each key.
-fn per_key(ear: Ear) -> PerKey<&'static str, CircuitBreaker> {
-    PerKey::builder("p", move |name| CircuitBreaker::builder(name).observer(ear.clone()).build()).build().unwrap()
+fn per_key(recorder: PanickingRecorder) -> PerKey<&'static str, CircuitBreaker> {
+    PerKey::builder("p", move |name| CircuitBreaker::builder(name).observer(recorder.clone()).build()).build().unwrap()
 }
 
-/// Around `adapt`, so that the error is a boxed one again.
+/// Undoes `adapt`, so that the error is boxed again.
 fn flat(error: Error<BoxError>) -> BoxError {
     match error {
         Error::Service(error) => error,
@@ -70,113 +70,116 @@ fn flat(error: Error<BoxError>) -> BoxError {
     }
 }
 
-fn apology(_: Rejection) -> &'static str {
+fn fallback_response(_: Rejection) -> &'static str {
     "instead"
 }
 
-/// For each layer: what its pattern needs (see `plain`), how many layers tell an observer of a call, and how it is made
-/// for one.
+/// For each layer: its requirements (see `requirements`), the number of layers that report events, and its constructor
+/// from an observer.
 macro_rules! layers {
-    ($($name:ident, $needs:ident, $telling:literal => |$ear:ident| $layer:expr;)+) => {
+    ($($name:ident, $requirements:ident, $observed:literal => |$recorder:ident| $layer:expr;)+) => {
         $(
             mod $name {
                 use super::*;
 
-                fn ear() -> Ear {
-                    Ear::default()
+                fn recorder() -> PanickingRecorder {
+                    PanickingRecorder::default()
                 }
 
-                checks::all!({ let $ear = ear(); $layer });
-                plain::plainly!($needs, { let $ear = ear(); $layer });
-                observed::heard!($telling, |$ear: Ear| $layer);
+                checks::all!({ let $recorder = recorder(); $layer });
+                requirements::minimal!($requirements, { let $recorder = recorder(); $layer });
+                observed::event_tests!($observed, |$recorder: PanickingRecorder| $layer);
             }
         )+
     };
 }
 
 layers! {
-    circuit_breaker, asked, 1 => |ear| CircuitBreakerLayer::new(&breaker(ear));
-    circuit_breaker_backpressure, asked, 1 => |ear| CircuitBreakerLayer::new(&breaker(ear)).backpressure();
-    retry, repeats, 1 => |ear| RetryLayer::new(&super::retry(ear));
-    timeout, asked, 1 => |ear| TimeoutLayer::new(&super::timeout(ear));
-    bulkhead, asked, 1 => |ear| BulkheadLayer::new(&super::bulkhead(ear));
-    bulkhead_backpressure, asked, 1 => |ear| BulkheadLayer::new(&super::bulkhead(ear)).backpressure();
-    bulkhead_wait, cloned, 1 => |ear| BulkheadLayer::new(&super::bulkhead(ear)).wait();
-    rate_limit, asked, 1 => |ear| RateLimitLayer::new(&limiter(ear));
-    rate_limit_backpressure, asked, 1 => |ear| RateLimitLayer::new(&limiter(ear)).backpressure();
-    rate_limit_wait, cloned, 1 => |ear| RateLimitLayer::new(&limiter(ear)).wait();
-    keyed_rate_limit, asked, 1 => |ear| super::keyed(ear).layer(|_: &_| Some("somebody"));
-    per_key, cloned, 1 => |ear| super::per_key(ear).layer(|_: &_| Some("somewhere"), CircuitBreaker::layer);
-    fallback, asked, 1 => |ear| Fallback::value("f", "instead").observer(ear);
-    adapt, asked, 0 => |_ear| ServiceBuilder::new().map_err(flat as fn(_) -> _).layer(AdaptErrorLayer::new());
-    respond, asked, 1 => |ear| RespondLayer::new(CircuitBreakerLayer::new(&breaker(ear)), apology as fn(_) -> _);
-    client_stack, repeats, 6 => |ear| stack::client("c")
-        .retry(&super::retry(ear.clone()))
-        .rate_limiter(&limiter(ear.clone()))
-        .bulkhead(&super::bulkhead(ear.clone()))
-        .observer(ear)
+    circuit_breaker, any_service, 1 => |recorder| CircuitBreakerLayer::new(&breaker(recorder));
+    circuit_breaker_backpressure, any_service, 1 => |recorder| CircuitBreakerLayer::new(&breaker(recorder)).backpressure();
+    retry, clone_all, 1 => |recorder| RetryLayer::new(&super::retry(recorder));
+    timeout, any_service, 1 => |recorder| TimeoutLayer::new(&super::timeout(recorder));
+    bulkhead, any_service, 1 => |recorder| BulkheadLayer::new(&super::bulkhead(recorder));
+    bulkhead_backpressure, any_service, 1 => |recorder| BulkheadLayer::new(&super::bulkhead(recorder)).backpressure();
+    bulkhead_wait, clone_service, 1 => |recorder| BulkheadLayer::new(&super::bulkhead(recorder)).wait();
+    rate_limit, any_service, 1 => |recorder| RateLimitLayer::new(&limiter(recorder));
+    rate_limit_backpressure, any_service, 1 => |recorder| RateLimitLayer::new(&limiter(recorder)).backpressure();
+    rate_limit_wait, clone_service, 1 => |recorder| RateLimitLayer::new(&limiter(recorder)).wait();
+    keyed_rate_limit, any_service, 1 => |recorder| super::keyed(recorder).layer(|_: &_| Some("alice"));
+    per_key, clone_service, 1 => |recorder| super::per_key(recorder).layer(|_: &_| Some("host-1"), CircuitBreaker::layer);
+    fallback, any_service, 1 => |recorder| Fallback::value("f", "instead").observer(recorder);
+    adapt, any_service, 0 => |_recorder| ServiceBuilder::new().map_err(flat as fn(_) -> _).layer(AdaptErrorLayer::new());
+    respond, any_service, 1 => |recorder| RespondLayer::new(CircuitBreakerLayer::new(&breaker(recorder)), fallback_response as fn(_) -> _);
+    client_stack, clone_all, 6 => |recorder| stack::client("c")
+        .retry(&super::retry(recorder.clone()))
+        .rate_limiter(&limiter(recorder.clone()))
+        .bulkhead(&super::bulkhead(recorder.clone()))
+        .observer(recorder)
         .build()
         .unwrap();
-    server_stack, cloned, 4 => |ear| stack::server("s")
-        .rate_limiter(&limiter(ear.clone()))
-        .circuit_breaker(&breaker(ear.clone()))
-        .bulkhead(&super::bulkhead(ear.clone()))
-        .observer(ear)
+    server_stack, clone_service, 4 => |recorder| stack::server("s")
+        .rate_limiter(&limiter(recorder.clone()))
+        .circuit_breaker(&breaker(recorder.clone()))
+        .bulkhead(&super::bulkhead(recorder.clone()))
+        .observer(recorder)
         .build()
         .unwrap();
 }
 
-/// Forced open; closed by what relieves it.
-fn open() -> (CircuitBreaker, impl AsyncFn()) {
+/// A breaker that is forced open, and an action that closes it.
+fn open_breaker() -> (CircuitBreaker, impl AsyncFn()) {
     let breaker = CircuitBreaker::new("b");
     breaker.force_open();
     (breaker.clone(), async move || breaker.close())
 }
 
-/// Full; a permit is there after what relieves it.
-fn full(max_wait: Duration) -> (Bulkhead, impl AsyncFn()) {
+/// A full bulkhead, and an action that releases its permit.
+fn full_bulkhead(max_wait: Duration) -> (Bulkhead, impl AsyncFn()) {
     let bulkhead = Bulkhead::queued("k", 1, max_wait).unwrap();
-    let held = Mutex::new(bulkhead.try_acquire_owned().ok());
-    (bulkhead, async move || drop(held.lock().unwrap().take()))
+    let permit = Mutex::new(bulkhead.try_acquire_owned().ok());
+    (bulkhead, async move || drop(permit.lock().unwrap().take()))
 }
 
-/// Without tokens; there is one after what relieves it.
-fn spent() -> (RateLimiter, impl AsyncFn()) {
+/// A limiter without tokens, and an action that lets one token refill.
+fn exhausted_limiter() -> (RateLimiter, impl AsyncFn()) {
     let limiter = RateLimiter::builder("l", Rate::per_second(1)).max_wait(SECOND * 3).build().unwrap();
     limiter.check().unwrap();
-    (limiter, a_second)
+    (limiter, advance_one_second)
 }
 
-fn spent_by_somebody() -> (KeyedRateLimiter<str>, impl AsyncFn()) {
+/// A keyed limiter whose only key has no tokens, and an action that lets one refill.
+fn exhausted_key() -> (KeyedRateLimiter<str>, impl AsyncFn()) {
     let limiter = KeyedRateLimiter::builder("u", Rate::per_second(1)).build().unwrap();
-    limiter.check_key("somebody").unwrap();
-    (limiter, a_second)
+    limiter.check_key("alice").unwrap();
+    (limiter, advance_one_second)
 }
 
-fn open_somewhere() -> (PerKey<&'static str, CircuitBreaker>, impl AsyncFn()) {
-    let breakers = per_key(Ear::default());
-    let breaker = breakers.get_or_create(&"somewhere");
+/// A circuit breaker per key, open for the only key, and an action that closes it.
+fn open_key() -> (PerKey<&'static str, CircuitBreaker>, impl AsyncFn()) {
+    let breakers = per_key(PanickingRecorder::default());
+    let breaker = breakers.get_or_create(&"host-1");
     breaker.force_open();
     (breakers, async move || breaker.close())
 }
 
-fn plenty_of_room() -> Bulkhead {
+fn spare_bulkhead() -> Bulkhead {
     Bulkhead::new("k", 100).unwrap()
 }
 
-async fn a_second() {
+async fn advance_one_second() {
     tokio::time::advance(SECOND + Duration::from_millis(1)).await;
 }
 
-/// For each layer that can be saturated: what it does then, the handle with what relieves it, a healthy one, and the layer.
+/// For each layer that can be saturated: its behaviour when saturated, a saturated handle with the action that relieves
+/// it, a healthy handle, and the layer's constructor.
 macro_rules! saturated_layers {
-    ($($name:ident, $does:ident => $handle:expr, $healthy:expr, $layer:expr;)+) => {
+    ($($name:ident, $behaviour:ident => $handle:expr, $healthy:expr, $layer:expr;)+) => {
         mod when_saturated {
             $(
                 mod $name {
                     use super::super::*;
 
-                    saturated::when_saturated!($does, saturated::with_layers($handle, $healthy, $layer));
+                    saturated::when_saturated!($behaviour, saturated::with_layers($handle, $healthy, $layer));
                 }
             )+
         }
@@ -184,25 +187,25 @@ macro_rules! saturated_layers {
 }
 
 saturated_layers! {
-    circuit_breaker, refuses => open(), CircuitBreaker::new("b"), CircuitBreakerLayer::new;
-    circuit_breaker_backpressure, holds_back =>
-        open(), CircuitBreaker::new("b"), |breaker| CircuitBreakerLayer::new(breaker).backpressure();
-    bulkhead, refuses => full(Duration::ZERO), plenty_of_room(), BulkheadLayer::new;
-    bulkhead_backpressure, holds_back => full(SECOND), plenty_of_room(), |bulkhead| BulkheadLayer::new(bulkhead).backpressure();
-    bulkhead_wait, waits => full(SECOND), plenty_of_room(), |bulkhead| BulkheadLayer::new(bulkhead).wait();
-    rate_limit, refuses => spent(), limiter(Ear::default()), RateLimitLayer::new;
-    rate_limit_backpressure, holds_back =>
-        spent(), limiter(Ear::default()), |limiter| RateLimitLayer::new(limiter).backpressure();
-    rate_limit_wait, waits => spent(), limiter(Ear::default()), |limiter| RateLimitLayer::new(limiter).wait();
-    keyed_rate_limit, refuses =>
-        spent_by_somebody(), super::super::keyed(Ear::default()), |limiter| limiter.layer(|_: &_| Some("somebody"));
-    per_key, refuses => open_somewhere(), super::super::per_key(Ear::default()), |breakers| {
-        breakers.layer(|_: &_| Some("somewhere"), CircuitBreaker::layer)
+    circuit_breaker, rejects => open_breaker(), CircuitBreaker::new("b"), CircuitBreakerLayer::new;
+    circuit_breaker_backpressure, is_pending =>
+        open_breaker(), CircuitBreaker::new("b"), |breaker| CircuitBreakerLayer::new(breaker).backpressure();
+    bulkhead, rejects => full_bulkhead(Duration::ZERO), spare_bulkhead(), BulkheadLayer::new;
+    bulkhead_backpressure, is_pending => full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).backpressure();
+    bulkhead_wait, queues => full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).wait();
+    rate_limit, rejects => exhausted_limiter(), limiter(PanickingRecorder::default()), RateLimitLayer::new;
+    rate_limit_backpressure, is_pending =>
+        exhausted_limiter(), limiter(PanickingRecorder::default()), |limiter| RateLimitLayer::new(limiter).backpressure();
+    rate_limit_wait, queues => exhausted_limiter(), limiter(PanickingRecorder::default()), |limiter| RateLimitLayer::new(limiter).wait();
+    keyed_rate_limit, rejects =>
+        exhausted_key(), super::super::keyed(PanickingRecorder::default()), |limiter| limiter.layer(|_: &_| Some("alice"));
+    per_key, rejects => open_key(), super::super::per_key(PanickingRecorder::default()), |breakers| {
+        breakers.layer(|_: &_| Some("host-1"), CircuitBreaker::layer)
     };
-    client_stack, refuses => full(Duration::ZERO), plenty_of_room(), |bulkhead| {
+    client_stack, rejects => full_bulkhead(Duration::ZERO), spare_bulkhead(), |bulkhead| {
         stack::client("c").bulkhead(bulkhead).build().unwrap()
     };
-    server_stack, refuses => full(Duration::ZERO), plenty_of_room(), |bulkhead| {
+    server_stack, rejects => full_bulkhead(Duration::ZERO), spare_bulkhead(), |bulkhead| {
         stack::server("s").bulkhead(bulkhead).build().unwrap()
     };
 }

@@ -1,4 +1,4 @@
-//! What is asked of a layer that has an observer.
+//! Checks for layers that report to an observer.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -8,7 +8,7 @@ use std::{
 use tower_rampart::event::{Event, Observer};
 
 use super::{
-    checks::{Checked, answers},
+    checks::{Checked, assert_responds},
     support::{
         poll_once,
         probe::{Reply, Script},
@@ -16,107 +16,117 @@ use super::{
     },
 };
 
-/// Writes down what it hears, and panics once if it is told to.
+/// Records events, and panics once at the event kind set in `panic_at`.
 #[derive(Clone, Default)]
-pub(crate) struct Ear {
-    heard: Recorder,
+pub(crate) struct PanickingRecorder {
+    events: Recorder,
     panic_at: Arc<Mutex<Option<&'static str>>>,
 }
 
-impl Observer for Ear {
+impl Observer for PanickingRecorder {
     fn on_event(&self, event: &Event<'_>) {
         let mut panic_at = self.panic_at.lock().unwrap_or_else(PoisonError::into_inner);
         if panic_at.take_if(|kind| format!("{:?}", event.kind).starts_with(*kind)).is_some() {
             drop(panic_at);
-            std::panic::resume_unwind(Box::new("told to"));
+            std::panic::resume_unwind(Box::new("deliberate panic"));
         }
-        self.heard.on_event(event);
+        self.events.on_event(event);
     }
 }
 
-impl Ear {
-    /// Calls that were told to begin, and those that were told to end, since it was asked before.
-    fn count(&self) -> (usize, usize) {
-        let heard = self.heard.take();
+impl PanickingRecorder {
+    /// Counts the admissions and the terminal events since the last count.
+    fn take_counts(&self) -> (usize, usize) {
+        let events = self.events.take();
         let count = |prefixes: &[&str]| {
-            heard.iter().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).count()
+            events.iter().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).count()
         };
         (count(&["admitted"]), count(&["completed", "cancelled", "rejected"]))
     }
 }
 
-/// How a call goes.
-const ENDS: [&str; 6] = ["ok", "err", "dropped unpolled", "dropped pending", "panics in call", "panics in poll"];
+/// The ways a call can end.
+const OUTCOMES: [&str; 6] = ["ok", "err", "dropped unpolled", "dropped pending", "panics in call", "panics in poll"];
 
-async fn goes<S: Checked>(service: &mut S, script: &Script, how: &str) {
+async fn run_call<S: Checked>(service: &mut S, script: &Script, outcome: &str) {
     tower::ServiceExt::ready(service).await.unwrap();
-    script.reply(match how {
+    script.reply(match outcome {
         "err" => Reply::Err("boom".into()),
         "dropped unpolled" | "dropped pending" => Reply::Later,
         "panics in call" => Reply::PanicInCall,
         "panics in poll" => Reply::PanicInPoll,
         _ => Reply::Ok("ok"),
     });
-    let outcome = catch_unwind(AssertUnwindSafe(|| {
+    let result = catch_unwind(AssertUnwindSafe(|| {
         let mut call = Box::pin(service.call("request"));
-        if how != "dropped unpolled" {
-            assert_eq!(poll_once(call.as_mut()).is_pending(), how == "dropped pending");
+        if outcome != "dropped unpolled" {
+            assert_eq!(poll_once(call.as_mut()).is_pending(), outcome == "dropped pending");
         }
     }));
-    assert_eq!(outcome.is_err(), how.starts_with("panics"), "{how}");
+    assert_eq!(result.is_err(), outcome.starts_with("panics"), "{outcome}");
 }
 
-/// G23: so many layers tell of each beginning and of each end, once.
-pub(crate) async fn ends<S: Checked>(mut service: S, script: &Script, ear: &Ear, layers: usize) {
-    for how in ENDS {
-        goes(&mut service, script, how).await;
-        let (begun, ended) = ear.count();
-        assert_eq!(begun, ended, "{how}");
-        // A layer that calls when its future is polled has not begun before.
-        let expected = if how == "dropped unpolled" && begun == 0 { 0 } else { layers };
-        assert_eq!(begun, expected, "{how}");
-        // A request that was not taken up leaves what was to be the answer.
+/// G23: each of `layers` layers reports one admission and one terminal event per call.
+pub(crate) async fn one_terminal_event<S: Checked>(
+    mut service: S,
+    script: &Script,
+    recorder: &PanickingRecorder,
+    layers: usize,
+) {
+    for outcome in OUTCOMES {
+        run_call(&mut service, script, outcome).await;
+        let (admitted, ended) = recorder.take_counts();
+        assert_eq!(admitted, ended, "{outcome}");
+        // Layers that make the call at the first poll report nothing before it.
+        let expected = if outcome == "dropped unpolled" && admitted == 0 { 0 } else { layers };
+        assert_eq!(admitted, expected, "{outcome}");
+        // A request that never reached the probe leaves its reply behind.
         script.forget_replies();
     }
 }
 
-/// G24: an observer that panics spoils its own call, and nothing else.
-pub(crate) async fn panics<S: Checked>(mut service: S, script: &Script, ear: &Ear, layers: usize) {
+/// G24: a panicking observer affects only its own call.
+pub(crate) async fn observer_panics<S: Checked>(
+    mut service: S,
+    script: &Script,
+    recorder: &PanickingRecorder,
+    layers: usize,
+) {
     for (kind, reply) in [("Admitted", Reply::Ok("ok")), ("Completed", Reply::Ok("ok")), ("Cancelled", Reply::Later)] {
         tower::ServiceExt::ready(&mut service).await.unwrap();
         script.reply(reply);
-        *ear.panic_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
+        *recorder.panic_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(kind);
         let call = catch_unwind(AssertUnwindSafe(|| {
             let mut call = Box::pin(service.call("request"));
             let _ = poll_once(call.as_mut());
         }));
         assert_eq!(call.is_err(), layers > 0, "{kind}");
-        *ear.panic_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *recorder.panic_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
         assert_eq!(script.live(), 0, "{kind}");
         script.forget_replies();
-        answers(&mut service).await;
+        assert_responds(&mut service).await;
     }
 }
 
-/// Both, for a layer that is made for an observer.
-macro_rules! heard {
+/// Generates both tests for a layer constructed from an observer.
+macro_rules! event_tests {
     ($layers:expr, $make:expr) => {
-        use crate::observed::{self, Ear};
+        use crate::observed::{self, PanickingRecorder};
 
         #[tokio::test(start_paused = true)]
-        async fn g23_each_call_has_one_end() {
-            let (ear, (script, probe)) = (Ear::default(), Script::new());
-            let service = tower::Layer::layer(&($make)(ear.clone()), probe);
-            observed::ends(service, &script, &ear, $layers).await;
+        async fn every_call_has_one_terminal_event() {
+            let (recorder, (script, probe)) = (PanickingRecorder::default(), Script::new());
+            let service = tower::Layer::layer(&($make)(recorder.clone()), probe);
+            observed::one_terminal_event(service, &script, &recorder, $layers).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn g24_an_observer_that_panics_spoils_its_own_call_only() {
-            let (ear, (script, probe)) = (Ear::default(), Script::new());
-            let service = tower::Layer::layer(&($make)(ear.clone()), probe);
-            observed::panics(service, &script, &ear, $layers).await;
+        async fn a_panicking_observer_affects_only_its_own_call() {
+            let (recorder, (script, probe)) = (PanickingRecorder::default(), Script::new());
+            let service = tower::Layer::layer(&($make)(recorder.clone()), probe);
+            observed::observer_panics(service, &script, &recorder, $layers).await;
         }
     };
 }
 
-pub(crate) use heard;
+pub(crate) use event_tests;

@@ -1,5 +1,5 @@
-//! What is asked of a layer whose pattern lets nobody in just now: an open circuit, a full bulkhead, a limiter without
-//! tokens. Each comes with what relieves it.
+//! Checks for saturated layers: an open circuit, a full bulkhead, a limiter without tokens. Each comes with an action that
+//! relieves it.
 
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tower::{
@@ -20,12 +20,12 @@ fn buffered<S: Checked>(service: S) -> Boxed {
     BoxCloneService::new(Buffer::new(service, 8))
 }
 
-/// The saturated layer, the healthy one, and what relieves the first.
+/// Returns the saturated layer, a healthy one, and the action that relieves the first.
 pub(crate) fn with_layers<H, L, R>((handle, relieve): (H, R), healthy: H, layer: impl Fn(&H) -> L) -> (L, L, R) {
     (layer(&handle), layer(&healthy), relieve)
 }
 
-/// Ready, whatever the pattern thinks (G15): what the call comes to.
+/// Calls the service. Readiness never fails, even when saturated (G15).
 async fn call<S>(service: &mut S) -> Result<&'static str, BoxError>
 where
     S: Service<&'static str, Response = &'static str, Error = BoxError>,
@@ -33,9 +33,9 @@ where
     service.ready().await.expect("readiness never fails").call("request").await
 }
 
-/// G15, G17: it is ready and answers with its rejection, which is found through whatever is around it; and a refused call
-/// leaves nothing behind that stands in another's way.
-pub(crate) async fn refuses<L>(layer: L, relieve: impl AsyncFn())
+/// G15, G17: the layer is ready and the call returns a rejection, which callers find through other middleware; a rejected
+/// call leaves nothing behind that blocks other calls.
+pub(crate) async fn rejects<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
 {
@@ -52,15 +52,15 @@ where
             assert!(error.as_rejection().is_some(), "{error}");
         }
     }
-    assert_eq!(script.calls(), 0, "the service hears nothing of it");
+    assert_eq!(script.calls(), 0, "rejected calls do not reach the inner service");
     for service in &mut around {
         relieve().await;
         assert_eq!(call(service).await.unwrap(), "ok");
     }
 }
 
-/// G2, G6 to G8, rules 4 and 5: pending, and woken when there is room.
-pub(crate) async fn holds_back<L>(layer: L, relieve: impl AsyncFn())
+/// G2, G6 to G8: pending while saturated, and woken when capacity is available.
+pub(crate) async fn is_pending<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
 {
@@ -70,28 +70,28 @@ where
     let mut second = Spawn::new(service.clone());
     assert_pending!(first.poll_ready());
     assert_pending!(second.poll_ready());
-    // A clone of one that waits does not wait, and takes no place when it is dropped.
+    // A clone of a waiting service does not wait; dropping it changes nothing.
     drop(first.clone());
     assert!(!first.is_woken() && !second.is_woken());
     relieve().await;
-    assert!(first.is_woken(), "the wake-up is lost");
-    // One that is woken and gives up must not keep the room.
+    assert!(first.is_woken(), "the wakeup is lost");
+    // A woken waiter that is dropped must pass its capacity on.
     drop(first);
     if !second.is_woken() {
-        // A limiter's waiters have places of their own, one after the other.
-        super::a_second().await;
+        // A limiter's waiters have slots one period apart.
+        super::advance_one_second().await;
     }
-    assert!(second.is_woken(), "the wake-up is lost");
+    assert!(second.is_woken(), "the wakeup is lost");
     assert_ready_ok!(second.poll_ready());
     assert_eq!(second.call("request").await.unwrap(), "ok");
     assert_eq!(script.calls(), 1);
-    // Room that one has in hand is not another's to lose: what is ready and goes away leaves it.
+    // Dropping a ready service releases its reservation.
     relieve().await;
     let mut ready = Spawn::new(service.clone());
     assert_ready_ok!(ready.poll_ready());
     drop(ready);
     assert_eq!(call(&mut service.clone()).await.unwrap(), "ok");
-    // A service within that fails its readiness gives it back, and is heard.
+    // An inner readiness error releases the reservation and passes through.
     relieve().await;
     script.set_ready(Ready::Err("broken"));
     assert_eq!(service.clone().ready().await.unwrap_err().to_string(), "broken");
@@ -99,9 +99,9 @@ where
     assert_eq!(call(&mut service.clone()).await.unwrap(), "ok");
 }
 
-/// G17: those who mind readiness see the truth. `LoadShed` sheds and leaves nobody in the queue, `Buffer` waits, and a
-/// balancer goes elsewhere.
-pub(crate) async fn is_seen_by_others<L>(layer: L, relieve: impl AsyncFn())
+/// G17: middleware that polls readiness sees the saturation. `LoadShed` sheds and leaves no waiter in the queue; `Buffer`
+/// waits.
+pub(crate) async fn pending_is_visible<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
 {
@@ -124,8 +124,8 @@ where
     assert_eq!(shed.oneshot("request").await.unwrap(), "ok");
 }
 
-/// G17, B34: two endpoints, one of them saturated.
-pub(crate) async fn is_balanced<L>(layer: L, healthy: L, relieve: impl AsyncFn())
+/// G17, B34: a balancer over two endpoints avoids the saturated one.
+pub(crate) async fn is_avoided<L>(layer: L, healthy: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
 {
@@ -140,11 +140,11 @@ where
         relieve().await;
         assert_eq!(call(&mut balance).await.unwrap(), "ok");
     }
-    assert!(script.calls() > 0, "it is back when it is relieved");
+    assert!(script.calls() > 0, "it gets traffic again once relieved");
 }
 
-/// G9, G12: ready, and the call waits, unsent until there is room.
-pub(crate) async fn waits<L>(layer: L, relieve: impl AsyncFn())
+/// G9, G12: the layer is ready, and the call waits unsent until capacity is available.
+pub(crate) async fn queues<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
 {
@@ -155,7 +155,7 @@ where
         assert_ready_ok!(ready.poll_ready());
         task::spawn(ready.call("request"))
     };
-    // Those that give up, polled or not, are never sent, and leave their places to others.
+    // Dropped calls, polled or not, are never sent and leave their queue slots to others.
     drop(call_of(&mut service));
     let mut first = call_of(&mut service);
     assert_pending!(first.poll());
@@ -163,49 +163,49 @@ where
     let mut second = call_of(&mut service);
     assert_pending!(second.poll());
     relieve().await;
-    assert!(second.is_woken(), "the wake-up is lost");
+    assert!(second.is_woken(), "the wakeup is lost");
     assert_eq!(assert_ready!(second.poll()).unwrap(), "ok");
     drop(second);
     assert_eq!((script.calls(), script.live()), (1, 0));
-    // The instance that was ready makes the call, however late; what it answers passes.
+    // The instance that was polled ready makes the delayed call, and its result passes through.
     relieve().await;
     script.reply(Reply::Err("boom".into()));
     assert_eq!(call(&mut service).await.unwrap_err().to_string(), "boom");
 }
 
-/// The tests of a row.
+/// Generates the tests for a row of the table.
 macro_rules! when_saturated {
-    (refuses, $make:expr) => {
+    (rejects, $make:expr) => {
         #[tokio::test(start_paused = true)]
-        async fn it_refuses_in_the_call_and_is_understood_by_all_around() {
+        async fn the_call_returns_a_rejection_that_is_found_through_other_middleware() {
             let (layer, _, relieve) = $make;
-            crate::saturated::refuses(layer, relieve).await;
+            crate::saturated::rejects(layer, relieve).await;
         }
     };
-    (holds_back, $make:expr) => {
+    (is_pending, $make:expr) => {
         #[tokio::test(start_paused = true)]
-        async fn it_is_pending_and_wakes_who_waits() {
+        async fn readiness_is_pending_and_its_waiters_are_woken() {
             let (layer, _, relieve) = $make;
-            crate::saturated::holds_back(layer, relieve).await;
+            crate::saturated::is_pending(layer, relieve).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn load_shed_sheds_and_a_buffer_waits() {
+        async fn load_shed_sheds_and_buffer_waits() {
             let (layer, _, relieve) = $make;
-            crate::saturated::is_seen_by_others(layer, relieve).await;
+            crate::saturated::pending_is_visible(layer, relieve).await;
         }
 
         #[tokio::test(start_paused = true)]
-        async fn a_balancer_goes_elsewhere() {
+        async fn a_balancer_avoids_the_saturated_endpoint() {
             let (layer, healthy, relieve) = $make;
-            crate::saturated::is_balanced(layer, healthy, relieve).await;
+            crate::saturated::is_avoided(layer, healthy, relieve).await;
         }
     };
-    (waits, $make:expr) => {
+    (queues, $make:expr) => {
         #[tokio::test(start_paused = true)]
-        async fn the_call_waits_and_is_sent_when_there_is_room() {
+        async fn the_call_waits_and_is_sent_when_capacity_is_available() {
             let (layer, _, relieve) = $make;
-            crate::saturated::waits(layer, relieve).await;
+            crate::saturated::queues(layer, relieve).await;
         }
     };
 }

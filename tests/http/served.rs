@@ -402,7 +402,7 @@ async fn tonic_clients_and_servers_work_behind_stacks() {
 
 #[tokio::test]
 async fn a_channel_that_cannot_connect_has_not_sent() {
-    let channel = tonic::transport::Endpoint::new(format!("http://{}", crate::faults::nobody().await)).unwrap();
+    let channel = tonic::transport::Endpoint::new(format!("http://{}", crate::faults::unused_address().await)).unwrap();
     let mut client = tonic::client::Grpc::new(channel.connect_lazy());
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/test.Greeter/Charge");

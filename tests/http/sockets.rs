@@ -22,7 +22,7 @@ use tower_rampart::{
 };
 
 use crate::{
-    faults::{Fault, FaultServer, nobody},
+    faults::{Fault, FaultServer, unused_address},
     secs,
 };
 
@@ -188,7 +188,7 @@ async fn an_idempotent_request_that_fails_before_its_response_is_retried() {
 #[tokio::test]
 async fn a_post_without_a_connection_is_retried_and_reported_as_not_sent() {
     for subject in subjects() {
-        let url = format!("http://{}/", nobody().await);
+        let url = format!("http://{}/", unused_address().await);
         assert_eq!((subject.send)(Method::POST, url, "ping").await, Outcome::NotSent, "{}", subject.name);
         assert_eq!(subject.bulkhead.snapshot().in_flight, 0);
         let failures = subject.breaker.snapshot().consecutive_failures;

@@ -1,4 +1,4 @@
-//! A number of tokens.
+//! A retry budget against a plain count of tokens.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -11,22 +11,22 @@ use tower_rampart::{
     retry::{Backoff, Jitter, Retry, RetryBudget},
 };
 
-use super::{paused, support::recorder::Recorder};
+use super::support::{paused, recorder::Recorder};
 
 const DELAY: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug)]
 enum Op {
-    /// A call of the first or the second retry, whose first attempts fail. All share the budget.
+    /// A call through the first or second retry, whose first attempts fail. Both share the budget.
     Call {
         second: bool,
         failures: u32,
     },
-    /// A call that is left in the delay before its next attempt.
-    Leave {
+    /// A call that stays in the delay before its next attempt.
+    Suspend {
         second: bool,
     },
-    /// One of those is dropped.
+    /// Drops a suspended call.
     Drop(usize),
     Deposit,
     Withdraw,
@@ -38,7 +38,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (any::<bool>(), 0_u32..6).prop_map(|(second, failures)| Op::Call { second, failures }),
-        2 => any::<bool>().prop_map(|second| Op::Leave { second }),
+        2 => any::<bool>().prop_map(|second| Op::Suspend { second }),
         1 => any::<usize>().prop_map(Op::Drop),
         1 => Just(Op::Deposit),
         1 => Just(Op::Withdraw),
@@ -48,7 +48,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// In thousandths of a token.
+/// The reference model, in thousandths of a token.
 struct Model {
     tokens: u64,
     capacity: u64,
@@ -62,23 +62,23 @@ impl Model {
         self.tokens = (self.tokens + thousandths).min(self.capacity);
     }
 
-    /// What time has added, as of the last withdrawal.
-    fn refilled(&self, now: Nanos) -> u64 {
+    /// The balance including the refill since the last withdrawal.
+    fn balance(&self, now: Nanos) -> u64 {
         let micros = (now.get() - self.refilled.get()) / 1000;
         (self.tokens + micros * self.per_second / 1_000_000).min(self.capacity)
     }
 
     fn withdraw(&mut self, now: Nanos) -> bool {
-        let there = self.refilled(now);
-        if there < 1000 {
+        let balance = self.balance(now);
+        if balance < 1000 {
             return false;
         }
-        (self.tokens, self.refilled) = (there - 1000, now);
+        (self.tokens, self.refilled) = (balance - 1000, now);
         true
     }
 }
 
-/// An exact ratio: `numerator` thousandths per success.
+/// Compares the budget with the model. A success deposits `thousandths` of a token.
 async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>) {
     let clock = ManualClock::new();
     clock.set(Nanos::new(1 << 50));
@@ -103,8 +103,8 @@ async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>)
         refilled: clock.now(),
     };
     let mut attempts = [3, 3];
-    type Left = Spawn<Pin<Box<dyn Future<Output = Result<(), BoxError>>>>>;
-    let mut left: Vec<Left> = Vec::new();
+    type Suspended = Spawn<Pin<Box<dyn Future<Output = Result<(), BoxError>>>>>;
+    let mut suspended: Vec<Suspended> = Vec::new();
     for op in ops {
         match op {
             Op::Call { second, failures } => {
@@ -125,18 +125,18 @@ async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>)
                     model.add(model.deposit);
                 }
             }
-            Op::Leave { second } => {
+            Op::Suspend { second } => {
                 let retry = retries[usize::from(second)].clone();
                 let call = async move { retry.run(|_| async { Err::<(), BoxError>("boom".into()) }).await };
                 let mut call = task::spawn(call.boxed_local());
                 let waits = attempts[usize::from(second)] > 1 && model.withdraw(clock.now());
                 assert_eq!(call.poll().is_pending(), waits);
                 if waits {
-                    left.push(call);
+                    suspended.push(call);
                 }
             }
-            Op::Drop(which) if !left.is_empty() => {
-                drop(left.swap_remove(which % left.len()));
+            Op::Drop(which) if !suspended.is_empty() => {
+                drop(suspended.swap_remove(which % suspended.len()));
                 model.add(1000);
             }
             Op::Drop(_) => {}
@@ -153,16 +153,16 @@ async fn compare(capacity: u32, thousandths: u32, per_second: u32, ops: Vec<Op>)
                 retries[0].set_max_attempts(to).unwrap();
                 attempts[0] = to;
             }
-            // In units of a second or so that the budget's clock tells exactly.
+            // In units of 2^26 ns, which the budget's clock represents exactly.
             Op::Advance(by) => clock.advance(Duration::from_nanos(by << 26)),
         }
         let snapshot = budget.snapshot();
-        assert_eq!((snapshot.balance * 1000.0).round() as u64, model.refilled(clock.now()), "the balance");
+        assert_eq!((snapshot.balance * 1000.0).round() as u64, model.balance(clock.now()), "the balance");
     }
-    let under_way = left.len();
-    drop(left);
-    model.add(1000 * under_way as u64);
-    assert_eq!((budget.snapshot().balance * 1000.0).round() as u64, model.refilled(clock.now()));
+    let unsent = suspended.len();
+    drop(suspended);
+    model.add(1000 * unsent as u64);
+    assert_eq!((budget.snapshot().balance * 1000.0).round() as u64, model.balance(clock.now()));
     assert_eq!(recorder.count("admitted"), recorder.count("completed") + recorder.count("cancelled"));
 }
 
@@ -171,7 +171,7 @@ proptest! {
 
     // R2, R17, R19 to R25, G23
     #[test]
-    fn two_retries_with_one_budget_agree_with_a_number_of_tokens(
+    fn two_retries_on_one_budget_match_a_count_of_tokens(
         capacity in 1_u32..12,
         thousandths in prop_oneof![Just(0_u32), Just(100), Just(300), Just(900), 1_u32..3000],
         per_second in 0_u32..5,

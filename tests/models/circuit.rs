@@ -1,5 +1,5 @@
-//! A circuit of lists, with what the handle adds to the core: permits, their time, changes by hand, waiting services and
-//! what the observer hears.
+//! A circuit breaker against a circuit made of lists, including what the handle adds to the core: permits and their times,
+//! manual changes, waiting services, and events.
 
 use std::{
     collections::VecDeque,
@@ -18,16 +18,13 @@ use tower_rampart::{
     readiness::Backpressure,
 };
 
-use super::{
-    paused,
-    support::{
-        poll_once,
-        probe::{Probe, Script},
-        recorder::Recorder,
-    },
+use super::support::{
+    paused, poll_once,
+    probe::{Probe, Script},
+    recorder::Recorder,
 };
 
-/// The unit of time, about a millisecond: open times are kept in quarters of it, so nothing is rounded.
+/// The unit of time, about a millisecond. The breaker stores open times in quarters of it, so nothing is rounded.
 const UNIT: u64 = 1 << 20;
 
 const fn units(units: u64) -> Duration {
@@ -49,13 +46,14 @@ enum Op {
     Close,
     ForceOpen,
     OpenFor(u64),
-    HoldOff(u64),
+    HonorRetryAfter(u64),
     HalfOpen,
     Disable,
-    /// A new service with backpressure, and those that wait, are polled.
+    /// Polls a new service with backpressure.
     PollReady,
+    /// Polls the waiting services.
     RunWaiters,
-    /// A service that is ready calls, or is dropped.
+    /// A ready service makes a call, or is dropped.
     Call(usize),
     DropReady(usize),
 }
@@ -77,7 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
             Just(Op::Close),
             Just(Op::ForceOpen),
             (1_u64..3000).prop_map(Op::OpenFor),
-            (1_u64..3000).prop_map(Op::HoldOff),
+            (1_u64..3000).prop_map(Op::HonorRetryAfter),
             Just(Op::HalfOpen),
             Just(Op::Disable),
         ],
@@ -90,7 +88,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 #[derive(Clone, Copy, Debug)]
 struct Settings {
-    run: u32,
+    consecutive_failures: u32,
     size: usize,
     slow: bool,
     probes: u32,
@@ -101,45 +99,45 @@ const MIN_CALLS: usize = 4;
 
 /// When a call was admitted, in which generation, and whether as a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Ticket {
+struct Admitted {
     generation: u64,
     probe: bool,
     at: u64,
 }
 
-/// Times are in units.
+/// The reference model. Times are in units.
 struct Model {
     settings: Settings,
     state: State,
     generation: u64,
     reopened: u32,
-    run: u32,
-    /// Failed, slow.
+    consecutive_failures: u32,
+    /// Whether each call failed, and whether it was slow.
     window: VecDeque<(bool, bool)>,
     deadline: u64,
     probes: u32,
     succeeded: u32,
     lease: Option<u64>,
-    heard: Vec<String>,
+    events: Vec<String>,
 }
 
 enum Outcome {
     Verdict(Verdict),
-    GivenUp,
+    Dropped,
 }
 
 impl Model {
     fn enter(&mut self, state: State, cause: &str) {
         if state != self.state {
-            self.heard.push(format!("state {} -> {state}: {cause}", self.state));
+            self.events.push(format!("state {} -> {state}: {cause}", self.state));
         }
         self.state = state;
         self.generation += 1;
-        (self.run, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
+        (self.consecutive_failures, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
         self.window.clear();
     }
 
-    fn by_hand(&mut self, state: State) {
+    fn set_manually(&mut self, state: State) {
         self.reopened = 0;
         self.enter(state, "manual");
     }
@@ -149,7 +147,7 @@ impl Model {
         self.enter(State::Open, cause);
     }
 
-    fn admit(&mut self, now: u64) -> Option<Ticket> {
+    fn admit(&mut self, now: u64) -> Option<Admitted> {
         let probe = match self.state {
             State::Closed | State::Disabled => false,
             State::ForcedOpen => return None,
@@ -166,7 +164,7 @@ impl Model {
                 if now < *self.lease.get_or_insert(now + PROBE_TIMEOUT) {
                     return None;
                 }
-                // The places of all probes that are silent are free.
+                // The slots of all silent probes are released.
                 let succeeded = self.succeeded;
                 self.enter(State::HalfOpen, "");
                 self.succeeded = succeeded;
@@ -174,26 +172,26 @@ impl Model {
             }
         };
         self.probes += u32::from(probe);
-        Some(Ticket { generation: self.generation, probe, at: now })
+        Some(Admitted { generation: self.generation, probe, at: now })
     }
 
-    fn give_back(&mut self, ticket: Ticket) {
-        if ticket.probe && ticket.generation == self.generation {
+    fn release(&mut self, admitted: Admitted) {
+        if admitted.probe && admitted.generation == self.generation {
             self.probes -= 1;
         }
     }
 
-    /// The verdict is told, whatever it comes to.
-    fn finish(&mut self, ticket: Ticket, outcome: Outcome, now: u64) {
-        let Settings { run, size, slow, successes, .. } = self.settings;
-        let slow = slow && now - ticket.at > SLOW;
-        if ticket.generation != self.generation {
+    /// Records the outcome of an admitted call.
+    fn finish(&mut self, admitted: Admitted, outcome: Outcome, now: u64) {
+        let Settings { consecutive_failures, size, slow, successes, .. } = self.settings;
+        let slow = slow && now - admitted.at > SLOW;
+        if admitted.generation != self.generation {
             return;
         }
-        if ticket.probe {
+        if admitted.probe {
             match outcome {
                 Outcome::Verdict(Verdict::Ignored) => self.probes -= 1,
-                Outcome::GivenUp if !slow => self.probes -= 1,
+                Outcome::Dropped if !slow => self.probes -= 1,
                 Outcome::Verdict(Verdict::Success) if !slow => {
                     (self.probes, self.succeeded) = (self.probes - 1, self.succeeded + 1);
                     if self.succeeded == successes {
@@ -210,19 +208,20 @@ impl Model {
         }
         let failed = match outcome {
             Outcome::Verdict(Verdict::Ignored) => return,
-            Outcome::GivenUp if !slow => return,
-            Outcome::GivenUp => false,
+            Outcome::Dropped if !slow => return,
+            Outcome::Dropped => false,
             Outcome::Verdict(Verdict::Success) => {
-                self.run = 0;
+                self.consecutive_failures = 0;
                 false
             }
             Outcome::Verdict(Verdict::Failure) => {
-                self.run += 1;
+                self.consecutive_failures += 1;
                 true
             }
             Outcome::Verdict(_) => true,
         };
-        let by_run = self.run >= run && matches!(outcome, Outcome::Verdict(Verdict::Failure));
+        let by_failures =
+            self.consecutive_failures >= consecutive_failures && matches!(outcome, Outcome::Verdict(Verdict::Failure));
         self.window.push_back((failed, slow));
         if self.window.len() > size {
             self.window.pop_front();
@@ -233,7 +232,7 @@ impl Model {
         let by_slow = self.settings.slow && share(self.window.iter().filter(|sample| sample.1).count(), 75);
         let cause = match () {
             () if self.state != State::Closed => return,
-            () if by_run => "consecutive_failures",
+            () if by_failures => "consecutive_failures",
             () if by_rate => "failure_rate",
             () if by_slow => "slow_rate",
             () => return,
@@ -241,8 +240,8 @@ impl Model {
         self.open(now, cause);
     }
 
-    /// Whether somebody who waits would be let in.
-    fn lets_in(&self, now: u64) -> bool {
+    /// Whether a waiter would be admitted.
+    fn would_admit(&self, now: u64) -> bool {
         match self.state {
             State::Closed | State::Disabled => true,
             State::Open => now >= self.deadline,
@@ -254,29 +253,29 @@ impl Model {
 
 type Waiting = CircuitBreakerService<Probe, DefaultClassifier, Backpressure>;
 
-struct Course<'a> {
+struct Run<'a> {
     breaker: &'a CircuitBreaker,
     recorder: Recorder,
     model: Model,
-    permits: Vec<(Permit<'a>, Ticket)>,
+    permits: Vec<(Permit<'a>, Admitted)>,
     waiters: Vec<Spawn<Waiting>>,
-    /// With the place that is reserved, if any.
-    ready: Vec<(Waiting, Option<Ticket>)>,
+    /// Ready services, with their reserved probe slot if any.
+    ready: Vec<(Waiting, Option<Admitted>)>,
     now: u64,
 }
 
-impl<'a> Course<'a> {
+impl<'a> Run<'a> {
     fn acquire(&mut self) {
         let (before, now) = (self.model.deadline, self.now);
         let expected = self.model.admit(now);
         let state = self.model.state;
         match (self.breaker.try_acquire(), expected) {
-            (Ok(permit), Some(ticket)) => {
-                self.model.heard.push("admitted".into());
-                self.permits.push((permit, ticket));
+            (Ok(permit), Some(admitted)) => {
+                self.model.events.push("admitted".into());
+                self.permits.push((permit, admitted));
             }
             (Err(rejection), None) => {
-                self.model.heard.push("rejected circuit_open".into());
+                self.model.events.push("rejected circuit_open".into());
                 // B14
                 let left = (state == State::Open).then(|| units(before - now));
                 assert_eq!(rejection.retry_after(), left);
@@ -287,32 +286,32 @@ impl<'a> Course<'a> {
 
     fn finish(&mut self, which: usize, verdict: Verdict) {
         if !self.permits.is_empty() {
-            let (permit, ticket) = self.permits.swap_remove(which % self.permits.len());
+            let (permit, admitted) = self.permits.swap_remove(which % self.permits.len());
             permit.finish(verdict);
-            self.model.finish(ticket, Outcome::Verdict(verdict), self.now);
-            self.model.heard.push(format!("completed {verdict}"));
+            self.model.finish(admitted, Outcome::Verdict(verdict), self.now);
+            self.model.events.push(format!("completed {verdict}"));
         }
     }
 
     fn drop_permit(&mut self, which: usize) {
         if !self.permits.is_empty() {
-            let (permit, ticket) = self.permits.swap_remove(which % self.permits.len());
+            let (permit, admitted) = self.permits.swap_remove(which % self.permits.len());
             drop(permit);
-            self.model.finish(ticket, Outcome::GivenUp, self.now);
-            self.model.heard.push("cancelled".into());
+            self.model.finish(admitted, Outcome::Dropped, self.now);
+            self.model.events.push("cancelled".into());
         }
     }
 
     fn panic(&mut self, which: usize) {
         if !self.permits.is_empty() {
-            let (permit, ticket) = self.permits.swap_remove(which % self.permits.len());
+            let (permit, admitted) = self.permits.swap_remove(which % self.permits.len());
             let panics = AssertUnwindSafe(move || {
                 let _permit = permit;
-                std::panic::resume_unwind(Box::new("quietly"));
+                std::panic::resume_unwind(Box::new("deliberate panic"));
             });
             assert!(catch_unwind(panics).is_err());
-            self.model.finish(ticket, Outcome::Verdict(Verdict::Failure), self.now);
-            self.model.heard.push("completed failure".into());
+            self.model.finish(admitted, Outcome::Verdict(Verdict::Failure), self.now);
+            self.model.events.push("completed failure".into());
         }
     }
 
@@ -323,8 +322,8 @@ impl<'a> Course<'a> {
         match service.enter(|cx, mut service| service.poll_ready(cx)) {
             Poll::Ready(ready) => {
                 ready.unwrap();
-                let ticket = expected.unwrap_or_else(|| panic!("ready while {state}, with {probes} probes"));
-                self.ready.push((service.into_inner(), ticket.probe.then_some(ticket)));
+                let admitted = expected.unwrap_or_else(|| panic!("ready while {state}, with {probes} probes"));
+                self.ready.push((service.into_inner(), admitted.probe.then_some(admitted)));
             }
             Poll::Pending => {
                 assert!(expected.is_none(), "pending while {state}, with {probes} probes");
@@ -338,20 +337,21 @@ impl<'a> Course<'a> {
             return;
         }
         let (mut service, reserved) = self.ready.swap_remove(which % self.ready.len());
-        let current = reserved.filter(|ticket| ticket.generation == self.model.generation);
-        // The place may have been lost; then it is as if nobody had asked before.
-        let expected = current.or_else(|| self.model.admit(self.now)).map(|ticket| Ticket { at: self.now, ..ticket });
+        let current = reserved.filter(|admitted| admitted.generation == self.model.generation);
+        // Without a current reservation, the call is admitted as if readiness had not been polled.
+        let expected =
+            current.or_else(|| self.model.admit(self.now)).map(|admitted| Admitted { at: self.now, ..admitted });
         let Poll::Ready(result) = poll_once(service.call("request")) else { panic!("pending") };
         match expected {
-            Some(ticket) => {
+            Some(admitted) => {
                 assert_eq!(result.unwrap(), "ok");
-                self.model.heard.push("admitted".into());
-                self.model.finish(ticket, Outcome::Verdict(Verdict::Success), self.now);
-                self.model.heard.push("completed success".into());
+                self.model.events.push("admitted".into());
+                self.model.finish(admitted, Outcome::Verdict(Verdict::Success), self.now);
+                self.model.events.push("completed success".into());
             }
             None => {
                 assert!(result.unwrap_err().as_rejection().is_some());
-                self.model.heard.push("rejected circuit_open".into());
+                self.model.events.push("rejected circuit_open".into());
             }
         }
     }
@@ -360,9 +360,9 @@ impl<'a> Course<'a> {
         let (snapshot, model) = (self.breaker.snapshot(), &mut self.model);
         assert_eq!((snapshot.state, snapshot.generation), (model.state, model.generation));
         assert_eq!((snapshot.probes_in_flight, snapshot.probes_succeeded), (model.probes, model.succeeded));
-        // A run leads to nothing but while closed.
-        let run = if model.state == State::Closed { model.run } else { 0 };
-        assert_eq!((snapshot.reopened, snapshot.consecutive_failures), (model.reopened.min(15), run));
+        // Consecutive failures are counted only while closed.
+        let failures = if model.state == State::Closed { model.consecutive_failures } else { 0 };
+        assert_eq!((snapshot.reopened, snapshot.consecutive_failures), (model.reopened.min(15), failures));
         let left = (model.state == State::Open).then(|| units(model.deadline.saturating_sub(self.now)));
         assert_eq!(snapshot.open_for, left);
         let window = snapshot.count_window.unwrap();
@@ -370,9 +370,9 @@ impl<'a> Course<'a> {
             let failed = model.window.iter().filter(|sample| sample.0).count();
             assert_eq!((window.calls, window.failed), (model.window.len() as u64, failed as u64));
         }
-        assert_eq!(self.recorder.take(), std::mem::take(&mut model.heard));
+        assert_eq!(self.recorder.take(), std::mem::take(&mut model.events));
         for waiter in &self.waiters {
-            assert!(!model.lets_in(self.now) || waiter.is_woken(), "a wake-up is lost");
+            assert!(!model.would_admit(self.now) || waiter.is_woken(), "a wakeup is lost");
         }
     }
 }
@@ -387,7 +387,7 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
         .count_window(settings.size as u32)
         .min_calls(MIN_CALLS as u32)
         .failure_rate(0.5)
-        .consecutive_failures(settings.run)
+        .consecutive_failures(settings.consecutive_failures)
         .open_duration(units(OPEN))
         .open_growth(2.0, units(OPEN_MAX))
         .open_jitter(false)
@@ -406,15 +406,15 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
         state: State::Closed,
         generation: 0,
         reopened: 0,
-        run: 0,
+        consecutive_failures: 0,
         window: VecDeque::new(),
         deadline: start,
         probes: 0,
         succeeded: 0,
         lease: None,
-        heard: Vec::new(),
+        events: Vec::new(),
     };
-    let mut course = Course {
+    let mut run = Run {
         breaker: &breaker,
         recorder,
         model,
@@ -426,69 +426,69 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
     for op in ops {
         match op {
             Op::Advance(by) => {
-                course.now += by;
+                run.now += by;
                 clock.advance(units(by));
-                // Timers are tokio's, and are a millisecond late at most.
+                // Tokio's timers are at most a millisecond late.
                 tokio::time::advance(units(by) + Duration::from_millis(2)).await;
             }
-            Op::Acquire => course.acquire(),
-            Op::Finish(which, verdict) => course.finish(which, verdict),
-            Op::Drop(which) => course.drop_permit(which),
-            Op::Panic(which) => course.panic(which),
+            Op::Acquire => run.acquire(),
+            Op::Finish(which, verdict) => run.finish(which, verdict),
+            Op::Drop(which) => run.drop_permit(which),
+            Op::Panic(which) => run.panic(which),
             Op::Close => {
                 breaker.close();
-                course.model.by_hand(State::Closed);
+                run.model.set_manually(State::Closed);
             }
             Op::ForceOpen => {
                 breaker.force_open();
-                course.model.by_hand(State::ForcedOpen);
+                run.model.set_manually(State::ForcedOpen);
             }
             Op::OpenFor(by) => {
                 breaker.open_for(units(by));
-                course.model.by_hand(State::Open);
-                course.model.deadline = course.now + by;
+                run.model.set_manually(State::Open);
+                run.model.deadline = run.now + by;
             }
-            Op::HoldOff(by) => {
+            Op::HonorRetryAfter(by) => {
                 breaker.honor_retry_after(units(by));
-                if matches!(course.model.state, State::Closed | State::HalfOpen) {
-                    course.model.enter(State::Open, "retry_after");
-                    course.model.deadline = course.now + by;
+                if matches!(run.model.state, State::Closed | State::HalfOpen) {
+                    run.model.enter(State::Open, "retry_after");
+                    run.model.deadline = run.now + by;
                 }
             }
             Op::HalfOpen => {
                 breaker.half_open();
-                course.model.by_hand(State::HalfOpen);
+                run.model.set_manually(State::HalfOpen);
             }
             Op::Disable => {
                 breaker.disable();
-                course.model.by_hand(State::Disabled);
+                run.model.set_manually(State::Disabled);
             }
-            Op::PollReady => course.poll_ready(task::spawn(breaker.layer().backpressure().layer(probe.clone()))),
+            Op::PollReady => run.poll_ready(task::spawn(breaker.layer().backpressure().layer(probe.clone()))),
             Op::RunWaiters => {
-                for waiter in std::mem::take(&mut course.waiters) {
-                    course.poll_ready(waiter);
+                for waiter in std::mem::take(&mut run.waiters) {
+                    run.poll_ready(waiter);
                 }
             }
-            Op::Call(which) => course.call(which),
+            Op::Call(which) => run.call(which),
             Op::DropReady(which) => {
-                if !course.ready.is_empty() {
-                    let (service, reserved) = course.ready.swap_remove(which % course.ready.len());
+                if !run.ready.is_empty() {
+                    let (service, reserved) = run.ready.swap_remove(which % run.ready.len());
                     drop(service);
-                    if let Some(ticket) = reserved {
-                        course.model.give_back(ticket);
+                    if let Some(admitted) = reserved {
+                        run.model.release(admitted);
                     }
                 }
             }
         }
-        course.compare();
+        run.compare();
     }
-    // No course leaves it stuck: time alone brings a probe, and probes that are well close it.
-    drop((course.permits, course.waiters, course.ready));
+    // The circuit is never stuck: time alone admits a probe, and successful probes close it.
+    drop((run.permits, run.waiters, run.ready));
     if matches!(breaker.state(), State::ForcedOpen | State::Disabled) {
         breaker.half_open();
     }
     for _ in 0..settings.successes {
-        // A success in a window that is bad enough already trips the circuit, rightly.
+        // A success can trip the circuit if the window is already above the rate.
         if breaker.state() != State::Closed {
             clock.advance(units(OPEN_MAX));
             breaker.try_acquire().unwrap().success();
@@ -503,14 +503,14 @@ proptest! {
 
     // B2 to B6, B11, B14 to B27, B31, B33, B35 to B38, G8, G23
     #[test]
-    fn a_circuit_agrees_with_one_of_lists(
-        run in 2_u32..8,
+    fn a_circuit_breaker_matches_a_circuit_of_lists(
+        consecutive_failures in 2_u32..8,
         size in 4_usize..30,
         slow in any::<bool>(),
         probes in 1_u32..4,
         successes in 1_u32..4,
         ops in prop::collection::vec(op(), 0..250),
     ) {
-        paused(compare(Settings { run, size, slow, probes, successes }, ops));
+        paused(compare(Settings { consecutive_failures, size, slow, probes, successes }, ops));
     }
 }

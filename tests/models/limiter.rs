@@ -1,7 +1,7 @@
-//! A bucket that is never given anything back, as the strict side, and the rate itself as the loose side.
+//! A rate limiter between two bounds: a token bucket without refunds below, and the rate itself above.
 //!
-//! A limiter that takes tokens back may be more generous than such a bucket, never less; and of the tokens that were
-//! used, no interval holds more than its due. As long as nothing has come back the two are the same, to the nanosecond.
+//! A limiter that accepts refunds may admit more than such a bucket, never less, and no interval may hold more used tokens
+//! than the burst and the rate allow. Until the first refund, limiter and bucket agree to the nanosecond.
 
 use std::{
     future::Future,
@@ -20,11 +20,11 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter, Token},
 };
 
-use super::{paused, support::recorder::Recorder};
+use super::support::{paused, recorder::Recorder};
 
 const MS: u64 = 1_000_000;
-const PATIENCE: u64 = 60 * MS;
-/// Each a multiple of the one before by a power of two, so that the debt divides without a rest.
+const MAX_WAIT: u64 = 60 * MS;
+/// Each twice the one before, so that converting the debt leaves no remainder.
 const PERIODS: [u64; 4] = [10 * MS, 20 * MS, 40 * MS, 80 * MS];
 
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ enum Op {
     Acquire(u32),
     Refund(usize),
     Keep(usize),
-    GiveUp(usize),
+    DropWaiter(usize),
     SetRate(usize, u32),
     Advance(u64),
     RunWaiters,
@@ -48,27 +48,27 @@ fn op() -> impl Strategy<Value = Op> {
         6 => cost().prop_map(Op::Acquire),
         2 => any::<usize>().prop_map(Op::Refund),
         1 => any::<usize>().prop_map(Op::Keep),
-        2 => any::<usize>().prop_map(Op::GiveUp),
+        2 => any::<usize>().prop_map(Op::DropWaiter),
         1 => (0_usize..4, 1_u32..6).prop_map(|(period, burst)| Op::SetRate(period, burst)),
         4 => (0_u64..40).prop_map(Op::Advance),
         3 => Just(Op::RunWaiters),
     ]
 }
 
-/// In nanoseconds.
+/// The bucket without refunds. Times are in nanoseconds.
 struct Bucket {
     period: u64,
     burst: u64,
-    /// When it is full.
+    /// When the bucket is full again.
     full_at: u64,
-    /// Nothing has come back since it was full, but for tokens that were the last to be taken: they count as never taken.
+    /// Whether nothing was refunded since it was full. Refunding the last tokens taken does not count: it undoes them.
     exact: bool,
-    /// Counts what was paid, and what makes the last payment the last no more.
+    /// Counts payments, and every change after which the last payment can no longer be undone.
     payments: usize,
 }
 
 impl Bucket {
-    /// The wait of a call with this cost, if it can ever pass.
+    /// The wait of a call of this cost, if it can ever pass.
     fn wait(&self, now: u64, cost: u32) -> Option<u64> {
         let (cost, burst) = (u64::from(cost) * self.period, self.burst * self.period);
         (cost <= burst).then(|| (self.full_at.max(now) + cost).saturating_sub(now + burst))
@@ -80,11 +80,11 @@ impl Bucket {
         self.payments += 1;
     }
 
-    /// The tokens of this payment come back.
+    /// Refunds the tokens of this payment.
     fn refund(&mut self, payment: usize, cost: u32) {
         if self.exact && payment == self.payments {
             self.full_at -= u64::from(cost) * self.period;
-            // The one before it is not the last in the limiter's eyes, which sees only where it ended.
+            // The limiter no longer knows where the payment before it ended.
             self.payments += 1;
         } else {
             self.exact = false;
@@ -96,12 +96,12 @@ impl Bucket {
         assert_eq!(debt * period % self.period, 0, "the periods are chosen so that nothing is rounded");
         self.full_at = now + debt * period / self.period;
         (self.period, self.burst) = (period, burst);
-        // What was taken before cannot be returned to the new rate.
+        // Tokens taken under the old rate cannot be undone under the new one.
         self.payments += 1;
     }
 }
 
-/// Tokens that are used at some time, under some rate.
+/// Tokens used at a time, under a rate.
 struct Use {
     due: u64,
     cost: u32,
@@ -110,7 +110,7 @@ struct Use {
 
 type Acquire<'a> = Pin<Box<dyn Future<Output = Result<(), Rejection>> + 'a>>;
 
-/// How many had paid when this was paid, it included, and what.
+/// The number of a payment, and its cost.
 #[derive(Clone, Copy)]
 struct Paid {
     payment: usize,
@@ -120,44 +120,44 @@ struct Paid {
 struct Waiter<'a> {
     paid: Paid,
     task: Spawn<Acquire<'a>>,
-    begun: u64,
+    started: u64,
     segment: usize,
-    /// At the latest; exactly then, if nothing had come back when it began to wait.
+    /// The latest time it is due; the exact time if nothing had been refunded when the wait started.
     due: u64,
     exact: bool,
 }
 
-struct Course<'a> {
+struct Run<'a> {
     limiter: &'a RateLimiter,
     bucket: Bucket,
     now: u64,
     segment: usize,
-    /// With the number of their use, and what they cost.
+    /// Each with the index of its use, and its payment.
     tokens: Vec<(Token<'a>, usize, Paid)>,
     waiters: Vec<Waiter<'a>>,
-    /// `None`: given back.
+    /// `None` for refunded tokens.
     used: Vec<Option<Use>>,
-    /// The burst of each segment, and its period.
+    /// The burst and period of each segment.
     rates: Vec<(u64, u64)>,
     waited: Arc<Mutex<Vec<Duration>>>,
 }
 
-/// A timer's time, which is in whole milliseconds.
+/// Rounds up to the resolution of timers.
 fn timer(at: u64) -> u64 {
     at.div_ceil(MS) * MS
 }
 
-impl<'a> Course<'a> {
+impl<'a> Run<'a> {
     fn used(&mut self, due: u64, cost: u32, segment: usize) {
         self.used.push(Some(Use { due, cost, segment }));
     }
 
-    /// An answer that came at once: `None` for tokens, or the time to wait.
-    fn compare(&mut self, refused: Option<&Rejection>, cost: u32, patience: u64) {
-        // Full, it has forgotten what came back.
+    /// Compares an immediate decision with the bucket: an admission, or a rejection.
+    fn compare(&mut self, rejected: Option<&Rejection>, cost: u32, max_wait: u64) {
+        // A full bucket has no refunds left.
         self.bucket.exact |= self.bucket.full_at <= self.now;
         let (strict, exact) = (self.bucket.wait(self.now, cost), self.bucket.exact);
-        match refused {
+        match rejected {
             None => {
                 let strict = strict.expect("more than the burst");
                 assert!(!exact || strict == 0, "too early, by {strict} ns");
@@ -170,10 +170,10 @@ impl<'a> Course<'a> {
                 match (retry_after, strict) {
                     (None, None) => {}
                     (Some(after), Some(strict)) => {
-                        assert!(after > patience, "it could have waited");
+                        assert!(after > max_wait, "it could have waited");
                         assert!(if exact { after == strict } else { after <= strict }, "{after} or {strict}");
                     }
-                    differ => panic!("whether it ever passes: {differ:?}"),
+                    differ => panic!("limiter and bucket disagree on whether it ever passes: {differ:?}"),
                 }
             }
         }
@@ -183,19 +183,19 @@ impl<'a> Course<'a> {
         let mut task = task::spawn(self.limiter.acquire(cost).boxed_local());
         match task.poll() {
             Poll::Ready(Ok(())) => {
-                self.compare(None, cost, PATIENCE);
+                self.compare(None, cost, MAX_WAIT);
                 self.used(self.now, cost, self.segment);
             }
-            Poll::Ready(Err(rejection)) => self.compare(Some(&rejection), cost, PATIENCE),
+            Poll::Ready(Err(rejection)) => self.compare(Some(&rejection), cost, MAX_WAIT),
             Poll::Pending => {
                 self.bucket.exact |= self.bucket.full_at <= self.now;
                 let exact = self.bucket.exact;
-                let wait = self.bucket.wait(self.now, cost).expect("it waits for what never comes");
-                assert!(wait > 0 && (!exact || wait <= PATIENCE), "a wait of {wait} ns");
+                let wait = self.bucket.wait(self.now, cost).expect("it waits although it can never pass");
+                assert!(wait > 0 && (!exact || wait <= MAX_WAIT), "a wait of {wait} ns");
                 self.bucket.pay(self.now, cost);
-                let (begun, segment) = (self.now, self.segment);
+                let (started, segment) = (self.now, self.segment);
                 let paid = Paid { payment: self.bucket.payments, cost };
-                self.waiters.push(Waiter { paid, task, begun, segment, due: self.now + wait.min(PATIENCE), exact });
+                self.waiters.push(Waiter { paid, task, started, segment, due: self.now + wait.min(MAX_WAIT), exact });
             }
         }
     }
@@ -203,25 +203,25 @@ impl<'a> Course<'a> {
     fn run_waiters(&mut self) {
         for mut waiter in std::mem::take(&mut self.waiters) {
             let late = self.now >= timer(waiter.due);
-            assert!(!late || waiter.task.is_woken(), "a wake-up is lost");
+            assert!(!late || waiter.task.is_woken(), "a wakeup is lost");
             match waiter.task.poll() {
-                Poll::Ready(served) => {
-                    served.unwrap();
-                    assert!(late || !waiter.exact, "before its time");
-                    let waited = self.waited.lock().unwrap().pop().expect("it says how long it waited");
-                    let due = waiter.begun + waited.as_nanos() as u64;
+                Poll::Ready(result) => {
+                    result.unwrap();
+                    assert!(late || !waiter.exact, "admitted early");
+                    let waited = self.waited.lock().unwrap().pop().expect("the wait is reported");
+                    let due = waiter.started + waited.as_nanos() as u64;
                     assert!(due <= self.now, "used before it was due");
                     self.used(due, waiter.paid.cost, waiter.segment);
                 }
                 Poll::Pending => {
-                    assert!(!late, "after its time");
+                    assert!(!late, "still pending after it was due");
                     self.waiters.push(waiter);
                 }
             }
         }
     }
 
-    /// Of the tokens that were used under one rate, no interval holds more than its due.
+    /// Checks that no interval holds more used tokens than the burst and the rate allow.
     fn check_rates(&self) {
         for (segment, (burst, period)) in self.rates.iter().enumerate() {
             let uses = self.used.iter().flatten().filter(|used| used.segment == segment);
@@ -229,8 +229,8 @@ impl<'a> Course<'a> {
             used.sort_unstable();
             for (from, a) in used.iter().enumerate() {
                 for (to, b) in used.iter().enumerate().skip(from) {
-                    let held = (to - from + 1) as u64;
-                    assert!(held <= burst + (b - a) / period, "{held} in [{a}, {b}]: {used:?}");
+                    let count = (to - from + 1) as u64;
+                    assert!(count <= burst + (b - a) / period, "{count} in [{a}, {b}]: {used:?}");
                 }
             }
         }
@@ -249,12 +249,12 @@ async fn compare(ops: Vec<Op>) {
     let rate = |period| Rate::new(1, Duration::from_nanos(period));
     let limiter = RateLimiter::builder("l", rate(PERIODS[0]))
         .burst(3)
-        .max_wait(Duration::from_nanos(PATIENCE))
+        .max_wait(Duration::from_nanos(MAX_WAIT))
         .observer((recorder.clone(), observer))
         .build()
         .unwrap();
     let bucket = Bucket { period: PERIODS[0], burst: 3, full_at: 0, exact: true, payments: 0 };
-    let mut course = Course {
+    let mut run = Run {
         limiter: &limiter,
         bucket,
         now: 0,
@@ -265,75 +265,75 @@ async fn compare(ops: Vec<Op>) {
         rates: vec![(3, PERIODS[0])],
         waited,
     };
-    let (mut refunds, mut given_up) = (0, 0);
+    let (mut refunds, mut dropped) = (0, 0);
     for op in ops {
         match op {
             Op::Check(cost) => {
                 let peeked = limiter.peek(cost);
                 let got = limiter.check_n(cost);
-                assert_eq!(peeked.is_ok(), got.is_ok(), "a look and a check are of one mind");
-                course.compare(got.as_ref().err(), cost, 0);
+                assert_eq!(peeked.is_ok(), got.is_ok(), "peek and check agree");
+                run.compare(got.as_ref().err(), cost, 0);
                 if got.is_ok() {
-                    course.used(course.now, cost, course.segment);
+                    run.used(run.now, cost, run.segment);
                 }
             }
             Op::Take(cost) => {
                 let got = limiter.try_acquire(cost);
-                course.compare(got.as_ref().err(), cost, 0);
+                run.compare(got.as_ref().err(), cost, 0);
                 if let Ok(token) = got {
-                    let paid = Paid { payment: course.bucket.payments, cost };
-                    course.tokens.push((token, course.used.len(), paid));
-                    course.used(course.now, cost, course.segment);
+                    let paid = Paid { payment: run.bucket.payments, cost };
+                    run.tokens.push((token, run.used.len(), paid));
+                    run.used(run.now, cost, run.segment);
                 }
             }
-            Op::Acquire(cost) => course.acquire(cost),
-            Op::Refund(which) if !course.tokens.is_empty() => {
-                let (token, number, paid) = course.tokens.swap_remove(which % course.tokens.len());
+            Op::Acquire(cost) => run.acquire(cost),
+            Op::Refund(which) if !run.tokens.is_empty() => {
+                let (token, number, paid) = run.tokens.swap_remove(which % run.tokens.len());
                 token.refund();
-                course.used[number] = None;
-                course.bucket.refund(paid.payment, paid.cost);
+                run.used[number] = None;
+                run.bucket.refund(paid.payment, paid.cost);
                 refunds += 1;
             }
-            Op::Keep(which) if !course.tokens.is_empty() => {
-                drop(course.tokens.swap_remove(which % course.tokens.len()));
+            Op::Keep(which) if !run.tokens.is_empty() => {
+                drop(run.tokens.swap_remove(which % run.tokens.len()));
             }
-            Op::GiveUp(which) if !course.waiters.is_empty() => {
-                let Waiter { paid, .. } = course.waiters.swap_remove(which % course.waiters.len());
-                course.bucket.refund(paid.payment, paid.cost);
-                given_up += 1;
+            Op::DropWaiter(which) if !run.waiters.is_empty() => {
+                let Waiter { paid, .. } = run.waiters.swap_remove(which % run.waiters.len());
+                run.bucket.refund(paid.payment, paid.cost);
+                dropped += 1;
             }
-            Op::Refund(_) | Op::Keep(_) | Op::GiveUp(_) => {}
+            Op::Refund(_) | Op::Keep(_) | Op::DropWaiter(_) => {}
             Op::SetRate(period, burst) => {
                 let period = PERIODS[period];
                 limiter.set_rate(rate(period), burst).unwrap();
-                course.bucket.set(course.now, period, burst.into());
-                course.segment += 1;
-                course.rates.push((burst.into(), period));
+                run.bucket.set(run.now, period, burst.into());
+                run.segment += 1;
+                run.rates.push((burst.into(), period));
             }
             Op::Advance(millis) => {
                 tokio::time::advance(Duration::from_millis(millis)).await;
-                course.now += millis * MS;
+                run.now += millis * MS;
             }
-            Op::RunWaiters => course.run_waiters(),
+            Op::RunWaiters => run.run_waiters(),
         }
-        let Bucket { period, burst, full_at, exact, .. } = course.bucket;
+        let Bucket { period, burst, full_at, exact, .. } = run.bucket;
         let snapshot = limiter.snapshot();
         assert_eq!(u64::from(snapshot.burst), burst);
-        let strict = (burst * period).saturating_sub(full_at.saturating_sub(course.now)) / period;
+        let strict = (burst * period).saturating_sub(full_at.saturating_sub(run.now)) / period;
         let available = u64::from(snapshot.available);
         assert!(if exact { available == strict } else { available >= strict }, "{available} or {strict}");
         assert!(available <= burst);
     }
-    tokio::time::advance(Duration::from_nanos(PATIENCE + MS)).await;
-    course.now += PATIENCE + MS;
-    course.run_waiters();
-    assert!(course.waiters.is_empty());
-    course.check_rates();
-    course.tokens.clear();
+    tokio::time::advance(Duration::from_nanos(MAX_WAIT + MS)).await;
+    run.now += MAX_WAIT + MS;
+    run.run_waiters();
+    assert!(run.waiters.is_empty());
+    run.check_rates();
+    run.tokens.clear();
     let count = |prefix| recorder.count(prefix);
-    assert_eq!(count("cancelled waiting"), given_up);
-    assert_eq!(count("cancelled"), given_up + refunds);
-    assert_eq!(count("admitted"), count("completed") + refunds, "each call that was let in has one end");
+    assert_eq!(count("cancelled waiting"), dropped);
+    assert_eq!(count("cancelled"), dropped + refunds);
+    assert_eq!(count("admitted"), count("completed") + refunds, "each admitted call has one terminal event");
 }
 
 proptest! {
@@ -341,7 +341,7 @@ proptest! {
 
     // L1 to L7, L15 to L21, L33, G23
     #[test]
-    fn a_limiter_is_between_a_strict_bucket_and_its_rate(ops in prop::collection::vec(op(), 0..120)) {
+    fn a_limiter_stays_between_a_strict_bucket_and_its_rate(ops in prop::collection::vec(op(), 0..120)) {
         paused(compare(ops));
     }
 }

@@ -1,7 +1,8 @@
-//! Long random courses through the public handles, beside obviously right models: lists and plain numbers.
+//! Model-based tests: long random sequences of operations on the public handles, compared with simple reference models of
+//! lists and numbers.
 //!
-//! The state core is compared with models of its own where it lies. Here the handles are asked, with what they add: who
-//! waits and is woken, what is dropped half-way, what is changed while calls are under way, and what the observer hears.
+//! The state core has reference models of its own, next to its source. These tests cover what the handles add: waiters and
+//! wakeups, dropped calls, configuration changes during calls, and events.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,11 +11,3 @@ mod budget;
 mod bulkhead;
 mod circuit;
 mod limiter;
-
-use std::future::Future;
-
-/// Runs it on a runtime whose clock moves by hand.
-fn paused<F: Future>(work: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    runtime.block_on(work)
-}

@@ -1,4 +1,4 @@
-//! By the handle, without Tower.
+//! The handle, without Tower.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ const MS: Duration = Duration::from_millis(1);
 fn retry_after(result: Result<(), Rejection>) -> Option<Duration> {
     match result {
         Err(Rejection::RateLimited { retry_after, .. }) => retry_after,
-        other => panic!("not refused: {other:?}"),
+        other => panic!("not rejected: {other:?}"),
     }
 }
 
 // L1, L2, L3, L8
 #[test]
-fn a_burst_passes_and_the_refusal_says_when_the_next_does() {
+fn a_burst_passes_and_the_rejection_tells_when_the_next_call_passes() {
     let clock = ManualClock::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(10)).burst(5).clock(clock.clone()).build().unwrap();
-    assert!((0..5).all(|_| limiter.check().is_ok()), "from the very beginning");
+    assert!((0..5).all(|_| limiter.check().is_ok()), "the burst is available from the start");
     assert_eq!(retry_after(limiter.check()), Some(100 * MS));
     clock.advance(100 * MS - Duration::from_nanos(1));
     assert_eq!(retry_after(limiter.check()), Some(Duration::from_nanos(1)));
@@ -37,14 +37,14 @@ fn a_burst_passes_and_the_refusal_says_when_the_next_does() {
 
 // L4, L5, L6, L7
 #[test]
-fn no_interval_holds_more_than_the_burst_and_the_rate() {
+fn no_interval_admits_more_than_the_burst_plus_the_rate() {
     for count in [1, 3, 7, 10] {
         let clock = ManualClock::new();
         let limiter =
             RateLimiter::builder("api", Rate::per_second(count)).burst(4).clock(clock.clone()).build().unwrap();
         let mut admitted = Vec::new();
         for step in 0..10_000_u64 {
-            // An idle time in the middle.
+            // Idle for a while halfway through.
             if step == 5_000 {
                 clock.advance(Duration::from_secs(100));
             }
@@ -66,7 +66,7 @@ fn no_interval_holds_more_than_the_burst_and_the_rate() {
 
 // L9, L10
 #[test]
-fn clocks_that_jump_do_no_harm() {
+fn clock_jumps_are_harmless() {
     let clock = ManualClock::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(1)).burst(2).clock(clock.clone()).build().unwrap();
     clock.advance(Duration::from_secs(1000));
@@ -98,7 +98,7 @@ fn clones_share_the_tokens_and_two_limiters_do_not() {
 
 // L15, L16
 #[tokio::test(start_paused = true)]
-async fn waiters_are_paced_in_the_order_of_their_arrival() {
+async fn waiters_are_paced_in_order_of_arrival() {
     let limiter = RateLimiter::smooth("api", Rate::per_second(10), Duration::from_secs(10)).unwrap();
     let began = Instant::now();
     let calls = (0..5_u32).map(|caller| {
@@ -108,16 +108,16 @@ async fn waiters_are_paced_in_the_order_of_their_arrival() {
             (caller, began.elapsed())
         }
     });
-    let ended = futures_util::future::join_all(calls).await;
-    for (caller, elapsed) in ended {
+    let completed = futures_util::future::join_all(calls).await;
+    for (caller, elapsed) in completed {
         let due = 100 * MS * caller;
-        assert!(elapsed >= due && elapsed <= due + 2 * MS, "{caller} after {elapsed:?}");
+        assert!(elapsed >= due && elapsed <= due + 2 * MS, "caller {caller} after {elapsed:?}");
     }
 }
 
 // L17
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_would_be_too_long_is_refused_at_once_and_takes_nothing() {
+async fn a_wait_above_the_limit_is_rejected_immediately_and_takes_no_token() {
     let limiter = RateLimiter::smooth("api", Rate::per_second(1), Duration::from_secs(1)).unwrap();
     limiter.acquire(1).await.unwrap();
     let mut waiting = task::spawn(limiter.acquire(1));
@@ -128,12 +128,12 @@ async fn a_wait_that_would_be_too_long_is_refused_at_once_and_takes_nothing() {
     advance(Duration::from_secs(1) + MS).await;
     assert!(assert_ready!(waiting.poll()).is_ok());
     advance(Duration::from_secs(1)).await;
-    assert!(limiter.check().is_ok(), "the refused one has taken nothing");
+    assert!(limiter.check().is_ok(), "the rejected call took nothing");
 }
 
 // L18
 #[tokio::test(start_paused = true)]
-async fn a_cancelled_wait_gives_its_place_to_another() {
+async fn a_cancelled_wait_passes_its_slot_to_another_caller() {
     let recorder = Recorder::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(1))
         .burst(1)
@@ -146,21 +146,21 @@ async fn a_cancelled_wait_gives_its_place_to_another() {
     for call in &mut waiting {
         assert_pending!(call.poll());
     }
-    // The one in the middle.
+    // The second of three.
     drop(waiting.remove(1));
     let began = Instant::now();
     limiter.acquire(1).await.unwrap();
-    assert!(began.elapsed() <= Duration::from_secs(2) + 2 * MS, "in its place: {:?}", began.elapsed());
+    assert!(began.elapsed() <= Duration::from_secs(2) + 2 * MS, "in the freed slot: {:?}", began.elapsed());
     assert_eq!(recorder.count("cancelled waiting"), 1);
 }
 
 // L19
 #[test]
-fn a_cost_is_all_or_nothing_and_too_much_is_refused_for_good() {
+fn a_cost_is_all_or_nothing_and_one_above_the_burst_never_passes() {
     let limiter = RateLimiter::builder("api", Rate::per_hour(10)).burst(10).build().unwrap();
     assert!(limiter.check_n(8).is_ok());
     assert!(retry_after(limiter.check_n(3)).is_some());
-    assert!(limiter.check_n(2).is_ok(), "the refused one has taken nothing");
+    assert!(limiter.check_n(2).is_ok(), "the rejected call took nothing");
     assert_eq!(retry_after(limiter.check_n(11)), None, "never");
     let rejection = limiter.check_n(11).unwrap_err();
     assert!(rejection.to_string().contains("exceeds its burst of 10"), "{rejection}");
@@ -168,7 +168,7 @@ fn a_cost_is_all_or_nothing_and_too_much_is_refused_for_good() {
 
 // L20, L23
 #[test]
-fn peeking_takes_nothing_and_the_snapshot_tells_the_rest() {
+fn peeking_takes_no_token_and_the_snapshot_shows_the_remaining_ones() {
     let limiter = RateLimiter::builder("api", Rate::per_hour(3600)).burst(3).build().unwrap();
     assert!((0..10).all(|_| limiter.peek(1).is_ok()));
     assert!(limiter.check_n(2).is_ok());
@@ -176,13 +176,13 @@ fn peeking_takes_nothing_and_the_snapshot_tells_the_rest() {
     assert_eq!((snapshot.burst, snapshot.available), (3, 1));
     assert!(snapshot.full_after <= Duration::from_secs(2));
     assert!(limiter.peek(2).is_err());
-    let Err(Rejection::RateLimited { limit, .. }) = limiter.check_n(2) else { panic!("not refused") };
+    let Err(Rejection::RateLimited { limit, .. }) = limiter.check_n(2) else { panic!("not rejected") };
     assert_eq!(limit, 3);
 }
 
 // L21
 #[test]
-fn a_token_whose_request_was_never_sent_can_be_given_back() {
+fn the_token_of_an_unsent_request_can_be_refunded() {
     let clock = ManualClock::new();
     let limiter = RateLimiter::builder("api", Rate::per_hour(2)).burst(2).clock(clock).build().unwrap();
     let (first, second) = (limiter.try_acquire(1).unwrap(), limiter.try_acquire(1).unwrap());
@@ -190,7 +190,7 @@ fn a_token_whose_request_was_never_sent_can_be_given_back() {
     first.refund();
     assert!(limiter.check().is_ok());
     drop(second);
-    assert!(limiter.check().is_err(), "dropped, it stays spent");
+    assert!(limiter.check().is_err(), "a dropped token stays spent");
 }
 
 // L29
@@ -206,20 +206,24 @@ fn rates_read_as_they_mean() {
 
 // L33
 #[test]
-fn the_rate_is_changed_at_run_time_and_the_arrears_stay_sane() {
+fn changing_the_rate_keeps_the_debt_in_tokens() {
     let clock = ManualClock::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(1)).burst(10).clock(clock.clone()).build().unwrap();
     (0..10).for_each(|_| limiter.check().unwrap());
     limiter.set_rate(Rate::per_second(100), 10).unwrap();
-    assert_eq!(retry_after(limiter.check()), Some(10 * MS), "as empty as before, and fills faster");
+    assert_eq!(
+        retry_after(limiter.check()),
+        Some(10 * MS),
+        "the debt in tokens is kept, and the bucket refills faster"
+    );
     limiter.set_rate(Rate::per_minute(1), 10).unwrap();
     assert_eq!(retry_after(limiter.check()), Some(Duration::from_secs(60)));
     assert_eq!(limiter.set_rate(Rate::per_second(0), 1).unwrap_err().field(), "rate");
-    assert_eq!(limiter.snapshot().rate, Rate::per_minute(1), "a wrong one changes nothing");
+    assert_eq!(limiter.snapshot().rate, Rate::per_minute(1), "an invalid rate changes nothing");
 }
 
 #[test]
-fn rates_change_while_calls_are_made() {
+fn the_rate_can_change_during_concurrent_calls() {
     let limiter = RateLimiter::builder("api", Rate::per_hour(100)).burst(100).build().unwrap();
     let admitted: usize = std::thread::scope(|scope| {
         let threads: Vec<_> =
@@ -229,12 +233,12 @@ fn rates_change_while_calls_are_made() {
         }
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    // An hour's rate adds nothing in this time; conversions of the debt round by less than a token each.
+    // The hourly rate adds no token in this time; converting the debt rounds by less than a token.
     assert!((99..=101).contains(&admitted), "{admitted}");
 }
 
 #[test]
-fn a_bad_configuration_says_which_field() {
+fn a_configuration_error_names_the_field() {
     let field = |rate, burst| RateLimiter::builder("api", rate).burst(burst).build().unwrap_err().field();
     assert_eq!(field(Rate::per_second(0), 1), "rate");
     assert_eq!(field(Rate::new(1, Duration::ZERO), 1), "rate");
@@ -245,7 +249,7 @@ fn a_bad_configuration_says_which_field() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_keeps_the_error_flat() {
+async fn run_returns_a_flat_error() {
     let recorder = Recorder::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(1)).observer(recorder.clone()).build().unwrap();
     limiter.run(async { Ok::<_, BoxError>(()) }).await.unwrap();

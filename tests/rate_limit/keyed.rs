@@ -1,4 +1,4 @@
-//! One limit per key.
+//! The keyed rate limiter: one limit per key.
 
 use std::{
     hash::{BuildHasherDefault, Hasher},
@@ -15,11 +15,11 @@ use tower_rampart::{
     rate_limit::{KeyedRateLimiter, KeyedRateLimiterBuilder, MissingKey, Rate, WhenFull},
 };
 
-use super::{call, refused};
 use crate::support::{
-    BoxError, poll_once,
+    BoxError, call, poll_once, poll_ready,
     probe::{Ready, Reply, Script},
     recorder::Recorder,
+    rejection_of,
 };
 
 fn limiter(rate: Rate) -> KeyedRateLimiterBuilder<str> {
@@ -40,7 +40,7 @@ fn each_key_has_its_own_tokens() {
     assert_eq!(limiter.check_key_n("carol", 3).unwrap_err().retry_after(), None);
 }
 
-/// Hashes a number well and quickly, also in a debug build.
+/// A hasher for numbers that is fast even in debug builds.
 #[derive(Clone, Default)]
 struct Mix(u64);
 
@@ -61,9 +61,9 @@ impl Hasher for Mix {
 
 type Mixing = BuildHasherDefault<Mix>;
 
-// L25: ten million distinct keys, from two threads.
+// L25: ten million distinct keys from two threads.
 #[test]
-fn a_flood_of_keys_stays_within_its_memory_and_resets_nobody() {
+fn a_flood_of_keys_stays_within_its_memory_and_resets_no_key() {
     const FLOOD: u64 = 10_000_000;
     const VICTIMS: u64 = 100;
     let clock = ManualClock::new();
@@ -95,17 +95,17 @@ fn a_flood_of_keys_stays_within_its_memory_and_resets_nobody() {
     let snapshot = limiter.snapshot();
     assert_eq!(snapshot.bytes, bytes);
     assert!(snapshot.active_keys * 8 <= bytes && snapshot.overflows > 0);
-    assert!(admitted < FLOOD / 100, "when all places are taken, those without one share a limit: {admitted}");
+    assert!(admitted < FLOOD / 100, "once the table is full, new keys share a limit: {admitted}");
     clock.advance(Duration::from_secs(900));
     assert!(
         victims().all(|victim| (0..5).all(|_| limiter.check_key(&victim).is_ok())),
-        "in their time they are let in"
+        "they are admitted again after their period"
     );
 }
 
-// K1: places that have become idle are used again, so the number of keys over time has no bound.
+// L25: idle entries are reused, so the number of keys over time is not bounded.
 #[test]
-fn keys_come_and_go() {
+fn entries_of_idle_keys_are_reused() {
     let clock = ManualClock::new();
     let limiter: KeyedRateLimiter<u64, _> = KeyedRateLimiter::builder("c", Rate::per_second(1))
         .max_keys(500)
@@ -124,7 +124,7 @@ fn keys_come_and_go() {
 
 // L27
 #[test]
-fn threads_share_each_key_s_tokens_exactly() {
+fn eight_threads_share_each_keys_tokens_exactly() {
     let limiter: KeyedRateLimiter<u64> = KeyedRateLimiter::builder("c", Rate::per_hour(50)).build().unwrap();
     let admitted: usize = std::thread::scope(|scope| {
         let work = |_| scope.spawn(|| (0..1000).filter(|turn| limiter.check_key(&(turn % 5)).is_ok()).count());
@@ -133,9 +133,9 @@ fn threads_share_each_key_s_tokens_exactly() {
     assert_eq!(admitted, 250, "of 8000");
 }
 
-// G23: by the handle.
+// G23
 #[tokio::test]
-async fn what_a_handle_admits_has_an_end_too() {
+async fn every_call_admitted_by_the_handle_has_a_terminal_event() {
     let recorder = Recorder::new();
     let limiter = limiter(Rate::per_hour(3)).observer(recorder.clone()).build().unwrap();
     limiter.check_key("alice").unwrap();
@@ -162,17 +162,17 @@ async fn what_a_handle_admits_has_an_end_too() {
 
 // G1, G2, G9, G10, G13, G14, G16, G23
 #[tokio::test(start_paused = true)]
-async fn the_layer_passes_on_what_is_not_its_own_and_ends_each_call_once() {
+async fn the_layer_passes_inner_results_and_reports_one_terminal_event_per_call() {
     let recorder = Recorder::new();
     let limiter = limiter(Rate::per_hour(100)).observer(recorder.clone()).build().unwrap();
     let (script, probe) = Script::new();
     let mut service = task::spawn(limiter.layer(|_: &&'static str| Some("alice")).layer(probe));
     script.set_ready(Ready::No);
-    assert_pending!(service.enter(|cx, mut service| service.poll_ready(cx)));
+    assert_pending!(poll_ready(&mut service));
     script.set_ready(Ready::Yes);
     assert!(service.is_woken());
     script.set_ready(Ready::Err("dead"));
-    let error = assert_ready!(service.enter(|cx, mut service| service.poll_ready(cx))).unwrap_err();
+    let error = assert_ready!(poll_ready(&mut service)).unwrap_err();
     assert_eq!(error.to_string(), "dead");
     script.set_ready(Ready::Yes);
     let mut service = service.into_inner();
@@ -192,16 +192,16 @@ async fn the_layer_passes_on_what_is_not_its_own_and_ends_each_call_once() {
 }
 
 #[test]
-fn when_full_new_keys_may_be_refused() {
+fn a_full_table_can_reject_new_keys() {
     let limiter: KeyedRateLimiter<u32> =
         KeyedRateLimiter::builder("c", Rate::per_hour(1)).max_keys(1).when_full(WhenFull::Reject).build().unwrap();
     let admitted = (0..1000).filter(|key| limiter.check_key(key).is_ok()).count();
-    assert_eq!(admitted, limiter.snapshot().active_keys, "one each, for those who have a place");
+    assert_eq!(admitted, limiter.snapshot().active_keys, "one call for each key with an entry");
 }
 
 // L26
 #[tokio::test]
-async fn a_request_without_a_key_is_a_stated_case() {
+async fn a_request_without_a_key_follows_the_missing_key_setting() {
     let key = |request: &&'static str| request.strip_prefix("user ");
     let cases =
         [(MissingKey::Share, [true, false]), (MissingKey::Allow, [true, true]), (MissingKey::Reject, [false, false])];
@@ -211,7 +211,7 @@ async fn a_request_without_a_key_is_a_stated_case() {
         let service = limiter.layer(key).missing_key(without).layer(Script::new().1);
         assert!(service.clone().oneshot("user a").await.is_ok());
         assert!(service.clone().oneshot("user b").await.is_ok());
-        assert!(refused(&service.clone().oneshot("user a").await).is_some());
+        assert!(rejection_of(&service.clone().oneshot("user a").await).is_some());
         for expected in expected {
             assert_eq!(service.clone().oneshot("anonymous").await.is_ok(), expected, "{without:?}");
         }
@@ -221,7 +221,7 @@ async fn a_request_without_a_key_is_a_stated_case() {
 }
 
 #[test]
-fn a_bad_configuration_says_which_field() {
+fn a_configuration_error_names_the_field() {
     let field = |builder: KeyedRateLimiterBuilder<str>| builder.build().unwrap_err().field();
     assert_eq!(field(limiter(Rate::per_second(0))), "rate");
     assert_eq!(field(limiter(Rate::new(1, Duration::ZERO))), "rate");

@@ -1,4 +1,4 @@
-//! Around a service, in all three modes.
+//! The layer, in all three readiness modes.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 
@@ -11,21 +11,16 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter},
 };
 
-use super::{call, limiter, refused};
+use super::limiter;
 use crate::support::{
-    BoxError, on_threads,
+    BoxError, assert_shareable, call, on_threads, poll_ready,
     probe::{Ready, Reply, Script},
+    rejection_of,
 };
-
-macro_rules! poll_ready {
-    ($task:expr) => {
-        $task.enter(|cx, mut service| service.poll_ready(cx))
-    };
-}
 
 // L13, L14, L32, G25, G12, G13
 #[tokio::test(start_paused = true)]
-async fn a_layer_used_for_each_request_is_still_one_limit() {
+async fn layering_per_request_keeps_one_limit() {
     let (limiter, recorder) = limiter(2, 0);
     let (script, probe) = Script::new();
     script.reply(Reply::Ok("fine")).reply(Reply::Err("boom".into()));
@@ -33,7 +28,7 @@ async fn a_layer_used_for_each_request_is_still_one_limit() {
     assert_eq!(call(&mut layer.layer(probe.clone())).await.unwrap(), "fine");
     assert_eq!(call(&mut layer.layer(probe.clone())).await.unwrap_err().to_string(), "boom");
     let result = call(&mut layer.layer(probe)).await;
-    assert_eq!(refused(&result).unwrap().retry_after(), Some(Duration::from_secs(1)));
+    assert_eq!(rejection_of(&result).unwrap().retry_after(), Some(Duration::from_secs(1)));
     assert_eq!(script.calls(), 2);
     assert_eq!(
         recorder.take(),
@@ -43,85 +38,85 @@ async fn a_layer_used_for_each_request_is_still_one_limit() {
 
 // L19
 #[tokio::test]
-async fn requests_may_have_a_cost() {
+async fn requests_can_have_a_cost() {
     let (limiter, _) = limiter(5, 0);
     let (_, probe) = Script::new();
     let service = limiter.layer().cost(|request: &&'static str| request.len() as u32).layer(probe);
     assert!(service.clone().oneshot("abc").await.is_ok());
-    assert!(refused(&service.clone().oneshot("abc").await).unwrap().retry_after().is_some());
-    assert!(refused(&service.clone().oneshot("abcdef").await).unwrap().retry_after().is_none());
+    assert!(rejection_of(&service.clone().oneshot("abc").await).unwrap().retry_after().is_some());
+    assert!(rejection_of(&service.clone().oneshot("abcdef").await).unwrap().retry_after().is_none());
     assert!(service.oneshot("ab").await.is_ok());
 }
 
 // L30, G1, G2, G8, G14
 #[tokio::test(start_paused = true)]
-async fn no_token_is_taken_while_the_service_is_not_ready() {
+async fn no_token_is_taken_while_the_inner_service_is_not_ready() {
     let (limiter, _) = limiter(1, 0);
     let (script, probe) = Script::new();
     script.set_ready(Ready::No);
-    let mut refusing = task::spawn(limiter.layer().layer(probe.clone()));
+    let mut rejecting = task::spawn(limiter.layer().layer(probe.clone()));
     let mut waiting = task::spawn(limiter.layer().backpressure().layer(probe));
-    assert_pending!(poll_ready!(refusing));
-    assert_pending!(poll_ready!(waiting));
+    assert_pending!(poll_ready(&mut rejecting));
+    assert_pending!(poll_ready(&mut waiting));
     assert_eq!(limiter.snapshot().available, 1);
     script.set_ready(Ready::Yes);
-    assert!(refusing.is_woken() && waiting.is_woken());
+    assert!(rejecting.is_woken() && waiting.is_woken());
     script.set_ready(Ready::Err("dead"));
-    assert_eq!(assert_ready!(poll_ready!(waiting)).unwrap_err().to_string(), "dead");
+    assert_eq!(assert_ready!(poll_ready(&mut waiting)).unwrap_err().to_string(), "dead");
     assert_eq!(limiter.snapshot().available, 1);
 }
 
 // L31, G3, G6, G7, G8
 #[tokio::test(start_paused = true)]
-async fn with_backpressure_readiness_comes_with_the_token_and_gives_it_back_when_unused() {
+async fn with_backpressure_readiness_reserves_a_token_and_releases_it_if_unused() {
     let (limiter, recorder) = limiter(1, 0);
     let (_, probe) = Script::new();
     let service = limiter.layer().backpressure().layer(probe);
     let mut first = task::spawn(service.clone());
-    assert!(assert_ready!(poll_ready!(first)).is_ok());
-    assert!(assert_ready!(poll_ready!(first)).is_ok(), "stays ready");
+    assert!(assert_ready!(poll_ready(&mut first)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut first)).is_ok(), "readiness is stable");
     assert_eq!(limiter.snapshot().available, 0);
     drop(first.enter(|_, service| service.clone()));
     let mut second = task::spawn(service);
-    assert_pending!(poll_ready!(second));
+    assert_pending!(poll_ready(&mut second));
     drop(first);
     drop(second);
-    assert_eq!(limiter.snapshot().available, 1, "both are back");
+    assert_eq!(limiter.snapshot().available, 1, "both tokens are released");
     let mut third = task::spawn(limiter.layer().backpressure().layer(Script::new().1));
-    assert!(assert_ready!(poll_ready!(third)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut third)).is_ok());
     assert!(third.enter(|_, mut service| service.call("a")).await.is_ok());
-    assert_pending!(poll_ready!(third));
+    assert_pending!(poll_ready(&mut third));
     advance(Duration::from_secs(1) + Duration::from_millis(1)).await;
     assert!(third.is_woken());
-    assert!(assert_ready!(poll_ready!(third)).is_ok());
+    assert!(assert_ready!(poll_ready(&mut third)).is_ok());
     assert_eq!(recorder.take(), ["admitted", "completed success"]);
 }
 
-// L30: what `poll_ready` has reserved is free again when the service no longer can take the call.
+// L30
 #[tokio::test(start_paused = true)]
-async fn a_service_that_stops_being_ready_gives_its_token_back() {
+async fn losing_inner_readiness_releases_the_reserved_token() {
     let (limiter, _) = limiter(1, 0);
     let (script, probe) = Script::new();
     let mut service = task::spawn(limiter.layer().backpressure().layer(probe));
     for unready in [Ready::No, Ready::Err("dead")] {
-        assert!(assert_ready!(poll_ready!(service)).is_ok());
+        assert!(assert_ready!(poll_ready(&mut service)).is_ok());
         assert_eq!(limiter.snapshot().available, 0);
         script.set_ready(unready);
-        let _ = poll_ready!(service);
+        let _ = poll_ready(&mut service);
         assert_eq!(limiter.snapshot().available, 1);
         script.set_ready(Ready::Yes);
     }
-    // And while it waits for the token.
+    // Also while waiting for the token.
     limiter.check().unwrap();
-    assert_pending!(poll_ready!(service));
+    assert_pending!(poll_ready(&mut service));
     script.set_ready(Ready::No);
-    assert_pending!(poll_ready!(service));
-    assert!(limiter.snapshot().full_after <= Duration::from_secs(1), "only the one that was used is owed");
+    assert_pending!(poll_ready(&mut service));
+    assert!(limiter.snapshot().full_after <= Duration::from_secs(1), "only the used token is owed");
 }
 
 // L15, L17, L18, G5
 #[tokio::test(start_paused = true)]
-async fn a_waiting_call_is_sent_when_it_is_due_on_the_instance_that_was_ready() {
+async fn a_waiting_call_is_sent_when_due_on_the_instance_that_was_polled_ready() {
     let (limiter, recorder) = limiter(1, 1);
     let (script, probe) = Script::new();
     let mut service = limiter.layer().wait().layer(probe);
@@ -132,11 +127,11 @@ async fn a_waiting_call_is_sent_when_it_is_due_on_the_instance_that_was_ready() 
     assert!(began.elapsed() >= Duration::from_secs(1));
     let mut waiting = task::spawn(service.ready().await.unwrap().call("waits"));
     assert_pending!(waiting.poll());
-    assert!(refused(&call(&mut service).await).is_some(), "two seconds are too long");
+    assert!(rejection_of(&call(&mut service).await).is_some(), "a wait of two seconds is too long");
     drop(waiting);
-    assert_eq!(script.requests(), ["request", "request"], "the dropped one was never sent");
+    assert_eq!(script.requests(), ["request", "request"], "the dropped call was never sent");
     advance(Duration::from_secs(1)).await;
-    assert!(limiter.check().is_ok(), "its token is back");
+    assert!(limiter.check().is_ok(), "its token is released");
     assert_eq!(
         recorder.take(),
         [
@@ -155,7 +150,7 @@ async fn a_waiting_call_is_sent_when_it_is_due_on_the_instance_that_was_ready() 
 
 // L22
 #[tokio::test]
-async fn a_breaker_outside_does_not_count_refusals() {
+async fn an_outer_breaker_ignores_rejections() {
     use tower_rampart::circuit_breaker::{CircuitBreaker, CircuitState};
 
     let (limiter, _) = limiter(1, 0);
@@ -169,7 +164,7 @@ async fn a_breaker_outside_does_not_count_refusals() {
 
 // G9, G10, G23
 #[tokio::test]
-async fn dropped_calls_and_panics_end_once() {
+async fn dropped_and_panicking_calls_are_cancelled_once() {
     let (limiter, recorder) = limiter(10, 0);
     let (script, probe) = Script::new();
     let mut service = limiter.layer().layer(probe);
@@ -187,12 +182,10 @@ async fn dropped_calls_and_panics_end_once() {
 
 // G16, G17, G18, G20, G21, G22
 #[tokio::test]
-async fn it_works_borrowed_boxed_buffered_and_optional() {
-    fn send_sync<T: Send + Sync + Clone + 'static>(_: &T) {}
-
+async fn it_works_by_reference_boxed_buffered_and_optional() {
     let (limiter, _) = limiter(4, 0);
-    send_sync(&limiter);
-    send_sync(&limiter.layer().wait());
+    assert_shareable(&limiter);
+    assert_shareable(&limiter.layer().wait());
     assert!(format!("{:?}", limiter.layer()).contains("api"));
     let (_, probe) = Script::new();
     let mut service = limiter.layer().layer(probe.clone());
@@ -206,12 +199,12 @@ async fn it_works_borrowed_boxed_buffered_and_optional() {
         assert!(ServiceBuilder::new().option_layer(layer).service(probe.clone()).oneshot("a").await.is_ok());
     }
     let error = call(&mut buffered).await.unwrap_err();
-    assert_eq!(error.as_rejection().unwrap().name(), "api", "found through the buffer");
+    assert_eq!(error.as_rejection().unwrap().name(), "api", "the rejection is found through the buffer");
 }
 
-// L31, G17: who drives readiness sees the truth.
+// L31, G17
 #[tokio::test(start_paused = true)]
-async fn with_backpressure_a_load_shedder_sheds_and_a_buffer_paces() {
+async fn with_backpressure_load_shed_sheds_and_buffer_paces_calls() {
     let (limiter, recorder) = limiter(1, 0);
     let (_, probe) = Script::new();
     let mut shedding = ServiceBuilder::new().load_shed().layer(limiter.layer().backpressure()).service(probe.clone());
@@ -219,7 +212,7 @@ async fn with_backpressure_a_load_shedder_sheds_and_a_buffer_paces() {
     let error = call(&mut shedding).await.unwrap_err();
     assert!(error.is::<tower::load_shed::error::Overloaded>(), "{error}");
     drop(shedding);
-    assert_eq!(limiter.snapshot().full_after, Duration::from_secs(1), "the shed call has left no reservation");
+    assert_eq!(limiter.snapshot().full_after, Duration::from_secs(1), "the shed call left no reservation");
     let began = Instant::now();
     let buffered = tower::buffer::Buffer::new(limiter.layer().backpressure().layer(probe), 8);
     let calls = (0..3).map(|_| {
@@ -248,7 +241,7 @@ async fn futures_are_send_when_their_parts_are() {
 
 // L11, G26
 #[test]
-fn many_threads_get_exactly_the_burst() {
+fn eight_threads_get_exactly_the_burst() {
     let limiter = RateLimiter::new("api", Rate::per_hour(5)).unwrap();
     let (script, probe) = Script::new();
     let service = limiter.layer().layer(probe);

@@ -1,4 +1,4 @@
-//! What a rate limiter promises: items L and G of the contract.
+//! The rate limiter: items L and G of the contract.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 #[path = "../support/mod.rs"]
@@ -11,25 +11,10 @@ mod races;
 
 use std::time::Duration;
 
-use support::{BoxError, recorder::Recorder};
-use tower::{Service, ServiceExt};
-use tower_rampart::{
-    AsRejection, Rejection,
-    rate_limit::{Rate, RateLimiter},
-};
+use support::recorder::Recorder;
+use tower_rampart::rate_limit::{Rate, RateLimiter};
 
-async fn call<S>(service: &mut S) -> Result<&'static str, BoxError>
-where
-    S: Service<&'static str, Response = &'static str, Error = BoxError>,
-{
-    service.ready().await?.call("request").await
-}
-
-fn refused<T>(result: &Result<T, BoxError>) -> Option<&Rejection> {
-    result.as_ref().err().and_then(AsRejection::as_rejection)
-}
-
-/// A token a second; waits are at most `max_wait` seconds.
+/// One token per second; waits are at most `max_wait` seconds.
 fn limiter(burst: u32, max_wait: u64) -> (RateLimiter, Recorder) {
     let recorder = Recorder::new();
     let limiter = RateLimiter::builder("api", Rate::per_second(1))

@@ -1,4 +1,4 @@
-//! Calls that are dropped, panic, or meet a change; after each of them no token is lost.
+//! Dropped calls, panics and configuration changes: none of them loses a token.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,10 +14,12 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter},
 };
 
-use super::{call, limiter, refused};
+use super::limiter;
 use crate::support::{
-    BoxError, on_threads, poll_once,
+    BoxError, call, on_threads, poll_once,
     probe::{Ready, Reply, Script},
+    recorder::Recorder,
+    rejection_of,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,7 +27,7 @@ const MS: Duration = Duration::from_millis(1);
 
 // L18, G9, G10, G23
 #[tokio::test(start_paused = true)]
-async fn a_waiting_call_gives_its_token_back_whenever_it_is_dropped() {
+async fn dropping_a_waiting_call_releases_its_token_at_any_time() {
     let (limiter, recorder) = limiter(1, 10);
     let (script, probe) = Script::new();
     let mut service = limiter.layer().wait().layer(probe);
@@ -36,7 +38,7 @@ async fn a_waiting_call_gives_its_token_back_whenever_it_is_dropped() {
     assert_pending!(polled.poll());
     drop(polled);
     assert_eq!(recorder.take(), ["cancelled waiting", "cancelled waiting"]);
-    // Due, and dropped before the task gets to see it.
+    // Dropped when due, before its task polls it.
     let mut due = task::spawn(service.ready().await.unwrap().call("due"));
     assert_pending!(due.poll());
     advance(SECOND + MS).await;
@@ -50,7 +52,7 @@ async fn a_waiting_call_gives_its_token_back_whenever_it_is_dropped() {
 
 // G23
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_has_ended_whether_it_is_polled_or_not() {
+async fn a_rejected_call_reports_its_rejection_even_if_never_polled() {
     let (limiter, recorder) = limiter(1, 0);
     limiter.check().unwrap();
     recorder.take();
@@ -58,26 +60,26 @@ async fn a_refused_call_has_ended_whether_it_is_polled_or_not() {
     drop(service.ready().await.unwrap().call("never polled"));
     let kept = service.ready().await.unwrap().call("polled later");
     advance(SECOND).await;
-    assert!(refused(&kept.await).is_some());
+    assert!(rejection_of(&kept.await).is_some());
     assert_eq!(recorder.take(), ["rejected rate_limited"; 2]);
     assert_eq!(limiter.snapshot().available, 1);
 }
 
-// G23: whatever panics, the call ends once, and the service goes on.
+// G23
 #[tokio::test(start_paused = true)]
-async fn panics_within_end_the_call() {
+async fn a_panic_of_the_inner_service_ends_the_call_once() {
     for reply in [|| Reply::PanicInCall, || Reply::PanicInPoll] {
         let (limiter, recorder) = limiter(1, 10);
         let (script, probe) = Script::new();
         let mut waiting = limiter.layer().wait().layer(probe.clone());
-        let mut holding = limiter.layer().backpressure().layer(probe);
-        // At once, after a wait, and with a reservation.
+        let mut reserving = limiter.layer().backpressure().layer(probe);
+        // Immediately, after a wait, and with a reservation.
         script.reply(reply()).reply(reply()).reply(reply());
         assert!(AssertUnwindSafe(call(&mut waiting)).catch_unwind().await.is_err());
         assert!(AssertUnwindSafe(call(&mut waiting)).catch_unwind().await.is_err());
-        assert!(AssertUnwindSafe(call(&mut holding)).catch_unwind().await.is_err());
+        assert!(AssertUnwindSafe(call(&mut reserving)).catch_unwind().await.is_err());
         assert!(call(&mut waiting).await.is_ok());
-        assert!(call(&mut holding).await.is_ok());
+        assert!(call(&mut reserving).await.is_ok());
         assert_eq!(
             recorder.take(),
             [
@@ -99,17 +101,17 @@ async fn panics_within_end_the_call() {
     }
 }
 
-// G4, G7: a clone that is taken between `poll_ready` and `call` has nothing, and takes nothing.
+// G4, G7
 #[tokio::test(start_paused = true)]
-async fn a_clone_between_ready_and_call_changes_nothing() {
+async fn cloning_between_readiness_and_call_changes_nothing() {
     let (limiter, _) = limiter(1, 0);
     let (_, probe) = Script::new();
     let mut service = limiter.layer().backpressure().layer(probe);
     let mut unready = service.ready().await.unwrap().clone();
     assert_eq!(service.call("a").await.unwrap(), "ok");
     assert_eq!(limiter.snapshot().available, 0);
-    // Called without having been ready: the limit holds, and it is not this layer that panics.
-    assert!(refused(&unready.call("b").await).is_some());
+    // Called without being polled ready: the limit holds, and the inner service, not this layer, panics.
+    assert!(rejection_of(&unready.call("b").await).is_some());
     advance(SECOND).await;
     let panic = AssertUnwindSafe(async { unready.call("c").await }).catch_unwind().await.unwrap_err();
     assert!(panic.downcast_ref::<&str>().unwrap().contains("not polled ready"));
@@ -117,30 +119,30 @@ async fn a_clone_between_ready_and_call_changes_nothing() {
 
 // G14, G15
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_to_get_ready_says_so_itself() {
+async fn an_inner_readiness_error_passes_unchanged() {
     let (limiter, recorder) = limiter(1, 0);
     let (script, probe) = Script::new();
     limiter.check().unwrap();
     recorder.take();
-    let mut refusing = limiter.layer().layer(probe.clone());
+    let mut rejecting = limiter.layer().layer(probe.clone());
     let mut waiting = limiter.layer().wait().layer(probe);
-    assert!(refusing.ready().await.is_ok() && waiting.ready().await.is_ok(), "without a token, too");
+    assert!(rejecting.ready().await.is_ok() && waiting.ready().await.is_ok(), "ready even without a token");
     script.set_ready(Ready::Err("dead"));
-    for error in [refusing.ready().await.err(), waiting.ready().await.err()] {
+    for error in [rejecting.ready().await.err(), waiting.ready().await.err()] {
         assert_eq!(error.unwrap().to_string(), "dead");
     }
     assert!(recorder.take().is_empty());
 }
 
-// G24: what an observer does is its own affair.
+// G24
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_costs_no_token_but_its_own_call_s() {
+async fn a_panicking_observer_loses_only_its_own_calls_token() {
     let is_terminal = |kind: &EventKind<'_>| !matches!(kind, EventKind::Admitted | EventKind::WaitCompleted { .. });
     for at_the_end in [false, true] {
         let limiter = RateLimiter::builder("api", Rate::per_second(1))
             .max_wait(10 * SECOND)
             .observer(move |event: &Event<'_>| {
-                assert!(std::thread::panicking() || is_terminal(&event.kind) != at_the_end, "told to panic");
+                assert!(std::thread::panicking() || is_terminal(&event.kind) != at_the_end, "deliberate panic");
             })
             .build()
             .unwrap();
@@ -162,19 +164,19 @@ async fn an_observer_that_panics_costs_no_token_but_its_own_call_s() {
 
 // L9, L10, G28
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_stands_still_and_then_jumps_far_leaves_no_debt() {
+async fn a_far_clock_jump_leaves_no_debt() {
     let (limiter, _) = limiter(2, 100);
     let mut waiting: Vec<_> = (0..20).map(|_| task::spawn(limiter.acquire(1))).collect();
     let passed = waiting.iter_mut().map(|call| call.poll()).filter(|poll| poll.is_ready()).count();
-    assert_eq!(passed, 2, "while it stands still");
+    assert_eq!(passed, 2, "while the clock stands still");
     advance(Duration::from_secs(400 * 86_400)).await;
-    assert!(waiting.iter_mut().skip(2).all(|call| call.poll().is_ready()), "all are due");
+    assert!(waiting.iter_mut().skip(2).all(|call| call.poll().is_ready()), "all waiters are due");
     assert_eq!((limiter.snapshot().available, limiter.snapshot().full_after), (2, Duration::ZERO));
 }
 
 // L33
 #[tokio::test(start_paused = true)]
-async fn a_change_of_the_rate_keeps_the_time_of_those_who_wait_and_loses_no_token() {
+async fn changing_the_rate_keeps_the_waiters_times_and_loses_no_token() {
     let (limiter, recorder) = limiter(1, 10);
     limiter.check().unwrap();
     let mut stays = task::spawn(limiter.acquire(1));
@@ -182,7 +184,7 @@ async fn a_change_of_the_rate_keeps_the_time_of_those_who_wait_and_loses_no_toke
     assert_pending!(stays.poll());
     assert_pending!(leaves.poll());
     limiter.set_rate(Rate::per_second(10), 5).unwrap();
-    // Three tokens of debt, of which five may be used at once.
+    // A debt of three tokens, with a burst of five.
     assert_eq!(limiter.snapshot().available, 2);
     assert!(limiter.check().is_ok() && limiter.check().is_ok() && limiter.check().is_err());
     drop(leaves);
@@ -194,10 +196,10 @@ async fn a_change_of_the_rate_keeps_the_time_of_those_who_wait_and_loses_no_toke
     assert_eq!(recorder.count("cancelled waiting"), 1);
 }
 
-// G26, G23: thousands of calls, many of them dropped, on many threads.
+// G26, G23
 #[test]
 fn thousands_of_concurrent_calls_lose_no_token() {
-    let recorder = crate::support::recorder::Recorder::new();
+    let recorder = Recorder::new();
     let limiter = RateLimiter::builder("api", Rate::per_hour(100))
         .max_wait(Duration::from_secs(100 * 3600))
         .observer(recorder.clone())
@@ -215,18 +217,18 @@ fn thousands_of_concurrent_calls_lose_no_token() {
             futures_util::future::join_all(calls).await;
         }
     });
-    // A call that finds a token is made at its first poll; all others were waiting when they were dropped.
+    // A call that finds a token is made at its first poll; all others are dropped while they wait.
     assert_eq!(script.calls(), recorder.count("admitted"));
     assert_eq!(recorder.count("completed"), script.calls());
     assert_eq!(recorder.count("cancelled waiting") + script.calls(), 4000);
-    assert!(script.calls() >= 100, "the burst");
-    // What was given back and fitted into no cell is paid off with the rest: an hour for each hundred.
+    assert!(script.calls() >= 100, "at least the burst");
+    // Returned slots that found no cell are paid off with the rest of the debt, at one hour per hundred.
     assert!(limiter.snapshot().full_after <= Duration::from_secs(41 * 3600));
 }
 
-// L18: dropping the futures of a handle, too.
+// L18
 #[tokio::test(start_paused = true)]
-async fn a_run_may_be_dropped_while_it_waits_and_while_it_works() {
+async fn dropping_run_cancels_it_while_waiting_and_while_admitted() {
     let (limiter, recorder) = limiter(1, 10);
     let never = || std::future::pending::<Result<(), BoxError>>();
     let mut works = task::spawn(limiter.run(never()));
@@ -235,26 +237,26 @@ async fn a_run_may_be_dropped_while_it_waits_and_while_it_works() {
     assert_pending!(waits.poll());
     drop((works, waits));
     assert_eq!(recorder.take(), ["admitted", "cancelled", "cancelled waiting"]);
-    assert_eq!(limiter.snapshot().full_after, SECOND, "the one that worked has had its token");
+    assert_eq!(limiter.snapshot().full_after, SECOND, "the admitted call used its token");
 }
 
 // G22
 #[test]
-fn outside_of_a_runtime_only_waiting_panics_and_costs_no_token() {
+fn outside_a_runtime_only_waiting_panics_and_it_takes_no_token() {
     let (limiter, recorder) = limiter(1, 10);
     let (_, probe) = Script::new();
-    let mut refusing = limiter.layer().layer(probe.clone());
+    let mut rejecting = limiter.layer().layer(probe.clone());
     let mut waiting = limiter.layer().wait().layer(probe.clone());
-    let mut holding = limiter.layer().backpressure().layer(probe);
+    let mut reserving = limiter.layer().backpressure().layer(probe);
     assert!(poll_once(call(&mut waiting)).is_ready());
     let debt = limiter.snapshot().full_after;
     assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call(&mut waiting)))).is_err());
-    assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call(&mut holding)))).is_err());
-    assert!(limiter.snapshot().full_after <= debt, "both are given back");
-    assert!(poll_once(call(&mut refusing)).is_ready(), "refused, without a timer");
+    assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call(&mut reserving)))).is_err());
+    assert!(limiter.snapshot().full_after <= debt, "both tokens are released");
+    assert!(poll_once(call(&mut rejecting)).is_ready(), "rejected without a timer");
     assert_eq!(
         recorder.take(),
         ["admitted", "completed success", "cancelled waiting", "rejected rate_limited"],
-        "a readiness that was not reached is no call"
+        "a failed readiness is not a call"
     );
 }

@@ -1,4 +1,4 @@
-//! Which results are repeated, how often, and what is sent.
+//! Which results are retried, how often, and which requests are sent.
 
 use std::sync::{
     Arc, Mutex,
@@ -14,7 +14,7 @@ use tower_rampart::{
 };
 
 use crate::{
-    address, builder, by_word, error, failing, ms, now,
+    address, builder, by_text, error, failing, ms, now,
     support::{
         BoxError,
         probe::{Reply, Script},
@@ -23,7 +23,7 @@ use crate::{
 
 // R1, G12
 #[tokio::test(start_paused = true)]
-async fn a_success_is_answered_at_once_and_the_service_is_not_cloned_for_it() {
+async fn a_success_returns_immediately_without_cloning_the_service() {
     let (script, probe) = Script::new();
     let mut service = builder().build().unwrap().layer().layer(probe);
     let (clones, start) = (script.clones(), now());
@@ -33,7 +33,7 @@ async fn a_success_is_answered_at_once_and_the_service_is_not_cloned_for_it() {
 
 // R1, G11
 #[tokio::test(start_paused = true)]
-async fn an_ended_call_keeps_no_copy_of_the_request() {
+async fn a_completed_call_keeps_no_copy_of_the_request() {
     let calls = Arc::new(AtomicU32::new(0));
     let flaky = service_fn(move |_: Arc<()>| {
         let first = calls.fetch_add(1, SeqCst) == 0;
@@ -46,7 +46,7 @@ async fn an_ended_call_keeps_no_copy_of_the_request() {
     assert_eq!(Arc::strong_count(&request), 2, "the copy for the next attempt");
     tokio::time::advance(ms(11)).await;
     assert_ready_ok!(call.poll());
-    assert_eq!(Arc::strong_count(&request), 1, "and the future is still there");
+    assert_eq!(Arc::strong_count(&request), 1, "while the future is kept");
 }
 
 // R2, R3, G13
@@ -68,13 +68,13 @@ async fn the_last_attempts_error_is_returned_by_value_after_max_attempts() {
 
 // R4
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_copied_is_sent_once_and_its_result_is_untouched() {
+async fn a_request_that_cannot_be_copied_is_sent_once_and_its_result_passes_unchanged() {
     let (script, probe) = Script::new();
     let down = error("down");
-    let there = address(&down);
+    let original = address(&down);
     script.reply(Reply::Err(down));
     let service = builder().build().unwrap().layer().clone_with(|_: &&'static str| None).layer(probe);
-    assert_eq!(address(&service.oneshot("a").await.unwrap_err()), there);
+    assert_eq!(address(&service.oneshot("a").await.unwrap_err()), original);
     assert_eq!(script.calls(), 1);
 }
 
@@ -91,7 +91,7 @@ async fn a_request_that_can_be_copied_once_is_sent_twice() {
 
 // R5
 #[tokio::test(start_paused = true)]
-async fn no_copy_is_made_that_could_not_be_sent() {
+async fn no_copy_is_made_that_cannot_be_sent() {
     for (max, failures, copies) in [(1, 1, 0), (3, 0, 1), (3, 1, 2), (3, 2, 2), (3, 3, 2)] {
         let (_, probe) = failing(failures);
         let made = AtomicU32::new(0);
@@ -107,7 +107,7 @@ async fn no_copy_is_made_that_could_not_be_sent() {
 
 // R6
 #[tokio::test(start_paused = true)]
-async fn the_verdict_decides_on_ok_and_on_err() {
+async fn the_verdict_decides_whether_ok_and_err_are_retried() {
     let cases: [(Reply, usize); 5] = [
         (Reply::Ok("fine"), 1),
         (Reply::Ok("bad"), 2),
@@ -118,7 +118,7 @@ async fn the_verdict_decides_on_ok_and_on_err() {
     for (reply, calls) in cases {
         let (script, probe) = Script::new();
         script.reply(reply);
-        let service = builder().build().unwrap().layer().classify_with(by_word).layer(probe);
+        let service = builder().build().unwrap().layer().classify_with(by_text).layer(probe);
         let _ = service.oneshot("a").await;
         assert_eq!(script.calls(), calls);
     }
@@ -126,17 +126,17 @@ async fn the_verdict_decides_on_ok_and_on_err() {
 
 // R3, R6
 #[tokio::test(start_paused = true)]
-async fn the_last_response_is_returned_though_it_is_a_failure() {
+async fn the_last_response_is_returned_even_if_it_is_a_failure() {
     let (script, probe) = Script::new();
     script.reply(Reply::Err("down".into())).reply(Reply::Ok("slow down")).reply(Reply::Ok("bad"));
-    let service = builder().build().unwrap().layer().classify_with(by_word).layer(probe);
+    let service = builder().build().unwrap().layer().classify_with(by_text).layer(probe);
     assert_eq!(service.oneshot("a").await.unwrap(), "bad");
     assert_eq!(script.calls(), 3);
 }
 
 // R7, R11
 #[tokio::test(start_paused = true)]
-async fn every_request_begins_its_own_backoff() {
+async fn every_request_has_its_own_backoff() {
     let times = Arc::new(Mutex::new(Vec::new()));
     let log = times.clone();
     let start = now();
@@ -170,14 +170,14 @@ async fn a_failed_response_is_dropped_before_the_delay() {
     let services = Arc::strong_count(&response);
     let mut call = task::spawn(service.ready().await.unwrap().call(()));
     assert_pending!(call.poll());
-    assert_eq!(Arc::strong_count(&response), services, "nothing but the services have it");
+    assert_eq!(Arc::strong_count(&response), services, "only the services hold it");
     tokio::time::advance(ms(11)).await;
     assert_ready_ok!(call.poll());
 }
 
 // R13, K26
 #[tokio::test(start_paused = true)]
-async fn a_permit_of_a_bulkhead_inside_is_free_during_the_delay() {
+async fn an_inner_bulkheads_permit_is_released_during_the_delay() {
     let bulkhead = Bulkhead::new("inner", 1).unwrap();
     for backpressure in [false, true] {
         let (_, probe) = failing(2);
@@ -196,7 +196,7 @@ async fn a_permit_of_a_bulkhead_inside_is_free_during_the_delay() {
     }
 }
 
-/// A service that fails, and what it was sent.
+/// A service that always fails, and the requests it received.
 fn down() -> (impl Service<String, Response = (), Error = BoxError, Future = impl Send> + Clone, Arc<Mutex<Vec<String>>>)
 {
     let sent = Arc::new(Mutex::new(Vec::new()));
@@ -210,7 +210,7 @@ fn down() -> (impl Service<String, Response = (), Error = BoxError, Future = imp
 
 // R33, R34
 #[tokio::test(start_paused = true)]
-async fn each_further_attempt_is_prepared_from_the_request_as_it_was() {
+async fn each_attempt_is_prepared_from_the_original_request() {
     let (service, sent) = down();
     let prepare = |attempt: u32, request: &mut String| request.push_str(&format!(", attempt {attempt}"));
     let service = builder().build().unwrap().layer().prepare_with(prepare).layer(service);
@@ -220,7 +220,7 @@ async fn each_further_attempt_is_prepared_from_the_request_as_it_was() {
 
 // R34
 #[tokio::test(start_paused = true)]
-async fn the_ways_to_repeat_combine() {
+async fn clone_with_idempotent_if_and_prepare_with_combine() {
     let (service, sent) = down();
     let layer = builder().build().unwrap().layer();
     let layer = layer

@@ -26,9 +26,9 @@ fn without_jitter_the_delays_are_exact() {
     assert_eq!(plain(Backoff::fixed(ms(7))), [7; 6].map(ms));
 }
 
-// R8: also for whole seconds, where truncating to seconds would leave one value.
+// R8: also for whole seconds, where truncating to seconds would leave a single value.
 #[test]
-fn jitter_spreads_delays_of_whole_seconds_over_their_range() {
+fn jitter_spreads_whole_second_delays_over_their_range() {
     for delay in [secs(1), secs(2), secs(4)] {
         for (jitter, low, high) in [
             (Jitter::Full, Duration::ZERO, delay),
@@ -41,11 +41,11 @@ fn jitter_spreads_delays_of_whole_seconds_over_their_range() {
             firsts.dedup();
             assert!(firsts.len() > 390, "{jitter:?}: {} distinct delays of 400", firsts.len());
             assert!(*firsts.first().unwrap() >= low && *firsts.last().unwrap() <= high, "{jitter:?}");
-            // Each quarter of the range has about 100 of them; fewer than 50 happens once in 10^9 times.
+            // Each quarter of the range holds about 100 delays; fewer than 50 has a probability of 10^-9.
             for quarter in 0..4 {
                 let (from, to) = (low + (high - low) * quarter / 4, low + (high - low) * (quarter + 1) / 4);
-                let there = firsts.iter().filter(|delay| (from..=to).contains(delay)).count();
-                assert!(there > 50, "{jitter:?} {delay:?}: {there} of 400 in quarter {quarter}");
+                let count = firsts.iter().filter(|delay| (from..=to).contains(delay)).count();
+                assert!(count > 50, "{jitter:?} {delay:?}: {count} of 400 in quarter {quarter}");
             }
         }
     }
@@ -61,7 +61,7 @@ fn the_same_seed_gives_the_same_delays() {
 
 // R10
 #[test]
-fn nothing_overflows() {
+fn extreme_delays_do_not_overflow() {
     for jitter in JITTERS {
         for backoff in [
             Backoff::exponential(ms(50), Duration::MAX),
@@ -75,7 +75,7 @@ fn nothing_overflows() {
         }
     }
     let last = Backoff::exponential(ms(50), Duration::MAX).jitter(Jitter::None).delays(0).nth(64).unwrap();
-    assert_eq!(last, Duration::from_nanos(u64::MAX), "the longest there is");
+    assert_eq!(last, Duration::from_nanos(u64::MAX), "the longest delay");
 }
 
 proptest! {
@@ -83,7 +83,7 @@ proptest! {
 
     // R8, R9
     #[test]
-    fn delays_keep_to_their_bounds(
+    fn delays_stay_within_their_bounds(
         base in 1_u64..10_000,
         above in 0_u64..100_000,
         factor in 1.0_f64..10.0,
@@ -109,7 +109,7 @@ proptest! {
 }
 
 #[test]
-fn a_backoff_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
+fn an_invalid_backoff_is_an_error_with_field_and_reason() {
     let exponential = Backoff::exponential(ms(10), secs(1));
     for backoff in [
         exponential.factor(f64::NAN),
@@ -122,5 +122,5 @@ fn a_backoff_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
         assert_eq!(error.field(), "backoff");
         assert!(!error.reason().is_empty());
     }
-    Retry::builder("at once").backoff(Backoff::fixed(Duration::ZERO)).build().unwrap();
+    Retry::builder("immediate").backoff(Backoff::fixed(Duration::ZERO)).build().unwrap();
 }

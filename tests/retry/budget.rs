@@ -1,4 +1,4 @@
-//! The budget, through the retries that live on it.
+//! The budget, through the retries that draw on it.
 
 use std::time::Duration;
 
@@ -10,25 +10,21 @@ use tower_rampart::{
 };
 
 use crate::{
-    address, budget, builder, by_word, error, failing, ms, now, recorded,
+    address, balance, budget, builder, by_text, error, failing, ms, now, recorded,
     support::{
         BoxError,
         probe::{Ready, Reply, Script},
     },
 };
 
-fn balance(budget: &RetryBudget) -> f64 {
-    budget.snapshot().balance
-}
-
-/// Takes all there is, and how much that was.
+/// Withdraws all tokens and returns their number.
 fn drain(budget: &RetryBudget) -> u32 {
     std::iter::repeat_with(|| budget.try_withdraw()).take_while(|got| *got).count() as u32
 }
 
 // R19
 #[tokio::test(start_paused = true)]
-async fn retries_take_a_token_each_and_only_successes_pay() {
+async fn each_retry_withdraws_a_token_and_only_successes_deposit() {
     let budget = RetryBudget::builder().ratio(0.5).capacity(10).min_per_second(0).build().unwrap();
     let retry = builder().budget(&budget).build().unwrap();
     let call = async |replies: Vec<Reply>| {
@@ -36,13 +32,13 @@ async fn retries_take_a_token_each_and_only_successes_pay() {
         for reply in replies {
             script.reply(reply);
         }
-        let _ = retry.layer().classify_with(by_word).layer(probe).oneshot("a").await;
+        let _ = retry.layer().classify_with(by_text).layer(probe).oneshot("a").await;
     };
     let down = || Reply::Err("down".into());
     call(vec![down(), down(), down()]).await;
     assert_eq!(balance(&budget), 8.0, "two retries, no success");
     call(vec![down(), Reply::Ok("fine")]).await;
-    assert_eq!(balance(&budget), 7.5, "a retry, and a success that pays");
+    assert_eq!(balance(&budget), 7.5, "one retry, and one success that deposits");
     call(vec![Reply::Err("ignore me".into())]).await;
     assert_eq!(balance(&budget), 7.5);
     call(vec![Reply::Ok("slow down"), Reply::Ok("bad"), Reply::Ok("bad")]).await;
@@ -53,23 +49,23 @@ async fn retries_take_a_token_each_and_only_successes_pay() {
 
 // R20, R3
 #[tokio::test(start_paused = true)]
-async fn an_empty_budget_answers_with_the_result_itself_at_once() {
+async fn an_empty_budget_returns_the_original_result_immediately() {
     let budget = budget(1);
     drain(&budget);
     let (script, probe) = Script::new();
     let down = error("down");
-    let there = address(&down);
+    let original = address(&down);
     script.reply(Reply::Err(down));
     let (builder, recorder) = recorded();
     let (service, start) = (builder.budget(&budget).build().unwrap().layer().layer(probe), now());
-    assert_eq!(address(&service.oneshot("a").await.unwrap_err()), there);
+    assert_eq!(address(&service.oneshot("a").await.unwrap_err()), original);
     assert_eq!((script.calls(), now() - start), (1, ms(0)));
     assert_eq!(recorder.take(), ["admitted", "budget exhausted after 1", "completed failure"]);
 }
 
-// R21, R17: wherever the call ends before the retry is sent, the token comes back.
+// R21, R17
 #[tokio::test(start_paused = true)]
-async fn a_token_comes_back_when_its_retry_is_not_sent() {
+async fn the_token_of_an_unsent_retry_is_returned() {
     let budget = budget(5);
     let retry = builder().budget(&budget).deadline(ms(100)).build().unwrap();
 
@@ -77,7 +73,7 @@ async fn a_token_comes_back_when_its_retry_is_not_sent() {
     let (script, probe) = failing(1);
     let mut call = task::spawn(retry.layer().layer(probe).oneshot("a"));
     assert_pending!(call.poll());
-    assert_eq!(balance(&budget), 4.0, "taken when the retry is scheduled");
+    assert_eq!(balance(&budget), 4.0, "withdrawn when the retry is scheduled");
     drop(call);
     assert_eq!(balance(&budget), 5.0);
 
@@ -92,7 +88,7 @@ async fn a_token_comes_back_when_its_retry_is_not_sent() {
     drop(call);
     assert_eq!(balance(&budget), 5.0);
 
-    // Given up: the service fails to become ready, or does not in time.
+    // The service fails to become ready, or does not become ready in time.
     for ready in [Ready::Err("broken"), Ready::No] {
         let (unready, probe) = failing(1);
         let mut call = task::spawn(retry.layer().layer(probe).oneshot("a"));
@@ -104,15 +100,15 @@ async fn a_token_comes_back_when_its_retry_is_not_sent() {
 
     // The preparation panics.
     let (panicking, probe) = failing(1);
-    let layer = retry.layer().prepare_with(|_, _: &mut &'static str| panic!("told to panic"));
+    let layer = retry.layer().prepare_with(|_, _: &mut &'static str| panic!("deliberate panic"));
     tokio::spawn(layer.layer(probe).oneshot("a")).await.unwrap_err();
     assert_eq!((panicking.calls(), balance(&budget)), (1, 5.0));
     assert_eq!(script.calls(), 1);
 }
 
-// R21: dropped during the retry, the token is spent, since the load was caused.
+// R21: the retry was sent, so its token is spent even if the call is dropped.
 #[tokio::test(start_paused = true)]
-async fn a_token_is_spent_once_its_retry_was_attempted() {
+async fn the_token_of_a_sent_retry_is_spent() {
     let budget = budget(5);
     let (script, probe) = failing(1);
     script.reply(Reply::Later);
@@ -127,7 +123,7 @@ async fn a_token_is_spent_once_its_retry_was_attempted() {
 
 // R22, G25, R35
 #[tokio::test(start_paused = true)]
-async fn clones_and_services_share_the_budget_of_their_handle_and_handles_do_not() {
+async fn a_handles_clones_and_services_share_its_budget() {
     let retry = builder().max_attempts(7).build().unwrap();
     let full = retry.snapshot().budget.unwrap().balance;
     retry.set_max_attempts(3).unwrap();
@@ -142,7 +138,7 @@ async fn clones_and_services_share_the_budget_of_their_handle_and_handles_do_not
 
 // R22
 #[tokio::test(start_paused = true)]
-async fn retries_of_one_dependency_can_share_a_budget() {
+async fn two_handles_can_share_a_budget() {
     let budget = budget(10);
     for name in ["one", "other"] {
         let retry = Retry::builder(name).max_attempts(3).budget(&budget).build().unwrap();
@@ -163,7 +159,7 @@ fn ratios_are_exact() {
         for _ in 1..successes {
             budget.deposit();
         }
-        assert!(drain(&budget) < retries, "{ratio}: one success less does not do");
+        assert!(drain(&budget) < retries, "{ratio}: one success fewer is not enough");
         let whole = RetryBudget::builder().ratio(ratio).capacity(100).min_per_second(0).build().unwrap();
         drain(&whole);
         (0..successes).for_each(|_| whole.deposit());
@@ -173,18 +169,18 @@ fn ratios_are_exact() {
 
 // R24
 #[tokio::test(start_paused = true)]
-async fn a_cold_client_may_retry_and_time_refills_what_successes_do_not() {
+async fn a_cold_client_can_retry_and_the_budget_refills_over_time() {
     let budget = RetryBudget::builder().capacity(5).min_per_second(2).build().unwrap();
     assert_eq!(drain(&budget), 5, "before any success");
     tokio::time::advance(ms(510)).await;
     assert_eq!(drain(&budget), 1);
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert_eq!(drain(&budget), 5, "and no more than it holds");
+    assert_eq!(drain(&budget), 5, "no more than the capacity");
 }
 
-// R25: deposits do not expire, which would take a clock read per success. The capacity bounds what they can buy.
+// R25: deposits do not expire, since that would read the clock for every success. The capacity bounds them.
 #[test]
-fn what_was_paid_in_long_ago_buys_no_more_than_the_capacity() {
+fn old_deposits_buy_no_more_than_the_capacity() {
     let budget = budget(7);
     drain(&budget);
     (0..100_000).for_each(|_| budget.deposit());
@@ -193,7 +189,7 @@ fn what_was_paid_in_long_ago_buys_no_more_than_the_capacity() {
 
 // R26
 #[test]
-fn eight_threads_are_granted_what_was_there_and_what_was_paid_in() {
+fn eight_threads_withdraw_exactly_the_balance_and_the_deposits() {
     let budget = budget(100);
     let granted: usize = std::thread::scope(|scope| {
         let work = || {
@@ -207,9 +203,9 @@ fn eight_threads_are_granted_what_was_there_and_what_was_paid_in() {
     assert_eq!(granted + drain(&budget) as usize, 100 + 8 * 10);
 }
 
-// R26: the clock stands still, jumps far, and goes backwards.
+// R26: the clock stands still, jumps far and goes backwards.
 #[test]
-fn a_clock_that_jumps_neither_overfills_nor_empties_the_budget() {
+fn clock_jumps_neither_overfill_nor_empty_the_budget() {
     let clock = ManualClock::new();
     clock.set(Nanos::new(1 << 60));
     let budget = RetryBudget::builder().capacity(5).min_per_second(1).clock(clock.clone()).build().unwrap();
@@ -225,9 +221,8 @@ fn a_clock_that_jumps_neither_overfills_nor_empties_the_budget() {
     assert!(drain(&budget) <= 5);
 }
 
-// The point of it all: an outage costs little more than the ordinary load.
 #[tokio::test(start_paused = true)]
-async fn an_outage_is_met_with_a_bounded_number_of_retries() {
+async fn an_outage_causes_a_bounded_number_of_retries() {
     let budget = RetryBudget::builder().capacity(10).min_per_second(1).build().unwrap();
     let (script, probe) = Script::new();
     let service = builder().budget(&budget).build().unwrap().layer().layer(probe);
@@ -244,15 +239,15 @@ async fn an_outage_is_met_with_a_bounded_number_of_retries() {
             .service(down)
     };
     let broken = broken.layer().layer(counted);
-    // A minute of 100 calls a second, all of which fail.
+    // A minute of 100 calls per second, all of which fail.
     for _ in 0..60 {
         for _ in 0..100 {
             let _ = tokio::join!(broken.clone().oneshot("a"), tokio::time::sleep(ms(10)));
         }
     }
     let retries = attempts.load(std::sync::atomic::Ordering::SeqCst) - 6000;
-    assert!((60..=90).contains(&retries), "{retries} retries: the capacity, and one for each second");
-    // It is over: successes fill the bucket again.
+    assert!((60..=90).contains(&retries), "{retries} retries, not the capacity plus one per second");
+    // After the outage, successes refill the bucket.
     for _ in 0..100 {
         service.clone().oneshot("a").await.unwrap();
     }
@@ -260,19 +255,19 @@ async fn an_outage_is_met_with_a_bounded_number_of_retries() {
 }
 
 #[test]
-fn a_budget_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
+fn a_budgets_configuration_error_names_the_field() {
     let build = |change: fn(RetryBudgetBuilder) -> RetryBudgetBuilder| change(RetryBudget::builder()).build();
     let ratios = [f64::NAN, f64::INFINITY, -0.1, 0.0009, 1000.1];
     for ratio in ratios {
-        let refused = RetryBudget::builder().ratio(ratio).build().unwrap_err();
-        assert_eq!(refused.field(), "ratio");
+        let error = RetryBudget::builder().ratio(ratio).build().unwrap_err();
+        assert_eq!(error.field(), "ratio");
     }
-    for (refused, field) in [
+    for (result, field) in [
         (build(|budget| budget.capacity(0)), "capacity"),
         (build(|budget| budget.capacity(1_000_001)), "capacity"),
         (build(|budget| budget.min_per_second(1_000_001)), "min_per_second"),
     ] {
-        assert_eq!(refused.unwrap_err().field(), field);
+        assert_eq!(result.unwrap_err().field(), field);
     }
     let widest = RetryBudget::builder().ratio(1000.0).capacity(1_000_000).min_per_second(1_000_000).build().unwrap();
     (0..10).for_each(|_| widest.deposit());
@@ -289,19 +284,19 @@ fn a_budget_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
 
 // G22
 #[test]
-fn the_defaults_are_the_documented_ones_and_need_no_runtime() {
+fn the_defaults_match_the_documentation_and_need_no_runtime() {
     let snapshot = RetryBudget::default().snapshot();
     assert_eq!((snapshot.ratio, snapshot.capacity, snapshot.min_per_second, snapshot.balance), (0.1, 2.0, 0.0, 2.0));
     let retry = Retry::builder("test").build().unwrap().snapshot();
     assert_eq!((retry.max_attempts, retry.budget), (3, Some(snapshot)));
-    // What one call may need is always there, when the bucket is full.
+    // A full bucket always covers the retries of one call.
     let patient = Retry::builder("test").max_attempts(6).build().unwrap().snapshot();
     assert_eq!(patient.budget.unwrap().capacity, 5.0);
     assert_eq!(Retry::builder("test").no_budget().build().unwrap().snapshot().budget, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_budget_only_the_attempts_are_bounded() {
+async fn without_a_budget_only_the_attempts_are_limited() {
     let (script, probe) = failing(50);
     let mut service = builder().max_attempts(50).no_budget().build().unwrap().layer().layer(probe);
     service.ready().await.unwrap().call("a").await.unwrap_err();

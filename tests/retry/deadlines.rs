@@ -1,4 +1,4 @@
-//! No attempt begins after a deadline, and no delay that would end after one.
+//! No attempt starts after a deadline, and no delay that would end after one.
 
 use std::time::Duration;
 
@@ -12,32 +12,32 @@ use tower_rampart::{
 };
 
 use crate::{
-    address, builder, by_word, error, failing, ms, now, recorded,
+    address, builder, by_text, error, failing, ms, now, recorded,
     support::{
         BoxError,
         probe::{Ready, Reply, Script},
     },
 };
 
-/// Who sets the deadline: the retry itself, a timeout around it, or a scope.
+/// The source of the deadline: the retry itself, a timeout around it, or a scope.
 #[derive(Clone, Copy, Debug)]
-enum Set {
-    Itself,
+enum Source {
+    Retry,
     Timeout,
     Scope,
 }
 
-const ALL: [Set; 3] = [Set::Itself, Set::Timeout, Set::Scope];
+const ALL: [Source; 3] = [Source::Retry, Source::Timeout, Source::Scope];
 
 /// Calls a retry of 10 attempts, 10 ms apart, around `inner`, with a deadline after `limit`.
-async fn call_within<S>(set: Set, limit: Duration, inner: S) -> Result<&'static str, BoxError>
+async fn call_within<S>(source: Source, limit: Duration, inner: S) -> Result<&'static str, BoxError>
 where
     S: tower::Service<&'static str, Response = &'static str, Error = BoxError> + Clone,
 {
     let retry = builder().max_attempts(10);
-    match set {
-        Set::Itself => retry.deadline(limit).build().unwrap().layer().layer(inner).oneshot("a").await,
-        Set::Timeout => {
+    match source {
+        Source::Retry => retry.deadline(limit).build().unwrap().layer().layer(inner).oneshot("a").await,
+        Source::Timeout => {
             let retry = retry.build().unwrap().layer();
             ServiceBuilder::new()
                 .layer(Timeout::new("total", limit).layer())
@@ -46,20 +46,20 @@ where
                 .oneshot("a")
                 .await
         }
-        Set::Scope => deadline::scope(now() + limit, retry.build().unwrap().layer().layer(inner).oneshot("a")).await,
+        Source::Scope => deadline::scope(now() + limit, retry.build().unwrap().layer().layer(inner).oneshot("a")).await,
     }
 }
 
 // R32
 #[tokio::test(start_paused = true)]
-async fn a_delay_that_would_end_at_or_after_the_deadline_is_not_begun() {
-    for set in ALL {
+async fn a_delay_that_would_end_at_or_after_the_deadline_is_not_started() {
+    for source in ALL {
         for (limit, calls, elapsed) in [(5, 1, 0), (10, 1, 0), (11, 2, 10), (25, 3, 20), (31, 4, 30)] {
             let (script, probe) = failing(10);
             let start = now();
-            let error = call_within(set, ms(limit), probe).await.unwrap_err();
-            assert!(error.as_rejection().is_none(), "{set:?}: the service's own error, not a timeout's");
-            assert_eq!((script.calls(), now() - start), (calls, ms(elapsed)), "{set:?} of {limit} ms");
+            let error = call_within(source, ms(limit), probe).await.unwrap_err();
+            assert!(error.as_rejection().is_none(), "{source:?}: the service's error, not a timeout");
+            assert_eq!((script.calls(), now() - start), (calls, ms(elapsed)), "{source:?} of {limit} ms");
         }
     }
 }
@@ -79,7 +79,7 @@ async fn the_earliest_deadline_counts() {
 
 // R32
 #[tokio::test(start_paused = true)]
-async fn the_retrys_own_deadline_does_not_cut_an_attempt_short() {
+async fn the_retrys_own_deadline_does_not_interrupt_an_attempt() {
     let (script, probe) = failing(1);
     script.reply(Reply::Later);
     let retry = builder().deadline(ms(25)).build().unwrap();
@@ -95,28 +95,28 @@ async fn the_retrys_own_deadline_does_not_cut_an_attempt_short() {
 // R32, R15
 #[tokio::test(start_paused = true)]
 async fn waiting_for_readiness_ends_at_the_deadline_with_the_last_error() {
-    for set in ALL {
+    for source in ALL {
         let (script, probe) = Script::new();
         let down = error("down");
-        let there = address(&down);
+        let original = address(&down);
         script.reply(Reply::Err(down));
         let start = now();
-        let mut call = task::spawn(call_within(set, ms(50), probe));
+        let mut call = task::spawn(call_within(source, ms(50), probe));
         assert_pending!(call.poll());
         script.set_ready(Ready::No);
         let error = call.await.unwrap_err();
-        assert_eq!(address(&error), there, "{set:?}");
-        assert_eq!((script.calls(), now() - start), (1, ms(50)), "{set:?}");
+        assert_eq!(address(&error), original, "{source:?}");
+        assert_eq!((script.calls(), now() - start), (1, ms(50)), "{source:?}");
     }
 }
 
-// R32: a service that is ready again only after the deadline, and a timer that fires late.
+// R32: the service becomes ready only after the deadline, or the timer fires late.
 #[tokio::test(start_paused = true)]
-async fn no_attempt_begins_after_the_deadline_however_late_the_wake_up() {
-    for set in [Set::Itself, Set::Scope] {
+async fn no_attempt_starts_after_the_deadline_even_on_a_late_wakeup() {
+    for source in [Source::Retry, Source::Scope] {
         for unready in [false, true] {
             let (script, probe) = failing(1);
-            let mut call = task::spawn(call_within(set, ms(50), probe));
+            let mut call = task::spawn(call_within(source, ms(50), probe));
             assert_pending!(call.poll());
             if unready {
                 script.set_ready(Ready::No);
@@ -126,18 +126,18 @@ async fn no_attempt_begins_after_the_deadline_however_late_the_wake_up() {
             }
             tokio::time::advance(Duration::from_secs(3600)).await;
             assert_ready_err!(call.poll());
-            assert_eq!(script.calls(), 1, "{set:?}, unready {unready}");
+            assert_eq!(script.calls(), 1, "{source:?}, unready {unready}");
         }
     }
 }
 
-// R12 and R32 together: the failed response is gone, so there is nothing to answer with but another attempt.
+// R12, R32: the failed response is dropped before the delay, so only another attempt can produce a result.
 #[tokio::test(start_paused = true)]
-async fn after_a_failed_response_an_attempt_that_had_to_wait_is_made_late() {
+async fn after_a_failed_response_a_delayed_attempt_is_made_past_the_deadline() {
     let (script, probe) = Script::new();
     script.reply(Reply::Ok("bad"));
     let (builder, recorder) = recorded();
-    let layer = builder.deadline(ms(50)).build().unwrap().layer().classify_with(by_word);
+    let layer = builder.deadline(ms(50)).build().unwrap().layer().classify_with(by_text);
     let mut call = task::spawn(layer.layer(probe).oneshot("a"));
     assert_pending!(call.poll());
     script.set_ready(Ready::No);
@@ -151,11 +151,11 @@ async fn after_a_failed_response_an_attempt_that_had_to_wait_is_made_late() {
 
 // X4, T23
 #[tokio::test(start_paused = true)]
-async fn a_total_timeout_ends_an_attempt_that_hangs_and_is_not_exceeded_by_delays() {
+async fn a_total_timeout_covers_hanging_attempts_and_delays() {
     let (script, probe) = failing(1);
     script.reply(Reply::Later);
     let start = now();
-    let error = call_within(Set::Timeout, ms(50), probe).await.unwrap_err();
+    let error = call_within(Source::Timeout, ms(50), probe).await.unwrap_err();
     assert!(error.as_rejection().is_some_and(tower_rampart::Rejection::was_attempted));
     assert_eq!((script.calls(), script.live()), (2, 0));
     assert!(now() - start <= ms(51));
@@ -163,7 +163,7 @@ async fn a_total_timeout_ends_an_attempt_that_hangs_and_is_not_exceeded_by_delay
 
 // T24, X4
 #[tokio::test(start_paused = true)]
-async fn each_attempt_has_the_full_time_of_a_timeout_inside() {
+async fn each_attempt_has_the_full_time_of_an_inner_timeout() {
     let (script, probe) = Script::new();
     script.reply(Reply::Later).reply(Reply::Later).reply(Reply::Later);
     let retry = builder().idempotent(true).build().unwrap();
@@ -178,7 +178,7 @@ async fn each_attempt_has_the_full_time_of_a_timeout_inside() {
 
 // R10
 #[tokio::test(start_paused = true)]
-async fn the_longest_durations_mean_never() {
+async fn the_longest_durations_never_elapse() {
     let (script, probe) = failing(1);
     let retry = builder().deadline(Duration::MAX).build().unwrap();
     assert_eq!(retry.layer().layer(probe).oneshot("a").await.unwrap(), "ok");
@@ -195,7 +195,7 @@ async fn the_longest_durations_mean_never() {
 
 // R32, without Tower.
 #[tokio::test(start_paused = true)]
-async fn run_respects_deadlines_too() {
+async fn run_respects_deadlines() {
     let retry = builder().max_attempts(10);
     let own = retry.deadline(ms(25)).build().unwrap();
     let mut attempts = 0;
@@ -223,7 +223,7 @@ async fn run_respects_deadlines_too() {
 
 // R32
 #[tokio::test(start_paused = true)]
-async fn run_makes_no_attempt_after_a_late_wake_up() {
+async fn run_makes_no_attempt_after_a_late_wakeup() {
     let (builder, recorder) = recorded();
     let retry = builder.deadline(ms(25)).build().unwrap();
     let mut call = task::spawn(retry.run(|_| async { Err::<(), _>(error("down")) }));

@@ -1,4 +1,4 @@
-//! The exact sequence of events of each course a call can take. G23: exactly one terminal event, the last.
+//! The exact sequence of events for every way a call can go. G23: exactly one terminal event, the last one.
 
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};
@@ -9,7 +9,7 @@ use tower_rampart::{
 };
 
 use crate::{
-    budget, builder, by_word, error, ms, recorded,
+    budget, builder, by_text, error, ms, recorded,
     support::{
         BoxError,
         probe::{Ready, Reply, Script},
@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// The events of a call whose attempts have these results.
-async fn course<const N: usize>(replies: [Reply; N]) -> Vec<String> {
+async fn events_of<const N: usize>(replies: [Reply; N]) -> Vec<String> {
     let (builder, recorder) = recorded();
     let (script, probe) = Script::new();
     for reply in replies {
         script.reply(reply);
     }
-    let _ = builder.build().unwrap().layer().classify_with(by_word).layer(probe).oneshot("a").await;
+    let _ = builder.build().unwrap().layer().classify_with(by_text).layer(probe).oneshot("a").await;
     recorder.take()
 }
 
@@ -33,22 +33,22 @@ fn down() -> Reply {
 
 // G23, R33
 #[tokio::test(start_paused = true)]
-async fn calls_that_come_to_an_end() {
-    assert_eq!(course([Reply::Ok("fine")]).await, ["admitted", "completed success"]);
-    assert_eq!(course([Reply::Err("ignore me".into())]).await, ["admitted", "completed ignored"]);
-    assert_eq!(course([down(), Reply::Ok("fine")]).await, ["admitted", "retry 2 in 10ms", "completed success"]);
-    let ignored = course([down(), Reply::Err("ignore me".into())]).await;
+async fn completed_calls_report_their_retries_and_their_verdict() {
+    assert_eq!(events_of([Reply::Ok("fine")]).await, ["admitted", "completed success"]);
+    assert_eq!(events_of([Reply::Err("ignore me".into())]).await, ["admitted", "completed ignored"]);
+    assert_eq!(events_of([down(), Reply::Ok("fine")]).await, ["admitted", "retry 2 in 10ms", "completed success"]);
+    let ignored = events_of([down(), Reply::Err("ignore me".into())]).await;
     assert_eq!(ignored, ["admitted", "retry 2 in 10ms", "completed ignored"]);
     let exhausted = ["admitted", "retry 2 in 10ms", "retry 3 in 10ms", "retries exhausted after 3"];
-    let failed = course([down(), Reply::Ok("bad"), down()]).await;
+    let failed = events_of([down(), Reply::Ok("bad"), down()]).await;
     assert_eq!(failed, [&exhausted[..], &["completed failure"]].concat());
-    let throttled = course([down(), down(), Reply::Ok("slow down")]).await;
+    let throttled = events_of([down(), down(), Reply::Ok("slow down")]).await;
     assert_eq!(throttled, [&exhausted[..], &["completed throttled"]].concat());
 }
 
 // G23
 #[tokio::test(start_paused = true)]
-async fn calls_that_are_not_repeated_for_want_of_something() {
+async fn calls_that_are_not_retried_report_the_reason() {
     let call = async |change: &dyn Fn(tower_rampart::retry::RetryBuilder) -> tower_rampart::retry::RetryBuilder,
                       reply| {
         let (builder, recorder) = recorded();
@@ -57,19 +57,19 @@ async fn calls_that_are_not_repeated_for_want_of_something() {
         let _ = change(builder).build().unwrap().layer().layer(probe).oneshot("a").await;
         recorder.take()
     };
-    // Budget.
+    // The budget is empty.
     let none = budget(1);
     assert!(none.try_withdraw());
     let events = call(&|builder| builder.budget(&none), down()).await;
     assert_eq!(events, ["admitted", "budget exhausted after 1", "completed failure"]);
-    // Time.
+    // The deadline is too close.
     let events = call(&|builder| builder.deadline(ms(5)), down()).await;
     assert_eq!(events, ["admitted", "retries exhausted after 1", "completed failure"]);
-    // Patience.
+    // The limiter's retry time is above the cap.
     let limited = || Reply::Err(Rejection::rate_limited("inner", Some(ms(10_000)), 1).into());
     let events = call(&|builder| builder, limited()).await;
     assert_eq!(events, ["admitted", "retries exhausted after 1", "completed ignored"]);
-    // A reason: what was refused here and now would be refused again, and one attempt is no retry.
+    // An open circuit would reject a retry too, and a limit of one attempt allows no retry.
     let open = Reply::Err(Rejection::circuit_open("inner", None).into());
     assert_eq!(call(&|builder| builder, open).await, ["admitted", "completed ignored"]);
     assert_eq!(call(&|builder| builder.max_attempts(1), down()).await, ["admitted", "completed failure"]);
@@ -77,7 +77,7 @@ async fn calls_that_are_not_repeated_for_want_of_something() {
 
 // G23
 #[tokio::test(start_paused = true)]
-async fn a_call_dropped_at_any_moment_is_cancelled_once() {
+async fn a_call_dropped_at_any_point_is_cancelled_once() {
     let (builder, recorder) = recorded();
     let (script, probe) = Script::new();
     let mut service = builder.build().unwrap().layer().layer(probe);
@@ -114,14 +114,14 @@ async fn a_call_dropped_at_any_moment_is_cancelled_once() {
     assert_eq!(script.live(), 1);
     drop(call);
     assert_eq!(recorder.take(), ["admitted", "retry 2 in 10ms", "cancelled"]);
-    // After its end.
+    // After completion.
     drop(service.ready().await.unwrap().call("a").await);
     assert_eq!(recorder.take(), ["admitted", "completed success"]);
 }
 
 // G23
 #[tokio::test(start_paused = true)]
-async fn run_tells_the_same() {
+async fn run_reports_the_same_events() {
     let (builder, recorder) = recorded();
     let retry = builder.no_budget().build().unwrap();
     let flaky = |attempt| async move { if attempt < 3 { Err(error("down")) } else { Ok(attempt) } };
@@ -131,7 +131,7 @@ async fn run_tells_the_same() {
     retry.run(|_| async { Err::<(), _>(error("down")) }).await.unwrap_err();
     assert_eq!(recorder.take(), [&scheduled[..], &["retries exhausted after 3", "completed failure"]].concat());
     drop(retry.run(flaky));
-    assert!(recorder.take().is_empty(), "it begins with its first poll");
+    assert!(recorder.take().is_empty(), "the call starts with its first poll");
     let mut call = task::spawn(retry.run(flaky));
     assert_pending!(call.poll());
     drop(call);
@@ -139,7 +139,7 @@ async fn run_tells_the_same() {
 }
 
 #[tokio::test]
-async fn every_event_bears_the_pattern_and_the_name_and_elapsed_is_not_measured() {
+async fn every_event_has_pattern_and_name_and_no_elapsed_time() {
     let check = |event: &Event<'_>| {
         assert_eq!((event.pattern, event.name.as_str()), (Pattern::Retry, "inventory"));
         if let EventKind::Completed { elapsed, .. } | EventKind::Cancelled { elapsed, .. } = event.kind {
@@ -155,9 +155,8 @@ async fn every_event_bears_the_pattern_and_the_name_and_elapsed_is_not_measured(
     assert_eq!((retry.name().as_str(), builder().build().unwrap().name().as_str()), ("inventory", "test"));
 }
 
-// The retry refuses nothing itself.
 #[tokio::test(start_paused = true)]
-async fn a_retry_makes_no_rejection_of_its_own() {
+async fn a_retry_never_rejects() {
     let empty = budget(1);
     assert!(empty.try_withdraw());
     for builder in [builder(), builder().budget(&empty), builder().deadline(ms(1))] {

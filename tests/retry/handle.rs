@@ -1,4 +1,4 @@
-//! The handle: without Tower, its settings, its snapshot.
+//! The handle: use without Tower, settings, snapshot.
 
 use std::{cell::RefCell, time::Duration};
 
@@ -11,14 +11,14 @@ use crate::{address, budget, builder, error, ms, now, support::BoxError};
 
 // R2, R3, R33
 #[tokio::test(start_paused = true)]
-async fn run_makes_attempts_and_tells_them_their_number() {
+async fn run_makes_attempts_and_passes_their_number() {
     let (numbers, start) = (RefCell::new(Vec::new()), now());
     let retry = builder().no_budget().build().unwrap();
     let result = retry.run(|attempt| {
         numbers.borrow_mut().push(attempt);
-        async move { if attempt == 3 { Ok("there") } else { Err(error("down")) } }
+        async move { if attempt == 3 { Ok("ok") } else { Err(error("down")) } }
     });
-    assert_eq!(result.await.unwrap(), "there");
+    assert_eq!(result.await.unwrap(), "ok");
     assert_eq!((numbers.take(), now() - start), (vec![1, 2, 3], ms(20)));
 
     let errors: Vec<_> = (0..3).map(|n| error(&format!("{n}"))).collect();
@@ -30,7 +30,7 @@ async fn run_makes_attempts_and_tells_them_their_number() {
 
 // R6
 #[tokio::test(start_paused = true)]
-async fn run_with_a_classifier_repeats_what_it_calls_a_failure() {
+async fn run_with_retries_the_results_its_classifier_counts_as_failures() {
     let retry = builder().build().unwrap();
     let below_three = |result: Result<&u32, &std::fmt::Error>| match result {
         Ok(..3) => Verdict::Throttled,
@@ -49,7 +49,7 @@ async fn run_with_a_classifier_repeats_what_it_calls_a_failure() {
 
 // R28, R30, R31
 #[tokio::test(start_paused = true)]
-async fn run_knows_rejections() {
+async fn run_applies_the_rules_for_rejections() {
     let attempts = async |retry: Retry, rejection: Rejection| {
         let start = now();
         let mut attempts = 0;
@@ -69,7 +69,7 @@ async fn run_knows_rejections() {
     assert_eq!(attempts(idempotent, Rejection::timed_out("inner", ms(1), true)).await, (2, ms(10)));
 }
 
-// G22: no timer, no runtime for what needs no delay.
+// G22: without a delay there is no timer.
 #[test]
 fn run_needs_a_runtime_only_to_wait() {
     let retry = builder().build().unwrap();
@@ -82,10 +82,10 @@ fn run_needs_a_runtime_only_to_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn run_takes_foreign_errors_through_adapt_and_keeps_them_typed() {
+async fn run_keeps_foreign_errors_typed_through_adapt() {
     let retry = builder().build().unwrap();
     let result = retry.run(|_| adapt(async { "12x".parse::<u32>() })).await;
-    let Err(Error::Service(error)) = result else { panic!("not the error") };
+    let Err(Error::Service(error)) = result else { panic!("the error has changed") };
     assert_eq!(error, "12x".parse::<u32>().unwrap_err());
 }
 
@@ -102,7 +102,7 @@ async fn run_drops_a_failed_response_before_the_delay() {
 
 // R8
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_makes_the_same_delays_and_handles_differ_without_one() {
+async fn equal_seeds_give_equal_delays_and_unseeded_handles_differ() {
     let elapsed = async |retry: Retry| {
         let start = now();
         retry.run(|_| async { Err::<(), _>(error("down")) }).await.unwrap_err();
@@ -119,7 +119,7 @@ async fn the_same_seed_makes_the_same_delays_and_handles_differ_without_one() {
 
 // G22
 #[test]
-fn a_retry_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
+fn an_invalid_retry_is_an_error_with_field_and_reason() {
     let zero = Retry::attempts("test", 0).unwrap_err();
     assert_eq!((zero.field(), zero.reason()), ("max_attempts", "is zero: not even the first attempt could be made"));
     assert_eq!(builder().deadline(Duration::ZERO).build().unwrap_err().field(), "deadline");
@@ -127,7 +127,7 @@ fn a_retry_that_makes_no_sense_is_refused_with_the_field_and_the_reason() {
 }
 
 #[test]
-fn the_snapshot_shows_how_it_is_set() {
+fn the_snapshot_shows_the_settings() {
     let budget = budget(3);
     let backoff = Backoff::fixed(ms(10)).jitter(Jitter::Equal);
     let retry = builder().backoff(backoff).budget(&budget).deadline(ms(99)).max_retry_after(ms(77)).build().unwrap();
@@ -139,27 +139,27 @@ fn the_snapshot_shows_how_it_is_set() {
 }
 
 #[test]
-fn the_presets_are_what_their_docs_say() {
-    let set = |retry: Retry| {
+fn the_presets_match_their_documentation() {
+    let settings = |retry: Retry| {
         let snapshot = retry.snapshot();
-        assert!(snapshot.budget.is_some(), "no preset does without a budget");
+        assert!(snapshot.budget.is_some(), "every preset has a budget");
         let delays = snapshot.backoff.jitter(Jitter::None).delays(0).take(snapshot.max_attempts as usize - 1);
         (snapshot.max_attempts, delays.sum::<Duration>(), snapshot.max_retry_after)
     };
-    let interactive = set(Retry::builder("test").interactive().build().unwrap());
+    let interactive = settings(Retry::builder("test").interactive().build().unwrap());
     assert_eq!(interactive, (3, ms(75), ms(500)));
-    let background = set(Retry::builder("test").background().build().unwrap());
+    let background = settings(Retry::builder("test").background().build().unwrap());
     assert_eq!(background, (6, ms(15_500), Duration::from_secs(60)));
 }
 
-// A rejection made by a stack below the service is the service's own failure, and repeated as such.
+// A rejection by a stack inside the service is that service's failure, and is retried.
 #[tokio::test(start_paused = true)]
 async fn a_rejection_inside_the_services_own_error_is_a_failure() {
     let retry = builder().build().unwrap();
     let mut attempts = 0;
     let result = retry.run(|attempt| {
         attempts = attempt;
-        async { Err::<(), Error<Rejection>>(Error::Service(Rejection::bulkhead_full("theirs", 1))) }
+        async { Err::<(), Error<Rejection>>(Error::Service(Rejection::bulkhead_full("remote", 1))) }
     });
     assert!(result.await.unwrap_err().as_rejection().is_none());
     assert_eq!(attempts, 3);

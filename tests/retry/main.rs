@@ -1,4 +1,4 @@
-//! The retry: what is repeated, when, how often, and what becomes of it in bad moments.
+//! The retry: items R and G of the contract.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,7 +18,7 @@ mod types;
 use std::time::Duration;
 
 use support::{
-    BoxError,
+    BoxError, address,
     probe::{Probe, Reply, Script},
     recorder::Recorder,
 };
@@ -37,23 +37,23 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Three attempts, 10 ms apart without jitter, so that times are exact.
+/// Three attempts, 10 ms apart and without jitter, so that times are exact.
 fn builder() -> RetryBuilder {
     Retry::builder("test").max_attempts(3).backoff(Backoff::fixed(ms(10)).jitter(Jitter::None))
 }
 
-/// The same, with a recorder.
+/// The same builder, with a recorder.
 fn recorded() -> (RetryBuilder, Recorder) {
     let recorder = Recorder::new();
     (builder().observer(recorder.clone()), recorder)
 }
 
-/// Tokens are whole and time adds none.
+/// A budget of whole tokens that does not refill over time.
 fn budget(capacity: u32) -> RetryBudget {
     RetryBudget::builder().ratio(1.0).capacity(capacity).min_per_second(0).build().unwrap()
 }
 
-/// A probe whose next calls fail, so many of them.
+/// A probe whose first `calls` calls fail.
 fn failing(calls: usize) -> (Script, Probe) {
     let (script, probe) = Script::new();
     for _ in 0..calls {
@@ -62,8 +62,8 @@ fn failing(calls: usize) -> (Script, Probe) {
     (script, probe)
 }
 
-/// `Ok("bad")` is a failure, `Ok("slow down")` is throttled, `Err` with "ignore" in it says nothing.
-fn by_word(result: Result<&&'static str, &BoxError>) -> Verdict {
+/// A classifier by text: `Ok("bad")` is a failure, `Ok("slow down")` is throttled, an error with "ignore" is ignored.
+fn by_text(result: Result<&&'static str, &BoxError>) -> Verdict {
     match result {
         Ok(&"bad") => Verdict::Failure,
         Ok(&"slow down") => Verdict::Throttled,
@@ -73,12 +73,11 @@ fn by_word(result: Result<&&'static str, &BoxError>) -> Verdict {
     }
 }
 
-/// Where a boxed error lives: the same address is the same error.
-fn address(error: &BoxError) -> *const () {
-    std::ptr::from_ref(&**error).cast()
-}
-
-/// An error that is something: those of no size all live at the same address.
+/// A boxed error with a size, so that its address identifies it.
 fn error(text: &str) -> BoxError {
     text.into()
+}
+
+fn balance(budget: &RetryBudget) -> f64 {
+    budget.snapshot().balance
 }

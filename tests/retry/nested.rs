@@ -1,4 +1,4 @@
-//! R36: retries inside retries do not multiply. And retries among the other patterns.
+//! R36: nested retries do not multiply. Also retries combined with other patterns.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// How often a service that is down is called by a retry of 3 attempts around this one.
+/// Counts the calls of a failing service behind a retry of 3 attempts around `inner`.
 async fn attempts(inner: RetryBuilder) -> usize {
     let (script, probe) = failing(100);
     let service = ServiceBuilder::new()
@@ -34,26 +34,26 @@ async fn attempts(inner: RetryBuilder) -> usize {
 
 // R36
 #[tokio::test(start_paused = true)]
-async fn a_retry_does_not_repeat_what_one_inside_gave_up() {
-    assert_eq!(attempts(builder()).await, 3, "attempts used up");
+async fn a_retry_does_not_retry_calls_that_an_inner_retry_exhausted() {
+    assert_eq!(attempts(builder()).await, 3, "attempts exhausted");
     let one = budget(1);
-    assert_eq!(attempts(builder().budget(&one)).await, 2, "budget used up");
-    assert_eq!(attempts(builder().deadline(ms(5))).await, 1, "time used up");
+    assert_eq!(attempts(builder().budget(&one)).await, 2, "budget exhausted");
+    assert_eq!(attempts(builder().deadline(ms(5))).await, 1, "time exhausted");
 }
 
 // R36
 #[tokio::test(start_paused = true)]
-async fn a_retry_repeats_what_one_inside_would_never() {
-    assert_eq!(attempts(builder().max_attempts(1)).await, 3, "switched off");
+async fn a_retry_retries_calls_that_an_inner_retry_never_would() {
+    assert_eq!(attempts(builder().max_attempts(1)).await, 3, "retries disabled inside");
     let (script, probe) = failing(100);
     let once = builder().build().unwrap().layer().clone_with(|_: &&'static str| None);
     builder().build().unwrap().layer().layer(once.layer(probe)).oneshot("a").await.unwrap_err();
-    assert_eq!(script.calls(), 3, "requests that cannot be copied there");
+    assert_eq!(script.calls(), 3, "requests that cannot be copied inside");
 }
 
 // R36
 #[tokio::test(start_paused = true)]
-async fn three_retries_do_not_multiply_either_whatever_the_one_between_can_do() {
+async fn three_nested_retries_do_not_multiply() {
     for between in [builder(), builder().max_attempts(1)] {
         let (script, probe) = failing(100);
         let retry = || builder().build().unwrap().layer();
@@ -66,7 +66,7 @@ async fn three_retries_do_not_multiply_either_whatever_the_one_between_can_do() 
 
 // R36, R15
 #[tokio::test(start_paused = true)]
-async fn a_retry_inside_that_gives_up_for_want_of_readiness_is_not_repeated() {
+async fn an_inner_retry_that_ends_unready_is_not_retried() {
     let (script, probe) = failing(1);
     let inner = builder().deadline(ms(50)).build().unwrap();
     let outer = builder().build().unwrap();
@@ -80,16 +80,16 @@ async fn a_retry_inside_that_gives_up_for_want_of_readiness_is_not_repeated() {
     assert_eq!(script.calls(), 1);
 }
 
-// R36: the mark is the attempt's own, not that of one before.
+// R36: the mark belongs to the attempt's own result.
 #[tokio::test(start_paused = true)]
-async fn what_a_retry_inside_gave_up_for_is_forgotten_with_the_next_result() {
+async fn the_mark_of_an_exhausted_side_call_does_not_stop_the_main_call() {
     let inner = builder().max_attempts(2).build().unwrap();
     let (outer, recorder) = recorded();
     let outer = outer.build().unwrap();
     let handler = |attempt: u32| {
         let inner = &inner;
         async move {
-            // A side call that may fail, and then something else that fails.
+            // A side call that fails, then the main call fails for another reason.
             let _ = inner.run(|_| async { Err::<(), _>(error("side call")) }).await;
             tokio::time::sleep(ms(1)).await;
             if attempt < 3 { Err(error("main call")) } else { Ok(attempt) }
@@ -101,14 +101,14 @@ async fn what_a_retry_inside_gave_up_for_is_forgotten_with_the_next_result() {
 
 // R36
 #[tokio::test(start_paused = true)]
-async fn a_retry_polled_after_one_that_gave_up_does_not_hide_that() {
+async fn a_successful_inner_retry_does_not_hide_an_exhausted_one() {
     for other_first in [false, true] {
         let inner = || builder().max_attempts(2).build().unwrap();
-        let (gives_up, other, outer) = (inner(), inner(), builder().build().unwrap());
+        let (exhausts, other, outer) = (inner(), inner(), builder().build().unwrap());
         let mut calls = 0;
         let handler = |_| {
             calls += 1;
-            let down = gives_up.run(|_| async { Err::<(), _>(error("down")) });
+            let down = exhausts.run(|_| async { Err::<(), _>(error("down")) });
             let fine = other.run(|attempt| async move { if attempt == 1 { Err(error("down")) } else { Ok(()) } });
             async move {
                 let (down, fine) = match other_first {
@@ -126,9 +126,9 @@ async fn a_retry_polled_after_one_that_gave_up_does_not_hide_that() {
     }
 }
 
-// R36: two calls on one thread have nothing to do with each other.
+// R36: two calls on one thread are independent.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_gave_up_does_not_spoil_the_next_one() {
+async fn an_exhausted_call_does_not_affect_the_next_call() {
     let (_, probe) = failing(3);
     builder().build().unwrap().layer().layer(probe).oneshot("a").await.unwrap_err();
     let (script, probe) = failing(2);
@@ -138,7 +138,7 @@ async fn a_call_that_gave_up_does_not_spoil_the_next_one() {
 
 // X1, T21, R28
 #[tokio::test(start_paused = true)]
-async fn three_timeouts_trip_the_breaker_inside_and_no_fourth_attempt_is_sent() {
+async fn three_timeouts_trip_the_inner_breaker_and_no_fourth_attempt_is_sent() {
     let (script, probe) = Script::new();
     (0..9).for_each(|_| _ = script.reply(Reply::Later));
     let breaker = CircuitBreaker::consecutive("inner", 3).unwrap();
@@ -154,7 +154,7 @@ async fn three_timeouts_trip_the_breaker_inside_and_no_fourth_attempt_is_sent() 
 
 // X2
 #[tokio::test(start_paused = true)]
-async fn a_breaker_around_a_retry_counts_one_failure_for_each_call() {
+async fn an_outer_breaker_counts_one_failure_per_call() {
     let (script, probe) = failing(6);
     let breaker = CircuitBreaker::consecutive("outer", 2).unwrap();
     let retry = builder().no_budget().build().unwrap();
@@ -168,24 +168,24 @@ async fn a_breaker_around_a_retry_counts_one_failure_for_each_call() {
 
 // X6, L32
 #[tokio::test(start_paused = true)]
-async fn a_limiter_inside_counts_attempts_and_one_outside_counts_calls() {
+async fn an_inner_limiter_counts_attempts_and_an_outer_one_counts_calls() {
     let limiter = || RateLimiter::builder("limit", Rate::per_second(1)).burst(5).build().unwrap();
-    let left = |limiter: &RateLimiter| (0..9).take_while(|_| limiter.check().is_ok()).count();
+    let remaining = |limiter: &RateLimiter| (0..9).take_while(|_| limiter.check().is_ok()).count();
     let (_, probe) = failing(2);
     let inside = limiter();
     let service = ServiceBuilder::new().layer(builder().build().unwrap().layer()).layer(inside.layer()).service(probe);
     service.oneshot("a").await.unwrap();
-    assert_eq!(left(&inside), 2);
+    assert_eq!(remaining(&inside), 2);
     let (_, probe) = failing(2);
     let outside = limiter();
     let service = ServiceBuilder::new().layer(outside.layer()).layer(builder().build().unwrap().layer()).service(probe);
     service.oneshot("a").await.unwrap();
-    assert_eq!(left(&outside), 4);
+    assert_eq!(remaining(&outside), 4);
 }
 
-// R30 with a limiter of flesh and blood.
+// R30, with a real limiter.
 #[tokio::test(start_paused = true)]
-async fn a_call_refused_by_a_limiter_inside_comes_back_when_there_is_a_token() {
+async fn a_call_rejected_by_an_inner_limiter_is_retried_when_a_token_is_available() {
     let limiter = RateLimiter::builder("limit", Rate::per_second(10)).burst(1).build().unwrap();
     limiter.check().unwrap();
     let (script, probe) = Script::new();
@@ -199,7 +199,7 @@ async fn a_call_refused_by_a_limiter_inside_comes_back_when_there_is_a_token() {
 
 // K27
 #[tokio::test(start_paused = true)]
-async fn a_bulkhead_outside_is_held_during_the_delay() {
+async fn an_outer_bulkheads_permit_is_held_during_the_delay() {
     let bulkhead = Bulkhead::new("outer", 1).unwrap();
     let down = service_fn(|_: &'static str| async { Err::<(), BoxError>(error("down")) });
     let service = ServiceBuilder::new().layer(bulkhead.layer()).layer(builder().build().unwrap().layer()).service(down);

@@ -1,4 +1,4 @@
-//! Panics, drops, changes in flight, and many calls at once: nothing is lost, and the retry works afterwards.
+//! Panics, drops, configuration changes and concurrent calls: no token is lost, and the retry keeps working.
 
 use std::{
     panic::AssertUnwindSafe,
@@ -18,20 +18,16 @@ use tower_rampart::{
 };
 
 use crate::{
-    budget, builder, error, failing, ms, now, recorded,
+    balance, budget, builder, error, failing, ms, now, recorded,
     support::{
         BoxError,
         probe::{Ready, Reply, Script},
     },
 };
 
-fn balance(budget: &RetryBudget) -> f64 {
-    budget.snapshot().balance
-}
-
-// G9: dropped before the first poll.
+// G9
 #[tokio::test]
-async fn a_call_that_is_never_polled_does_nothing() {
+async fn dropping_an_unpolled_call_sends_nothing() {
     let (script, probe) = Script::new();
     let mut service = builder().build().unwrap().layer().layer(probe);
     drop(service.ready().await.unwrap().call("a"));
@@ -41,7 +37,7 @@ async fn a_call_that_is_never_polled_does_nothing() {
 
 // R17
 #[tokio::test(start_paused = true)]
-async fn nothing_more_is_sent_by_a_call_dropped_during_the_delay() {
+async fn dropping_a_call_during_the_delay_sends_nothing_more() {
     let (script, probe) = failing(1);
     let service = builder().build().unwrap().layer().layer(probe);
     let mut call = task::spawn(service.clone().oneshot("a"));
@@ -54,7 +50,7 @@ async fn nothing_more_is_sent_by_a_call_dropped_during_the_delay() {
 
 // R18, G10
 #[tokio::test(start_paused = true)]
-async fn a_call_dropped_during_an_attempt_cancels_it() {
+async fn dropping_a_call_during_an_attempt_cancels_the_attempt() {
     for before in [0, 1] {
         let (script, probe) = failing(before);
         script.reply(Reply::Later);
@@ -71,9 +67,9 @@ async fn a_call_dropped_during_an_attempt_cancels_it() {
     }
 }
 
-// The service panics in the first or in the second attempt, in `call` or in `poll`.
+// R19: the service panics in its first or second attempt, in `call` or in `poll`.
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_service_cancels_the_call_and_loses_no_token() {
+async fn a_panic_of_the_inner_service_cancels_the_call_and_loses_no_token() {
     let panics: [fn() -> Reply; 2] = [|| Reply::PanicInCall, || Reply::PanicInPoll];
     for panic in panics {
         for before in [0, 1] {
@@ -90,9 +86,9 @@ async fn a_panic_of_the_service_cancels_the_call_and_loses_no_token() {
             assert_eq!(
                 (script.live(), balance(&budget)),
                 (0, 9.0 - before as f64),
-                "a retry that was sent is paid for"
+                "the token of a sent retry is spent"
             );
-            // Neither this instance nor its clones are the worse for it.
+            // This instance and its clones keep working.
             assert_eq!(shared.ready().await.unwrap().call("b").await.unwrap(), "ok");
             assert_eq!(service.oneshot("c").await.unwrap(), "ok");
         }
@@ -101,58 +97,58 @@ async fn a_panic_of_the_service_cancels_the_call_and_loses_no_token() {
 
 // G24
 #[tokio::test(start_paused = true)]
-async fn an_observer_that_panics_spoils_its_own_call_only() {
-    let tells: [fn(&EventKind<'_>) -> bool; 5] = [
+async fn a_panicking_observer_affects_only_its_own_call() {
+    let matches_event: [fn(&EventKind<'_>) -> bool; 5] = [
         |kind| matches!(kind, EventKind::Admitted),
         |kind| matches!(kind, EventKind::RetryScheduled { .. }),
         |kind| matches!(kind, EventKind::RetriesExhausted { .. }),
         |kind| matches!(kind, EventKind::BudgetExhausted { .. }),
         |kind| matches!(kind, EventKind::Completed { .. }),
     ];
-    for (n, panics_at) in tells.into_iter().enumerate() {
+    for (n, panics_at) in matches_event.into_iter().enumerate() {
         let armed = Arc::new(AtomicUsize::new(1));
         let observer = {
             let armed = armed.clone();
-            move |event: &Event<'_>| assert!(armed.load(SeqCst) == 0 || !panics_at(&event.kind), "told to panic")
+            move |event: &Event<'_>| assert!(armed.load(SeqCst) == 0 || !panics_at(&event.kind), "deliberate panic")
         };
         let budget = budget(2);
         if n == 3 {
             assert!(budget.try_withdraw() && budget.try_withdraw());
         }
-        let there = balance(&budget);
+        let before = balance(&budget);
         let retry = builder().budget(&budget).observer(observer).build().unwrap();
         let (script, probe) = failing(3);
         let service = retry.layer().layer(probe);
         AssertUnwindSafe(service.clone().oneshot("a")).catch_unwind().await.unwrap_err();
-        // What was committed before the panic stays: the tokens of retries that were sent, and only those.
-        assert_eq!(balance(&budget), there - script.calls().saturating_sub(1) as f64);
+        // Only the tokens of sent retries stay withdrawn.
+        assert_eq!(balance(&budget), before - script.calls().saturating_sub(1) as f64);
         armed.store(0, SeqCst);
         let _ = service.oneshot("b").await;
         assert_eq!(script.live(), 0);
     }
 }
 
-// G24: in a destructor too, while the first panic unwinds, where another one that got out would abort the process.
+// G24: a second panic that escapes a destructor during unwinding would abort the process.
 #[tokio::test(start_paused = true)]
 async fn an_observer_that_panics_at_every_event_does_not_abort() {
-    let told = Arc::new(AtomicUsize::new(0));
+    let events = Arc::new(AtomicUsize::new(0));
     let observer = {
-        let told = told.clone();
+        let events = events.clone();
         move |event: &Event<'_>| {
-            told.fetch_add(1, SeqCst);
-            assert!(matches!(event.kind, EventKind::Admitted), "told to panic");
+            events.fetch_add(1, SeqCst);
+            assert!(matches!(event.kind, EventKind::Admitted), "deliberate panic");
         }
     };
     let retry = builder().observer(observer).build().unwrap();
     let run = retry.run(|_| async { Err::<(), _>(error("down")) });
     AssertUnwindSafe(run).catch_unwind().await.unwrap_err();
-    assert_eq!(told.load(SeqCst), 3, "admitted, retry scheduled, and cancelled as the panic unwinds");
+    assert_eq!(events.load(SeqCst), 3, "admitted, retry scheduled, and cancelled during unwinding");
     let full = retry.budget().unwrap().snapshot();
     assert_eq!(full.balance, full.capacity, "the retry was not sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_fails_to_become_ready_leaves_the_retry_whole() {
+async fn a_readiness_error_before_a_retry_loses_no_token() {
     let (script, probe) = failing(1);
     let budget = budget(5);
     let service = builder().budget(&budget).build().unwrap().layer().layer(probe);
@@ -166,10 +162,9 @@ async fn a_service_that_fails_to_become_ready_leaves_the_retry_whole() {
     assert_eq!(balance(&budget), 5.0);
 }
 
-// Configuration changes while calls are in flight.
 #[tokio::test(start_paused = true)]
-async fn a_call_in_flight_follows_a_change_of_attempts() {
-    // Switched off during the delay: the attempt that was scheduled is made, and none after it.
+async fn changing_the_attempts_applies_to_calls_in_flight() {
+    // Lowered to one during the delay: the scheduled attempt is made, and none after it.
     let retry = builder().no_budget().build().unwrap();
     let (script, probe) = failing(9);
     let mut call = task::spawn(retry.layer().layer(probe).oneshot("a"));
@@ -179,7 +174,7 @@ async fn a_call_in_flight_follows_a_change_of_attempts() {
     assert_ready_err!(call.poll());
     assert_eq!(script.calls(), 2);
 
-    // Raised during the first of two attempts: more of them.
+    // Raised during the first of two attempts: more attempts are made.
     retry.set_max_attempts(2).unwrap();
     let (script, probe) = failing(9);
     let mut call = task::spawn(retry.clone().layer().layer(probe).oneshot("a"));
@@ -188,7 +183,7 @@ async fn a_call_in_flight_follows_a_change_of_attempts() {
     call.await.unwrap_err();
     assert_eq!(script.calls(), 5);
 
-    // Raised during the last attempt, of which there is no copy: this call has no more.
+    // Raised during the last attempt, which kept no copy of the request: no more attempts are made.
     retry.set_max_attempts(1).unwrap();
     let (script, probe) = Script::new();
     script.reply(Reply::Later);
@@ -203,9 +198,9 @@ async fn a_call_in_flight_follows_a_change_of_attempts() {
     assert_eq!(retry.snapshot().max_attempts, 5);
 }
 
-// The clock stands still, and jumps far.
+// The clock stands still, then jumps far.
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_jumps_far_makes_one_attempt_of_it() {
+async fn a_far_clock_jump_causes_one_attempt() {
     let (script, probe) = failing(2);
     let mut call = task::spawn(builder().build().unwrap().layer().layer(probe).oneshot("a"));
     assert_pending!(call.poll());
@@ -220,9 +215,8 @@ async fn a_clock_that_jumps_far_makes_one_attempt_of_it() {
     assert_ready_ok!(call.poll());
 }
 
-// A call moved to another task is woken there.
 #[tokio::test(start_paused = true)]
-async fn a_call_polled_by_another_task_during_the_delay_wakes_that_one() {
+async fn a_call_moved_to_another_task_during_the_delay_wakes_that_task() {
     let (_, probe) = failing(1);
     let mut call = Box::pin(builder().build().unwrap().layer().layer(probe).oneshot("a"));
     assert!(crate::support::poll_once(call.as_mut()).is_pending());
@@ -231,16 +225,16 @@ async fn a_call_polled_by_another_task_during_the_delay_wakes_that_one() {
     assert_eq!(now() - start, ms(10));
 }
 
-// G26: every call ends once, no token is lost, and the load is what the budget allows.
+// G26: one terminal event per call, no lost token, and no more load than the budget allows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn thousands_of_calls_on_many_threads() {
+async fn concurrent_calls_stay_within_the_budget_and_end_once_each() {
     const CALLS: usize = 4000;
-    let (started, ended, retried) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+    let (admitted, ended, retried) = <(Arc<AtomicUsize>, Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
     let observer = {
-        let (started, ended, retried) = (started.clone(), ended.clone(), retried.clone());
+        let (admitted, ended, retried) = (admitted.clone(), ended.clone(), retried.clone());
         move |event: &Event<'_>| {
             let counter = match event.kind {
-                EventKind::Admitted => &started,
+                EventKind::Admitted => &admitted,
                 EventKind::Completed { .. } | EventKind::Cancelled { .. } => &ended,
                 EventKind::RetryScheduled { .. } => &retried,
                 _ => return,
@@ -277,7 +271,7 @@ async fn thousands_of_calls_on_many_threads() {
         tokio::spawn(async move {
             let call = service.oneshot(call);
             tokio::pin!(call);
-            // Those that hang are given up after a few polls.
+            // Calls that hang are dropped after a few polls.
             for _ in 0..20 {
                 let polled = std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx))).await;
                 if let std::task::Poll::Ready(result) = polled {
@@ -294,8 +288,8 @@ async fn thousands_of_calls_on_many_threads() {
     }
     let count = |counter: &AtomicUsize| counter.load(SeqCst);
     assert_eq!(successes, CALLS.div_ceil(3));
-    assert_eq!((count(&started), count(&ended)), (CALLS, CALLS));
+    assert_eq!((count(&admitted), count(&ended)), (CALLS, CALLS));
     let retries = count(&sent) - CALLS;
     assert!(retries <= 500 && retries <= count(&retried));
-    assert_eq!(balance(&budget), 500.0 - retries as f64, "tokens of retries that were not sent came back");
+    assert_eq!(balance(&budget), 500.0 - retries as f64, "the tokens of unsent retries are returned");
 }

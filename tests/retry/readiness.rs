@@ -1,4 +1,4 @@
-//! The readiness of the service within: for the first attempt, and for the others.
+//! The inner service's readiness, for the first attempt and for retries.
 
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, ServiceExt};
@@ -9,19 +9,19 @@ use tower_rampart::{
 };
 
 use crate::{
-    address, builder, by_word, error, failing, ms, recorded,
+    address, builder, by_text, error, failing, ms, recorded,
     support::probe::{Probe, Ready, Reply, Script},
 };
 
-fn around(probe: Probe) -> RetryService<Probe> {
+fn retrying(probe: Probe) -> RetryService<Probe> {
     builder().build().unwrap().layer().layer(probe)
 }
 
 // G1, G2, G3
 #[tokio::test]
-async fn readiness_is_the_services_own() {
+async fn readiness_follows_the_inner_service() {
     let (script, probe) = Script::new();
-    let mut service = around(probe);
+    let mut service = retrying(probe);
     script.set_ready(Ready::No);
     let mut ready = task::spawn(async move {
         service.ready().await.unwrap();
@@ -39,9 +39,9 @@ async fn readiness_is_the_services_own() {
 
 // G14, G15
 #[tokio::test]
-async fn a_readiness_error_passes_and_is_not_repeated() {
+async fn a_readiness_error_passes_and_is_not_retried() {
     let (script, probe) = Script::new();
-    let mut service = around(probe);
+    let mut service = retrying(probe);
     script.set_ready(Ready::Err("broken"));
     let error = service.ready().await.map(drop).unwrap_err();
     assert_eq!((error.to_string().as_str(), error.as_rejection()), ("broken", None));
@@ -53,16 +53,16 @@ async fn a_readiness_error_passes_and_is_not_repeated() {
 #[should_panic(expected = "called an instance that was not polled ready")]
 async fn one_readiness_pays_for_one_call() {
     let (_, probe) = Script::new();
-    let mut service = around(probe);
+    let mut service = retrying(probe);
     service.ready().await.unwrap().call("a").await.unwrap();
     drop(service.call("b"));
 }
 
-// G5, G7: the probe would panic if another instance than the ready one were called.
+// G5, G7: the probe panics if an instance that was not polled ready is called.
 #[tokio::test]
-async fn the_instance_that_was_ready_is_called_though_it_was_cloned_meanwhile() {
+async fn the_polled_instance_is_called_even_if_it_was_cloned_in_between() {
     let (script, probe) = Script::new();
-    let mut service = around(probe);
+    let mut service = retrying(probe);
     service.ready().await.unwrap();
     let clone = service.clone();
     assert_eq!(service.call("a").await.unwrap(), "ok");
@@ -73,16 +73,16 @@ async fn the_instance_that_was_ready_is_called_though_it_was_cloned_meanwhile() 
 // G6
 #[tokio::test]
 #[should_panic(expected = "called an instance that was not polled ready")]
-async fn a_clone_begins_unready() {
+async fn a_clone_starts_unready() {
     let (_, probe) = Script::new();
-    let mut service = around(probe);
+    let mut service = retrying(probe);
     service.ready().await.unwrap();
     drop(service.clone().call("a"));
 }
 
-// G8, G9: what the readiness reserved inside goes back, also when the call is never polled.
+// G8, G9: also when the call is never polled.
 #[tokio::test]
-async fn a_reservation_inside_is_freed_with_the_service_and_with_the_future() {
+async fn an_inner_reservation_is_released_with_the_service_or_the_future() {
     let bulkhead = Bulkhead::new("inner", 1).unwrap();
     let (_, probe) = Script::new();
     let mut service = builder().build().unwrap().layer().layer(bulkhead.layer().backpressure().layer(probe));
@@ -99,11 +99,11 @@ async fn a_reservation_inside_is_freed_with_the_service_and_with_the_future() {
     assert_eq!(bulkhead.snapshot().in_flight, 0);
 }
 
-// R14: the probe panics when it is called unready.
+// R14: the probe panics if it is called unready.
 #[tokio::test(start_paused = true)]
 async fn the_service_for_the_next_attempt_is_polled_ready_after_the_delay() {
     let (script, probe) = failing(1);
-    let mut call = task::spawn(around(probe).oneshot("a"));
+    let mut call = task::spawn(retrying(probe).oneshot("a"));
     assert_pending!(call.poll());
     assert_eq!(script.ready_polls(), 1, "not during the delay: a reservation would be held");
     tokio::time::advance(ms(11)).await;
@@ -111,19 +111,19 @@ async fn the_service_for_the_next_attempt_is_polled_ready_after_the_delay() {
     assert_eq!((script.ready_polls(), script.calls()), (2, 2));
 }
 
-// R14: one clone serves all further attempts of a call.
+// R14: one clone makes all retries of a call.
 #[tokio::test(start_paused = true)]
-async fn a_call_clones_the_service_once_at_most() {
+async fn a_call_clones_the_service_at_most_once() {
     for (failures, clones) in [(0, 0), (1, 1), (2, 1), (3, 1)] {
         let (script, probe) = failing(failures);
-        let service = around(probe);
+        let service = retrying(probe);
         let before = script.clones();
         let _ = service.oneshot("a").await;
         assert_eq!(script.clones() - before, clones);
     }
 }
 
-/// A call whose first attempt failed with `reply`, and that finds the service in this state after the delay.
+/// A call whose first attempt fails with `reply` and that finds this readiness after the delay.
 async fn unready(
     builder: RetryBuilder,
     reply: Reply,
@@ -131,7 +131,7 @@ async fn unready(
 ) -> (Script, task::Spawn<impl Future<Output = Result<&'static str, crate::support::BoxError>>>) {
     let (script, probe) = Script::new();
     script.reply(reply);
-    let mut call = task::spawn(builder.build().unwrap().layer().classify_with(by_word).layer(probe).oneshot("a"));
+    let mut call = task::spawn(builder.build().unwrap().layer().classify_with(by_text).layer(probe).oneshot("a"));
     assert_pending!(call.poll());
     script.set_ready(ready);
     tokio::time::advance(ms(11)).await;
@@ -155,20 +155,20 @@ async fn a_retry_waits_for_a_service_that_is_not_ready() {
 
 // R15
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_gives_up_then_answers_with_the_last_error() {
+async fn give_up_returns_the_last_error_when_the_service_is_not_ready() {
     let (builder, recorder) = recorded();
     let down = error("down");
-    let there = address(&down);
+    let original = address(&down);
     let (script, mut call) = unready(builder.when_not_ready(WhenNotReady::GiveUp), Reply::Err(down), Ready::No).await;
-    assert_eq!(address(&assert_ready_err!(call.poll())), there);
+    assert_eq!(address(&assert_ready_err!(call.poll())), original);
     assert_eq!(script.calls(), 1);
     let events = ["admitted", "retry 2 in 10ms", "retries exhausted after 1", "completed failure"];
     assert_eq!(recorder.take(), events);
 }
 
-// R15, R12: the failed response was dropped before the delay, so there is nothing else to answer with.
+// R15, R12: the failed response is dropped before the delay, so only another attempt can produce a result.
 #[tokio::test(start_paused = true)]
-async fn after_a_failed_response_even_a_retry_that_gives_up_waits() {
+async fn after_a_failed_response_even_give_up_waits_for_readiness() {
     let giving_up = builder().when_not_ready(WhenNotReady::GiveUp);
     let (script, mut call) = unready(giving_up, Reply::Ok("bad"), Ready::No).await;
     assert_pending!(call.poll());
@@ -178,30 +178,30 @@ async fn after_a_failed_response_even_a_retry_that_gives_up_waits() {
 
 // R16
 #[tokio::test(start_paused = true)]
-async fn a_readiness_error_before_a_retry_answers_with_the_last_error() {
+async fn a_readiness_error_before_a_retry_returns_the_last_error() {
     for then in [WhenNotReady::Wait, WhenNotReady::GiveUp] {
         let (builder, recorder) = recorded();
         let down = error("down");
-        let there = address(&down);
+        let original = address(&down);
         let (_, mut call) = unready(builder.when_not_ready(then), Reply::Err(down), Ready::Err("broken")).await;
-        assert_eq!(address(&assert_ready_err!(call.poll())), there, "not the readiness error");
+        assert_eq!(address(&assert_ready_err!(call.poll())), original, "not the readiness error");
         let events = ["admitted", "retry 2 in 10ms", "retries exhausted after 1", "completed failure"];
         assert_eq!(recorder.take(), events);
     }
 }
 
-// R16: the exception, as in R15.
+// R16: the exception, as for R15.
 #[tokio::test(start_paused = true)]
-async fn after_a_failed_response_the_readiness_error_is_the_answer() {
+async fn after_a_failed_response_the_readiness_error_is_returned() {
     let (builder, recorder) = recorded();
     let (_, mut call) = unready(builder, Reply::Ok("slow down"), Ready::Err("broken")).await;
     assert_eq!(assert_ready_err!(call.poll()).to_string(), "broken");
     assert_eq!(recorder.take().last().unwrap(), "completed throttled");
 }
 
-// G11: a place in a queue, taken by the second service, does not outlive the call.
+// G11: a queue slot taken by the second service does not outlive the call.
 #[tokio::test(start_paused = true)]
-async fn a_call_that_gave_up_keeps_no_second_service() {
+async fn an_ended_call_keeps_no_second_service() {
     let bulkhead = Bulkhead::new("inner", 1).unwrap();
     let (_, probe) = failing(1);
     let layer = builder().when_not_ready(WhenNotReady::GiveUp).build().unwrap().layer();

@@ -1,4 +1,4 @@
-//! Refusals by layers inside, and hints.
+//! Rejections by inner layers, and retry-after hints.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use tower_rampart::{
 };
 
 use crate::{
-    builder, by_word, failing, ms, now, recorded,
+    builder, by_text, failing, ms, now, recorded,
     support::{
         BoxError,
         probe::{Reply, Script},
     },
 };
 
-/// Attempts made, and when the last one ended, if the first one is refused like this.
-async fn refused(builder: RetryBuilder, rejection: Rejection) -> (usize, Duration) {
+/// Rejects the first attempt, and returns the number of attempts and the time until the last one ended.
+async fn attempts_after(builder: RetryBuilder, rejection: Rejection) -> (usize, Duration) {
     let (script, probe) = Script::new();
     script.reply(Reply::Err(rejection.clone().into()));
     let start = now();
     let result = builder.build().unwrap().layer().layer(probe).oneshot("a").await;
     if script.calls() == 1 {
-        assert_eq!(result.unwrap_err().as_rejection(), Some(&rejection), "the very rejection");
+        assert_eq!(result.unwrap_err().as_rejection(), Some(&rejection), "the rejection passes unchanged");
     } else {
         assert_eq!(result.unwrap(), "ok");
     }
@@ -37,55 +37,55 @@ fn open(retry_after: Option<Duration>) -> Rejection {
 
 // R28, R29
 #[tokio::test(start_paused = true)]
-async fn what_is_refused_for_now_and_here_is_not_repeated() {
-    let refusals =
+async fn circuit_open_and_bulkhead_rejections_are_not_retried() {
+    let rejections =
         [open(None), open(Some(ms(1))), Rejection::bulkhead_full("inner", 5), Rejection::queue_timeout("inner", ms(5))];
-    for refusal in refusals {
-        assert_eq!(refused(builder(), refusal).await, (1, ms(0)));
+    for rejection in rejections {
+        assert_eq!(attempts_after(builder(), rejection).await, (1, ms(0)));
     }
 }
 
 // R28, R29
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_goes_elsewhere_repeats_them_after_the_backoff() {
-    // The circuit's own time does not matter: the next attempt is another instance's.
-    let refusals = [
+async fn retry_on_other_instance_retries_circuit_open_and_bulkhead_rejections_after_the_backoff() {
+    // The circuit's retry time does not matter, since the next attempt goes to another instance.
+    let rejections = [
         open(None),
         open(Some(ms(200))),
         open(Some(Duration::from_secs(3600))),
         Rejection::bulkhead_full("inner", 5),
         Rejection::queue_timeout("inner", ms(5)),
     ];
-    for refusal in refusals {
-        assert_eq!(refused(builder().retry_on_other_instance(true), refusal).await, (2, ms(10)));
+    for rejection in rejections {
+        assert_eq!(attempts_after(builder().retry_on_other_instance(true), rejection).await, (2, ms(10)));
     }
 }
 
 // R27, R30
 #[tokio::test(start_paused = true)]
-async fn a_rate_limiters_refusal_is_repeated_after_its_time_if_that_is_not_too_long() {
+async fn a_rate_limit_rejection_is_retried_after_its_time_unless_above_the_cap() {
     let limited = |retry_after| Rejection::rate_limited("inner", retry_after, 5);
     let capped = || builder().max_retry_after(ms(300));
-    assert_eq!(refused(capped(), limited(Some(ms(3)))).await, (2, ms(10)), "not before the backoff");
-    assert_eq!(refused(capped(), limited(Some(ms(200)))).await, (2, ms(200)));
-    assert_eq!(refused(capped(), limited(Some(ms(300)))).await, (2, ms(300)));
-    assert_eq!(refused(capped(), limited(Some(ms(301)))).await, (1, ms(0)));
-    assert_eq!(refused(capped(), limited(None)).await, (1, ms(0)), "it would never be let in");
+    assert_eq!(attempts_after(capped(), limited(Some(ms(3)))).await, (2, ms(10)), "not before the backoff");
+    assert_eq!(attempts_after(capped(), limited(Some(ms(200)))).await, (2, ms(200)));
+    assert_eq!(attempts_after(capped(), limited(Some(ms(300)))).await, (2, ms(300)));
+    assert_eq!(attempts_after(capped(), limited(Some(ms(301)))).await, (1, ms(0)));
+    assert_eq!(attempts_after(capped(), limited(None)).await, (1, ms(0)), "it would never be admitted");
 }
 
 // R31
 #[tokio::test(start_paused = true)]
-async fn what_timed_out_is_repeated_only_if_declared_idempotent() {
+async fn a_timed_out_request_is_retried_only_if_declared_idempotent() {
     let timed_out = |attempted| Rejection::timed_out("inner", ms(5), attempted);
-    assert_eq!(refused(builder(), timed_out(true)).await, (1, ms(0)));
-    assert_eq!(refused(builder().idempotent(true), timed_out(true)).await, (2, ms(10)));
-    // Its deadline had passed before: so it would have the next time.
-    assert_eq!(refused(builder().idempotent(true), timed_out(false)).await, (1, ms(0)));
+    assert_eq!(attempts_after(builder(), timed_out(true)).await, (1, ms(0)));
+    assert_eq!(attempts_after(builder().idempotent(true), timed_out(true)).await, (2, ms(10)));
+    // The deadline passed before the call, and would have passed before a retry.
+    assert_eq!(attempts_after(builder().idempotent(true), timed_out(false)).await, (1, ms(0)));
 }
 
 // R31
 #[tokio::test(start_paused = true)]
-async fn a_request_tells_by_itself_whether_it_is_idempotent() {
+async fn idempotency_can_be_decided_per_request() {
     for default in [false, true] {
         for (request, calls) in [("get", 3), ("post", 1)] {
             let (script, probe) = Script::new();
@@ -97,15 +97,15 @@ async fn a_request_tells_by_itself_whether_it_is_idempotent() {
             let service = layer.idempotent_if(|request: &&'static str| *request == "get").layer(probe);
             service.oneshot(request).await.unwrap_err();
             assert_eq!(script.calls(), calls);
-            // Also of its last attempt, of which there is no copy.
+            // Also for the last attempt, which keeps no copy.
             assert_eq!(recorder.count("retries exhausted after 3"), usize::from(request == "get"));
         }
     }
 }
 
-// R28, R30, R31: by a closure that finds every error to be a failure.
+// R28, R30, R31: with a closure that counts every error as a failure.
 #[tokio::test(start_paused = true)]
-async fn a_closure_that_judges_does_not_hide_what_a_rejection_is() {
+async fn rejections_keep_their_rules_under_classify_with() {
     let limited = |after| Rejection::rate_limited("inner", Some(ms(after)), 5);
     for (rejection, calls) in [
         (open(Some(ms(1))), 1),
@@ -116,25 +116,24 @@ async fn a_closure_that_judges_does_not_hide_what_a_rejection_is() {
     ] {
         let (script, probe) = Script::new();
         script.reply(Reply::Err(rejection.into()));
-        let _ = builder().build().unwrap().layer().classify_with(by_word).layer(probe).oneshot("post").await;
+        let _ = builder().build().unwrap().layer().classify_with(by_text).layer(probe).oneshot("post").await;
         assert_eq!(script.calls(), calls);
     }
 }
 
-// A bare closure is all there is: its verdict decides.
 #[tokio::test(start_paused = true)]
-async fn a_bare_closure_decides_alone() {
+async fn a_closure_given_to_classify_decides_alone() {
     let (script, probe) = Script::new();
     script.reply(Reply::Err(open(None).into()));
-    builder().build().unwrap().layer().classify(by_word).layer(probe).oneshot("a").await.unwrap();
+    builder().build().unwrap().layer().classify(by_text).layer(probe).oneshot("a").await.unwrap();
     assert_eq!(script.calls(), 2);
 }
 
-/// Anything but "ok" is a failure that asks to be left alone for so long.
+/// Counts every result but "ok" as throttled, with this hint.
 #[derive(Clone)]
-struct Hint(Duration);
+struct ThrottledWithHint(Duration);
 
-impl Classify<&'static str, BoxError> for Hint {
+impl Classify<&'static str, BoxError> for ThrottledWithHint {
     fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
         if result.is_ok_and(|response| *response == "ok") { Verdict::Success } else { Verdict::Throttled }
     }
@@ -146,36 +145,36 @@ impl Classify<&'static str, BoxError> for Hint {
 
 // R27
 #[tokio::test(start_paused = true)]
-async fn the_hint_of_a_result_is_honoured_between_the_backoff_and_the_cap() {
+async fn a_results_hint_is_honored_between_the_backoff_and_the_cap() {
     for reply in [|| Reply::Ok("busy"), || Reply::Err("busy".into())] {
         for (hint, calls, elapsed) in [(3, 2, 10), (200, 2, 200), (300, 2, 300), (301, 1, 0)] {
             let (script, probe) = Script::new();
             script.reply(reply());
             let retry = builder().max_retry_after(ms(300)).build().unwrap();
             let start = now();
-            let _ = retry.layer().classify(Hint(ms(hint))).layer(probe).oneshot("a").await;
+            let _ = retry.layer().classify(ThrottledWithHint(ms(hint))).layer(probe).oneshot("a").await;
             assert_eq!((script.calls(), now() - start), (calls, ms(elapsed)), "a hint of {hint} ms");
         }
     }
 }
 
-// R27: the backoff that a hint is clamped to grows all the same.
+// R27: the backoff under the hint keeps growing.
 #[tokio::test(start_paused = true)]
-async fn a_hint_does_not_hold_the_backoff_up() {
+async fn a_hint_does_not_stop_the_backoff_from_growing() {
     let (_, probe) = failing(4);
     let (recording, recorder) = recorded();
     let backoff = Backoff::exponential(ms(100), ms(1000)).jitter(Jitter::None);
     let retry = recording.max_attempts(4).backoff(backoff).build().unwrap();
-    retry.layer().classify(Hint(ms(250))).layer(probe).oneshot("a").await.unwrap_err();
+    retry.layer().classify(ThrottledWithHint(ms(250))).layer(probe).oneshot("a").await.unwrap_err();
     let delays: Vec<_> = recorder.take().into_iter().filter(|line| line.starts_with("retry ")).collect();
     assert_eq!(delays, ["retry 2 in 250ms", "retry 3 in 250ms", "retry 4 in 400ms"]);
 }
 
-/// Says of itself after what it may be sent again, in its first word.
+/// Reads the replay safety from the first word of the request.
 #[derive(Clone)]
-struct Wary;
+struct SafetyByFirstWord;
 
-impl Repeat<&'static str> for Wary {
+impl Repeat<&'static str> for SafetyByFirstWord {
     fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
@@ -189,13 +188,13 @@ impl Repeat<&'static str> for Wary {
     }
 }
 
-/// Knows failures to connect.
+/// Classifies the error "refused" as a failure to connect: the request was not attempted.
 #[derive(Clone)]
-struct Connects;
+struct ConnectFailures;
 
-impl Classify<&'static str, BoxError> for Connects {
+impl Classify<&'static str, BoxError> for ConnectFailures {
     fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
-        by_word(result)
+        by_text(result)
     }
 
     fn rejection<'e>(&self, error: &'e BoxError) -> Option<&'e Rejection> {
@@ -209,7 +208,7 @@ impl Classify<&'static str, BoxError> for Connects {
 
 // R30, R31
 #[tokio::test(start_paused = true)]
-async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_attempted() {
+async fn a_non_idempotent_request_is_retried_only_if_it_was_certainly_not_attempted() {
     let limited = || Rejection::rate_limited("inner", Some(ms(5)), 1).into();
     let timed_out = |attempted| Rejection::timed_out("inner", ms(5), attempted).into();
     let open = || Rejection::circuit_open("inner", None).into();
@@ -217,7 +216,7 @@ async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_
         let (script, probe) = Script::new();
         script.reply(Reply::Err(error));
         let retry = builder().idempotent(true).retry_on_other_instance(true).build().unwrap();
-        let _ = retry.layer().classify(Connects).repeat(Wary).layer(probe).oneshot(request).await;
+        let _ = retry.layer().classify(ConnectFailures).repeat(SafetyByFirstWord).layer(probe).oneshot(request).await;
         script.calls()
     };
     for error in [|| "down".into(), || "refused".into(), open] {
@@ -232,11 +231,11 @@ async fn a_request_that_must_not_be_done_twice_is_repeated_if_it_was_surely_not_
     assert_eq!(calls("any", timed_out(true)).await, 2);
 }
 
-/// Its copy can no longer be sent after the second attempt.
+/// A request that can be replayed only once.
 #[derive(Clone)]
-struct Forgets(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+struct ReplayedOnce(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
-impl Repeat<&'static str> for Forgets {
+impl Repeat<&'static str> for ReplayedOnce {
     fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
@@ -250,10 +249,10 @@ impl Repeat<&'static str> for Forgets {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_that_can_no_longer_be_sent_ends_the_retries_with_the_last_result() {
+async fn a_request_that_is_no_longer_replayable_ends_with_the_last_result() {
     let (script, probe) = failing(9);
     let retry = builder().max_attempts(5).build().unwrap();
-    let layer = retry.layer().repeat(Forgets(std::sync::Arc::default()));
+    let layer = retry.layer().repeat(ReplayedOnce(std::sync::Arc::default()));
     let error = layer.layer(probe).oneshot("a").await.unwrap_err();
     assert_eq!((error.to_string().as_str(), script.calls()), ("down", 2));
 }

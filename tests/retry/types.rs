@@ -1,4 +1,4 @@
-//! What compiles: errors of all kinds, generic Tower machinery, auto traits, and no runtime to construct.
+//! Types: errors of all kinds, Tower's generic middleware, auto traits, and construction without a runtime.
 
 use std::{convert::Infallible, task::Poll};
 
@@ -17,32 +17,14 @@ use tower_rampart::{
 use crate::{
     builder, failing,
     support::{
-        BoxError, poll_once,
+        BoxError, OwnError, poll_once,
         probe::{Probe, Reply, Script},
     },
 };
 
-/// An error of one's own, as the docs say to make it.
-#[derive(Debug, thiserror::Error)]
-enum Own {
-    #[error("rejected")]
-    Rejected(#[from] Rejection),
-    #[error("down")]
-    Down,
-}
-
-impl AsRejection for Own {
-    fn as_rejection(&self) -> Option<&Rejection> {
-        match self {
-            Self::Rejected(rejection) => Some(rejection),
-            Self::Down => None,
-        }
-    }
-}
-
 // G19
 #[tokio::test(start_paused = true)]
-async fn it_is_around_services_with_errors_of_all_kinds() {
+async fn it_accepts_services_with_errors_of_all_kinds() {
     async fn call<E: AsRejection + Send + 'static>(fail: fn() -> E) -> u32 {
         let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
         let counted = calls.clone();
@@ -55,25 +37,25 @@ async fn it_is_around_services_with_errors_of_all_kinds() {
     }
     assert_eq!(call(|| BoxError::from("down")).await, 3);
     assert_eq!(call(|| std::io::Error::other("down")).await, 3);
-    assert_eq!(call(|| Own::Down).await, 3);
-    assert_eq!(call(|| Own::from(Rejection::bulkhead_full("inner", 1))).await, 1);
+    assert_eq!(call(|| OwnError::Failed).await, 3);
+    assert_eq!(call(|| OwnError::from(Rejection::bulkhead_full("inner", 1))).await, 1);
     assert_eq!(call(|| Rejection::queue_timeout("inner", crate::ms(1))).await, 1);
     assert_eq!(call(|| Error::Service("12x".parse::<u8>().unwrap_err())).await, 3);
     assert_eq!(call(|| Error::<Infallible>::Rejected(Rejection::circuit_open("inner", None))).await, 1);
     #[cfg(feature = "anyhow")]
     assert_eq!(call(|| anyhow::anyhow!("down")).await, 3);
 
-    fn is_around<E: AsRejection>() {}
-    is_around::<Error<reqwest::Error>>();
-    is_around::<Error<tonic::transport::Error>>();
-    // A service that cannot fail is never repeated, but may be wrapped.
-    let fine = service_fn(|()| async { Ok::<_, Infallible>(()) });
-    assert!(builder().build().unwrap().layer().layer(fine).oneshot(()).await.is_ok());
+    fn is_supported<E: AsRejection>() {}
+    is_supported::<Error<reqwest::Error>>();
+    is_supported::<Error<tonic::transport::Error>>();
+    // A service that cannot fail is never retried, but can be wrapped.
+    let infallible = service_fn(|()| async { Ok::<_, Infallible>(()) });
+    assert!(builder().build().unwrap().layer().layer(infallible).oneshot(()).await.is_ok());
 }
 
-// G19: with a classifier of one's own, of an error that knows nothing of rejections.
+// G19
 #[tokio::test(start_paused = true)]
-async fn a_classifier_asks_nothing_of_the_error() {
+async fn with_a_custom_classifier_the_error_needs_no_trait() {
     struct Foreign;
     let service = service_fn(|()| async { Err::<(), Foreign>(Foreign) });
     let verdict = |result: Result<&(), &Foreign>| match result {
@@ -103,20 +85,20 @@ async fn it_works_by_reference_and_boxed() {
 #[tokio::test(start_paused = true)]
 async fn it_works_through_a_buffer_and_a_rejection_is_still_found() {
     let (script, probe) = failing(2);
-    // Inside of it, so that the buffer's worker makes the attempts, and around it.
-    let inside = Buffer::new(builder().build().unwrap().layer().layer(probe.clone()), 4);
-    assert_eq!(inside.oneshot("a").await.unwrap(), "ok");
+    // A buffer around the retry, so that its worker makes the attempts, and one inside.
+    let outside = Buffer::new(builder().build().unwrap().layer().layer(probe.clone()), 4);
+    assert_eq!(outside.oneshot("a").await.unwrap(), "ok");
     script.reply(Reply::Err("down".into()));
     script.reply(Reply::Err(Rejection::circuit_open("inner", None).into()));
-    let around = builder().build().unwrap().layer().layer(Buffer::new(probe, 4));
-    let error = around.oneshot("b").await.unwrap_err();
+    let inside = builder().build().unwrap().layer().layer(Buffer::new(probe, 4));
+    let error = inside.oneshot("b").await.unwrap_err();
     assert!(matches!(error.as_rejection(), Some(Rejection::CircuitOpen { .. })));
     assert_eq!(script.requests(), ["a", "a", "a", "b", "b"]);
 }
 
 // G18
 #[tokio::test(start_paused = true)]
-async fn it_may_be_left_out() {
+async fn it_works_through_option_layer() {
     for retry in [None, Some(builder().build().unwrap())] {
         let (script, probe) = failing(1);
         let with = retry.is_some();
@@ -128,7 +110,7 @@ async fn it_may_be_left_out() {
 
 // G20
 #[test]
-fn auto_traits_are_those_of_the_parts() {
+fn auto_traits_follow_the_parts() {
     fn send<T: Send + 'static>(_: &T) {}
     fn shared<T: Clone + Send + Sync + 'static>() {}
     shared::<Retry>();
@@ -149,9 +131,9 @@ fn auto_traits_are_those_of_the_parts() {
     assert!(matches!(poll_once(run(&builder().build().unwrap())), Poll::Ready(Ok(()))));
 }
 
-// A request that is neither `Send` nor `Sync` does not matter where nobody sends it.
+// A request that is not `Send` only makes the future not `Send`.
 #[test]
-fn the_request_may_be_of_any_type() {
+fn the_request_need_not_be_send() {
     let service = service_fn(|request: std::rc::Rc<()>| async move { Ok::<_, BoxError>(request) });
     let mut service = builder().build().unwrap().layer().layer(service);
     let called = poll_once(service.ready()).map(|ready| poll_once(ready.unwrap().call(std::rc::Rc::new(()))));
@@ -179,7 +161,7 @@ async fn debug_shows_the_settings_and_never_the_request() {
 
 // G22, G25
 #[test]
-fn no_runtime_is_needed_to_construct_and_for_calls_without_a_delay() {
+fn construction_and_calls_without_delay_need_no_runtime() {
     let retry = builder().build().unwrap();
     let (script, probe) = Script::new();
     for layer in [retry.layer(), RetryLayer::new(&retry)] {
@@ -193,9 +175,8 @@ fn no_runtime_is_needed_to_construct_and_for_calls_without_a_delay() {
     assert_eq!(script.calls(), 2);
 }
 
-// The traits can be implemented by hand.
 #[tokio::test(start_paused = true)]
-async fn a_way_to_repeat_of_ones_own() {
+async fn repeat_can_be_implemented_for_a_custom_type() {
     #[derive(Clone)]
     struct Numbered;
     impl Repeat<u32> for Numbered {

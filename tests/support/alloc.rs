@@ -7,9 +7,9 @@ use std::{
 
 use tower::Service;
 
-/// Asserts that calls of a ready service allocate nothing from the second one on, and returns what one of them answers.
+/// Asserts that calls to a ready service allocate nothing from the second one on, and returns the result of the first.
 ///
-/// The first call may: a handle makes this thread's share of itself then.
+/// The first call may allocate: a handle then creates its state for this thread.
 #[track_caller]
 pub(crate) fn assert_calls_allocate_nothing<S, Req>(mut service: S, request: Req) -> Result<S::Response, S::Error>
 where
@@ -25,8 +25,8 @@ where
             Poll::Pending => panic!("pending"),
         }
     };
-    let answer = call();
+    let result = call();
     let counted = allocation_counter::measure(|| (0..100).for_each(|_| drop(call())));
-    assert_eq!(counted.count_total, 0, "{} allocations in a hundred calls", counted.count_total);
-    answer
+    assert_eq!(counted.count_total, 0, "{} allocations in 100 calls", counted.count_total);
+    result
 }

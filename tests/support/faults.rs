@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server that does what no good server does, as it is told.
+//! A small HTTP/1.1 server with scripted faults.
 #![allow(unreachable_pub)] // a module of a test binary
 
 use std::{
@@ -16,26 +16,26 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What the server does with a request.
+/// The fault that a request meets.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Reads it and never answers.
+    /// Reads the request and never responds.
     Hang,
-    /// Reads it and closes the connection.
+    /// Reads the request and closes the connection.
     Close,
-    /// Sends the headers and a piece of the body, and then nothing.
+    /// Sends the headers and part of the body, then hangs.
     HeadersThenHang,
-    /// Sends the headers and a piece of the body, and resets the connection.
+    /// Sends the headers and part of the body, then resets the connection.
     ResetInBody,
-    /// Sends the body slowly, a byte each so often.
+    /// Sends the body one byte at a time, at this interval.
     Drip { bytes: usize, every: Duration },
-    /// Answers with this status and these header lines, and a body.
+    /// Responds with this status, these header lines and a body.
     Status(u16, &'static str),
-    /// Answers well, and closes the connection without having said so.
+    /// Responds with 200, then closes the connection without announcing it.
     OkThenClose,
 }
 
-/// The server: its first requests meet these faults, the rest are answered well.
+/// A server whose first requests meet the given faults; the others get a 200.
 #[derive(Clone)]
 pub struct FaultServer {
     pub address: SocketAddr,
@@ -69,19 +69,19 @@ impl FaultServer {
         format!("http://{}/", self.address)
     }
 
-    /// The requests that arrived, head and body, and forgets them.
+    /// Takes the requests received so far, head and body.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.state.requests.lock().unwrap())
     }
 
-    /// Connections that were made.
+    /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         self.state.connections.load(SeqCst)
     }
 }
 
-/// An address where nobody listens: one that was free a moment ago.
-pub async fn nobody() -> SocketAddr {
+/// Returns an address without a listener: one that was free a moment ago.
+pub async fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
 }
 
@@ -90,28 +90,28 @@ impl State {
         while let Some(request) = read_request(&mut stream).await {
             self.requests.lock().unwrap().push(request);
             let fault = self.faults.lock().unwrap().pop_front();
-            // The client may be gone: that is its right.
-            if self.answer(&mut stream, fault).await.is_none() {
+            // The client may have closed the connection.
+            if self.respond(&mut stream, fault).await.is_none() {
                 return;
             }
         }
     }
 
-    /// `None` when the connection is over.
-    async fn answer(&self, stream: &mut TcpStream, fault: Option<Fault>) -> Option<()> {
+    /// Returns `None` once the connection is closed.
+    async fn respond(&self, stream: &mut TcpStream, fault: Option<Fault>) -> Option<()> {
         match fault {
             None => send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await,
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Close) => None,
             Some(Fault::HeadersThenHang) => {
                 send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe").await?;
-                // Until the client closes.
+                // Hold the connection until the client closes it.
                 while stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
                 None
             }
             Some(Fault::ResetInBody) => {
                 send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe").await?;
-                // Not before that is read: a reset takes along what is under way.
+                // Wait until the client has read it: a reset discards data in flight.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 stream.set_zero_linger().ok()?;
                 None
@@ -125,7 +125,7 @@ impl State {
                 Some(())
             }
             Some(Fault::Status(status, headers)) => {
-                send(stream, &format!("HTTP/1.1 {status} Told\r\n{headers}content-length: 4\r\n\r\ntold")).await
+                send(stream, &format!("HTTP/1.1 {status} Scripted\r\n{headers}content-length: 4\r\n\r\ntold")).await
             }
             Some(Fault::OkThenClose) => {
                 send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await?;
@@ -139,7 +139,7 @@ async fn send(stream: &mut TcpStream, text: &str) -> Option<()> {
     stream.write_all(text.as_bytes()).await.ok()
 }
 
-/// The head and the body, which has a length or none; `None` at the connection's end.
+/// Reads one request, head and body. Returns `None` once the connection is closed.
 async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
     loop {

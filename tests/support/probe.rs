@@ -1,4 +1,4 @@
-//! A service that checks how it is used, and does as it is told.
+//! A scripted service that checks that its callers follow Tower's contract.
 
 use std::{
     collections::VecDeque,
@@ -16,24 +16,24 @@ use tower_service::Service;
 
 use super::BoxError;
 
-/// What the probe does with a call.
+/// How the probe handles a call.
 pub enum Reply {
     Ok(&'static str),
     Err(BoxError),
-    /// Pending until [`Script::answer`] (first come, first served).
+    /// Pending until [`Script::answer`], in first-come, first-served order.
     Later,
     PanicInCall,
     PanicInPoll,
 }
 
-/// What the probe's `poll_ready` says.
+/// What the probe's `poll_ready` returns.
 pub enum Ready {
     Yes,
     No,
     Err(&'static str),
 }
 
-/// The far end of all clones of a [`Probe`].
+/// Controls and observes all clones of a [`Probe`].
 #[derive(Clone, Default)]
 pub struct Script(Arc<Inner>);
 
@@ -58,20 +58,20 @@ struct State {
 }
 
 impl Script {
-    /// A new probe and its script. Without replies it answers `Ok("ok")` at once.
+    /// Creates a probe and its script. Without scripted replies the probe responds `Ok("ok")` immediately.
     pub fn new() -> (Self, Probe) {
         let script = Self::default();
         let probe = Probe { script: script.clone(), ready: false };
         (script, probe)
     }
 
-    /// Queues what the next calls do.
+    /// Queues the reply for the next call.
     pub fn reply(&self, reply: Reply) -> &Self {
         self.0.state.lock().unwrap().replies.push_back(reply);
         self
     }
 
-    /// Completes one call that replies `Later`.
+    /// Completes one call whose reply is [`Reply::Later`].
     pub fn answer(&self, answer: Result<&'static str, BoxError>) {
         let mut state = self.0.state.lock().unwrap();
         state.answers.push_back(answer);
@@ -80,7 +80,7 @@ impl Script {
         }
     }
 
-    /// Sets what `poll_ready` says from now on, and wakes who waits for it.
+    /// Sets what `poll_ready` returns from now on, and wakes its waiters.
     pub fn set_ready(&self, ready: Ready) {
         let mut state = self.0.state.lock().unwrap();
         state.not_ready = if let Ready::Yes = ready { None } else { Some(ready) };
@@ -89,12 +89,12 @@ impl Script {
         }
     }
 
-    /// Takes back what [`reply`](Self::reply) has queued and no call has taken up.
+    /// Discards queued replies that no call has taken.
     pub fn forget_replies(&self) {
         self.0.state.lock().unwrap().replies.clear();
     }
 
-    /// Requests that arrived, and forgets them.
+    /// Takes the requests received so far.
     pub fn requests(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.0.state.lock().unwrap().requests)
     }
@@ -111,19 +111,19 @@ impl Script {
         self.0.clones.load(SeqCst)
     }
 
-    /// Response futures alive.
+    /// Response futures that exist.
     pub fn live(&self) -> usize {
         self.0.live.load(SeqCst)
     }
 
-    /// Response futures that ran to their end.
+    /// Response futures that completed.
     pub fn finished(&self) -> usize {
         self.0.finished.load(SeqCst)
     }
 }
 
-/// The service. Readiness belongs to the instance: `call` panics on one that was not polled ready, and a clone starts
-/// unready.
+/// The service. Readiness belongs to the instance: `call` panics unless this instance was polled ready, and a clone
+/// starts unready.
 pub struct Probe {
     script: Script,
     ready: bool,
@@ -171,7 +171,7 @@ impl Service<&'static str> for Probe {
         state.requests.push(request);
         let reply = state.replies.pop_front().unwrap_or(Reply::Ok("ok"));
         drop(state);
-        assert!(!matches!(reply, Reply::PanicInCall), "told to panic in call");
+        assert!(!matches!(reply, Reply::PanicInCall), "scripted panic in call");
         self.script.0.live.fetch_add(1, SeqCst);
         ProbeFuture { script: self.script.clone(), reply: Some(reply) }
     }
@@ -186,10 +186,10 @@ impl Future for ProbeFuture {
     type Output = Result<&'static str, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = match self.reply.take().expect("polled after it ended") {
+        let result = match self.reply.take().expect("polled after completion") {
             Reply::Ok(response) => Ok(response),
             Reply::Err(error) => Err(error),
-            Reply::PanicInCall | Reply::PanicInPoll => panic!("told to panic in poll"),
+            Reply::PanicInCall | Reply::PanicInPoll => panic!("scripted panic in poll"),
             Reply::Later => {
                 let mut state = self.script.0.state.lock().unwrap();
                 match state.answers.pop_front() {

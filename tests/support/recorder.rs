@@ -1,10 +1,10 @@
-//! An observer that writes down what it is told.
+//! An observer that records events.
 
 use std::sync::{Arc, Mutex};
 
 use tower_rampart::event::{Event, EventKind, Observer};
 
-/// Clones share one record.
+/// Records events as short lines. Clones share the record.
 #[derive(Clone, Default)]
 pub struct Recorder(Arc<Mutex<Vec<String>>>);
 
@@ -13,13 +13,12 @@ impl Recorder {
         Self::default()
     }
 
-    /// The events so far, each as one short line (`admitted`, `rejected circuit_open`, `completed success`, ...), and
-    /// forgets them.
+    /// Takes the events recorded so far, one line each: `admitted`, `rejected circuit_open`, `completed success`, ...
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 
-    /// How many of the events so far begin with `prefix`.
+    /// Counts the recorded events whose line starts with `prefix`.
     pub fn count(&self, prefix: &str) -> usize {
         self.0.lock().unwrap().iter().filter(|line| line.starts_with(prefix)).count()
     }

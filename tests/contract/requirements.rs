@@ -1,5 +1,5 @@
-//! What is asked of a layer whose pattern does not need more: a service that is not `Clone`, a request that is neither
-//! `Clone` nor `Send`, and a future that must not be moved.
+//! Checks that a layer adds no trait bounds that its pattern does not need: the service need not be `Clone`, and the
+//! request neither `Clone` nor `Send`.
 
 use std::{
     future::{Ready, ready},
@@ -12,7 +12,7 @@ use tower_rampart::BoxError;
 
 /// `Clone` if `T` is.
 #[derive(Clone)]
-pub(crate) struct Plain<T>(T);
+pub(crate) struct Minimal<T>(T);
 
 /// Not `Clone`.
 pub(crate) struct Single;
@@ -20,7 +20,7 @@ pub(crate) struct Single;
 /// Neither `Clone` nor `Send`.
 pub(crate) struct Request(Rc<[&'static str; 1]>);
 
-impl<T> Service<Request> for Plain<T> {
+impl<T> Service<Request> for Minimal<T> {
     type Response = &'static str;
     type Error = BoxError;
     type Future = Ready<Result<&'static str, BoxError>>;
@@ -34,40 +34,40 @@ impl<T> Service<Request> for Plain<T> {
     }
 }
 
-/// The layer's pattern calls at once: it needs no second instance of the service.
-pub(crate) async fn asked<L>(layer: L)
+/// For patterns that make the call immediately: any service will do.
+pub(crate) async fn any_service<L>(layer: L)
 where
-    L: Layer<Plain<Single>>,
+    L: Layer<Minimal<Single>>,
     L::Service: Service<Request, Response = &'static str, Error = BoxError>,
 {
-    calls(layer.layer(Plain(Single))).await;
+    assert_echoes(layer.layer(Minimal(Single))).await;
 }
 
-/// The layer's pattern may call later, so the service must be `Clone`.
-pub(crate) async fn cloned<L>(layer: L)
+/// For patterns that may make the call later: the service must be `Clone`.
+pub(crate) async fn clone_service<L>(layer: L)
 where
-    L: Layer<Plain<()>>,
+    L: Layer<Minimal<()>>,
     L::Service: Service<Request, Response = &'static str, Error = BoxError>,
 {
-    calls(layer.layer(Plain(()))).await;
+    assert_echoes(layer.layer(Minimal(()))).await;
 }
 
-async fn calls<S>(mut service: S)
+async fn assert_echoes<S>(mut service: S)
 where
     S: Service<Request, Response = &'static str, Error = BoxError>,
 {
     assert_eq!(service.ready().await.unwrap().call(Request(Rc::new(["echo"]))).await.unwrap(), "echo");
 }
 
-/// A test of what the pattern does not need: `asked`, `cloned`, or `repeats` for a pattern that needs it all.
-macro_rules! plainly {
-    (repeats, $layer:expr) => {};
-    ($what:ident, $layer:expr) => {
+/// Generates the test. `clone_all` generates none: the pattern needs a service and a request that are `Clone`.
+macro_rules! minimal {
+    (clone_all, $layer:expr) => {};
+    ($requirements:ident, $layer:expr) => {
         #[tokio::test(start_paused = true)]
-        async fn the_service_and_the_request_need_no_more_than_the_pattern_does() {
-            crate::plain::$what($layer).await;
+        async fn the_layer_requires_no_more_of_service_and_request_than_its_pattern() {
+            crate::requirements::$requirements($layer).await;
         }
     };
 }
 
-pub(crate) use plainly;
+pub(crate) use minimal;
