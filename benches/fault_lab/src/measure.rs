@@ -51,7 +51,7 @@ pub struct Figures {
     /// The same for requests sent after the end of the trigger.
     pub after: Option<f64>,
     /// The same for all requests from the start of the trigger.
-    pub since: f64,
+    pub overall: f64,
     /// How long recovery took.
     pub recovery: Recovery,
     /// Calls that reached a service per request that needs it, from the start of the trigger until recovery: the largest of
@@ -103,7 +103,7 @@ impl Figures {
         Self {
             during: good(record, None, from..to.unwrap_or(end)),
             after: to.map(|to| good(record, None, to..end)),
-            since: good(record, None, incident.clone()),
+            overall: good(record, None, incident.clone()),
             recovery,
             amplification: services.map(|service| amplification(plan, record, service, &disturbed)).fold(0.0, f64::max),
             wasted_wait: wasted_wait as f64 / bad.max(1) as f64,

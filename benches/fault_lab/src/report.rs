@@ -32,7 +32,7 @@ impl Findings {
         [
             (
                 "Goodput: percentage of requests answered in time, from the start of the trigger",
-                of(|f| percent(f.since)),
+                of(|f| percent(f.overall)),
             ),
             ("Recovery: seconds from the end of the trigger", of(|f| f.recovery.to_string())),
             ("Amplification: calls that reach a service, per request", of(|f| format!("{:.2}", f.amplification))),
@@ -47,7 +47,7 @@ impl Findings {
             "On a day without an incident, with 0.1% background failures and heavy-tailed work, the clients made {requests} calls. \
              {} requests were rejected, and {}% were answered in time.",
             calm.false_rejections,
-            percent(calm.since)
+            percent(calm.overall)
         ))
     }
 

@@ -66,7 +66,7 @@ impl Score {
             (Recovery::NotApplicable, other) | (other, Recovery::NotApplicable) => other,
         };
         Self {
-            goodput: figures.iter().map(|figures| figures.since).sum::<f64>() / figures.len() as f64,
+            goodput: figures.iter().map(|figures| figures.overall).sum::<f64>() / figures.len() as f64,
             recovery: figures.iter().map(|figures| figures.recovery).reduce(slower).expect("there are scenarios"),
             amplification: figures.iter().map(|figures| figures.amplification).fold(0.0, f64::max),
             healthy: figures.iter().filter_map(|figures| figures.healthy).fold(1.0, f64::min),

@@ -88,7 +88,7 @@ pub fn row(name: &str, figures: &Figures) -> Vec<String> {
     let [p50, p99, p999] = figures.latency.map(|millis| millis.to_string());
     vec![
         name.to_owned(),
-        percent(figures.since),
+        percent(figures.overall),
         percent(figures.during),
         known(figures.after, percent),
         figures.recovery.to_string(),

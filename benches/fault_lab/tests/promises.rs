@@ -78,14 +78,14 @@ fn no_request_is_rejected_while_the_system_is_healthy() {
     calm.plan.routes[0].shape = sim::Shape::Steady;
     let figures = jobs::run(&[(&calm, &Rampart::new())], SEED).remove(0);
     assert_eq!(figures.false_rejections, 0);
-    assert!(figures.since >= 0.999, "{}", figures.since);
+    assert!(figures.overall >= 0.999, "{}", figures.overall);
 }
 
 #[test]
 fn no_other_stack_is_better_by_more_than_two_points_except_where_documented() {
     for (index, (name, ours)) in each().enumerate() {
         for (stack, theirs) in RESULTS.names.iter().zip(&RESULTS.others[index]) {
-            let behind = theirs.since - ours.since;
+            let behind = theirs.overall - ours.overall;
             assert!(
                 behind <= 0.02 || TRADE_OFFS.contains(&name),
                 "{name}: {stack} is {:.1} points better",
@@ -116,8 +116,8 @@ fn the_lab_reproduces_the_metastable_state() {
 fn a_limit_per_client_protects_the_others_from_an_abuser() {
     let limited = Rampart::new().limit_per_client(Rate::per_second(30));
     let figures = one("abusive client", &limited);
-    assert!(figures.since >= 0.99 && figures.fairness >= 0.999, "{} {}", figures.since, figures.fairness);
-    assert!(one("abusive client", &Rampart::new()).since < 0.9);
+    assert!(figures.overall >= 0.99 && figures.fairness >= 0.999, "{} {}", figures.overall, figures.fairness);
+    assert!(one("abusive client", &Rampart::new()).overall < 0.9);
 }
 
 #[test]
@@ -150,8 +150,8 @@ fn the_docs_show_these_figures() {
     let mut shown = Table::new(std::iter::once("scenario").chain(charts::SHOWN));
     for (index, (name, ours)) in each().enumerate() {
         let of = |stack: &str| match RESULTS.names.iter().position(|known| known == stack) {
-            Some(at) => table::percent(RESULTS.others[index][at].since),
-            None => table::percent(ours.since),
+            Some(at) => table::percent(RESULTS.others[index][at].overall),
+            None => table::percent(ours.overall),
         };
         shown.row(std::iter::once(name.to_owned()).chain(charts::SHOWN.map(of)).collect());
     }
