@@ -1,7 +1,7 @@
-//! What structures and layers cost when many threads share one instance.
+//! The cost of structures and layers when many threads share one instance.
 //!
-//! `cargo bench --bench contention` prints the table; `-- --quick` runs everything once, to see that it runs. Each line is
-//! one instance that all threads use. Beside each structure is what one writes first, the same thing in a mutex.
+//! `cargo bench --bench contention` prints the tables; `-- --quick` is a smoke test. In each row all threads share one
+//! instance. Next to each structure is the obvious implementation, the same structure in a mutex.
 #![allow(missing_docs)]
 
 #[path = "support/harness.rs"]
@@ -14,7 +14,7 @@ mod service;
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use harness::{Candidate, Effort, Setting::Shared, Worker};
-use service::{AtOnce, calls};
+use service::{Immediate, calls};
 use tower::Layer;
 use tower_rampart::{
     bulkhead::Bulkhead,
@@ -38,7 +38,7 @@ fn main() {
 fn table(name: &str, candidates: &[Candidate], effort: Effort) {
     println!("\n### {name}\n");
     println!(
-        "| | ns, 1 thread | M/s: 1 | 2 | 4 | 8 | 16 threads | at 2, of twice one |\n|---|---|---|---|---|---|---|---|"
+        "| | ns, 1 thread | M/s: 1 | 2 | 4 | 8 | 16 threads | 2-thread efficiency |\n|---|---|---|---|---|---|---|---|"
     );
     for one in harness::measure(candidates, &THREADS.map(Shared), effort) {
         let rate = |threads| one.rate(Shared(threads)).unwrap_or(f64::NAN);
@@ -48,7 +48,7 @@ fn table(name: &str, candidates: &[Candidate], effort: Effort) {
     }
 }
 
-/// A worker that calls the closure, with the number of the call.
+/// Returns a worker that passes the number of the call to the closure.
 fn worker(mut operation: impl FnMut(u64) + Send + 'static) -> Worker {
     let mut call = 0;
     Box::new(move |operations| {
@@ -59,7 +59,7 @@ fn worker(mut operation: impl FnMut(u64) + Send + 'static) -> Worker {
     })
 }
 
-/// All threads share what `make` makes.
+/// A candidate whose threads share the value that `make` returns.
 fn shared<T: Send + Sync + 'static>(name: &'static str, make: fn() -> T, operation: fn(&T, u64)) -> Candidate {
     Candidate::new(name, move || {
         let shared = Arc::new(make());
@@ -102,7 +102,7 @@ fn structures() -> Vec<Candidate> {
         shared("breaker, count window, 1% failures", count_window, mostly_succeed),
         shared("breaker, time window, clean", || CircuitBreaker::new("b"), succeed),
         shared("breaker, time window, 1% failures", || CircuitBreaker::new("b"), mostly_succeed),
-        shared("breaker, refusal", open, |breaker, _| assert!(breaker.try_acquire().is_err())),
+        shared("breaker, rejection", open, |breaker, _| assert!(breaker.try_acquire().is_err())),
         shared(
             "a count window in a mutex",
             || locked::Window::new(100),
@@ -112,7 +112,7 @@ fn structures() -> Vec<Candidate> {
         ),
         shared("limiter, admission", plenty, |limiter, _| limiter.check().unwrap()),
         shared(
-            "limiter, refusal",
+            "limiter, rejection",
             || {
                 let limiter = RateLimiter::new("l", Rate::per_hour(1)).unwrap();
                 limiter.check().unwrap();
@@ -144,14 +144,14 @@ fn structures() -> Vec<Candidate> {
     ]
 }
 
-/// The layer around a service that answers at once; each thread has a clone.
+/// A candidate with the layer around a service that responds immediately; each thread has a clone.
 fn layer<L>(name: &'static str, make: fn() -> L) -> Candidate
 where
-    L: Layer<AtOnce> + 'static,
+    L: Layer<Immediate> + 'static,
     L::Service: tower::Service<u64> + Clone + Send + Sync + 'static,
 {
     Candidate::new(name, move || {
-        let service = make().layer(AtOnce);
+        let service = make().layer(Immediate);
         move || calls(service.clone())
     })
 }

@@ -1,7 +1,7 @@
 //! A hyper client and server on loopback, with and without the full client stack.
 //!
-//! `cargo bench --bench end_to_end` prints requests per second and the 99th percentile; `-- --quick` runs it once. The two
-//! take turns in short rounds, in one run, on the same connections' server.
+//! `cargo bench --bench end_to_end` prints requests per second, the median and the 99th percentile; `-- --quick` is a smoke
+//! test. The candidates take turns in short rounds, in one run, against the same server.
 #![allow(missing_docs)]
 
 use std::{
@@ -37,14 +37,14 @@ async fn run(rounds: usize, length: Duration) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let adapted = AdaptErrorLayer::new().layer(client.clone());
     let protected = stack::client("loopback").build().unwrap().layer(adapted.clone());
-    // What the rest is made of.
+    // These two show the timeouts' share of the cost.
     let timeless = stack::client("loopback").without_total_timeout().without_attempt_timeout();
     let timeless = timeless.build().unwrap().layer(adapted);
     let timed = tower::timeout::TimeoutLayer::new(Duration::from_secs(2)).layer(client.clone());
     let uri = format!("http://{address}/");
-    let mut seen: [Seen; NAMES.len()] = Default::default();
+    let mut results: [Measured; NAMES.len()] = Default::default();
     for round in 0..=rounds {
-        // In turns, and in turns first.
+        // The candidates take turns, also at being first.
         for turn in 0..NAMES.len() {
             let which = (round + turn) % NAMES.len();
             let (requests, latencies) = match which {
@@ -55,17 +55,17 @@ async fn run(rounds: usize, length: Duration) {
             };
             // The first round warms up.
             if round > 0 {
-                seen[which].rates.push(requests);
-                seen[which].latencies.add(latencies).unwrap();
+                results[which].rates.push(requests);
+                results[which].latencies.add(latencies).unwrap();
             }
         }
     }
     println!("\n### hyper on loopback, {CALLERS} callers, {rounds} rounds of {length:?}\n");
     println!(
-        "| | requests per second | of the bare client's, round by round (quartiles) | p50 | p99 |\n|---|---|---|---|---|"
+        "| | requests per second | relative to the bare client, per round (quartiles) | p50 | p99 |\n|---|---|---|---|---|"
     );
-    for (name, one) in NAMES.iter().zip(&seen) {
-        let mut ratios: Vec<f64> = one.rates.iter().zip(&seen[0].rates).map(|(rate, bare)| rate / bare).collect();
+    for (name, one) in NAMES.iter().zip(&results) {
+        let mut ratios: Vec<f64> = one.rates.iter().zip(&results[0].rates).map(|(rate, bare)| rate / bare).collect();
         ratios.sort_by(f64::total_cmp);
         let percent = |share: f64| 100.0 * ratios[((ratios.len() - 1) as f64 * share).round() as usize];
         let micros = |quantile| format!("{} us", one.latencies.value_at_quantile(quantile));
@@ -81,14 +81,14 @@ async fn run(rounds: usize, length: Duration) {
     }
 }
 
-const NAMES: [&str; 4] = ["bare client", "client stack", "client stack without timeouts", "tower's timeout alone"];
+const NAMES: [&str; 4] = ["bare client", "client stack", "client stack without timeouts", "tower's timeout only"];
 
-struct Seen {
+struct Measured {
     rates: Vec<f64>,
     latencies: Histogram<u64>,
 }
 
-impl Default for Seen {
+impl Default for Measured {
     fn default() -> Self {
         Self { rates: Vec::new(), latencies: Histogram::new(3).unwrap() }
     }
@@ -116,28 +116,28 @@ async fn serve() -> std::net::SocketAddr {
     address
 }
 
-/// So many callers, each asking again as soon as it has its answer. Requests per second, and the latencies in
-/// microseconds.
-#[allow(clippy::disallowed_methods)] // the bench's own clock
+/// Runs [`CALLERS`] callers, each sending its next request as soon as it has its response. Returns requests per second and
+/// the latencies in microseconds.
+#[allow(clippy::disallowed_methods)] // the benchmark's clock
 async fn load<S>(service: &S, uri: &str, length: Duration) -> (f64, Histogram<u64>)
 where
     S: Service<Request<Full<Bytes>>, Response = Response<Incoming>> + Clone + Send + 'static,
     S::Error: std::fmt::Debug + Send,
     S::Future: Send,
 {
-    let begun = Instant::now();
+    let started = Instant::now();
     let uri: Arc<str> = uri.into();
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (mut service, uri) = (service.clone(), Arc::clone(&uri));
             tokio::spawn(async move {
                 let mut latencies = Histogram::<u64>::new(3).unwrap();
-                while begun.elapsed() < length {
-                    let asked = Instant::now();
+                while started.elapsed() < length {
+                    let sent = Instant::now();
                     let request = Request::get(&*uri).body(Full::default()).unwrap();
                     let response = service.ready().await.unwrap().call(request).await.unwrap();
                     response.into_body().collect().await.unwrap();
-                    latencies.record(asked.elapsed().as_micros() as u64).unwrap();
+                    latencies.record(sent.elapsed().as_micros() as u64).unwrap();
                 }
                 latencies
             })
@@ -147,5 +147,5 @@ where
     for caller in callers {
         all.add(caller.await.unwrap()).unwrap();
     }
-    (all.len() as f64 / begun.elapsed().as_secs_f64(), all)
+    (all.len() as f64 / started.elapsed().as_secs_f64(), all)
 }

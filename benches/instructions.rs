@@ -1,12 +1,12 @@
-//! Instructions per operation, as valgrind's callgrind counts them: a figure that no noise disturbs.
+//! Instructions per operation, counted by valgrind's callgrind: a figure without noise.
 //!
-//! `cargo bench --bench instructions` compares with `benches/instructions.txt` and fails when an operation has become
-//! more than 5% (and more than two instructions) longer; `-- --bless` writes the file anew. Another compiler makes other
-//! code, and the C library's `memcpy` depends on the processor: where the tools are not those that the file names, the
-//! figures are only printed.
+//! `cargo bench --bench instructions` compares with `benches/instructions.txt` and fails if an operation has become more than
+//! 5% (and more than two instructions) longer; `-- --bless` rewrites the file. Another compiler generates other code, and the C
+//! library's `memcpy` depends on the processor: if the tools differ from those that the file names, the figures are only
+//! printed.
 //!
-//! The program runs itself under callgrind, once with many operations and once with more; what the difference does not
-//! explain (start, set-up, end) is in both.
+//! The program runs itself under callgrind twice, with few and with many operations. The difference cancels the cost of
+//! startup, setup and shutdown.
 #![allow(missing_docs)]
 
 #[path = "support/service.rs"]
@@ -14,7 +14,7 @@ mod service;
 
 use std::{collections::BTreeMap, fmt::Write as _, hint::black_box, process::Command, time::Duration};
 
-use service::{AtOnce, call};
+use service::{Immediate, call};
 use tower::{Layer, Service};
 use tower_rampart::{
     bulkhead::Bulkhead,
@@ -44,7 +44,7 @@ fn main() {
 
 fn count(name: &str, times: u64) {
     let scenarios = scenarios();
-    let (_, make) = scenarios.iter().find(|(known, _)| *known == name).expect("a scenario");
+    let (_, make) = scenarios.iter().find(|(known, _)| *known == name).expect("the scenario exists");
     let mut operation = make();
     (0..times).for_each(|_| operation());
 }
@@ -58,7 +58,7 @@ fn measured(name: &str, times: u64) -> u64 {
         .expect("valgrind is installed");
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{name}: {log}");
-    let collected = log.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind says how many").1;
+    let collected = log.lines().find_map(|line| line.split_once("Collected : ")).expect("callgrind prints the count").1;
     collected.trim().parse().unwrap()
 }
 
@@ -91,18 +91,18 @@ fn compare(bless: bool) {
         }
     }
     if !file.contains(&tools) {
-        println!("\nThe file was written with other tools than {tools}: nothing is compared.");
+        println!("\nThe file was written with tools other than {tools}: nothing is compared.");
     } else if !longer.is_empty() {
-        println!("\nLonger than benches/instructions.txt says, or not in it: {}", longer.join(", "));
-        println!("If that is meant, run: cargo bench --bench instructions -- --bless");
+        println!("\nLonger than in benches/instructions.txt, or missing there: {}", longer.join(", "));
+        println!("If this is intended, run: cargo bench --bench instructions -- --bless");
         std::process::exit(1);
     }
 }
 
-/// What the figures depend on beside the code.
+/// The tools that the figures depend on.
 fn tools() -> String {
     let version = |program: &str| {
-        let output = Command::new(program).arg("--version").output().expect("it is installed");
+        let output = Command::new(program).arg("--version").output().expect("the program is installed");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
@@ -138,7 +138,7 @@ fn plenty() -> RateLimiter {
     RateLimiter::new("l", Rate::per_second(60_000_000)).unwrap()
 }
 
-fn nothing() -> RateLimiter {
+fn exhausted() -> RateLimiter {
     let limiter = RateLimiter::new("l", Rate::per_hour(1)).unwrap();
     limiter.check().unwrap();
     limiter
@@ -150,13 +150,13 @@ fn full() -> Bulkhead {
     bulkhead
 }
 
-/// Calls that go as `ok` says.
+/// Makes calls, and checks that they succeed or fail as `ok` says.
 fn around<L>(layer: L, ok: bool) -> Operation
 where
-    L: Layer<AtOnce>,
+    L: Layer<Immediate>,
     L::Service: Service<u64> + 'static,
 {
-    let mut service = layer.layer(AtOnce);
+    let mut service = layer.layer(Immediate);
     Box::new(move || assert_eq!(call(&mut service), ok))
 }
 
@@ -170,7 +170,7 @@ fn scenarios() -> Vec<Scenario> {
             let breaker = time_window();
             Box::new(move || black_box(&breaker).try_acquire().unwrap().success())
         }),
-        ("core: breaker, refusal", || {
+        ("core: breaker, rejection", || {
             let breaker = opened(count_window());
             Box::new(move || assert!(black_box(&breaker).try_acquire().is_err()))
         }),
@@ -178,8 +178,8 @@ fn scenarios() -> Vec<Scenario> {
             let limiter = plenty();
             Box::new(move || black_box(&limiter).check().unwrap())
         }),
-        ("core: limiter, refusal", || {
-            let limiter = nothing();
+        ("core: limiter, rejection", || {
+            let limiter = exhausted();
             Box::new(move || assert!(black_box(&limiter).check().is_err()))
         }),
         ("core: keyed limiter, admission", || {
@@ -194,7 +194,7 @@ fn scenarios() -> Vec<Scenario> {
             let bulkhead = Bulkhead::new("k", 8).unwrap();
             Box::new(move || drop(black_box(&bulkhead).try_acquire().unwrap()))
         }),
-        ("core: bulkhead, refusal", || {
+        ("core: bulkhead, rejection", || {
             let bulkhead = full();
             Box::new(move || assert!(black_box(&bulkhead).try_acquire().is_err()))
         }),
@@ -205,13 +205,13 @@ fn scenarios() -> Vec<Scenario> {
         ("layer: none", || around(tower::layer::util::Identity::new(), true)),
         ("layer: breaker, count window", || around(count_window().layer(), true)),
         ("layer: breaker, time window", || around(time_window().layer(), true)),
-        ("layer: breaker, refusal", || around(opened(count_window()).layer(), false)),
+        ("layer: breaker, rejection", || around(opened(count_window()).layer(), false)),
         ("layer: retry", || around(Retry::attempts("r", 3).unwrap().layer(), true)),
         ("layer: timeout", || around(Timeout::new("t", Duration::from_secs(1)).layer(), true)),
         ("layer: bulkhead", || around(Bulkhead::new("k", 8).unwrap().layer(), true)),
-        ("layer: bulkhead, refusal", || around(full().layer(), false)),
+        ("layer: bulkhead, rejection", || around(full().layer(), false)),
         ("layer: limiter", || around(plenty().layer(), true)),
-        ("layer: limiter, refusal", || around(nothing().layer(), false)),
+        ("layer: limiter, rejection", || around(exhausted().layer(), false)),
         ("layer: fallback", || around(Fallback::value("f", 1_u64), true)),
         ("stack: client", || around(stack::client("c").build().unwrap(), true)),
         ("stack: client, count window", || {

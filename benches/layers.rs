@@ -1,6 +1,6 @@
-//! What a call costs, by the handle and through the layer, around a service that is ready at once.
+//! The cost of a call through the handle and through the layer, around a service that responds immediately.
 //!
-//! `cargo bench --bench layers`. Compare within one run: the machine's noise is not in the code.
+//! `cargo bench --bench layers`. Compare figures of one run only: they include the machine's noise.
 #![allow(missing_docs)]
 
 #[path = "support/service.rs"]
@@ -9,7 +9,7 @@ mod service;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use service::{AtOnce, call};
+use service::{Immediate, call};
 use tower::{Layer, Service};
 use tower_rampart::{
     bulkhead::Bulkhead,
@@ -27,10 +27,10 @@ fn main() {
 
 fn bench<L>(bencher: Bencher<'_, '_>, layer: &L)
 where
-    L: Layer<AtOnce>,
+    L: Layer<Immediate>,
     L::Service: Service<u64>,
 {
-    let mut service = layer.layer(AtOnce);
+    let mut service = layer.layer(Immediate);
     bencher.bench_local(|| assert!(call(&mut service)));
 }
 
@@ -55,7 +55,7 @@ mod handles {
     }
 
     #[divan::bench]
-    fn breaker_refusal(bencher: Bencher<'_, '_>) {
+    fn breaker_rejection(bencher: Bencher<'_, '_>) {
         let breaker = count_window();
         breaker.open_for(Duration::from_secs(3600));
         bencher.bench_local(|| black_box(&breaker).try_acquire().is_err());
@@ -74,7 +74,7 @@ mod handles {
     }
 
     #[divan::bench]
-    fn limiter_refusal(bencher: Bencher<'_, '_>) {
+    fn limiter_rejection(bencher: Bencher<'_, '_>) {
         let limiter = RateLimiter::new("l", Rate::per_hour(1)).unwrap();
         limiter.check().unwrap();
         bencher.bench_local(|| black_box(&limiter).check().is_err());

@@ -1,4 +1,4 @@
-//! A bulkhead without Tower: at most two reports at once, two more may wait for a moment.
+//! A bulkhead without Tower: at most two concurrent reports, and two more may wait briefly.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 tokio::fs::read_to_string("Cargo.toml").await
             };
-            // `adapt` makes `std::io::Error` what `Error<std::io::Error>` holds, beside rejections.
+            // `adapt` wraps `std::io::Error` in `Error<std::io::Error>`, which can also hold a rejection.
             match bulkhead.run(adapt(report)).await {
                 Ok(report) => format!("reader {reader}: {} lines", report.lines().count()),
                 Err(Error::Rejected(rejection)) => format!("reader {reader}: {rejection}"),
@@ -27,15 +27,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
-    println!("meanwhile: {:?}", bulkhead.snapshot());
+    println!("in the meantime: {:?}", bulkhead.snapshot());
     while let Some(line) = readers.join_next().await {
         println!("{}", line?);
     }
 
-    // For code that is not async there is the permit itself.
+    // Code that is not async can hold the permit itself.
     let permit = bulkhead.try_acquire()?;
-    println!("in flight with a permit in hand: {}", bulkhead.snapshot().in_flight);
+    println!("in flight while the permit is held: {}", bulkhead.snapshot().in_flight);
     drop(permit);
-    println!("and after: {}", bulkhead.snapshot().in_flight);
+    println!("in flight after its release: {}", bulkhead.snapshot().in_flight);
     Ok(())
 }

@@ -24,26 +24,26 @@ use tower_rampart::{Error, ServiceBuilderExt, Verdict, circuit_breaker::CircuitB
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).without_time().init();
-    let sick = Arc::new(AtomicBool::new(false));
-    let url = serve(sick.clone()).await?;
+    let failing = Arc::new(AtomicBool::new(false));
+    let url = serve(failing.clone()).await?;
 
     let breaker = CircuitBreaker::builder("orders")
         .consecutive_failures(3)
         .open_duration(Duration::from_millis(300))
         .observer(TracingObserver::new())
         .build()?;
-    let by_status = |result: Result<&Response<Incoming>, &Error<legacy::Error>>| match result {
+    let classify_status = |result: Result<&Response<Incoming>, &Error<legacy::Error>>| match result {
         Ok(response) if response.status().is_server_error() => Verdict::Failure,
         Ok(_) => Verdict::Success,
         Err(_) => Verdict::Failure,
     };
     let mut client = ServiceBuilder::new()
-        .layer(breaker.layer().classify_with(by_status))
+        .layer(breaker.layer().classify_with(classify_status))
         .adapt_error()
         .service(Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>());
 
     for call in 0..14 {
-        sick.store((2..6).contains(&call), Ordering::Relaxed);
+        failing.store((2..6).contains(&call), Ordering::Relaxed);
         let request = Request::get(&url).body(Empty::new())?;
         match client.ready().await?.call(request).await {
             Ok(response) => println!("{call:2}: {} ({})", response.status(), breaker.state()),
@@ -55,17 +55,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn serve(sick: Arc<AtomicBool>) -> std::io::Result<String> {
+async fn serve(failing: Arc<AtomicBool>) -> std::io::Result<String> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let sick = sick.clone();
-            let answer = service_fn(move |_| {
-                let status = if sick.load(Ordering::Relaxed) { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
+            let failing = failing.clone();
+            let respond = service_fn(move |_| {
+                let status = if failing.load(Ordering::Relaxed) { StatusCode::BAD_GATEWAY } else { StatusCode::OK };
                 async move { Ok::<_, Infallible>(Response::builder().status(status).body(Empty::<Bytes>::new()).unwrap()) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), respond));
         }
     });
     Ok(format!("http://{address}"))

@@ -1,4 +1,4 @@
-//! A shop's page that stays up while its recommendations are down: a fallback around a reqwest client, in an axum server.
+//! A shop page that stays up while its recommendation service is down: a fallback around a reqwest client, in an axum server.
 //!
 //! `cargo run --example fallback`
 
@@ -20,7 +20,7 @@ async fn serve(app: Router) -> std::io::Result<String> {
     Ok(format!("http://{address}"))
 }
 
-/// The page. It knows nothing of failures: there is always something to recommend.
+/// The page. It handles no failures: the fallback always has something to recommend.
 async fn page(State((service, url)): State<(Recommendations, reqwest::Url)>) -> String {
     match service.oneshot(Request::new(Method::GET, url)).await {
         Ok(response) => format!("We recommend: {}", response.text().await.unwrap_or_default()),
@@ -34,39 +34,41 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let recommendations = serve(personal).await?;
 
     let breaker = CircuitBreaker::consecutive("recommendations", 5)?;
-    // A reqwest request cannot be cloned; the path is all that the fallback needs of it.
+    // `reqwest::Request` is not `Clone`; the fallback only needs its path.
     let keep = |request: &Request| request.url().path().to_owned();
     let bestseller = |path: String, result: Result<Response, Failure>| {
         println!(
             "  (for {path}: {})",
-            result.map_or_else(|error| error.to_string(), |answer| answer.status().to_string())
+            result.map_or_else(|error| error.to_string(), |response| response.status().to_string())
         );
         ready(Ok::<_, Failure>(http::Response::new("this month's bestseller").into()))
     };
-    // The default chooses rejections only. Here whatever is not a good answer is replaced.
-    let no_answer = |result: Result<&Response, &Failure>| !result.is_ok_and(|answer| answer.status().is_success());
-    let fallback =
-        Fallback::function_with("recommendations", keep, bestseller).when(no_answer).observer(|event: &Event<'_>| {
+    // By default only rejections are replaced. Here every unsuccessful result is.
+    let unsuccessful =
+        |result: Result<&Response, &Failure>| !result.is_ok_and(|response| response.status().is_success());
+    let fallback = Fallback::function_with("recommendations", keep, bestseller).when(unsuccessful).observer(
+        |event: &Event<'_>| {
             if let EventKind::FallbackServed { served } = event.kind {
                 println!("  [{}] fell back to a {}", event.name, served.as_str());
             }
-        });
+        },
+    );
     let client = ServiceBuilder::new()
         .layer(fallback)
         .layer(breaker.layer())
-        .layer(AdaptErrorLayer::new()) // reqwest's error cannot be made from a rejection; `Error<_>` can
+        .layer(AdaptErrorLayer::new()) // reqwest's error cannot hold a rejection; `Error<_>` can
         .service(Client::new());
 
     let shop = |path: &str| -> Result<Router, Box<dyn std::error::Error>> {
         let state = (BoxCloneSyncService::new(client.clone()), format!("{recommendations}{path}").parse()?);
         Ok(Router::new().route("/", get(page)).with_state(state))
     };
-    let (well, wrong) = (serve(shop("/for/ada")?).await?, serve(shop("/no/such/path")?).await?);
-    println!("well:    {}", reqwest::get(&well).await?.text().await?);
-    println!("404:     {}", reqwest::get(&wrong).await?.text().await?);
+    let (healthy, missing) = (serve(shop("/for/ada")?).await?, serve(shop("/no/such/path")?).await?);
+    println!("healthy: {}", reqwest::get(&healthy).await?.text().await?);
+    println!("404:     {}", reqwest::get(&missing).await?.text().await?);
     breaker.open_for(Duration::from_secs(60));
-    println!("open:    {}", reqwest::get(&well).await?.text().await?);
+    println!("open:    {}", reqwest::get(&healthy).await?.text().await?);
     breaker.close();
-    println!("closed:  {}", reqwest::get(&well).await?.text().await?);
+    println!("closed:  {}", reqwest::get(&healthy).await?.text().await?);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The metrics of a few calls, scraped over HTTP as Prometheus does it.
+//! The metrics of a few calls, scraped over HTTP as Prometheus does.
 #![allow(missing_docs)]
 
 use std::time::Duration;
@@ -43,7 +43,7 @@ async fn main() -> Result<(), BoxError> {
         "rampart_call_duration_seconds_bucket{pattern=\"timeout\",name=\"payments.attempt\",le=\"0.5\"} 12",
     ];
     for line in expected {
-        if !text.lines().any(|there| there == line) {
+        if !text.lines().any(|scraped| scraped == line) {
             return Err(format!("the scrape lacks {line}").into());
         }
     }

@@ -1,4 +1,4 @@
-//! An axum server that limits each of its users. The table of users is of a fixed size, whoever comes.
+//! An axum server with a rate limit per user. The table of users has a fixed size, however many users there are.
 #![allow(missing_docs)]
 
 use axum::{
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn too_many_requests(rejection: Rejection) -> Response {
     let Some(after) = rejection.retry_after() else {
-        return (StatusCode::UNAUTHORIZED, "who are you?").into_response();
+        return (StatusCode::UNAUTHORIZED, "the x-user header is missing").into_response();
     };
     let seconds = after.as_secs_f64().ceil().to_string();
     (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, seconds)], rejection.to_string()).into_response()

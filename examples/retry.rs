@@ -1,4 +1,4 @@
-//! A retry around a reqwest client: jittered backoff, a budget, and what it does not repeat.
+//! A retry around a reqwest client: jittered backoff, a budget, and requests that are not retried.
 //!
 //! `cargo run --example retry`
 
@@ -14,7 +14,7 @@ use tower_rampart::{
     timeout::Timeout,
 };
 
-/// Answers 503 two times of three.
+/// Responds with 503 to two of three calls.
 async fn flaky() -> (StatusCode, &'static str) {
     static CALLS: atomic::AtomicU32 = atomic::AtomicU32::new(0);
     match CALLS.fetch_add(1, atomic::Ordering::Relaxed) % 3 {
@@ -23,8 +23,8 @@ async fn flaky() -> (StatusCode, &'static str) {
     }
 }
 
-/// Reqwest does not fail when the server does: what counts as a failure is for us to say.
-fn by_status(result: Result<&Response, &Error<reqwest::Error>>) -> Verdict {
+/// Reqwest returns `Ok` for error statuses, so the classifier decides which responses are failures.
+fn classify_status(result: Result<&Response, &Error<reqwest::Error>>) -> Verdict {
     match result {
         Ok(response) if response.status().is_server_error() => Verdict::Failure,
         Ok(_) => Verdict::Success,
@@ -39,14 +39,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, app).await });
 
-    // Retries may add a tenth to the load, and five at once.
+    // Retries may add 10% to the load, with bursts of up to five.
     let budget = RetryBudget::builder().ratio(0.1).capacity(5).min_per_second(0).build()?;
     let retry = Retry::builder("greetings")
         .max_attempts(4)
         .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_secs(1)))
         .budget(&budget)
         .observer(|event: &Event<'_>| match event.kind {
-            EventKind::RetryScheduled { attempt, delay } => println!("  attempt {attempt} follows in {delay:?}"),
+            EventKind::RetryScheduled { attempt, delay } => println!("  attempt {attempt} in {delay:?}"),
             EventKind::BudgetExhausted { .. } => println!("  no budget left for a retry"),
             _ => {}
         })
@@ -55,15 +55,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .layer(
             retry
                 .layer()
-                .classify_with(by_status)
-                .clone_with(Request::try_clone) // a request with a streamed body has no copy, and is sent once
+                .classify_with(classify_status)
+                .clone_with(Request::try_clone) // a request with a streaming body cannot be copied and is sent once
                 .idempotent_if(|request: &Request| request.method().is_idempotent()),
         )
         .layer(Timeout::new("attempt", Duration::from_millis(200)).layer())
         .layer(AdaptErrorLayer::new())
         .service(reqwest::Client::new());
 
-    // A POST that timed out may have been done, and is not repeated.
+    // A POST that timed out may have been processed, and is not retried.
     let calls = [(Method::GET, "/flaky"), (Method::POST, "/hang"), (Method::GET, "/hang"), (Method::GET, "/flaky")];
     for (method, path) in calls {
         println!("{method} {path}");

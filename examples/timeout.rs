@@ -1,4 +1,4 @@
-//! Timeouts around a hyper-util client: one for an attempt, one for all of them, and a deadline that inner code sees.
+//! Timeouts around a hyper-util client: one per attempt, one for all attempts, and a deadline that inner code can see.
 //!
 //! `cargo run --example timeout`
 #![allow(clippy::disallowed_methods)] // an example may read the clock
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut client = ServiceBuilder::new()
         .layer(Timeout::new("total", Duration::from_millis(500)).layer())
         .layer(attempt.layer().per_request(own_limit))
-        .layer(AdaptErrorLayer::new()) // hyper-util's error cannot be made from a rejection; `Error<_>` can
+        .layer(AdaptErrorLayer::new()) // hyper-util's error cannot hold a rejection; `Error<_>` can
         .service(Client::builder(TokioExecutor::new()).build_http());
 
     let cases = [("/fast", None), ("/slow", None), ("/slow", Some(Patience(Duration::from_secs(5))))];
@@ -40,17 +40,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         if let Some(patience) = patience {
             request.extensions_mut().insert(patience);
         }
-        let began = Instant::now();
+        let started = Instant::now();
         match client.ready().await?.call(request).await {
             Ok(response) => println!("{path}: {}", response.status()),
             Err(Error::Rejected(Rejection::TimedOut { name, after, .. })) => {
-                println!("{path}: `{name}` gave up after {after:?}, in fact {:?}", began.elapsed());
+                println!("{path}: `{name}` timed out after {after:?}, measured {:?}", started.elapsed());
             }
             Err(error) => return Err(error.into()),
         }
     }
 
-    // Without Tower. What is inside sees how much time is left.
+    // Without Tower. Inner code sees how much time is left.
     let work = async {
         sleep(Duration::from_millis(120)).await;
         println!("inside, {:?} left", deadline::remaining().unwrap_or_default());
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     attempt.run(work).await?;
 
-    // The limit can change while the program runs; a deadline that was set outside only ever shortens it.
+    // The limit can be changed at run time; an outer deadline can only shorten it.
     attempt.set_limit(Duration::from_secs(2));
     let deadline = Instant::now() + Duration::from_millis(100);
     let forever = std::future::pending::<Result<(), Rejection>>();

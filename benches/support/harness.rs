@@ -1,10 +1,10 @@
-//! Measures candidates against each other: in one run, in rounds, in a new order each round.
+//! Measures candidates against each other in one run, in rounds, in a new order each round.
 //!
-//! A sample is a fixed time in which one or more threads, all at once, do as many operations as they get done. The rounds
-//! of all candidates of a row are interleaved, so what disturbs the machine disturbs all; figures are medians, and
-//! ratios are taken round by round.
+//! A sample is a fixed time in which one or more threads concurrently do as many operations as they can. The rounds of all
+//! candidates of a row are interleaved, so that noise affects all of them; figures are medians, and ratios are computed per
+//! round.
 #![allow(unreachable_pub)] // shared by benches, as modules
-#![allow(clippy::disallowed_methods)] // the benches' own clock
+#![allow(clippy::disallowed_methods)] // the benchmarks' clock
 
 use std::{
     sync::{
@@ -16,21 +16,21 @@ use std::{
 
 use rand::{rng, seq::SliceRandom};
 
-/// Does so many operations.
+/// Does this many operations.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
 
-/// Makes workers that share one instance.
+/// Creates workers that share one instance.
 pub type Instance = Box<dyn Fn() -> Worker + Send + Sync>;
 
 pub struct Candidate {
     pub name: &'static str,
-    /// Whether several threads may use it at once.
+    /// Whether several threads may use one instance concurrently.
     pub threads: bool,
     make: Box<dyn Fn() -> Instance>,
 }
 
 impl Candidate {
-    /// `make` makes an instance, from which a worker for each thread is made.
+    /// `make` creates an instance, which creates a worker for each thread.
     pub fn new<I>(name: &'static str, make: impl Fn() -> I + 'static) -> Self
     where
         I: Fn() -> Worker + Send + Sync + 'static,
@@ -38,13 +38,13 @@ impl Candidate {
         Self { name, threads: true, make: Box::new(move || Box::new(make())) }
     }
 
-    /// A worker of an instance of its own.
-    #[allow(dead_code)] // not every bench looks at a single worker
+    /// Returns a worker with its own instance.
+    #[allow(dead_code)] // not every benchmark uses a single worker
     pub fn worker(&self) -> Worker {
         (self.make)()()
     }
 
-    /// As [`new`](Self::new), for what cannot be shared by threads.
+    /// Like [`new`](Self::new), for an instance that threads cannot share.
     #[allow(dead_code)]
     pub fn single<I>(name: &'static str, make: impl Fn() -> I + 'static) -> Self
     where
@@ -57,35 +57,35 @@ impl Candidate {
 /// How a candidate is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Setting {
-    /// So many threads on one instance.
+    /// This many threads on one instance.
     Shared(usize),
-    /// Two threads, an instance each: what two cost that have nothing in common.
+    /// Two threads with separate instances: the cost without contention.
     #[allow(dead_code)]
-    Apart,
+    Separate,
 }
 
 impl Setting {
     fn threads(self) -> usize {
         match self {
             Self::Shared(threads) => threads,
-            Self::Apart => 2,
+            Self::Separate => 2,
         }
     }
 }
 
-/// What was measured of a candidate: nanoseconds per operation and thread, round by round.
+/// A candidate's measurements: nanoseconds per operation and thread, per round.
 pub struct Measured {
     pub name: &'static str,
     pub settings: Vec<(Setting, Vec<f64>)>,
 }
 
 impl Measured {
-    /// Median nanoseconds of an operation, as its thread sees it.
+    /// Returns the median nanoseconds per operation, as its thread sees it.
     pub fn nanos(&self, setting: Setting) -> Option<f64> {
         self.rounds(setting).map(median)
     }
 
-    /// Million operations a second, of all threads together.
+    /// Returns million operations per second, of all threads together.
     pub fn rate(&self, setting: Setting) -> Option<f64> {
         self.nanos(setting).map(|nanos| setting.threads() as f64 * 1e3 / nanos)
     }
@@ -132,7 +132,7 @@ fn prepare(candidate: &Candidate, settings: &[Setting]) -> Measured {
     Measured { name: candidate.name, settings: settings.map(|setting| (*setting, Vec::new())).collect() }
 }
 
-/// Nanoseconds per operation and thread.
+/// Returns nanoseconds per operation and thread.
 fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
     const CHUNK: u64 = 64;
     let threads = setting.threads();
@@ -142,19 +142,19 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
             .map(|thread| {
                 let instance = match setting {
                     Setting::Shared(_) => &instances[0],
-                    Setting::Apart => &instances[thread],
+                    Setting::Separate => &instances[thread],
                 };
                 let mut worker = instance();
                 let (start, stop) = (&start, &stop);
                 scope.spawn(move || {
                     worker(CHUNK);
                     start.wait();
-                    let (begun, mut operations) = (Instant::now(), 0);
+                    let (started, mut operations) = (Instant::now(), 0);
                     while !stop.load(Ordering::Relaxed) {
                         worker(CHUNK);
                         operations += CHUNK;
                     }
-                    (begun, Instant::now(), operations)
+                    (started, Instant::now(), operations)
                 })
             })
             .collect();
@@ -163,12 +163,12 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
         stop.store(true, Ordering::Relaxed);
         workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect()
     });
-    // From the first to begin to the last to end: with more threads than processors, each has its turns, and a rate over
-    // a thread's own turns would count the same time several times.
-    let begun = samples.iter().map(|sample| sample.0).min().expect("there are threads");
+    // Measure from the first start to the last end: with more threads than processors, threads take turns, and rates over
+    // each thread's own time would count the same time several times.
+    let started = samples.iter().map(|sample| sample.0).min().expect("there are threads");
     let ended = samples.iter().map(|sample| sample.1).max().expect("there are threads");
     let operations: u64 = samples.iter().map(|sample| sample.2).sum();
-    threads as f64 * (ended - begun).as_nanos() as f64 / operations as f64
+    threads as f64 * (ended - started).as_nanos() as f64 / operations as f64
 }
 
 pub fn median(values: &[f64]) -> f64 {
@@ -178,7 +178,7 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 #[allow(dead_code)]
-/// The median of `a / b`, round by round, and an interval that holds it with 95% (a bootstrap of the rounds).
+/// Returns the median of `a / b` per round, and its 95% confidence interval (a bootstrap over the rounds).
 pub fn ratio(a: &[f64], b: &[f64]) -> (f64, f64, f64) {
     use rand::RngExt;
 

@@ -1,9 +1,9 @@
-//! What one writes first: the same structures in a mutex.
+//! The obvious implementations: the same structures in a mutex.
 #![allow(unreachable_pub)] // shared by benches, as modules
 
 use std::{sync::Mutex, time::Instant};
 
-/// The last N outcomes; trips at half.
+/// The last N outcomes; trips at a failure rate of 50%.
 pub struct Window(Mutex<Ring>);
 
 struct Ring {
@@ -17,7 +17,7 @@ impl Window {
         Self(Mutex::new(Ring { failed: vec![false; size], next: 0, failures: 0 }))
     }
 
-    /// Counts a call; whether the circuit stays closed.
+    /// Records an outcome, and returns whether the circuit stays closed.
     pub fn record(&self, failed: bool) -> bool {
         let mut ring = self.0.lock().unwrap();
         let next = ring.next;
@@ -50,7 +50,7 @@ impl Bucket {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // nothing here is a decision of the library
+#[allow(clippy::disallowed_methods)] // this is not the library's clock
 fn now() -> Instant {
     Instant::now()
 }
@@ -58,22 +58,22 @@ fn now() -> Instant {
 /// A count of permits.
 pub struct Permits {
     limit: u32,
-    out: Mutex<u32>,
+    in_flight: Mutex<u32>,
 }
 
 impl Permits {
     pub fn new(limit: u32) -> Self {
-        Self { limit, out: Mutex::new(0) }
+        Self { limit, in_flight: Mutex::new(0) }
     }
 
     pub fn acquire(&self) -> bool {
-        let mut out = self.out.lock().unwrap();
-        let free = *out < self.limit;
-        *out += u32::from(free);
+        let mut in_flight = self.in_flight.lock().unwrap();
+        let free = *in_flight < self.limit;
+        *in_flight += u32::from(free);
         free
     }
 
     pub fn release(&self) {
-        *self.out.lock().unwrap() -= 1;
+        *self.in_flight.lock().unwrap() -= 1;
     }
 }

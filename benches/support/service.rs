@@ -1,4 +1,4 @@
-//! The service that layers are put around, and how it is called.
+//! The inner service of the benchmarks, and the code that calls it.
 #![allow(unreachable_pub)] // shared by benches, as modules
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 use tower::Service;
 use tower_rampart::BoxError;
 
-/// Answers at once.
+/// Responds immediately.
 #[derive(Clone)]
-pub struct AtOnce;
+pub struct Immediate;
 
-impl Service<u64> for AtOnce {
+impl Service<u64> for Immediate {
     type Response = u64;
     type Error = BoxError;
     type Future = Ready<Result<u64, BoxError>>;
@@ -29,7 +29,7 @@ impl Service<u64> for AtOnce {
     }
 }
 
-/// One call, to its end, polled by hand: what a runtime adds is the same for all.
+/// Makes one call and polls it to completion without a runtime, whose overhead would be the same for all candidates.
 #[inline(always)]
 pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
@@ -38,8 +38,8 @@ pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     ready && answered
 }
 
-/// Calls a service, whose calls must all succeed.
-#[allow(dead_code)] // not every bench has threads
+/// Returns a worker that calls a service; all calls must succeed.
+#[allow(dead_code)] // not every benchmark has threads
 pub fn calls<S: Service<u64> + Send + 'static>(mut service: S) -> Box<dyn FnMut(u64) + Send> {
     Box::new(move |operations| (0..operations).for_each(|_| assert!(call(&mut service))))
 }

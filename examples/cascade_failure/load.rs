@@ -1,4 +1,4 @@
-//! The users.
+//! The simulated users.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use crate::{
     system::{self, System},
 };
 
-/// Tries in all, and the pause before another one.
-const TRIES: u32 = 3;
+/// The most attempts per user, and the pause before a retry.
+const ATTEMPTS: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Lets users arrive until the end of the run, whatever has become of those before them, and waits for the last ones.
+/// Starts users in an open loop until the end of the run, and waits for the last ones.
 pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
     let mut random = SmallRng::seed_from_u64(options.seed);
     let client = system::http_client();
@@ -24,7 +24,7 @@ pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
     let mut arrival = start;
     let mut users = JoinSet::new();
     loop {
-        // A Poisson process: the gaps are exponential.
+        // A Poisson process has exponential gaps.
         let gap = -(1.0 - random.random::<f64>()).ln() / f64::from(options.rate);
         arrival += Duration::from_secs_f64(gap);
         if arrival >= end {
@@ -34,18 +34,18 @@ pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
         tokio::time::sleep_until(arrival).await;
         let (client, edge, recorder) = (client.clone(), system.edge, recorder.clone());
         users.spawn(async move {
-            for attempt in 1..=TRIES {
-                let began = Instant::now();
+            for attempt in 1..=ATTEMPTS {
+                let started = Instant::now();
                 let guard = recorder.arrive();
                 let answer = tokio::time::timeout(PATIENCE, system::get(client.clone(), edge, route.path())).await;
                 let answer = match answer {
                     Ok(Ok(reply)) if reply.status.is_success() && reply.degraded => Answer::Degraded,
                     Ok(Ok(reply)) if reply.status.is_success() => Answer::Served,
                     Ok(_) => Answer::Error,
-                    Err(_) => Answer::GaveUp,
+                    Err(_) => Answer::TimedOut,
                 };
                 drop(guard);
-                recorder.record(route, attempt, began, answer);
+                recorder.record(route, attempt, started, answer);
                 if matches!(answer, Answer::Served | Answer::Degraded) {
                     return;
                 }
@@ -54,7 +54,7 @@ pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
         });
         while users.try_join_next().is_some() {}
     }
-    // Those who are still there belong to the run, but nobody waits for their third try.
+    // Users who are still waiting belong to the run, but their further attempts do not.
     let _ = tokio::time::timeout(PATIENCE, async { while users.join_next().await.is_some() {} }).await;
     users.shutdown().await;
 }

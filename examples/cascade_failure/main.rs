@@ -1,18 +1,17 @@
-//! A cascade failure on real sockets, bare and protected.
+//! A cascading failure on real sockets, bare and protected.
 //!
-//! Four services run in this program, each with its own listener, a bounded number of connections and of workers, as
-//! real services have them: an edge, an orders service, and its two dependencies, inventory and payments. Users arrive in
-//! an open loop: they do not wait for each other's answers, give up after a second, and try again by hand. After a healthy
-//! phase payments begins to hang; later it is well again. The same happens twice: bare, and with rampart's stacks at each
-//! hop.
+//! Four services run in this program, each with its own listener and a bounded number of connections and workers, like real
+//! services: an edge, an orders service, and its two dependencies, inventory and payments. Users arrive in an open loop: they
+//! do not wait for each other's responses, leave after a second, and retry manually. After a healthy phase payments hangs, and
+//! later it recovers. The program runs this scenario twice: bare, and with rampart's stacks at each hop.
 //!
 //! ```text
 //! users -> edge -> orders -> inventory          GET /catalog    needs inventory
 //!                         -> payments           GET /checkout   needs both
 //! ```
 //!
-//! The program judges itself: it fails when the bare run shows no cascade, or the protected one does.
-#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // a demo in real time; its items are not for others
+//! The program checks its own result: it fails if the bare run shows no cascade, or if the protected run does.
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // runs in real time; its items are not a public API
 
 mod load;
 mod measure;
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(demo(&options));
-    // Nothing is left running: what is still in flight is dropped here.
+    // Calls that are still in flight are dropped here.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -53,12 +52,12 @@ async fn demo(options: &Options) -> Result<bool, BoxError> {
     println!("\n{}", view::table(options, &bare, &protected));
     let path = report::write(options, &bare, &protected)?;
     println!("report with charts: {}\n", path.display());
-    let complaints = measure::judge(options, &bare, &protected);
+    let complaints = measure::verify(options, &bare, &protected);
     for complaint in &complaints {
-        println!("DOES NOT HOLD: {complaint}");
+        println!("VIOLATED: {complaint}");
     }
     if complaints.is_empty() {
-        println!("holds: the bare system fell over, the protected one did not");
+        println!("verified: the bare system collapsed, the protected one did not");
     }
     Ok(complaints.is_empty())
 }

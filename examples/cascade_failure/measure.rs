@@ -1,4 +1,4 @@
-//! What is measured, and what must hold.
+//! The measurements, and the expectations that they must meet.
 
 use std::{
     sync::{
@@ -41,13 +41,13 @@ pub enum Answer {
     Served,
     Degraded,
     Error,
-    GaveUp,
+    TimedOut,
 }
 
-/// One try of one user.
+/// One attempt of one user.
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// When it began, from the beginning of the run.
+    /// The start of the attempt, relative to the start of the run.
     pub at: Duration,
     pub took: Duration,
     pub route: Route,
@@ -55,7 +55,7 @@ pub struct Record {
     pub answer: Answer,
 }
 
-/// What the gauges said.
+/// A sample of the gauges.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub at: Duration,
@@ -73,7 +73,7 @@ struct Inner {
     waiting: AtomicUsize,
 }
 
-/// A user who waits for an answer.
+/// A user waiting for a response.
 pub struct Waiting(Recorder);
 
 impl Drop for Waiting {
@@ -101,8 +101,8 @@ impl Recorder {
         Waiting(self.clone())
     }
 
-    pub fn record(&self, route: Route, attempt: u32, began: Instant, answer: Answer) {
-        let record = Record { at: began - self.0.start, took: began.elapsed(), route, attempt, answer };
+    pub fn record(&self, route: Route, attempt: u32, started: Instant, answer: Answer) {
+        let record = Record { at: started - self.0.start, took: started.elapsed(), route, attempt, answer };
         self.0.records.lock().unwrap().push(record);
     }
 
@@ -116,7 +116,7 @@ impl Recorder {
         self.0.waiting.load(SeqCst)
     }
 
-    /// The records of tries that ended after `since`.
+    /// Returns the records of attempts that ended after `since`.
     pub fn ended_since(&self, since: Duration) -> Vec<Record> {
         let records = self.0.records.lock().unwrap();
         records.iter().rev().take_while(|record| record.at + record.took >= since).copied().collect()
@@ -132,7 +132,7 @@ impl Recorder {
     }
 }
 
-/// A run, to be looked at.
+/// The results of a run.
 pub struct Run {
     pub protection: Protection,
     pub records: Vec<Record>,
@@ -140,7 +140,7 @@ pub struct Run {
     pub payments_calls_while_down: usize,
 }
 
-/// A share of the users of a route in a phase.
+/// The users of a route in a phase, and the number of those who got a response.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Goodput {
     pub users: usize,
@@ -149,18 +149,19 @@ pub struct Goodput {
 }
 
 impl Goodput {
-    /// Answered properly or by a fallback, in percent.
+    /// Returns the percentage of users with a full or a fallback response.
     pub fn percent(&self) -> f64 {
         100.0 * (self.full + self.degraded) as f64 / self.users.max(1) as f64
     }
 
+    /// Returns the percentage of users with a full response.
     pub fn full_percent(&self) -> f64 {
         100.0 * self.full as f64 / self.users.max(1) as f64
     }
 }
 
 impl Run {
-    /// Of the users who came in a span of time: those who were answered at their first try, in their patience.
+    /// Returns the goodput of the users who arrived in a time span: those with a timely response to their first attempt.
     pub fn goodput(&self, route: Option<Route>, from: Duration, to: Duration) -> Goodput {
         let mut goodput = Goodput::default();
         let first = |record: &&Record| record.attempt == 1 && (from..to).contains(&record.at);
@@ -170,15 +171,15 @@ impl Run {
             match record.answer {
                 Answer::Served => goodput.full += 1,
                 Answer::Degraded => goodput.degraded += 1,
-                Answer::Error | Answer::GaveUp => {}
+                Answer::Error | Answer::TimedOut => {}
             }
         }
         goodput
     }
 
-    /// How long users waited, for whatever came of it.
+    /// Returns a quantile of the users' waits, whatever the outcome.
     pub fn latency(&self, route: Route, from: Duration, to: Duration, quantile: f64) -> Duration {
-        let mut histogram = Histogram::<u64>::new_with_bounds(1, 10_000_000, 3).expect("sane bounds");
+        let mut histogram = Histogram::<u64>::new_with_bounds(1, 10_000_000, 3).expect("the bounds are valid");
         for record in self.records.iter().filter(|record| record.route == route && (from..to).contains(&record.at)) {
             histogram.saturating_record(record.took.as_micros() as u64);
         }
@@ -189,13 +190,13 @@ impl Run {
         self.samples.iter().map(|sample| sample.in_flight).max().unwrap_or(0)
     }
 
-    /// Time from the end of the fault until at least 99% of users get proper answers, for half a second or more.
+    /// Returns the time from the end of the fault until at least 99% of users get full responses for at least half a second.
     pub fn recovery(&self, phases: Phases) -> Option<Duration> {
         const STEP: Duration = Duration::from_millis(100);
-        let mut at = phases.well;
+        let mut at = phases.recovered;
         while at + 5 * STEP <= phases.end {
             if self.goodput(None, at, at + 5 * STEP).full_percent() >= 99.0 {
-                return Some(at - phases.well);
+                return Some(at - phases.recovered);
             }
             at += STEP;
         }
@@ -203,11 +204,11 @@ impl Run {
     }
 }
 
-/// What does not hold, in sentences.
-pub fn judge(options: &Options, bare: &Run, protected: &Run) -> Vec<String> {
+/// Returns the expectations that are not met, as sentences.
+pub fn verify(options: &Options, bare: &Run, protected: &Run) -> Vec<String> {
     let phases = options.phases();
     let mut complaints = Vec::new();
-    let mut demand = |holds: bool, complaint: String| {
+    let mut expect = |holds: bool, complaint: String| {
         if !holds {
             complaints.push(complaint);
         }
@@ -215,19 +216,22 @@ pub fn judge(options: &Options, bare: &Run, protected: &Run) -> Vec<String> {
     for run in [bare, protected] {
         let healthy = run.goodput(None, Duration::ZERO, phases.fault).full_percent();
         let name = run.protection.name();
-        demand(healthy >= 99.0, format!("the {name} run is not well before the fault: goodput {healthy:.1}%"));
+        expect(healthy >= 99.0, format!("the {name} run is unhealthy before the fault: goodput {healthy:.1}%"));
     }
-    let (fault, well) = (phases.fault, phases.well);
-    let cascade = bare.goodput(Some(Route::Catalog), fault, well).percent();
-    demand(cascade < 80.0, format!("no cascade in the bare run: /catalog keeps {cascade:.1}% of its goodput"));
-    let catalog = protected.goodput(Some(Route::Catalog), fault, well).full_percent();
-    demand(catalog >= 99.0, format!("protected, /catalog keeps only {catalog:.2}% of its goodput in the fault"));
-    let checkout = protected.goodput(Some(Route::Checkout), fault, well).percent();
-    demand(checkout >= 99.0, format!("protected, only {checkout:.2}% of /checkout are answered in the fault"));
-    let p99 = protected.latency(Route::Checkout, fault, well, 0.99);
-    demand(p99 <= Duration::from_millis(500), format!("protected, /checkout's fallback takes {p99:?} (p99)"));
+    let (fault, recovered) = (phases.fault, phases.recovered);
+    let cascade = bare.goodput(Some(Route::Catalog), fault, recovered).percent();
+    expect(cascade < 80.0, format!("no cascade in the bare run: /catalog keeps {cascade:.1}% of its goodput"));
+    let catalog = protected.goodput(Some(Route::Catalog), fault, recovered).full_percent();
+    expect(catalog >= 99.0, format!("protected, /catalog keeps only {catalog:.2}% of its goodput during the fault"));
+    let checkout = protected.goodput(Some(Route::Checkout), fault, recovered).percent();
+    expect(
+        checkout >= 99.0,
+        format!("protected, only {checkout:.2}% of /checkout requests get a response during the fault"),
+    );
+    let p99 = protected.latency(Route::Checkout, fault, recovered, 0.99);
+    expect(p99 <= Duration::from_millis(500), format!("protected, /checkout's fallback takes {p99:?} (p99)"));
     let recovery = protected.recovery(phases);
     let in_time = recovery.is_some_and(|recovery| recovery <= Duration::from_secs(2));
-    demand(in_time, format!("protected, full goodput came back after {recovery:?}, not within 2 s"));
+    expect(in_time, format!("protected, full goodput returned after {recovery:?}, not within 2 s"));
     complaints
 }

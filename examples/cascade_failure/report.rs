@@ -1,4 +1,4 @@
-//! The HTML report: one file, with its charts inside.
+//! The HTML report: one file with embedded charts.
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ const STEP: Duration = Duration::from_millis(250);
 const BARE: RGBColor = RGBColor(200, 62, 52);
 const PROTECTED: RGBColor = RGBColor(32, 110, 180);
 
-/// Writes the report and tells where.
+/// Writes the report, and returns its path.
 pub fn write(options: &Options, bare: &Run, protected: &Run) -> Result<PathBuf, BoxError> {
     let phases = options.phases();
     let runs = [(bare, BARE), (protected, PROTECTED)];
@@ -24,12 +24,12 @@ pub fn write(options: &Options, bare: &Run, protected: &Run) -> Result<PathBuf, 
     let p99 = |route| move |run: &Run, at: Duration| run.latency(route, at, at + STEP, 0.99).as_secs_f64() * 1000.0;
     let charts = [
         chart("Goodput of /catalog, which does not need payments (%)", phases, &runs, percent(Route::Catalog))?,
-        chart("Goodput of /checkout, fallback answers included (%)", phases, &runs, percent(Route::Checkout))?,
-        chart("What users of /catalog wait, p99 (ms)", phases, &runs, p99(Route::Catalog))?,
-        chart("What users of /checkout wait, p99 (ms)", phases, &runs, p99(Route::Checkout))?,
+        chart("Goodput of /checkout, fallback responses included (%)", phases, &runs, percent(Route::Checkout))?,
+        chart("Wait of /catalog users, p99 (ms)", phases, &runs, p99(Route::Catalog))?,
+        chart("Wait of /checkout users, p99 (ms)", phases, &runs, p99(Route::Checkout))?,
         chart("Requests in flight at the edge", phases, &runs, |run, at| {
-            let there = run.samples.iter().filter(|sample| (at..at + STEP).contains(&sample.at));
-            there.map(|sample| sample.in_flight).max().unwrap_or(0) as f64
+            let samples = run.samples.iter().filter(|sample| (at..at + STEP).contains(&sample.at));
+            samples.map(|sample| sample.in_flight).max().unwrap_or(0) as f64
         })?,
         circuit_chart(phases, protected)?,
     ];
@@ -49,7 +49,7 @@ pub fn write(options: &Options, bare: &Run, protected: &Run) -> Result<PathBuf, 
 }
 
 const HEAD: &str = r#"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
-<title>A cascade failure, bare and protected</title>
+<title>A cascading failure, bare and protected</title>
 <style>
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 1100px; margin: auto; padding: 1rem }
@@ -58,9 +58,9 @@ figure { margin: 0; background: #fff; border-radius: 6px; padding: .5rem; box-sh
 svg { width: 100%; height: auto } pre { overflow: auto; font-size: .85rem }
 b.bare { color: #c83e34 } b.protected { color: #3b8fd6 }
 </style>
-<main><h1>A cascade failure, <b class=bare>bare</b> and <b class=protected>protected</b></h1>
-<p>Users call an edge service, which calls orders, which calls inventory and, for a checkout, payments. In the grey time
-payments accepts calls and does not answer.</p>"#;
+<main><h1>A cascading failure, <b class=bare>bare</b> and <b class=protected>protected</b></h1>
+<p>Users call an edge service, which calls orders, which calls inventory and, for a checkout, payments. In the shaded
+time payments accepts calls and does not respond.</p>"#;
 
 type Chart<'a, 'b> = ChartContext<
     'a,
@@ -68,7 +68,7 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-/// A chart with its axes and the time of the fault; `labels` is how many the vertical axis has.
+/// Draws a chart's axes and shades the time of the fault; `labels` is the number of labels on the vertical axis.
 fn begin<'a, 'b>(
     area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
     title: &str,
@@ -83,7 +83,7 @@ fn begin<'a, 'b>(
         .y_label_area_size(46)
         .build_cartesian_2d(0.0..phases.end.as_secs_f64(), 0.0..top)?;
     chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("seconds").y_labels(labels).draw()?;
-    let fault = [(phases.fault.as_secs_f64(), 0.0), (phases.well.as_secs_f64(), top)];
+    let fault = [(phases.fault.as_secs_f64(), 0.0), (phases.recovered.as_secs_f64(), top)];
     chart.draw_series([Rectangle::new(fault, BLACK.mix(0.10).filled())])?;
     Ok(chart)
 }
@@ -112,7 +112,7 @@ fn chart(
     Ok(svg)
 }
 
-/// The states of the payments circuit, as bands.
+/// Draws the states of the payments circuit as bands.
 fn circuit_chart(phases: Phases, run: &Run) -> Result<String, BoxError> {
     let mut svg = String::new();
     {

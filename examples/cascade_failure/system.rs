@@ -35,15 +35,15 @@ use crate::{
     options::{Options, Phases},
 };
 
-/// Requests that a service works on at once. More wait for a worker.
+/// Requests that a service handles concurrently. Further requests wait for a worker.
 const EDGE_WORKERS: u32 = 256;
 const ORDERS_WORKERS: u32 = 48;
 const DEPENDENCY_WORKERS: u32 = 64;
-/// Connections that a service accepts.
+/// The most connections that a service accepts.
 const CONNECTIONS: usize = 1024;
-/// What the clients between the services wait in the bare run.
+/// The timeout of the clients between the services in the bare run.
 const BARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// What the dependencies take for an answer.
+/// The service time of the dependencies.
 const WORK: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Protection {
     }
 }
 
-/// What can be seen from outside.
+/// The gauges of a running system.
 #[derive(Clone)]
 pub struct Gauges(Arc<GaugesInner>);
 
@@ -86,7 +86,7 @@ impl Gauges {
     }
 }
 
-/// An answer of an upstream service, read to its end.
+/// An upstream service's response, read to its end.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: StatusCode,
@@ -118,7 +118,7 @@ impl System {
         let mut servers = JoinSet::new();
         let (hang, hanging) = watch::channel(false);
         let protected = protection == Protection::Rampart;
-        // Trips within a fraction of a second, and looks again at least once a second.
+        // Trips within a fraction of a second, and probes at least once a second.
         let breaker = CircuitBreaker::builder("payments")
             .consecutive_failures(10)
             .time_window(Duration::from_secs(2))
@@ -145,29 +145,29 @@ impl System {
             async move {
                 if *hanging.borrow() {
                     seen.0.payments_calls_while_down.fetch_add(1, SeqCst);
-                    // Accepted, and no answer until it is well again.
+                    // The call is accepted, and gets no response until payments recovers.
                     let _ = hanging.wait_for(|hanging| !hanging).await;
                 }
                 tokio::time::sleep(WORK).await;
                 Ok(respond(&Reply::ok(false)))
             }
         });
-        // What fails is not protected by anything of its own.
+        // The failing service has no protection of its own.
         let payments = server("payments", DEPENDENCY_WORKERS, Protection::None, payments)?;
         let payments = listen(&mut servers, payments).await?;
 
         let mut description = None;
         let (to_inventory, to_payments) = if protected {
-            // More than two workers' worth of a hanging payments would be all of orders' workers soon.
+            // Without a bulkhead, calls to a hanging payments would soon occupy all of orders' workers.
             let stack = stack::client("payments")
                 .total_timeout(Duration::from_millis(400))
                 .attempt_timeout(Duration::from_millis(200))
                 .circuit_breaker(&breaker)
                 .bulkhead(&Bulkhead::new("payments", ORDERS_WORKERS / 2)?)
-                .classify_with(judge)
+                .classify_with(classify)
                 .fallback(Fallback::value("payments", Reply::ok(true)).when(failed))
                 .build()?;
-            description = Some(format!("protection, for instance: {stack}"));
+            description = Some(format!("protection, for example: {stack}"));
             (protect("inventory", upstream(inventory))?, boxed(stack.layer(upstream(payments))))
         } else {
             (with_timeout(upstream(inventory)), with_timeout(upstream(payments)))
@@ -185,7 +185,7 @@ impl System {
         let orders = server("orders", ORDERS_WORKERS, protection, orders)?;
         let orders = listen(&mut servers, orders).await?;
 
-        // The edge keeps a stack per route, so that what ails one does not count against the other.
+        // The edge has a stack per route, so that one route's failures do not count against the other.
         let (catalog, checkout) = if protected {
             (protect("orders.catalog", upstream(orders))?, protect("orders.checkout", upstream(orders))?)
         } else {
@@ -216,12 +216,12 @@ impl System {
         self.description.as_deref()
     }
 
-    /// Lets payments hang, and be well again.
+    /// Makes payments hang, and recover.
     pub async fn fault_schedule(&self, phases: Phases) {
         tokio::time::sleep(phases.fault).await;
         self.gauges.0.hanging.store(true, SeqCst);
         self.hang.send_replace(true);
-        tokio::time::sleep(phases.well - phases.fault).await;
+        tokio::time::sleep(phases.recovered - phases.fault).await;
         self.gauges.0.hanging.store(false, SeqCst);
         self.hang.send_replace(false);
     }
@@ -231,18 +231,18 @@ impl System {
     }
 }
 
-/// The client's side of a hop that may fail fast but has no fallback.
+/// The client side of a hop that may fail fast but has no fallback.
 fn protect(name: &'static str, upstream: impl UpstreamService) -> Result<Upstream, BoxError> {
     let stack = stack::client(name)
         .total_timeout(Duration::from_millis(900))
         .attempt_timeout(Duration::from_millis(700))
         .bulkhead(&Bulkhead::new(name, 192)?)
-        .classify_with(judge)
+        .classify_with(classify)
         .build()?;
     Ok(boxed(stack.layer(upstream)))
 }
 
-fn judge(result: Result<&Reply, &BoxError>) -> Verdict {
+fn classify(result: Result<&Reply, &BoxError>) -> Verdict {
     match result {
         Ok(reply) if reply.status.is_server_error() => Verdict::Failure,
         result => DefaultClassifier.classify(result),
@@ -253,7 +253,7 @@ fn failed(result: Result<&Reply, &BoxError>) -> bool {
     result.is_ok_and(|reply| reply.status.is_server_error()) || result.is_err()
 }
 
-/// One service's workers: a queue without a bound in the bare run, a bulkhead with a short one in the protected run.
+/// One service's workers: with an unbounded queue in the bare run, and a bulkhead with a short queue in the protected run.
 fn server<S, F>(name: &'static str, workers: u32, protection: Protection, service: S) -> Result<Server, BoxError>
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future = F>,
@@ -287,11 +287,11 @@ async fn listen(servers: &mut JoinSet<()>, service: Server) -> Result<SocketAddr
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
         let mut tasks = JoinSet::new();
         loop {
-            let Ok(place) = connections.clone().acquire_owned().await else { return };
+            let Ok(slot) = connections.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = listener.accept().await else { continue };
             let _ = stream.set_nodelay(true);
             let service = service.clone();
-            // Work goes on when the caller has left, as it does in most services.
+            // Work continues after the caller has left, as in most services.
             let service = service_fn(move |request| {
                 let work = tokio::spawn(service.clone().oneshot(request));
                 async move {
@@ -302,7 +302,7 @@ async fn listen(servers: &mut JoinSet<()>, service: Server) -> Result<SocketAddr
             });
             let service = TowerToHyperService::new(service);
             tasks.spawn(async move {
-                let _place = place;
+                let _slot = slot;
                 let _ =
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
@@ -344,7 +344,7 @@ pub async fn get(
     Ok(Reply { status, degraded })
 }
 
-/// The bare run's only protection: the timeout that everybody sets by hand.
+/// The bare run's only protection: a hand-written timeout.
 fn with_timeout(upstream: impl UpstreamService) -> Upstream {
     boxed(service_fn(move |path: Path| {
         let call = tokio::time::timeout(BARE_TIMEOUT, upstream.clone().oneshot(path));
@@ -370,7 +370,7 @@ fn respond(reply: &Reply) -> Response<Full<Bytes>> {
     response
 }
 
-/// Counts a request while it lives.
+/// Counts a request in flight until it is dropped.
 struct InFlight(Gauges);
 
 impl InFlight {

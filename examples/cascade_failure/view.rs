@@ -1,4 +1,4 @@
-//! What one sees: a live view, and the table at the end.
+//! The terminal output: a live view, and a table at the end.
 
 use std::{fmt::Write as _, io::IsTerminal, time::Duration};
 
@@ -8,7 +8,7 @@ use crate::{
     system::Gauges,
 };
 
-/// Samples the gauges ten times a second and shows them: in place on a terminal, as a line a second elsewhere.
+/// Samples the gauges ten times a second and prints them: in place on a terminal, as one line per second otherwise.
 pub async fn watch(options: Options, recorder: Recorder, gauges: Gauges) {
     let phases = options.phases();
     let terminal = std::io::stdout().is_terminal();
@@ -29,8 +29,8 @@ pub async fn watch(options: Options, recorder: Recorder, gauges: Gauges) {
         let p99 = ended.get(ended.len() * 99 / 100).map_or(Duration::ZERO, |record| record.took);
         let phase = match now {
             now if now < phases.fault => "healthy",
-            now if now < phases.well => "PAYMENTS HANGS",
-            _ => "well again",
+            now if now < phases.recovered => "PAYMENTS HANGS",
+            _ => "recovered",
         };
         let circuit = sample.circuit.map_or("-", |state| state.as_str());
         let line = format!(
@@ -54,13 +54,13 @@ pub async fn watch(options: Options, recorder: Recorder, gauges: Gauges) {
     }
 }
 
-/// Bare and protected side by side.
+/// Formats the bare and the protected run side by side.
 pub fn table(options: &Options, bare: &Run, protected: &Run) -> String {
     let phases = options.phases();
     let spans = [
         ("healthy", Duration::ZERO, phases.fault),
-        ("payments hangs", phases.fault, phases.well),
-        ("well again", phases.well, phases.end),
+        ("payments hangs", phases.fault, phases.recovered),
+        ("recovered", phases.recovered, phases.end),
     ];
     let mut text = format!("{:<48} {:>24} {:>24}\n", "", "bare", "protected");
     let mut row = |label: String, cell: &dyn Fn(&Run) -> String| {
@@ -87,14 +87,14 @@ pub fn table(options: &Options, bare: &Run, protected: &Run) -> String {
             });
         }
     }
-    row("peak of requests in flight at the edge".to_owned(), &|run| run.peak_in_flight().to_string());
+    row("peak requests in flight at the edge".to_owned(), &|run| run.peak_in_flight().to_string());
     row("calls that reached payments while it hung".to_owned(), &|run| run.payments_calls_while_down.to_string());
     row("seconds until full goodput after the fault".to_owned(), &|run| match run.recovery(phases) {
         Some(recovery) => format!("{:.1}", recovery.as_secs_f64()),
         None => "not in this run".to_owned(),
     });
     text.push_str(
-        "goodput: users answered at their first try within a second; degraded: by a fallback, the payment deferred\n",
+        "goodput: users with a response to their first attempt within a second; degraded: a fallback response, payment deferred\n",
     );
     text
 }

@@ -1,4 +1,4 @@
-//! The gateway itself: routes, limits, request ids, the dashboard.
+//! The gateway: routes, rate limits, request ids, the dashboard.
 
 use std::{
     net::SocketAddr,
@@ -28,9 +28,9 @@ use crate::pool::{Answer, Call, Pool};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const USER: HeaderName = HeaderName::from_static("x-user");
-/// What is read of a body before it is too much.
+/// The largest request body that is accepted.
 const MAX_BODY: usize = 64 * 1024;
-/// The dashboard rather shows a part less than that it keeps people waiting.
+/// The time limit for each part of the dashboard: a missing part is better than a slow page.
 const DASHBOARD: Duration = Duration::from_millis(800);
 
 /// The services behind the gateway.
@@ -52,21 +52,21 @@ struct Shared {
     logins: KeyedRateLimiter<str>,
 }
 
-/// Who calls, as the authentication found out.
+/// The authenticated user.
 #[derive(Clone)]
 struct User(Arc<str>);
 
-/// What is counted by: a user, or an address where nobody has said who they are.
+/// The key of the rate limit: a user, or the address of an unauthenticated caller.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Caller {
     User(Arc<str>),
     Address(tower_rampart::http::IpKey),
 }
 
-/// The gateway as a router, to be served with connection info.
+/// Builds the gateway's router, to be served with connection info.
 pub fn router(gateway: Gateway) -> Result<Router, BoxError> {
     let respond = Responses::problem_json().respond::<Body>();
-    // A hundred at once, and one more for each 600 ms.
+    // A burst of a hundred, then one more every 600 ms.
     let per_caller = KeyedRateLimiter::<Caller>::builder("requests", Rate::per_minute(100)).build()?;
     let address = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
     let per_caller = per_caller.layer(move |request: &Request| match request.extensions().get::<User>() {
@@ -83,23 +83,24 @@ pub fn router(gateway: Gateway) -> Result<Router, BoxError> {
         .route("/login", post(login))
         .layer(middleware::from_fn(authenticate))
         .layer(protection.respond(respond))
-        // Outside of what protects the gateway: whoever looks after it wants to see it when it is full.
+        // Outside of the protection: operators need it when the gateway is overloaded.
         .route("/health", get(health))
         .layer(middleware::from_fn(request_id))
         .with_state(shared))
 }
 
-/// A request keeps the id that it comes with, if that is one, or gets one.
+/// Keeps a request's id if it is valid, and assigns one otherwise.
 async fn request_id(mut request: Request, next: Next) -> Response {
-    let sound = |id: &&HeaderValue| {
+    let valid = |id: &&HeaderValue| {
         let letters = id.as_bytes();
         (8..=64).contains(&letters.len()) && letters.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'-')
     };
-    let id = match request.headers().get(REQUEST_ID).filter(sound) {
+    let id = match request.headers().get(REQUEST_ID).filter(valid) {
         Some(id) => id.clone(),
         None => {
             let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            HeaderValue::try_from(format!("{time:x}-{:016x}", rand::random::<u64>())).expect("it is plain text")
+            HeaderValue::try_from(format!("{time:x}-{:016x}", rand::random::<u64>()))
+                .expect("the id is valid header text")
         }
     };
     request.headers_mut().insert(REQUEST_ID, id.clone());
@@ -108,14 +109,15 @@ async fn request_id(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// In place of a real one: the token `user-alice` is Alice's. Nobody may say who they are by the inner header.
+/// Stands in for real authentication: the token `user-alice` is Alice's. Callers cannot set the internal user header
+/// themselves.
 async fn authenticate(mut request: Request, next: Next) -> Response {
     request.headers_mut().remove(USER);
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     if let Some(user) = token.and_then(|token| token.strip_prefix("Bearer user-")) {
-        // A name goes into paths and headers.
-        let sound = !user.is_empty() && user.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
-        let (true, Ok(value)) = (sound, HeaderValue::try_from(user)) else {
+        // The name is used in paths and headers.
+        let valid = !user.is_empty() && user.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        let (true, Ok(value)) = (valid, HeaderValue::try_from(user)) else {
             return StatusCode::UNAUTHORIZED.into_response();
         };
         let user = User(user.into());
@@ -125,23 +127,23 @@ async fn authenticate(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// `/api/orders/7` is `/7` of the orders service.
+/// Forwards `/api/orders/7` to `/7` of the orders service.
 async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    // As it was written: `%2F` and `%3F`, decoded, would be another path.
-    let whole = request.uri().path_and_query().map_or("", |whole| whole.as_str());
-    let routed = whole.strip_prefix("/api/").and_then(|rest| Some(rest.split_at(rest.find('/')?)));
+    // The path stays encoded: with `%2F` or `%3F` decoded it would be another path.
+    let full_path = request.uri().path_and_query().map_or("", |path| path.as_str());
+    let routed = full_path.strip_prefix("/api/").and_then(|rest| Some(rest.split_at(rest.find('/')?)));
     let Some((service, path)) = routed else { return StatusCode::NOT_FOUND.into_response() };
     let Some(pool) = shared.gateway.pools().into_iter().find(|pool| pool.name() == service) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Ok(path) = PathAndQuery::try_from(path) else { return StatusCode::BAD_REQUEST.into_response() };
     match read(request).await {
-        Ok((head, body)) => answer(pool.send(call(head, path, body)).await),
+        Ok((head, body)) => to_response(pool.send(call(head, path, body)).await),
         Err(status) => status.into_response(),
     }
 }
 
-/// A login is limited by the e-mail that it is for, whoever sends it from wherever.
+/// Logins are limited by e-mail address, regardless of the sender.
 async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, body) = match read(request).await {
         Ok(read) => read,
@@ -150,18 +152,18 @@ async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let form: Option<Value> = serde_json::from_slice(&body).ok();
     let email = form.as_ref().and_then(|form| form["email"].as_str()).map(|email| email.trim().to_lowercase());
     let Some(email) = email.filter(|email| email.contains('@')) else {
-        return (StatusCode::BAD_REQUEST, "an e-mail is missing").into_response();
+        return (StatusCode::BAD_REQUEST, "the e-mail address is missing").into_response();
     };
     if let Err(rejection) = shared.logins.check_key(&email) {
         return Responses::problem_json().response(&rejection);
     }
-    answer(shared.gateway.users.send(call(head, PathAndQuery::from_static("/login"), body)).await)
+    to_response(shared.gateway.users.send(call(head, PathAndQuery::from_static("/login"), body)).await)
 }
 
-/// Asks three services at once, and shows what has come in time.
+/// Queries three services concurrently, and shows the parts that arrive in time.
 async fn dashboard(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     let (head, _) = request.into_parts();
-    let user = head.extensions.get::<User>().map_or("nobody", |User(name)| name).to_owned();
+    let user = head.extensions.get::<User>().map_or("anonymous", |User(name)| name).to_owned();
     let Gateway { users, orders, catalog } = &shared.gateway;
     let parts = [(users, format!("/{user}")), (orders, format!("/of/{user}")), (catalog, "/featured".to_owned())];
     let parts =
@@ -180,12 +182,12 @@ async fn part(pool: &Pool, call: Call) -> (&'static str, Value) {
         let body = response.into_body().collect().await?.to_bytes();
         Ok::<_, BoxError>((status, body))
     };
-    // The services see this deadline, not only the gateway's own.
+    // This deadline is passed on to the services.
     let limit = tower_rampart::timeout::Timeout::new("dashboard", DASHBOARD);
     let shown = match limit.run(fetched).await {
         Ok((status, body)) if status.is_success() => match serde_json::from_slice::<Value>(&body) {
             Ok(data) => json!({ "status": "complete", "data": data }),
-            Err(_) => json!({ "status": "degraded", "reason": "unreadable answer" }),
+            Err(_) => json!({ "status": "degraded", "reason": "unreadable response" }),
         },
         Ok((status, _)) => json!({ "status": "degraded", "reason": status.as_str() }),
         Err(error) => {
@@ -196,7 +198,7 @@ async fn part(pool: &Pool, call: Call) -> (&'static str, Value) {
     (pool.name(), shown)
 }
 
-/// The circuits, and whether every service has somebody to answer.
+/// Reports the circuits, and whether every service has an instance in rotation.
 async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let pools = shared.gateway.pools();
     let instances = |pool: &Pool| -> Value {
@@ -222,7 +224,7 @@ async fn read(request: Request) -> Result<(http::request::Parts, Bytes), StatusC
     Ok((head, body))
 }
 
-/// What is passed on of a request: not what concerns the connection, nor who has authenticated how.
+/// Builds the request to a service, without connection headers and credentials.
 fn call(head: http::request::Parts, path: PathAndQuery, body: Bytes) -> Call {
     let mut call = Call::new(Full::new(body));
     *call.method_mut() = head.method;
@@ -238,14 +240,14 @@ fn call(head: http::request::Parts, path: PathAndQuery, body: Bytes) -> Call {
 fn call_get(head: &http::request::Parts, path: &str) -> Call {
     let mut head = head.clone();
     head.method = Method::GET;
-    call(head, PathAndQuery::try_from(path).expect("names are sound"), Bytes::new())
+    call(head, PathAndQuery::try_from(path).expect("names are valid in paths"), Bytes::new())
 }
 
-fn answer(result: Result<Answer, BoxError>) -> Response {
+fn to_response(result: Result<Answer, BoxError>) -> Response {
     match result {
         Ok(response) => {
             let (mut head, body) = response.into_parts();
-            // The next connection has its own framing.
+            // The caller's connection has its own framing.
             head.headers.remove(header::CONNECTION);
             head.headers.remove(header::TRANSFER_ENCODING);
             Response::from_parts(head, Body::new(body))

@@ -1,4 +1,4 @@
-//! Users who ask for something all the time.
+//! Users who send requests continuously.
 
 use std::{
     sync::{
@@ -10,14 +10,14 @@ use std::{
 
 use tokio::task::JoinSet;
 
-/// What users got.
+/// The results that users got.
 #[derive(Default)]
 pub struct Tally {
     pub good: AtomicU64,
     pub failed: AtomicU64,
 }
 
-/// A load that runs until it is told to stop.
+/// A load that runs until it is stopped.
 pub struct Load {
     tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
@@ -25,20 +25,20 @@ pub struct Load {
 }
 
 impl Load {
-    /// So many users at once, each asking for one of these URLs after the other, `pause` after each answer. None of them
-    /// asks so often that the gateway's limit of 100 a minute concerns them: after 90 requests another takes the place.
+    /// Starts this many concurrent users, each of which requests one of these URLs after the other and pauses after each
+    /// response. To stay below the gateway's limit of 100 a minute, each user is replaced by another after 90 requests.
     pub fn start(urls: Vec<String>, users: usize, pause: Duration) -> Self {
         let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let client = reqwest::Client::new();
         let mut tasks = JoinSet::new();
-        for place in 0..users {
+        for slot in 0..users {
             let (tally, stop, client, urls) = (tally.clone(), stop.clone(), client.clone(), urls.clone());
             tasks.spawn(async move {
                 for request in 0.. {
                     if stop.load(Relaxed) {
                         return;
                     }
-                    let token = format!("user-{place}-{}", request / 90);
+                    let token = format!("user-{slot}-{}", request / 90);
                     let response = client.get(&urls[request % urls.len()]).bearer_auth(token).send().await;
                     match response {
                         Ok(response) if response.status().is_success() => tally.good.fetch_add(1, Relaxed),
@@ -62,7 +62,7 @@ impl Load {
         Self { tally, stop, users: tasks }
     }
 
-    /// Waits until so many more requests have been answered.
+    /// Waits until this many more requests have been answered.
     pub async fn more(&self, requests: u64) {
         let answered = || self.tally.good.load(Relaxed) + self.tally.failed.load(Relaxed);
         let until = answered() + requests;
@@ -71,7 +71,7 @@ impl Load {
         }
     }
 
-    /// Ends it, and tells what the users got.
+    /// Stops the load, and returns the results.
     pub async fn stop(mut self) -> Arc<Tally> {
         self.stop.store(true, Relaxed);
         while self.users.join_next().await.is_some() {}

@@ -1,11 +1,11 @@
-//! An API gateway before three services of three instances each.
+//! An API gateway in front of three services with three instances each.
 //!
-//! It routes, limits each user to 100 requests a minute and each e-mail to 5 logins in 15 minutes, passes request ids on,
-//! finds instances through `tower::discover` and balances between them with p2c, sends a retry to another instance, checks
-//! the instances' health, and shows what it has on a dashboard when a service fails.
+//! It routes requests, limits each user to 100 requests a minute and each e-mail address to 5 logins in 15 minutes, propagates
+//! request ids, discovers instances through `tower::discover` and balances between them with p2c, sends retries to another
+//! instance, checks the instances' health, and serves a partial dashboard when a service fails.
 //!
-//! Without options it shows itself: users ask, and each instance in turn is killed and comes back. It fails if one of them
-//! notices. To try it by hand:
+//! Without options it runs a demonstration: under load, each instance in turn is killed and restarted. The demonstration fails
+//! if any user gets an error. To try the gateway manually:
 //!
 //! ```text
 //! cargo run --all-features --example gateway -- --serve 127.0.0.1:8080
@@ -13,7 +13,7 @@
 //! curl -i -d '{"email":"alice@example.com"}' http://127.0.0.1:8080/login
 //! curl -s http://127.0.0.1:8080/health
 //! ```
-#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // in real time; its items are not for others
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // runs in real time; its items are not a public API
 
 mod app;
 mod load;
@@ -30,10 +30,10 @@ use tower_rampart::BoxError;
 
 use crate::{load::Load, pool::Settings, system::System};
 
-/// An API gateway before three services of three instances each.
+/// An API gateway in front of three services with three instances each.
 #[derive(Parser)]
 struct Options {
-    /// Serve at this address until interrupted, instead of the show.
+    /// Serve at this address until interrupted, instead of running the demonstration.
     #[arg(long)]
     serve: Option<SocketAddr>,
 }
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match options.serve {
         Some(address) => serve(address).await.map(|()| true),
-        None => show().await,
+        None => demonstrate().await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -57,11 +57,11 @@ async fn main() -> ExitCode {
 
 async fn serve(address: SocketAddr) -> Result<(), BoxError> {
     let system = System::start(address, Settings::default()).await?;
-    println!("the gateway is at http://{}, ctrl-c ends it", system.address);
+    println!("the gateway listens at http://{}; press ctrl-c to stop it", system.address);
     Ok(tokio::signal::ctrl_c().await?)
 }
 
-async fn show() -> Result<bool, BoxError> {
+async fn demonstrate() -> Result<bool, BoxError> {
     let system = System::start("127.0.0.1:0".parse()?, Settings::default()).await?;
     let paths = ["/api/users/7", "/api/orders/7", "/api/catalog/7"];
     let load = Load::start(paths.map(|path| system.url(path)).to_vec(), 16, Duration::from_millis(20));
@@ -74,16 +74,16 @@ async fn show() -> Result<bool, BoxError> {
         instance.revive().await?;
         system.in_rotation(&instance.name, true).await;
         load.more(200).await;
-        println!("{}: killed and back, {} requests so far", instance.name, instance.requests());
-        assert!(instance.requests() > before, "it is asked again");
+        println!("{}: killed and restarted, {} requests so far", instance.name, instance.requests());
+        assert!(instance.requests() > before, "the restarted instance receives requests");
     }
-    // A bad build: it is there, and answers everything with an error.
+    // A bad build: the instance accepts requests and fails all of them.
     let bad = &system.instances[0];
     bad.fail(true);
     system.in_rotation(&bad.name, false).await;
     load.more(200).await;
     bad.fail(false);
-    println!("{}: failed for a while", bad.name);
+    println!("{}: failed for a while and recovered", bad.name);
     let tally = load.stop().await;
     let (good, failed) = (tally.good.load(Relaxed), tally.failed.load(Relaxed));
     let tried: u64 = system.instances.iter().map(|instance| instance.requests()).sum();
@@ -91,18 +91,18 @@ async fn show() -> Result<bool, BoxError> {
 
     let client = reqwest::Client::new();
     let mut passed = 0;
-    let refusal = loop {
+    let rejected = loop {
         let response = client.get(system.url(paths[0])).bearer_auth("user-eager").send().await?;
         if response.status() != 200 {
             break response.status().as_u16();
         }
         passed += 1;
     };
-    println!("one user's requests: {passed} passed, the next got {refusal}");
+    println!("one user's requests: {passed} passed, the next got {rejected}");
     for instance in system.instances.iter().filter(|instance| instance.service == "orders") {
         instance.kill().await;
     }
     let dashboard = client.get(system.url("/api/dashboard")).bearer_auth("user-alice").send().await?.text().await?;
-    println!("the dashboard without orders: {dashboard}");
-    Ok(failed == 0 && passed >= 100 && refusal == 429 && dashboard.contains("degraded"))
+    println!("dashboard without the orders service: {dashboard}");
+    Ok(failed == 0 && passed >= 100 && rejected == 429 && dashboard.contains("degraded"))
 }

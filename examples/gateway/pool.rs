@@ -1,13 +1,13 @@
-//! The instances of a service as one client: discovered, checked, balanced, and asked again elsewhere.
+//! One client for all instances of a service: discovery, health checks, balancing, and retries on another instance.
 //!
 //! ```text
 //! total timeout -> retry -> pick another -> buffer -> p2c balance
 //!     -> [requests in flight -> tried before? -> breaker -> bulkhead -> attempt timeout -> deadline header -> client]
 //! ```
 //!
-//! What is in brackets there is once per instance. Its breaker is in backpressure mode: while it is open the instance is
-//! not ready, and the balancer does not choose it. What the balancer chooses does not depend on the request, so an
-//! instance that has failed this request hands it back, and the next choice is made.
+//! The part in brackets exists once per instance. Its breaker is in backpressure mode: while it is open the instance is not
+//! ready, and the balancer does not pick it. The balancer's choice does not depend on the request, so an instance that has
+//! already failed a request returns it unsent, and the balancer picks again.
 
 use std::{
     sync::{
@@ -51,18 +51,18 @@ use tower_rampart::{
 
 pub type Call = Request<Full<Bytes>>;
 pub type Answer = Response<Incoming>;
-type Found = PendingRequests<Endpoint, CompleteOnResponse>;
+type LoadedEndpoint = PendingRequests<Endpoint, CompleteOnResponse>;
 
-/// How a pool is set up.
+/// The settings of a pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How often an instance is asked how it is.
+    /// The interval of the health checks.
     pub check_every: Duration,
-    /// So many checks in a row take it out, or back in.
+    /// This many consecutive checks take an instance out of rotation or put it back.
     pub checks: u32,
-    /// Time for a request, all attempts included.
+    /// The time limit of a request, including all attempts.
     pub total: Duration,
-    /// Time for an attempt.
+    /// The time limit of an attempt.
     pub attempt: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Default for Settings {
     }
 }
 
-/// An instance, as the gateway knows it.
+/// The gateway's view of an instance.
 pub struct Member {
     pub name: String,
     pub authority: Authority,
@@ -95,7 +95,7 @@ impl Member {
     }
 }
 
-/// A service's instances, and the client that uses them all.
+/// A service's instances, and the client that sends to all of them.
 #[derive(Clone)]
 pub struct Pool {
     name: &'static str,
@@ -104,7 +104,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// With these instances, by name and authority. Their health checks run for as long as the runtime does.
+    /// Creates a pool of these instances, by name and authority. Their health checks run as long as the runtime does.
     pub fn new(
         name: &'static str,
         instances: impl IntoIterator<Item = (String, Authority)>,
@@ -114,19 +114,20 @@ impl Pool {
         let (changes, mut found) = mpsc::unbounded_channel();
         let mut members = Vec::new();
         for (key, (name, authority)) in instances.into_iter().enumerate() {
-            // A dead instance refuses at once: three in a row are enough, and until then requests go elsewhere.
+            // A dead instance refuses connections immediately: three consecutive failures are enough, and until then retries
+            // go to other instances.
             let breaker = CircuitBreaker::consecutive(name.clone(), 3)?;
             let member = Arc::new(Member { name, authority, breaker, in_rotation: AtomicBool::new(true) });
             let endpoint = Endpoint::new(key, &member, &http, settings)?;
-            changes.send(Change::Insert(key, endpoint.clone_loaded()))?;
-            tokio::spawn(check(member.clone(), endpoint, settings, changes.clone()));
+            changes.send(Change::Insert(key, endpoint.with_load()))?;
+            tokio::spawn(health_check(member.clone(), endpoint, settings, changes.clone()));
             members.push(member);
         }
         let discover = stream::poll_fn(move |cx| found.poll_recv(cx).map(|change| change.map(Ok::<_, BoxError>)));
         let balance: Balance<_, Call> = Balance::new(discover);
-        let elsewhere = PickAnother { balance: BoxCloneSyncService::new(Buffer::new(balance, 1024)) };
-        // One instance of three that is killed fails a third of the requests until its circuit opens, and all that are in
-        // flight there: the budget has to pay for those at once.
+        let pick_another = PickAnother { balance: BoxCloneSyncService::new(Buffer::new(balance, 1024)) };
+        // When one of three instances is killed, a third of the requests fail until its circuit opens, and so do all requests
+        // in flight there. The budget must cover those immediately.
         let budget = RetryBudget::builder().capacity(200).build()?;
         let retry = Retry::builder(name)
             .backoff(Backoff::exponential(Duration::from_millis(5), Duration::from_millis(100)))
@@ -140,7 +141,7 @@ impl Pool {
                 request
             })
             .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
-            .service(elsewhere);
+            .service(pick_another);
         Ok(Self { name, members: members.into(), client: BoxCloneSyncService::new(client) })
     }
 
@@ -152,7 +153,7 @@ impl Pool {
         &self.members
     }
 
-    /// Whether there is anybody to ask.
+    /// Whether any instance is in rotation.
     pub fn is_up(&self) -> bool {
         self.members.iter().any(|member| member.in_rotation())
     }
@@ -168,22 +169,22 @@ impl Pool {
 
 /// The instances that a request has been sent to, over all its attempts.
 #[derive(Clone, Default)]
-struct Tried(Arc<TriedInside>);
+struct Tried(Arc<TriedState>);
 
 #[derive(Default)]
-struct TriedInside {
+struct TriedState {
     instances: Mutex<Vec<usize>>,
-    /// There seem to be no others.
-    again: AtomicBool,
+    /// Whether instances may be tried again, because there seem to be no others.
+    allow_repeats: AtomicBool,
 }
 
-/// What an instance makes of a request.
+/// The result of a pick.
 enum Picked {
     Answered(Answer),
     TriedBefore(Call),
 }
 
-/// An instance under the balancer.
+/// An instance as the balancer sees it.
 struct Endpoint {
     key: usize,
     make: Arc<dyn Fn() -> BoxService<Call, Answer, BoxError> + Send + Sync>,
@@ -206,25 +207,25 @@ impl Endpoint {
             .layer(bulkhead.layer())
             .layer(attempt.layer())
             .layer(DeadlineHeader::millis(http::HeaderName::from_static("x-request-timeout-ms")).send())
-            .map_request(move |request: Call| directed(request, &authority))
+            .map_request(move |request: Call| address_to(request, &authority))
             .layer(AdaptErrorLayer::new())
             .service(http.clone());
         let make = Arc::new(move || BoxService::new(stack.clone()));
         Ok(Self { key, service: make(), make })
     }
 
-    fn clone_loaded(&self) -> Found {
+    fn with_load(&self) -> LoadedEndpoint {
         let endpoint = Self { key: self.key, service: (self.make)(), make: self.make.clone() };
         PendingRequests::new(endpoint, CompleteOnResponse::default())
     }
 }
 
-fn directed(mut request: Call, authority: &Authority) -> Call {
+fn address_to(mut request: Call, authority: &Authority) -> Call {
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     uri.scheme = Some(Scheme::HTTP);
     uri.authority = Some(authority.clone());
     uri.path_and_query.get_or_insert_with(|| http::uri::PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::from_parts(uri).expect("it has all three parts");
+    *request.uri_mut() = Uri::from_parts(uri).expect("the URI has all three parts");
     request.headers_mut().remove(http::header::HOST);
     request
 }
@@ -241,18 +242,18 @@ impl Service<Call> for Endpoint {
     fn call(&mut self, request: Call) -> Self::Future {
         if let Some(Tried(tried)) = request.extensions().get() {
             let mut instances = tried.instances.lock().unwrap();
-            if instances.contains(&self.key) && !tried.again.load(Relaxed) {
+            if instances.contains(&self.key) && !tried.allow_repeats.load(Relaxed) {
                 drop(instances);
                 return Box::pin(std::future::ready(Ok(Picked::TriedBefore(request))));
             }
             instances.push(self.key);
         }
-        let answer = self.service.call(request);
-        Box::pin(async move { answer.await.map(Picked::Answered) })
+        let response = self.service.call(request);
+        Box::pin(async move { response.await.map(Picked::Answered) })
     }
 }
 
-/// Asks the balancer again while it picks an instance that has been tried.
+/// Repeats the pick while the balancer picks an instance that has been tried before.
 #[derive(Clone)]
 struct PickAnother {
     balance: BoxCloneSyncService<Call, Picked, BoxError>,
@@ -273,54 +274,54 @@ impl Service<Call> for PickAnother {
             let mut picks = 0;
             loop {
                 match balance.ready().await?.call(request).await? {
-                    Picked::Answered(answer) => return Ok(answer),
-                    Picked::TriedBefore(back) => request = back,
+                    Picked::Answered(response) => return Ok(response),
+                    Picked::TriedBefore(unsent) => request = unsent,
                 }
                 picks += 1;
-                // Chance finds the last of three at every third pick: by now it would have, if it were there.
+                // Random picks find an untried instance of three at every third pick. After 50 there is probably none.
                 if let (50.., Some(Tried(tried))) = (picks, request.extensions().get()) {
-                    tried.again.store(true, Relaxed);
+                    tried.allow_repeats.store(true, Relaxed);
                 }
             }
         })
     }
 }
 
-/// Asks an instance how it is, tells its breaker, and takes it out of rotation or back in.
-async fn check(
+/// Checks an instance's health, records the result in its breaker, and takes it out of rotation or puts it back.
+async fn health_check(
     member: Arc<Member>,
     endpoint: Endpoint,
     settings: Settings,
-    changes: mpsc::UnboundedSender<Change<usize, Found>>,
+    changes: mpsc::UnboundedSender<Change<usize, LoadedEndpoint>>,
 ) {
     let http = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let uri = format!("http://{}/healthz", member.authority).parse::<Uri>().expect("an authority makes a URI");
-    // A dead instance refuses at once. A slow one is given as long as a request.
+    let uri = format!("http://{}/healthz", member.authority).parse::<Uri>().expect("an authority makes a valid URI");
+    // A dead instance refuses connections immediately. A slow one gets the time limit of a request.
     let limit = Timeout::new("health", settings.attempt);
     let mut every = tokio::time::interval(settings.check_every);
-    let mut run = 0;
+    let mut consecutive = 0;
     loop {
         every.tick().await;
-        let answer = limit.run(tower_rampart::adapt(http.get(uri.clone()))).await;
-        let well = answer.is_ok_and(|response| response.status().is_success());
-        // While the circuit is open its probes are the next requests', or these.
+        let response = limit.run(tower_rampart::adapt(http.get(uri.clone()))).await;
+        let healthy = response.is_ok_and(|response| response.status().is_success());
+        // While the circuit is half-open, health checks serve as probes, as requests do.
         if let Ok(permit) = member.breaker.try_acquire() {
-            if well { permit.success() } else { permit.failure() }
+            if healthy { permit.success() } else { permit.failure() }
         }
-        run = if well == member.in_rotation() { 0 } else { run + 1 };
-        if run < settings.checks {
+        consecutive = if healthy == member.in_rotation() { 0 } else { consecutive + 1 };
+        if consecutive < settings.checks {
             continue;
         }
-        run = 0;
-        let change = if well {
+        consecutive = 0;
+        let change = if healthy {
             member.breaker.close();
-            Change::Insert(endpoint.key, endpoint.clone_loaded())
+            Change::Insert(endpoint.key, endpoint.with_load())
         } else {
             Change::Remove(endpoint.key)
         };
-        member.in_rotation.store(well, Relaxed);
+        member.in_rotation.store(healthy, Relaxed);
         if changes.send(change).is_err() {
-            return; // the pool is gone
+            return; // the pool has been dropped
         }
     }
 }

@@ -1,4 +1,4 @@
-//! All of it, running: nine instances and the gateway before them.
+//! The running system: nine instances and the gateway in front of them.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -11,10 +11,10 @@ use crate::{
     upstream::Instance,
 };
 
-/// The services, in the order in which instances are listed.
+/// The services, in the order of the list of instances.
 pub const SERVICES: [&str; 3] = ["users", "orders", "catalog"];
 
-/// A gateway and what is behind it.
+/// A gateway and its services.
 pub struct System {
     pub address: SocketAddr,
     pub gateway: Gateway,
@@ -35,7 +35,7 @@ impl System {
                 own.map(|instance| Ok((instance.name.clone(), instance.address.to_string().parse()?))).collect();
             pools.push(Pool::new(service, known?, settings)?);
         }
-        let [users, orders, catalog] = pools.try_into().map_err(|_| "there are three services")?;
+        let [users, orders, catalog] = pools.try_into().map_err(|_| "there must be three services")?;
         let gateway = Gateway { users, orders, catalog };
         let router = app::router(gateway.clone())?.into_make_service_with_connect_info::<SocketAddr>();
         let listener = TcpListener::bind(address).await?;
@@ -48,20 +48,20 @@ impl System {
         format!("http://{}{path}", self.address)
     }
 
-    /// Waits until the health checks have taken an instance out of rotation, or back in.
+    /// Waits until the health checks have taken an instance out of rotation, or put it back.
     pub async fn in_rotation(&self, name: &str, expected: bool) {
         let members = || self.gateway.pools().into_iter().flat_map(Pool::members);
-        let member = members().find(|member| member.name == name).expect("it is one of the nine");
+        let member = members().find(|member| member.name == name).expect("the instance exists");
         until(|| member.in_rotation() == expected).await;
     }
 }
 
-/// Waits until something is so; half a minute is too long for anything here.
-pub async fn until(so: impl Fn() -> bool) {
+/// Waits until a condition holds, for at most half a minute.
+pub async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
-        while !so() {
+        while !condition() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it comes about within half a minute");
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the condition holds within half a minute");
 }

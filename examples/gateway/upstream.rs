@@ -1,4 +1,4 @@
-//! The services behind the gateway: real servers, whose instances can be killed and come back.
+//! The services behind the gateway: real servers whose instances can be killed and restarted.
 
 use std::{
     net::SocketAddr,
@@ -26,33 +26,34 @@ pub struct Instance {
     pub service: &'static str,
     pub name: String,
     pub address: SocketAddr,
-    state: Arc<Inside>,
+    state: Arc<InstanceState>,
     server: Mutex<Option<Server>>,
 }
 
-struct Inside {
+struct InstanceState {
     name: String,
     requests: AtomicU64,
     fails: AtomicBool,
 }
 
 impl Instance {
-    /// Starts one on a free port.
+    /// Starts an instance on a free port.
     pub async fn start(service: &'static str, number: usize) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let name = format!("{service}-{number}");
-        let state = Arc::new(Inside { name: name.clone(), requests: AtomicU64::new(0), fails: AtomicBool::new(false) });
+        let state =
+            Arc::new(InstanceState { name: name.clone(), requests: AtomicU64::new(0), fails: AtomicBool::new(false) });
         let instance = Self { service, name, address: listener.local_addr()?, state, server: Mutex::new(None) };
         instance.serve(listener);
         Ok(instance)
     }
 
     fn serve(&self, listener: TcpListener) {
-        let router = Router::new().route("/healthz", get(health)).fallback(answer).with_state(self.state.clone());
+        let router = Router::new().route("/healthz", get(health)).fallback(respond).with_state(self.state.clone());
         *self.server.lock().unwrap() = Some(Server::start(listener, router));
     }
 
-    /// Kills it: what it was doing ends in mid-air, and nobody listens any more.
+    /// Kills the instance: its requests are aborted and its socket is closed.
     pub async fn kill(&self) {
         let server = self.server.lock().unwrap().take();
         if let Some(server) = server {
@@ -60,29 +61,29 @@ impl Instance {
         }
     }
 
-    /// Starts it again, where it was.
+    /// Restarts the instance at the same address.
     pub async fn revive(&self) -> std::io::Result<()> {
         self.serve(TcpListener::bind(self.address).await?);
         Ok(())
     }
 
-    /// Has it answer everything with an error.
+    /// Sets whether the instance fails all requests.
     pub fn fail(&self, fails: bool) {
         self.state.fails.store(fails, Relaxed);
     }
 
-    /// Requests that it has taken, health checks aside.
+    /// Returns the number of requests received, without health checks.
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Relaxed)
     }
 }
 
-async fn health(State(state): State<Arc<Inside>>) -> StatusCode {
+async fn health(State(state): State<Arc<InstanceState>>) -> StatusCode {
     if state.fails.load(Relaxed) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }
 }
 
-/// A little work, and an answer that tells what came in.
-async fn answer(State(state): State<Arc<Inside>>, request: Request) -> Response {
+/// Does a little work, and describes the request in the response.
+async fn respond(State(state): State<Arc<InstanceState>>, request: Request) -> Response {
     state.requests.fetch_add(1, Relaxed);
     tokio::time::sleep(Duration::from_millis(3)).await;
     if state.fails.load(Relaxed) {

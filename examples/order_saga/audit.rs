@@ -1,4 +1,4 @@
-//! Reads everybody's books, over HTTP, and computes from what was done whether anything was lost or doubled.
+//! Reads all services' books over HTTP, and recomputes from the recorded effects whether anything was lost or duplicated.
 
 use std::collections::HashMap;
 
@@ -7,29 +7,29 @@ use tower_rampart::BoxError;
 
 use crate::{coordinator::Services, remote::Remote};
 
-/// What the books say.
+/// The result of the audit.
 #[derive(Debug, Default)]
 pub struct Audit {
     pub orders: usize,
     pub confirmed: usize,
     pub cancelled: usize,
-    /// Requests that a service knew already, and did not carry out again.
+    /// Requests that a service recognized by their key and did not execute again.
     pub suppressed: u64,
     /// Events that reached the broker more than once.
     pub repeated_events: usize,
-    /// What does not hold.
+    /// The violated invariants.
     pub complaints: Vec<String>,
 }
 
-/// Audits a system that has come to rest.
+/// Audits an idle system.
 pub async fn audit(coordinator: &Remote, services: &Services) -> Result<Audit, BoxError> {
     let orders = coordinator.get("/orders").await?;
     let orders = orders.as_array().ok_or("orders are a list")?;
-    let ended = |end: &str| orders.iter().filter(|order| order["end"] == end).count();
+    let count = |end: &str| orders.iter().filter(|order| order["end"] == end).count();
     let mut audit = Audit {
         orders: orders.len(),
-        confirmed: ended("confirmed"),
-        cancelled: ended("cancelled"),
+        confirmed: count("confirmed"),
+        cancelled: count("cancelled"),
         ..Audit::default()
     };
     if audit.confirmed + audit.cancelled < audit.orders {
@@ -51,7 +51,7 @@ pub async fn audit(coordinator: &Remote, services: &Services) -> Result<Audit, B
     Ok(audit)
 }
 
-/// What is in an account now is what was in it, and what was taken and given back since.
+/// Checks that each account holds its opening balance plus all recorded changes.
 fn balance(name: &str, books: &Value, complaints: &mut Vec<String>) {
     let mut expected: HashMap<&str, i64> = HashMap::new();
     for (account, amount) in books["opening"].as_object().into_iter().flatten() {
@@ -63,13 +63,12 @@ fn balance(name: &str, books: &Value, complaints: &mut Vec<String>) {
     }
     for (account, expected) in expected {
         if books["accounts"][account].as_i64() != Some(expected) {
-            complaints
-                .push(format!("{name}: {account} should hold {expected} and holds {}", books["accounts"][account]));
+            complaints.push(format!("{name}: {account} holds {}, expected {expected}", books["accounts"][account]));
         }
     }
 }
 
-/// Of a confirmed order exactly what it costs was taken, once, from the right account; of any other nothing is left taken.
+/// Checks that a confirmed order took its exact amount once, from the right account, and that any other order holds nothing.
 fn compare(
     name: &str,
     books: &Value,
@@ -90,19 +89,18 @@ fn compare(
         let left: i64 = -done.iter().map(|(_, change)| change).sum::<i64>();
         let expected = if order["end"] == "confirmed" { amount(order) } else { 0 };
         if takes > 1 || left != expected {
-            complaints
-                .push(format!("{name}: of order {id}, {left} are taken in {takes} goes, and should be {expected}"));
+            complaints.push(format!("{name}: order {id} holds {left} after {takes} takes, expected {expected}"));
         }
         if done.iter().any(|(from, _)| *from != order[account]) {
-            complaints.push(format!("{name}: order {id} was taken from somebody else's account"));
+            complaints.push(format!("{name}: order {id} took from another customer's account"));
         }
     }
     for id in effects.into_keys() {
-        complaints.push(format!("{name}: nobody placed order {id}"));
+        complaints.push(format!("{name}: order {id} was never placed"));
     }
 }
 
-/// Who reads the broker, and leaves out what they know already, sees of each order that it was placed and how it ended.
+/// Checks that a consumer that ignores repeated events sees each order being placed and then ending.
 fn events(received: &Value, orders: &[Value], audit: &mut Audit) {
     let mut seen: HashMap<u64, &Value> = HashMap::new();
     let mut stories: HashMap<&str, Vec<&str>> = HashMap::new();
@@ -122,6 +120,6 @@ fn events(received: &Value, orders: &[Value], audit: &mut Audit) {
         }
     }
     for order in stories.into_keys() {
-        audit.complaints.push(format!("there are events of order {order}, which nobody placed"));
+        audit.complaints.push(format!("there are events of order {order}, which was never placed"));
     }
 }

@@ -1,4 +1,4 @@
-//! The broker: keeps what is published to it, as often as it comes.
+//! The broker: keeps all published events, including duplicates.
 
 use std::sync::{Arc, Mutex};
 

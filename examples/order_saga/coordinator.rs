@@ -1,4 +1,4 @@
-//! The order service: takes orders, and brings each of them to its end, whatever happens on the way.
+//! The order service: accepts orders, and drives each of them to its end despite faults and crashes.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use crate::{
     serve::Server,
 };
 
-/// The services that an order needs.
+/// The services that an order depends on.
 #[derive(Clone)]
 pub struct Services {
     pub inventory: Remote,
@@ -43,7 +43,7 @@ impl Services {
     }
 }
 
-/// A coordinator at work.
+/// A running coordinator.
 pub struct Coordinator {
     server: Server,
     publisher: JoinHandle<()>,
@@ -51,8 +51,7 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Begins where the journal ends: goes on with all orders that are open, publishes what is in the outbox, and takes
-    /// new orders.
+    /// Starts from the journal: continues all open orders, publishes the events in the outbox, and accepts new orders.
     pub fn start(listener: TcpListener, journal: Arc<Journal>, services: Services) -> Self {
         let (driven, sagas) = (Mutex::default(), Mutex::new(Some(JoinSet::new())));
         let shared = Arc::new(Shared { journal, services, driven, sagas });
@@ -66,7 +65,7 @@ impl Coordinator {
         Self { server: Server::start(listener, router), publisher, shared }
     }
 
-    /// Crashes: everything it was doing ends where it is.
+    /// Crashes: aborts all work at its current point.
     pub async fn crash(self) {
         self.publisher.abort();
         drop(self.publisher.await);
@@ -81,9 +80,9 @@ impl Coordinator {
 struct Shared {
     journal: Arc<Journal>,
     services: Services,
-    /// Orders that this coordinator is working on.
+    /// Orders that this coordinator is driving.
     driven: Mutex<HashSet<String>>,
-    /// `None` after a crash, when a handler may still be at its last instruction.
+    /// `None` after a crash, when a handler may still be running to its next await.
     sagas: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -97,42 +96,42 @@ impl Shared {
         }
     }
 
-    /// Steps forwards until all are done or one fails, then backwards until all that may have been done is undone. Each
-    /// line of the journal is written before what follows from it is done, so that it can begin again at any line.
+    /// Runs the steps until all are done or one fails, then compensates every step that may have been executed. Each record is
+    /// written to the journal before the action that follows from it, so the saga can resume after any record.
     async fn saga(&self, id: &str) {
         let write = |fact| self.journal.write(id, fact);
-        let progress = self.journal.progress(id).expect("it was placed");
+        let progress = self.journal.progress(id).expect("the order was placed");
         if progress.end.is_some() {
-            return; // somebody asks again for what has ended
+            return; // a repeated request for an order that has ended
         }
-        let mut fails = progress.fails;
+        let mut failed = progress.failed;
         for step in Step::ALL {
-            if fails || progress.done.contains(&step) {
+            if failed || progress.done.contains(&step) {
                 continue;
             }
-            if !progress.begun.contains(&step) {
-                write(Fact::Begins(step));
+            if !progress.started.contains(&step) {
+                write(Fact::Started(step));
             }
-            if self.take(step, &progress.order).await {
+            if self.run_step(step, &progress.order).await {
                 write(Fact::Done(step));
             } else {
-                write(Fact::Fails);
-                fails = true;
+                write(Fact::Failed);
+                failed = true;
             }
         }
-        if !fails {
+        if !failed {
             return write(Fact::Ended(End::Confirmed));
         }
-        let begun = self.journal.progress(id).expect("it was placed").begun;
-        for step in begun.into_iter().rev().filter(|step| !progress.undone.contains(step)) {
-            self.give_back(step, &progress.order).await;
-            write(Fact::Undone(step));
+        let started = self.journal.progress(id).expect("the order was placed").started;
+        for step in started.into_iter().rev().filter(|step| !progress.compensated.contains(step)) {
+            self.compensate(step, &progress.order).await;
+            write(Fact::Compensated(step));
         }
         write(Fact::Ended(End::Cancelled));
     }
 
-    /// Whether the step is surely done. If not, it may still have been: an answer can be lost.
-    async fn take(&self, step: Step, order: &Order) -> bool {
+    /// Runs a step, and returns whether it is known to be done. If not, it may still have been executed: a response can be lost.
+    async fn run_step(&self, step: Step, order: &Order) -> bool {
         let (account, amount) = match step {
             Step::Reserve => (&order.item, order.quantity),
             Step::Charge => (&order.customer, order.price),
@@ -143,21 +142,21 @@ impl Shared {
         answer.is_ok_and(|(status, _)| status == StatusCode::OK)
     }
 
-    async fn give_back(&self, step: Step, order: &Order) {
+    async fn compensate(&self, step: Step, order: &Order) {
         let body = json!({ "order": order.id });
-        let answer = self.services.of(step).post_until_done("/give-back", &key(step, order), &body).await;
-        // There is no limit to the attempts, and the request is valid.
+        let answer = self.services.of(step).post_until_done("/return", &key(step, order), &body).await;
+        // The attempts are unlimited, and the request is valid.
         assert!(matches!(&answer, Ok((StatusCode::OK, _))), "{answer:?}");
     }
 }
 
-/// The same over all attempts, and after a crash.
+/// The idempotency key of a step: the same for all attempts and after a crash.
 fn key(step: Step, order: &Order) -> String {
     format!("{}-{step:?}", order.id)
 }
 
-/// Publishes the outbox, in its order, each event until the broker has it. Between that and the note that it has, a crash
-/// may come: then it is published twice, and whoever reads it knows it by its number.
+/// Publishes the outbox in order, retrying each event until the broker has it. A crash between the publication and its record
+/// publishes an event twice; consumers recognize it by its id.
 async fn publish(journal: Arc<Journal>, broker: Remote) {
     loop {
         let Some(event) = journal.next_event() else {
@@ -171,7 +170,7 @@ async fn publish(journal: Arc<Journal>, broker: Remote) {
     }
 }
 
-/// Takes an order, once, and answers when it has ended. The idempotency key is its number.
+/// Accepts an order once, and responds when it has ended. The idempotency key is the order's id.
 async fn place(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: String) -> Response {
     let id = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).map(str::to_owned);
     let (Some(id), Ok(body)) = (id, serde_json::from_str::<Value>(&body)) else {
@@ -184,7 +183,7 @@ async fn place(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Stri
         return StatusCode::BAD_REQUEST.into_response();
     };
     {
-        // Held over both, so that two requests with one key place one order.
+        // The lock covers both steps, so that two requests with one key place one order.
         let driven = shared.driven.lock().unwrap();
         if shared.journal.progress(&id).is_none() {
             let order = Order { id: id.clone(), customer, item, quantity, price, region };

@@ -1,4 +1,4 @@
-//! What goes wrong on the way to a service and back.
+//! Faults on the way to a service and back.
 
 use std::{
     sync::{
@@ -16,14 +16,14 @@ use axum::{
 use http::{Method, StatusCode};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-/// Shares of the requests to which something happens.
+/// The shares of requests that suffer each fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// Refused with a 503, before anything is done.
+    /// Rejected with a 503 before execution.
     pub refused: f64,
-    /// Done, and the answer is lost: nobody knows whether it was done.
+    /// Executed, but the response is lost: the caller cannot know whether the request was executed.
     pub lost: f64,
-    /// Done late: after the caller has given up, so that it may overtake or be overtaken.
+    /// Executed late, after the caller has timed out, so that requests may be reordered.
     pub late: f64,
 }
 
@@ -36,7 +36,7 @@ pub struct Faults {
 
 enum Fate {
     Fine,
-    Refused,
+    Rejected,
     Lost,
     Late,
 }
@@ -46,7 +46,7 @@ impl Faults {
         Arc::new(Self { rates, rng: Mutex::new(SmallRng::seed_from_u64(seed)), down: AtomicBool::new(false) })
     }
 
-    /// An outage: everything is refused, until it is over.
+    /// Starts or ends an outage, during which every request is rejected.
     pub fn set_down(&self, down: bool) {
         self.down.store(down, Relaxed);
     }
@@ -54,8 +54,8 @@ impl Faults {
     fn fate(&self) -> Fate {
         let Rates { refused, lost, late } = self.rates;
         match self.rng.lock().unwrap().random::<f64>() {
-            _ if self.down.load(Relaxed) => Fate::Refused,
-            draw if draw < refused => Fate::Refused,
+            _ if self.down.load(Relaxed) => Fate::Rejected,
+            draw if draw < refused => Fate::Rejected,
             draw if draw < refused + lost => Fate::Lost,
             draw if draw < refused + lost + late => Fate::Late,
             _ => Fate::Fine,
@@ -63,21 +63,21 @@ impl Faults {
     }
 }
 
-/// The middleware. Reading the books is not disturbed.
+/// The middleware that injects the faults. `GET` requests, which read the books, are not affected.
 pub async fn inject(State(faults): State<Arc<Faults>>, request: Request, next: Next) -> Response {
     if request.method() == Method::GET {
         return next.run(request).await;
     }
     match faults.fate() {
         Fate::Fine => next.run(request).await,
-        Fate::Refused => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Fate::Rejected => StatusCode::SERVICE_UNAVAILABLE.into_response(),
         Fate::Lost => {
             next.run(request).await;
-            // Until the caller gives up and closes the connection.
+            // Pending until the caller times out and closes the connection.
             std::future::pending().await
         }
         Fate::Late => {
-            // In a task of its own: it happens although the caller has left.
+            // Runs in its own task, so that the request is executed although the caller has left.
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 next.run(request).await;

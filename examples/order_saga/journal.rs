@@ -1,13 +1,13 @@
-//! What the coordinator has written down: all that it needs to go on after a crash.
+//! The coordinator's journal: all state that it needs to continue after a crash.
 //!
-//! It stands for a table in a durable database: appending is atomic, what was appended stays.
+//! It stands for a table in a durable database: appends are atomic, and appended records are never lost.
 
 use std::{collections::HashMap, sync::Mutex};
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-/// An order, as it was placed.
+/// An order as placed by the customer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Order {
     pub id: String,
@@ -18,7 +18,7 @@ pub struct Order {
     pub region: String,
 }
 
-/// The steps of the saga, in their order.
+/// The steps of the saga, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Reserve,
@@ -46,34 +46,34 @@ impl End {
     }
 }
 
-/// What is written down of an order.
+/// A record about an order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fact {
     Placed(Order),
-    /// Written before the step's request is sent: from here on it may have been done.
-    Begins(Step),
+    /// Written before the step's request is sent: from here on the step may have been executed.
+    Started(Step),
     Done(Step),
-    /// The saga goes backwards from here.
-    Fails,
-    Undone(Step),
+    /// The saga compensates from here on.
+    Failed,
+    Compensated(Step),
     Ended(End),
 }
 
-/// How far an order has come.
+/// The progress of an order.
 #[derive(Clone, Debug)]
 pub struct Progress {
     pub order: Order,
-    pub begun: Vec<Step>,
+    pub started: Vec<Step>,
     pub done: Vec<Step>,
-    pub fails: bool,
-    pub undone: Vec<Step>,
+    pub failed: bool,
+    pub compensated: Vec<Step>,
     pub end: Option<End>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Contents {
     orders: HashMap<String, Progress>,
-    /// In the order in which they were placed.
+    /// The ids, in the order in which the orders were placed.
     placed: Vec<String>,
     outbox: Vec<Value>,
     published: usize,
@@ -81,18 +81,18 @@ struct Inside {
 
 #[derive(Default)]
 pub struct Journal {
-    inside: Mutex<Inside>,
-    /// Something was put into the outbox.
+    contents: Mutex<Contents>,
+    /// Notified when an event was added to the outbox.
     pub posted: Notify,
-    /// An order has ended.
+    /// Notified when an order has ended.
     pub ended: Notify,
 }
 
 impl Journal {
-    /// Writes a fact down, and in the same step, if others should know of it, the event: there is never one without the
+    /// Writes a fact and, in the same atomic step, the event that announces it, if there is one: neither exists without the
     /// other.
     pub fn write(&self, id: &str, fact: Fact) {
-        let mut inside = self.inside.lock().unwrap();
+        let mut contents = self.contents.lock().unwrap();
         let event = match &fact {
             Fact::Placed(_) => Some("placed"),
             Fact::Ended(end) => Some(end.as_str()),
@@ -100,20 +100,21 @@ impl Journal {
         };
         match fact {
             Fact::Placed(order) => {
-                let known = inside.orders.contains_key(id);
+                let known = contents.orders.contains_key(id);
                 assert!(!known, "an order is placed once");
-                inside.placed.push(id.to_owned());
-                let (begun, done, undone) = (Vec::new(), Vec::new(), Vec::new());
-                inside.orders.insert(id.to_owned(), Progress { order, begun, done, fails: false, undone, end: None });
+                contents.placed.push(id.to_owned());
+                let (started, done, compensated) = (Vec::new(), Vec::new(), Vec::new());
+                let progress = Progress { order, started, done, failed: false, compensated, end: None };
+                contents.orders.insert(id.to_owned(), progress);
             }
             fact => {
-                let progress = inside.orders.get_mut(id).expect("it was placed");
+                let progress = contents.orders.get_mut(id).expect("the order was placed");
                 match fact {
-                    Fact::Placed(_) => unreachable!("see above"),
-                    Fact::Begins(step) => progress.begun.push(step),
+                    Fact::Placed(_) => unreachable!("handled above"),
+                    Fact::Started(step) => progress.started.push(step),
                     Fact::Done(step) => progress.done.push(step),
-                    Fact::Fails => progress.fails = true,
-                    Fact::Undone(step) => progress.undone.push(step),
+                    Fact::Failed => progress.failed = true,
+                    Fact::Compensated(step) => progress.compensated.push(step),
                     Fact::Ended(end) => {
                         assert_eq!(progress.end, None, "{id} ends once");
                         progress.end = Some(end);
@@ -122,10 +123,10 @@ impl Journal {
             }
         }
         if let Some(event) = event {
-            let number = inside.outbox.len();
-            inside.outbox.push(json!({ "id": number, "order": id, "event": event }));
+            let number = contents.outbox.len();
+            contents.outbox.push(json!({ "id": number, "order": id, "event": event }));
         }
-        drop(inside);
+        drop(contents);
         if event.is_some() {
             self.posted.notify_one();
             self.ended.notify_waiters();
@@ -133,27 +134,29 @@ impl Journal {
     }
 
     pub fn progress(&self, id: &str) -> Option<Progress> {
-        self.inside.lock().unwrap().orders.get(id).cloned()
+        self.contents.lock().unwrap().orders.get(id).cloned()
     }
 
-    /// All orders, in the order in which they were placed.
+    /// Returns all orders, in the order in which they were placed.
     pub fn all(&self) -> Vec<Progress> {
-        let inside = self.inside.lock().unwrap();
-        inside.placed.iter().map(|id| inside.orders[id].clone()).collect()
+        let contents = self.contents.lock().unwrap();
+        contents.placed.iter().map(|id| contents.orders[id].clone()).collect()
     }
 
-    /// The first event that has not been published.
+    /// Returns the first unpublished event.
     pub fn next_event(&self) -> Option<Value> {
-        let inside = self.inside.lock().unwrap();
-        inside.outbox.get(inside.published).cloned()
+        let contents = self.contents.lock().unwrap();
+        contents.outbox.get(contents.published).cloned()
     }
 
+    /// Records that the first unpublished event has been published.
     pub fn published(&self) {
-        self.inside.lock().unwrap().published += 1;
+        self.contents.lock().unwrap().published += 1;
     }
 
+    /// Returns the number of events written, and of events published.
     pub fn outbox(&self) -> (usize, usize) {
-        let inside = self.inside.lock().unwrap();
-        (inside.outbox.len(), inside.published)
+        let contents = self.contents.lock().unwrap();
+        (contents.outbox.len(), contents.published)
     }
 }

@@ -1,8 +1,8 @@
-//! Payment, inventory and shipping: services that take something from an account and can give it back.
+//! Payment, inventory and shipping: services that take an amount from an account and can return it.
 //!
-//! For payment an account is a customer's money, for inventory an item's stock, for shipping a region's capacity. They know
-//! what they have done by the order: taking twice takes once, and what was given back can no longer be taken, even if
-//! the request to take it arrives later than the one to give it back.
+//! For payment an account is a customer's money, for inventory an item's stock, for shipping a region's capacity. Requests are
+//! idempotent by their key: taking twice takes once, and a returned amount cannot be taken again, even if the request to take
+//! it arrives after the request to return it.
 
 use std::{
     collections::HashMap,
@@ -21,87 +21,87 @@ use serde_json::{Value, json};
 
 use crate::faults::{self, Faults};
 
-/// What a service knows.
+/// The state of a service.
 pub struct Ledger {
-    /// Forgets which requests it has seen, as a service does that takes no notice of idempotency keys.
+    /// Whether the service ignores idempotency keys.
     forgets_keys: bool,
-    inside: Mutex<Inside>,
+    inner: Mutex<Books>,
 }
 
 #[derive(Default)]
-struct Inside {
+struct Books {
     opening: HashMap<String, i64>,
     accounts: HashMap<String, i64>,
-    known: HashMap<String, Known>,
-    /// All that was done, in order: what the audit recomputes everything from.
+    known: HashMap<String, Outcome>,
+    /// All executed changes, in order, from which the audit recomputes the accounts.
     effects: Vec<Value>,
     suppressed: u64,
 }
 
 #[derive(Clone)]
-enum Known {
+enum Outcome {
     Taken { account: String, amount: i64 },
-    Refused,
-    GivenBack,
+    Rejected,
+    Returned,
 }
 
 impl Ledger {
     pub fn new(accounts: HashMap<String, i64>, forgets_keys: bool) -> Arc<Self> {
-        let inside = Inside { opening: accounts.clone(), accounts, ..Inside::default() };
-        Arc::new(Self { forgets_keys, inside: Mutex::new(inside) })
+        let inner = Books { opening: accounts.clone(), accounts, ..Books::default() };
+        Arc::new(Self { forgets_keys, inner: Mutex::new(inner) })
     }
 
     fn take(&self, key: &str, order: &str, account: &str, amount: i64) -> StatusCode {
-        let mut inside = self.inside.lock().unwrap();
-        let known = inside.known.get(key).cloned();
+        let mut inner = self.inner.lock().unwrap();
+        let known = inner.known.get(key).cloned();
         match known {
-            Some(Known::Taken { .. }) if self.forgets_keys => {}
-            Some(known) => {
-                inside.suppressed += 1;
-                return match known {
-                    Known::Taken { .. } => StatusCode::OK,
-                    Known::Refused => StatusCode::UNPROCESSABLE_ENTITY,
-                    Known::GivenBack => StatusCode::GONE,
+            Some(Outcome::Taken { .. }) if self.forgets_keys => {}
+            Some(outcome) => {
+                inner.suppressed += 1;
+                return match outcome {
+                    Outcome::Taken { .. } => StatusCode::OK,
+                    Outcome::Rejected => StatusCode::UNPROCESSABLE_ENTITY,
+                    Outcome::Returned => StatusCode::GONE,
                 };
             }
             None => {}
         }
-        let left = inside.accounts.get(account).copied().unwrap_or(0);
+        let left = inner.accounts.get(account).copied().unwrap_or(0);
         if left < amount {
-            inside.known.insert(key.to_owned(), Known::Refused);
+            inner.known.insert(key.to_owned(), Outcome::Rejected);
             return StatusCode::UNPROCESSABLE_ENTITY;
         }
-        inside.accounts.insert(account.to_owned(), left - amount);
-        inside.effects.push(json!({ "order": order, "account": account, "change": -amount }));
-        inside.known.insert(key.to_owned(), Known::Taken { account: account.to_owned(), amount });
+        inner.accounts.insert(account.to_owned(), left - amount);
+        inner.effects.push(json!({ "order": order, "account": account, "change": -amount }));
+        inner.known.insert(key.to_owned(), Outcome::Taken { account: account.to_owned(), amount });
         StatusCode::OK
     }
 
-    /// Whether or not it was taken, afterwards it is not, and never will be.
-    fn give_back(&self, key: &str, order: &str) -> StatusCode {
-        let mut inside = self.inside.lock().unwrap();
-        match inside.known.insert(key.to_owned(), Known::GivenBack) {
-            Some(Known::Taken { account, amount }) => {
-                *inside.accounts.entry(account.clone()).or_default() += amount;
-                inside.effects.push(json!({ "order": order, "account": account, "change": amount }));
+    /// Returns the amount if it was taken, and prevents it from being taken later.
+    fn return_amount(&self, key: &str, order: &str) -> StatusCode {
+        let mut inner = self.inner.lock().unwrap();
+        match inner.known.insert(key.to_owned(), Outcome::Returned) {
+            Some(Outcome::Taken { account, amount }) => {
+                *inner.accounts.entry(account.clone()).or_default() += amount;
+                inner.effects.push(json!({ "order": order, "account": account, "change": amount }));
             }
-            Some(Known::GivenBack) => inside.suppressed += 1,
-            Some(Known::Refused) | None => {}
+            Some(Outcome::Returned) => inner.suppressed += 1,
+            Some(Outcome::Rejected) | None => {}
         }
         StatusCode::OK
     }
 
     fn books(&self) -> Value {
-        let Inside { opening, accounts, effects, suppressed, .. } = &*self.inside.lock().unwrap();
+        let Books { opening, accounts, effects, suppressed, .. } = &*self.inner.lock().unwrap();
         json!({ "opening": opening, "accounts": accounts, "effects": effects, "suppressed": suppressed })
     }
 }
 
-/// The service over HTTP: `POST /take`, `POST /give-back`, `GET /books`.
+/// The service over HTTP: `POST /take`, `POST /return`, `GET /books`.
 pub fn router(ledger: Arc<Ledger>, faults: Arc<Faults>) -> Router {
     Router::new()
         .route("/take", post(take))
-        .route("/give-back", post(give_back))
+        .route("/return", post(return_amount))
         .route("/books", get(books))
         .with_state(ledger)
         .layer(middleware::from_fn_with_state(faults, faults::inject))
@@ -117,11 +117,11 @@ async fn take(State(ledger): State<Arc<Ledger>>, headers: HeaderMap, body: Strin
     }
 }
 
-async fn give_back(State(ledger): State<Arc<Ledger>>, headers: HeaderMap, body: String) -> StatusCode {
+async fn return_amount(State(ledger): State<Arc<Ledger>>, headers: HeaderMap, body: String) -> StatusCode {
     let (Some(key), Ok(body)) = (key(&headers), serde_json::from_str::<Value>(&body)) else {
         return StatusCode::BAD_REQUEST;
     };
-    body["order"].as_str().map_or(StatusCode::BAD_REQUEST, |order| ledger.give_back(key, order))
+    body["order"].as_str().map_or(StatusCode::BAD_REQUEST, |order| ledger.return_amount(key, order))
 }
 
 async fn books(State(ledger): State<Arc<Ledger>>) -> Response {

@@ -1,20 +1,19 @@
-//! Orders that need three services, of which any may fail at any moment: a saga.
+//! A saga: orders across three services, any of which may fail at any moment.
 //!
-//! An order reserves stock, charges money and books a shipment, each from a service of its own, over HTTP. There is no
-//! transaction over all three. So the coordinator writes down what it is about to do, does it through rampart's stacks
-//! with an idempotency key, and if a step cannot be done, undoes in reverse order what may have been done, until that has
-//! succeeded. What others should know it puts into an outbox, with the change itself, and a publisher brings it to the
-//! broker.
+//! An order reserves stock, charges money and books a shipment, each at its own service over HTTP. No transaction spans the
+//! three. So the coordinator records each step in a journal before it runs it, through rampart's stacks and with an idempotency
+//! key. If a step fails, it compensates in reverse order every step that may have been executed, and retries until that has
+//! succeeded. Events go to an outbox, in one atomic write with the change, and a publisher sends them to the broker.
 //!
-//! Requests are refused, answers are lost, requests are carried out after their caller has given up, services and the
-//! broker are down for a while, and the coordinator crashes in the middle. At the end the program reads everybody's books and
-//! computes whether money, stock or events were lost or doubled; it fails if so.
+//! Requests are rejected, responses are lost, requests are executed after their caller has timed out, services and the broker
+//! have outages, and the coordinator crashes halfway. At the end the program reads all services' books and checks whether money,
+//! stock or events were lost or duplicated; if so, it fails.
 //!
 //! ```text
 //! cargo run --all-features --example order_saga -- --orders 1000 --seed 7
-//! cargo run --all-features --example order_saga -- --payment-forgets   # without idempotency keys: it is found out
+//! cargo run --all-features --example order_saga -- --payment-forgets   # without idempotency keys: the audit fails
 //! ```
-#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // in real time; its items are not for others
+#![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // runs in real time; its items are not a public API
 
 mod audit;
 mod broker;
@@ -33,19 +32,19 @@ use clap::Parser;
 
 use crate::system::Settings;
 
-/// Orders that need three services, of which any may fail at any moment.
+/// Orders across three services, any of which may fail at any moment.
 #[derive(Parser)]
 struct Options {
-    /// How many orders are placed.
+    /// The number of orders.
     #[arg(long, default_value_t = Settings::default().orders)]
     orders: u32,
-    /// How many customers order at once.
+    /// The number of concurrent customers.
     #[arg(long, default_value_t = Settings::default().at_once)]
     at_once: u32,
     /// The seed of orders and faults.
     #[arg(long, default_value_t = Settings::default().seed)]
     seed: u64,
-    /// Payment takes no notice of idempotency keys: what the audit must find.
+    /// Make payment ignore idempotency keys, which the audit must detect.
     #[arg(long)]
     payment_forgets: bool,
 }
@@ -58,10 +57,10 @@ async fn main() -> ExitCode {
         Ok(outcome) => {
             println!("{}", outcome.table());
             for complaint in &outcome.audit.complaints {
-                println!("DOES NOT HOLD: {complaint}");
+                println!("VIOLATED: {complaint}");
             }
             if outcome.audit.complaints.is_empty() {
-                println!("no money, no stock and no event was lost or doubled");
+                println!("no money, stock or event was lost or duplicated");
                 ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE

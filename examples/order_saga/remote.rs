@@ -1,4 +1,4 @@
-//! Another service, called through rampart's stacks.
+//! A client for another service, with rampart's stacks.
 
 use std::{
     net::SocketAddr,
@@ -27,40 +27,40 @@ use tower_rampart::{
 
 type Service = BoxCloneSyncService<Request<Full<Bytes>>, Response<Incoming>, BoxError>;
 
-/// What the stacks did, for the table.
+/// Counts of the stacks' actions, for the table.
 #[derive(Default)]
 pub struct Tally {
     pub retries: AtomicU64,
     pub undo_retries: AtomicU64,
-    pub refused: AtomicU64,
+    pub rejected: AtomicU64,
     pub opened: AtomicU64,
 }
 
-/// Two ways to call one service; they share its circuit breaker.
+/// Two clients for one service, which share its circuit breaker.
 #[derive(Clone)]
 pub struct Remote {
     address: SocketAddr,
-    /// Three attempts within a second and a budget: for what can be given up.
-    eager: Service,
-    /// Attempts until it succeeds: for what must happen.
+    /// Three attempts within the total timeout and a budget, for requests that may fail.
+    bounded: Service,
+    /// Unlimited attempts, for requests that must succeed.
     until_done: Service,
 }
 
 impl Remote {
-    /// With so much time for an attempt.
+    /// Creates the clients, with this attempt timeout.
     pub fn new(
         name: &'static str,
         address: SocketAddr,
         attempt: Duration,
         tally: &Arc<Tally>,
     ) -> Result<Self, BoxError> {
-        let watching = tally.clone();
+        let observed = tally.clone();
         let breaker = CircuitBreaker::builder(name)
             .open_duration(Duration::from_millis(300))
             .observer(move |event: &Event<'_>| {
                 let count = match event.kind {
-                    EventKind::Rejected { .. } => &watching.refused,
-                    EventKind::StateChanged { to: CircuitState::Open, .. } => &watching.opened,
+                    EventKind::Rejected { .. } => &observed.rejected,
+                    EventKind::StateChanged { to: CircuitState::Open, .. } => &observed.opened,
                     _ => return,
                 };
                 count.fetch_add(1, Relaxed);
@@ -74,15 +74,15 @@ impl Remote {
                 }
             }
         };
-        // A third of the calls may be repeated: the faults here are many, and the callers few.
+        // Retries may add 30% to the calls: faults are frequent here, and callers few.
         let budget = RetryBudget::builder().ratio(0.3).capacity(100).build()?;
-        let few =
+        let bounded =
             Retry::builder(name).interactive().budget(&budget).observer(counting(|tally| &tally.retries)).build()?;
-        let endless = Retry::builder(name)
+        let unlimited = Retry::builder(name)
             .max_attempts(u32::MAX)
             .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_millis(500)).jitter(Jitter::Equal))
             .no_budget()
-            // An open circuit is waited for: it says how long.
+            // Waits for an open circuit as long as its rejection says.
             .retry_on_other_instance(true)
             .observer(counting(|tally| &tally.undo_retries))
             .build()?;
@@ -95,17 +95,17 @@ impl Remote {
         };
         Ok(Self {
             address,
-            eager: service(stack::client(name).retry(&few).total_timeout(attempt * 5))?,
-            until_done: service(stack::client(name).retry(&endless).without_total_timeout())?,
+            bounded: service(stack::client(name).retry(&bounded).total_timeout(attempt * 5))?,
+            until_done: service(stack::client(name).retry(&unlimited).without_total_timeout())?,
         })
     }
 
-    /// Posts, and gives up at some time. The key makes it safe to repeat.
+    /// Posts with a bounded number of attempts. The key makes retries safe.
     pub async fn post(&self, path: &str, key: &str, body: &Value) -> Result<(StatusCode, String), BoxError> {
-        send(self.eager.clone(), self.request(path, key, body)?).await
+        send(self.bounded.clone(), self.request(path, key, body)?).await
     }
 
-    /// Posts until there is an answer that is no failure.
+    /// Posts until the response is not a failure.
     pub async fn post_until_done(&self, path: &str, key: &str, body: &Value) -> Result<(StatusCode, String), BoxError> {
         send(self.until_done.clone(), self.request(path, key, body)?).await
     }

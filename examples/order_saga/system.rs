@@ -1,4 +1,4 @@
-//! All of it, running: the services with their faults, the coordinator, and customers who order.
+//! The running system: the services with their faults, the coordinator, and the customers.
 
 use std::{
     collections::HashMap,
@@ -24,20 +24,20 @@ use crate::{
     serve::Server,
 };
 
-/// How a run is set up.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub orders: u32,
     pub at_once: u32,
     pub seed: u64,
     pub rates: Rates,
-    /// Time for an attempt: longer than an honest answer takes, also on a busy machine.
+    /// The attempt timeout: longer than a normal response takes, even on a busy machine.
     pub attempt: Duration,
-    /// Payment takes no notice of idempotency keys.
+    /// Payment ignores idempotency keys.
     pub payment_forgets: bool,
     /// The services and the broker are down for a while, one after the other.
     pub outages: bool,
-    /// The coordinator crashes in the middle, and begins again from its journal.
+    /// The coordinator crashes halfway, and restarts from its journal.
     pub crash: bool,
 }
 
@@ -56,7 +56,7 @@ impl Default for Settings {
     }
 }
 
-/// What came of a run.
+/// The outcome of a run.
 pub struct Outcome {
     pub audit: Audit,
     pub tally: Arc<Tally>,
@@ -70,11 +70,11 @@ struct System {
     faults: Vec<Arc<Faults>>,
     address: SocketAddr,
     tally: Arc<Tally>,
-    /// The services, for as long as this is there.
+    /// The services' servers, which run until they are dropped.
     _servers: Vec<Server>,
 }
 
-/// Runs many orders through faults, and audits the books when all is quiet.
+/// Places orders under faults, and audits the books when the system is idle.
 pub async fn run(settings: Settings) -> Result<Outcome, BoxError> {
     let (system, listener) = System::start(settings).await?;
     let mut coordinator = Coordinator::start(listener, system.journal.clone(), system.services.clone());
@@ -96,7 +96,7 @@ pub async fn run(settings: Settings) -> Result<Outcome, BoxError> {
     while let Some(customer) = customers.join_next().await {
         customer??;
     }
-    // The outbox is emptied, and what was late has arrived.
+    // Wait until the outbox is published and late requests have arrived.
     while {
         let (written, published) = system.journal.outbox();
         published < written
@@ -112,9 +112,9 @@ pub async fn run(settings: Settings) -> Result<Outcome, BoxError> {
 
 impl System {
     async fn start(settings: Settings) -> Result<(Self, TcpListener), BoxError> {
-        let accounts = |names: &[(&str, i64)]| names.iter().map(|(name, held)| (name.to_string(), *held)).collect();
+        let accounts = |names: &[(&str, i64)]| names.iter().map(|(name, amount)| (name.to_string(), *amount)).collect();
         let money: HashMap<_, _> = (0..CUSTOMERS).map(|customer| (format!("customer-{customer}"), 10_000)).collect();
-        // Of the rare item there is not enough, and nobody delivers to the moon.
+        // The rare item is scarce, and there is no delivery to the moon.
         let stock = accounts(&[("book", 1_000_000), ("lamp", 1_000_000), ("rare", i64::from(settings.orders) / 20)]);
         let regions = accounts(&[("north", 1_000_000), ("south", 1_000_000), ("moon", 0)]);
         let (mut faults, mut addresses, mut servers) = (Vec::new(), Vec::new(), Vec::new());
@@ -125,11 +125,11 @@ impl System {
         }
         routers.push(Box::new(|faults| broker::router(Arc::default(), faults)));
         for (number, router) in routers.into_iter().enumerate() {
-            let its = Faults::new(settings.rates, settings.seed.wrapping_add(number as u64));
+            let injected = Faults::new(settings.rates, settings.seed.wrapping_add(number as u64));
             let listener = TcpListener::bind("127.0.0.1:0").await?;
             addresses.push(listener.local_addr()?);
-            servers.push(Server::start(listener, router(its.clone())));
-            faults.push(its);
+            servers.push(Server::start(listener, router(injected.clone())));
+            faults.push(injected);
         }
         let tally = Arc::new(Tally::default());
         let remote = |name, at: usize| Remote::new(name, addresses[at], settings.attempt, &tally);
@@ -149,7 +149,8 @@ impl System {
         self.journal.all().iter().filter(|progress| progress.end.is_some()).count()
     }
 
-    /// Customers who order one after the other, and insist on an answer: a crash of the coordinator is nothing to them.
+    /// Starts the customers. Each places its orders one after the other and retries until it has a response, also across a crash
+    /// of the coordinator.
     fn customers(&self) -> Result<JoinSet<Result<(), BoxError>>, BoxError> {
         let mut customers = JoinSet::new();
         let coordinator = Remote::new("coordinator", self.address, Duration::from_secs(60), &self.tally)?;
@@ -173,7 +174,7 @@ impl System {
 
 const CUSTOMERS: u32 = 20;
 
-/// An order, as chance will have it.
+/// Generates a random order.
 fn order(seed: u64, number: u32) -> Value {
     let mut rng = SmallRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number)));
     json!({
@@ -185,7 +186,7 @@ fn order(seed: u64, number: u32) -> Value {
     })
 }
 
-/// One after the other, each service is down for half a second, and the broker for longer.
+/// Takes each service down for half a second, one after the other, and then the broker for longer.
 async fn outages(faults: Vec<Arc<Faults>>, journal: Arc<Journal>, orders: u32) {
     for (number, faults) in faults.iter().enumerate() {
         let placed = orders as usize * (2 * number + 1) / 10;
@@ -199,22 +200,22 @@ async fn outages(faults: Vec<Arc<Faults>>, journal: Arc<Journal>, orders: u32) {
 }
 
 impl Outcome {
-    /// The figures, a line each.
+    /// Formats the figures, one per line.
     pub fn table(&self) -> String {
         let Audit { orders, confirmed, cancelled, suppressed, repeated_events, .. } = &self.audit;
         let tally = |count: &std::sync::atomic::AtomicU64| count.load(Relaxed).to_string();
         let rows = [
             ("orders", orders.to_string()),
             ("confirmed", confirmed.to_string()),
-            ("cancelled, all undone", cancelled.to_string()),
+            ("cancelled and compensated", cancelled.to_string()),
             ("retries of steps", tally(&self.tally.retries)),
-            ("retries of what must happen", tally(&self.tally.undo_retries)),
-            ("requests known by their key", suppressed.to_string()),
+            ("retries of requests that must succeed", tally(&self.tally.undo_retries)),
+            ("duplicate requests suppressed", suppressed.to_string()),
             ("circuits opened", tally(&self.tally.opened)),
-            ("calls refused by an open circuit", tally(&self.tally.refused)),
+            ("calls rejected by an open circuit", tally(&self.tally.rejected)),
             ("crashes of the coordinator", self.crashes.to_string()),
             ("events published twice", repeated_events.to_string()),
         ];
-        rows.map(|(what, count)| format!("{what:34}{count:>7}\n")).concat()
+        rows.map(|(label, count)| format!("{label:38}{count:>7}\n")).concat()
     }
 }

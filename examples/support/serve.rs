@@ -1,4 +1,4 @@
-//! A server that can be killed, as a process can.
+//! A server that can be killed like a process.
 
 use axum::Router;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -7,19 +7,19 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-/// A server at work. Dropped, it is killed.
+/// A running server. Dropping it kills it.
 pub struct Server(JoinHandle<()>);
 
 impl Server {
     pub fn start(listener: TcpListener, router: Router) -> Self {
         Self(tokio::spawn(async move {
-            // With this task, all connections end.
+            // All connections are aborted with this task.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let service = TowerToHyperService::new(router.clone());
                 connections.spawn(async move {
                     let http = hyper::server::conn::http1::Builder::new();
-                    // A connection that breaks is its client's to deal with.
+                    // Broken connections are the client's concern.
                     drop(http.serve_connection(TokioIo::new(stream), service).await);
                 });
                 while connections.try_join_next().is_some() {}
@@ -27,7 +27,7 @@ impl Server {
         }))
     }
 
-    /// Kills it: what it was doing ends in mid-air. When this returns, nobody listens any more.
+    /// Kills the server and aborts its requests. When this returns, its socket is closed.
     pub async fn kill(mut self) {
         self.0.abort();
         drop((&mut self.0).await);

@@ -14,21 +14,21 @@ const COLORS: [RGBColor; 5] = [
     RGBColor(20, 110, 200),
 ];
 
-/// What lies below is wider, so that it is seen where lines are the same.
+/// Lines drawn first are wider, so that they stay visible where lines coincide.
 const WIDTHS: [u32; 5] = [10, 8, 6, 4, 2];
 
-/// Those whose lines a chart shows, in this order: ours last, on top.
+/// The stacks that a chart shows, in drawing order: ours last, on top.
 pub const SHOWN: [&str; 5] = ["none", "naive retry", "tower", "tower-resilience", "rampart"];
 
-/// The share of requests answered in time, second by second, of the stacks [`SHOWN`].
+/// Draws the share of requests answered in time, by second, of the stacks [`SHOWN`].
 pub fn goodput(scenario: &Scenario, runs: &[(&str, &Figures)]) -> String {
     let lines = runs.iter().map(|(name, figures)| {
         let points = (0..).zip(&figures.goodput).map(|(second, share)| (f64::from(second), share * 100.0));
         (name.to_string(), points.collect())
     });
-    let shade = scenario.plan.cause.map(|(from, to)| (from as f64, to.unwrap_or(scenario.plan.seconds) as f64));
+    let shade = scenario.plan.trigger.map(|(from, to)| (from as f64, to.unwrap_or(scenario.plan.seconds) as f64));
     draw(Chart {
-        title: format!("{}: {}", scenario.name, scenario.what),
+        title: format!("{}: {}", scenario.name, scenario.summary),
         x: "second",
         y: "answered in time, %",
         range: (0.0, scenario.plan.seconds as f64),
@@ -39,7 +39,7 @@ pub fn goodput(scenario: &Scenario, runs: &[(&str, &Figures)]) -> String {
     })
 }
 
-/// What a default does to the mean goodput of all scenarios.
+/// Draws the mean goodput of all scenarios against the values of a default.
 pub fn sweep(title: &str, curve: &Curve) -> String {
     let line = |of: fn(&crate::sweep::Point) -> f64| -> Vec<(f64, f64)> {
         (0..).zip(&curve.points).map(|(index, point)| (f64::from(index), of(point) * 100.0)).collect()
@@ -68,7 +68,7 @@ struct Chart {
     y: &'static str,
     range: (f64, f64),
     top: f64,
-    /// In place of numbers on the horizontal axis.
+    /// Labels in place of numbers on the horizontal axis.
     labels: Vec<String>,
     shade: Option<(f64, f64)>,
     lines: Vec<(String, Vec<(f64, f64)>)>,
@@ -76,8 +76,7 @@ struct Chart {
 
 fn draw(chart: Chart) -> String {
     let mut svg = String::new();
-    // The only backend is a string: it has nothing that could fail.
-    paint(&mut svg, chart).expect("a string takes everything");
+    paint(&mut svg, chart).expect("writing to a string does not fail");
     svg
 }
 

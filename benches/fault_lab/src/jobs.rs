@@ -1,13 +1,17 @@
-//! Many runs, on all processors.
+//! Runs many simulations on all processors.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use crate::{measure::Figures, scenarios::Scenario, sim, stacks::Stack};
+use crate::{
+    measure::Figures,
+    scenarios::Scenario,
+    sim::{self, Stack},
+};
 
-/// The figures of each pair of a scenario and a stack, in their order. It makes no difference on how many processors.
+/// Returns the figures of each pair of a scenario and a stack, in order. They do not depend on the number of processors.
 pub fn run(pairs: &[(&Scenario, &dyn Stack)], seed: u64) -> Vec<Figures> {
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(pairs.len().max(1));
@@ -27,7 +31,7 @@ pub fn run(pairs: &[(&Scenario, &dyn Stack)], seed: u64) -> Vec<Figures> {
     figures.into_iter().map(|(_, figures)| figures).collect()
 }
 
-/// The figures of all stacks in all scenarios: by scenario, then by stack.
+/// Returns the figures of all stacks in all scenarios: by scenario, then by stack.
 pub fn grid(scenarios: &[Scenario], stacks: &[Box<dyn Stack>], seed: u64) -> Vec<Vec<Figures>> {
     let pairs: Vec<_> = scenarios.iter().flat_map(|at| stacks.iter().map(move |stack| (at, &**stack))).collect();
     let mut figures = run(&pairs, seed).into_iter();

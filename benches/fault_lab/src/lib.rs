@@ -1,7 +1,8 @@
-//! The fault lab: what resilience stacks are worth when systems fall, and where this crate's defaults come from.
+//! The fault lab: measures resilience stacks in simulated incidents, and shows how this crate's defaults were chosen.
 //!
-//! [`sim`] is the laboratory, [`scenarios`] are what befalls systems, [`stacks`] what protects them, [`measure`] what is
-//! made of a run. `cargo run --release -p fault_lab` prints the table of all and writes a page with charts.
+//! [`sim`] is the simulator, [`scenarios`] are the incidents, [`stacks`] the protections that are compared, and [`measure`]
+//! computes figures from a run's record. `sim` knows only the trait that a stack implements. `cargo run --release -p
+//! fault_lab` prints all tables and writes a page with charts.
 
 pub mod charts;
 pub mod jobs;

@@ -1,26 +1,26 @@
-//! Runs the fault lab: prints the table, writes the page.
+//! Runs the fault lab: prints the tables and writes the page.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 use fault_lab::{jobs, report::Findings, scenarios, stacks, sweep, table};
 
-/// What resilience stacks are worth when systems fall.
+/// Measures resilience stacks in simulated incidents.
 #[derive(Parser)]
 struct Options {
     /// The seed of all random numbers.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Only this scenario, with all its figures.
+    /// Run only this scenario.
     #[arg(long)]
     only: Option<String>,
-    /// Neither sweeps nor the calm day.
+    /// Skip the sweeps of the defaults and the day without an incident.
     #[arg(long)]
     quick: bool,
-    /// Where to write the page.
+    /// The file to write the page to.
     #[arg(long, default_value = "target/fault_lab.html")]
     html: PathBuf,
-    /// A folder to write evidence.md and its charts to.
+    /// The folder to write evidence.md and its charts to.
     #[arg(long)]
     docs: Option<PathBuf>,
 }
@@ -32,18 +32,18 @@ fn main() -> ExitCode {
         scenarios.retain(|scenario| scenario.name == only);
         if scenarios.is_empty() {
             let names: Vec<_> = scenarios::incidents().iter().map(|scenario| scenario.name).collect();
-            eprintln!("there is no scenario `{only}`; there are: {}", names.join(", "));
+            eprintln!("unknown scenario `{only}`; choose one of: {}", names.join(", "));
             return ExitCode::FAILURE;
         }
     }
-    let whole = !options.quick && options.only.is_none();
+    let full = !options.quick && options.only.is_none();
     let stacks = stacks::all();
     let grid = jobs::grid(&scenarios, &stacks, options.seed);
     for (scenario, figures) in scenarios.iter().zip(&grid) {
-        println!("{}: {}\n\n{}", scenario.name, scenario.what, table::scenario(&stacks, figures).text());
+        println!("{}: {}\n\n{}", scenario.name, scenario.summary, table::scenario(&stacks, figures).text());
     }
-    let calm = whole.then(|| jobs::run(&[(&scenarios::calm(), &stacks::Rampart::new())], options.seed).remove(0));
-    let sweeps = if whole { sweep::all() } else { Vec::new() };
+    let calm = full.then(|| jobs::run(&[(&scenarios::calm(), &stacks::Rampart::new())], options.seed).remove(0));
+    let sweeps = if full { sweep::all() } else { Vec::new() };
     let curves = sweep::run(&sweeps, &scenarios, options.seed);
     let findings = Findings { scenarios, stacks, grid, calm, sweeps: sweeps.into_iter().zip(curves).collect() };
     for (sweep, curve) in &findings.sweeps {
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("could not write: {error}");
+            eprintln!("could not write the report: {error}");
             ExitCode::FAILURE
         }
     }

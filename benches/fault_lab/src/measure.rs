@@ -1,30 +1,32 @@
-//! What is made of a run.
+//! Figures computed from a run's record.
 
 use std::{fmt, ops::Range};
 
 use crate::sim::{Plan, Record};
 
-/// Recovered: in every five seconds from then on, this share of what was answered in time before the cause.
+/// The system has recovered when, in every later window of five seconds, the share of requests answered in time reaches this
+/// fraction of the share before the trigger.
 const RECOVERED: f64 = 0.99;
 const WINDOW: usize = 5;
+/// The last seconds of a run, whose requests have no time to be answered.
 const LAST: u64 = 4;
 
-/// How soon a system was itself again.
+/// How long a system took to recover.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Recovery {
-    /// The cause does not end.
-    NothingToRecoverFrom,
-    /// So many seconds after the cause's end.
+    /// The trigger does not end.
+    NotApplicable,
+    /// This many seconds after the end of the trigger.
     After(u64),
-    /// Not while it was watched.
+    /// Not within the run.
     Never,
 }
 
 impl Recovery {
-    /// Whether it took at most so many seconds, if there was anything to recover from.
+    /// Whether the system recovered within this many seconds; true if the trigger does not end.
     pub fn within(self, seconds: u64) -> bool {
         match self {
-            Self::NothingToRecoverFrom => true,
+            Self::NotApplicable => true,
             Self::After(took) => took <= seconds,
             Self::Never => false,
         }
@@ -34,7 +36,7 @@ impl Recovery {
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingToRecoverFrom => f.write_str("-"),
+            Self::NotApplicable => f.write_str("-"),
             Self::After(seconds) => write!(f, "{seconds} s"),
             Self::Never => f.write_str("never"),
         }
@@ -44,43 +46,42 @@ impl fmt::Display for Recovery {
 /// The figures of a run.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// Share of the requests made during the cause that were answered in time.
+    /// The share of the requests sent during the trigger that were answered in time.
     pub during: f64,
-    /// The same of those made after its end.
+    /// The same for requests sent after the end of the trigger.
     pub after: Option<f64>,
-    /// The same of all from its beginning.
-    pub since: f64,
-    /// How soon it was over.
+    /// The same for all requests from the start of the trigger.
+    pub overall: f64,
+    /// How long recovery took.
     pub recovery: Recovery,
-    /// Calls that reached a service per request that needs it, from the cause's beginning until the system was itself
-    /// again: the largest of all services.
+    /// Calls that reached a service per request that needs it, from the start of the trigger until recovery: the largest of
+    /// all services.
     pub amplification: f64,
-    /// Share of the work done for callers who had left, from the cause's beginning.
+    /// The share of the work done for callers that had left, from the start of the trigger.
     pub wasted: f64,
-    /// Milliseconds that those waited on average who got no answer in time, from the cause's beginning.
-    pub in_vain: f64,
-    /// Milliseconds until the good answers: half of them, 99%, 99.9%.
+    /// The average wait, in milliseconds, of users without a timely response, from the start of the trigger.
+    pub wasted_wait: f64,
+    /// The latency of timely responses in milliseconds: p50, p99 and p99.9.
     pub latency: [u64; 3],
-    /// Jain's index of the shares that the clients got of what they asked for: 1 is fair.
+    /// Jain's fairness index of the clients' shares of requests answered in time: 1 is fair.
     pub fairness: f64,
-    /// The most calls in a tenth of a second in the ten seconds after the cause, as a multiple of the average before.
+    /// The peak call rate, per tenth of a second, in the ten seconds after the trigger, as a multiple of the average before it.
     pub spike: Option<f64>,
-    /// The worst of the routes that nothing befell, from the cause's beginning.
+    /// The goodput of the worst unaffected route, from the start of the trigger.
     pub healthy: Option<f64>,
-    /// Requests that were refused though nothing was wrong: before the cause.
-    pub false_refusals: u64,
-    /// By second, the share of requests answered in time.
+    /// Requests that were rejected before the trigger, while the system was healthy.
+    pub false_rejections: u64,
+    /// The share of requests answered in time, by second.
     pub goodput: Vec<f64>,
-    /// By second, the calls that reached the last service.
+    /// The calls that reached the last service, by second.
     pub calls: Vec<u32>,
 }
 
 impl Figures {
-    /// Of a run by a plan.
+    /// Computes the figures of a run.
     pub fn of(plan: &Plan, record: &Record) -> Self {
-        // The last requests are left out: they have no time to be answered.
         let end = (plan.seconds - LAST) as usize;
-        let (from, to) = match plan.cause {
+        let (from, to) = match plan.trigger {
             Some((from, to)) => (from as usize, to.map(|to| to as usize)),
             None => (end, None),
         };
@@ -91,21 +92,21 @@ impl Figures {
             record.services.iter().flat_map(|seconds| &seconds[incident.clone()]).map(count).sum()
         };
         let recovery = recovery(record, from, to, end);
-        let upheaval = match (to, recovery) {
+        let disturbed = match (to, recovery) {
             (Some(to), Recovery::After(seconds)) => from..(to + seconds as usize).max(from + 1),
             _ => incident.clone(),
         };
         let incident_of_all = || record.routes.iter().flat_map(|route| &route[incident.clone()]);
-        let in_vain: u64 = incident_of_all().map(|second| second.in_vain).sum();
+        let wasted_wait: u64 = incident_of_all().map(|second| second.wasted_wait).sum();
         let bad: u64 = incident_of_all().map(|second| u64::from(second.requests - second.good)).sum();
-        let latency = record.latency.as_ref().expect("a run has one");
+        let latency = record.latency.as_ref().expect("a run records latencies");
         Self {
             during: good(record, None, from..to.unwrap_or(end)),
             after: to.map(|to| good(record, None, to..end)),
-            since: good(record, None, incident.clone()),
+            overall: good(record, None, incident.clone()),
             recovery,
-            amplification: services.map(|service| amplification(plan, record, service, &upheaval)).fold(0.0, f64::max),
-            in_vain: in_vain as f64 / bad.max(1) as f64,
+            amplification: services.map(|service| amplification(plan, record, service, &disturbed)).fold(0.0, f64::max),
+            wasted_wait: wasted_wait as f64 / bad.max(1) as f64,
             wasted: work(|second| second.wasted) as f64 / work(|second| second.work).max(1) as f64,
             latency: [0.5, 0.99, 0.999].map(|share| latency.value_at_quantile(share)),
             fairness: fairness(&record.clients),
@@ -114,18 +115,26 @@ impl Figures {
                 .filter(|(_, route)| route.healthy)
                 .map(|(index, _)| good(record, Some(index), incident.clone()))
                 .reduce(f64::min),
-            false_refusals: record.routes.iter().flat_map(|route| &route[..from]).map(|s| u64::from(s.refused)).sum(),
-            calls: record.services.last().expect("there is one")[..end].iter().map(|second| second.calls).collect(),
+            false_rejections: record
+                .routes
+                .iter()
+                .flat_map(|route| &route[..from])
+                .map(|s| u64::from(s.rejected))
+                .sum(),
+            calls: record.services.last().expect("there is a service")[..end]
+                .iter()
+                .map(|second| second.calls)
+                .collect(),
             goodput,
         }
     }
 }
 
-/// The share of requests that were answered in time, of one route or of all but an abuser's.
+/// The share of requests answered in time, for one route or for all routes but an abuser's.
 fn good(record: &Record, route: Option<usize>, seconds: Range<usize>) -> f64 {
     let routes = record.routes.iter().enumerate().filter(|(index, _)| match route {
         Some(route) => route == *index,
-        None => record.minded[*index],
+        None => record.measured[*index],
     });
     let (mut requests, mut good) = (0, 0);
     for second in routes.flat_map(|(_, all)| &all[seconds.clone()]) {
@@ -136,11 +145,11 @@ fn good(record: &Record, route: Option<usize>, seconds: Range<usize>) -> f64 {
 }
 
 fn recovery(record: &Record, from: usize, to: Option<usize>, end: usize) -> Recovery {
-    let Some(to) = to else { return Recovery::NothingToRecoverFrom };
+    let Some(to) = to else { return Recovery::NotApplicable };
     let usual = good(record, None, from.saturating_sub(20)..from);
     let last = end - WINDOW;
-    let well = |second: &usize| good(record, None, *second..*second + WINDOW) >= RECOVERED * usual;
-    match (to..=last).rev().take_while(well).last() {
+    let healthy = |second: &usize| good(record, None, *second..*second + WINDOW) >= RECOVERED * usual;
+    match (to..=last).rev().take_while(healthy).last() {
         Some(second) => Recovery::After((second - to) as u64),
         None => Recovery::Never,
     }
@@ -162,7 +171,7 @@ fn amplification(plan: &Plan, record: &Record, service: usize, seconds: &Range<u
 }
 
 fn spike(record: &Record, from: usize, to: usize) -> f64 {
-    let tenths = record.tenths.last().expect("there is one");
+    let tenths = record.tenths.last().expect("there is a service");
     let usual: u32 = tenths[..from * 10].iter().sum();
     let most = tenths[to * 10..(to * 10 + 100).min(tenths.len())].iter().max();
     f64::from(*most.unwrap_or(&0)) * (from * 10) as f64 / f64::from(usual.max(1))

@@ -1,4 +1,4 @@
-//! What the lab has to say: a page with everything in it, and `docs/evidence.md` with its charts.
+//! The lab's reports: an HTML page, and `docs/evidence.md` with its charts.
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
@@ -6,45 +6,48 @@ use crate::{
     charts,
     measure::Figures,
     scenarios::Scenario,
-    stacks::Stack,
+    sim::Stack,
     sweep::{self, Curve, Sweep},
     table::{self, Table, percent},
 };
 
-/// All that has been found out.
+/// The results of the lab.
 pub struct Findings {
-    /// What befell the system.
+    /// The incidents.
     pub scenarios: Vec<Scenario>,
-    /// What protected it.
+    /// The stacks.
     pub stacks: Vec<Box<dyn Stack>>,
-    /// By scenario, then by stack.
+    /// The figures, by scenario, then by stack.
     pub grid: Vec<Vec<Figures>>,
-    /// The day without an incident, with the default stacks.
+    /// The figures of the default stacks on the day without an incident.
     pub calm: Option<Figures>,
-    /// The defaults, and what they do.
+    /// The sweeps of the defaults, with their results.
     pub sweeps: Vec<(Sweep, Curve)>,
 }
 
 impl Findings {
-    /// The figures of all scenarios at a glance.
+    /// Returns the main figures of all scenarios, with their titles.
     pub fn overviews(&self) -> [(&'static str, Table); 3] {
         let of = |figure| table::overview(&self.scenarios, &self.stacks, &self.grid, figure);
         [
-            ("Goodput: requests answered in time, in percent, from the cause's beginning", of(|f| percent(f.since))),
-            ("Seconds from the cause's end until the system is itself again", of(|f| f.recovery.to_string())),
-            ("Calls that reach a service per request", of(|f| format!("{:.2}", f.amplification))),
+            (
+                "Goodput: percentage of requests answered in time, from the start of the trigger",
+                of(|f| percent(f.overall)),
+            ),
+            ("Recovery: seconds from the end of the trigger", of(|f| f.recovery.to_string())),
+            ("Amplification: calls that reach a service, per request", of(|f| format!("{:.2}", f.amplification))),
         ]
     }
 
-    /// What was found on the calm day, in a sentence.
+    /// Returns the result of the day without an incident, in a sentence.
     pub fn calm_day(&self) -> Option<String> {
         let calm = self.calm.as_ref()?;
         let requests: u64 = calm.calls.iter().map(|calls| u64::from(*calls)).sum();
         Some(format!(
-            "On a day without an incident, with 0.1% errors and a heavy tail, {requests} calls were made, {} requests were \
-             refused, and {}% were answered in time.",
-            calm.false_refusals,
-            percent(calm.since)
+            "On a day without an incident, with 0.1% background failures and heavy-tailed work, the clients made {requests} calls. \
+             {} requests were rejected, and {}% were answered in time.",
+            calm.false_rejections,
+            percent(calm.overall)
         ))
     }
 
@@ -56,7 +59,7 @@ impl Findings {
         charts::goodput(&self.scenarios[index], &charts::SHOWN.iter().filter_map(named).collect::<Vec<_>>())
     }
 
-    /// One page with everything in it.
+    /// Returns the HTML page, with all results.
     pub fn page(&self) -> String {
         let mut page = String::from(HEAD);
         for (title, table) in self.overviews() {
@@ -66,7 +69,7 @@ impl Findings {
             let _ = write!(page, "<p>{calm}</p>");
         }
         for (index, scenario) in self.scenarios.iter().enumerate() {
-            let _ = write!(page, "<h2>{}</h2><p>{}. {}.</p>", scenario.name, scenario.what, scenario.source);
+            let _ = write!(page, "<h2>{}</h2><p>{}. {}.</p>", scenario.name, scenario.summary, scenario.source);
             let figures = table::scenario(&self.stacks, &self.grid[index]).html();
             let _ = write!(page, "<figure>{}</figure>{figures}", self.chart(index));
         }
@@ -79,7 +82,7 @@ impl Findings {
         page
     }
 
-    /// Writes `evidence.md` and its charts into a folder.
+    /// Writes `evidence.md` and its charts to a folder.
     pub fn write_docs(&self, docs: &Path) -> io::Result<()> {
         let folder = docs.join("evidence");
         fs::create_dir_all(&folder)?;
@@ -99,7 +102,7 @@ impl Findings {
                 page,
                 "\n### {}\n\n{}. Source: {}.\n",
                 capital(scenario.name),
-                capital(scenario.what),
+                capital(scenario.summary),
                 scenario.source
             );
             let figures = table::scenario(&self.stacks, &self.grid[index]).markdown();
@@ -109,9 +112,10 @@ impl Findings {
         for (sweep, curve) in &self.sweeps {
             let file = file_name(sweep.field);
             fs::write(folder.join(&file), charts::sweep(sweep.field, curve))?;
-            let before = sweep.before.map(|before| format!(" Before there was a lab it was {before}."));
+            let previous =
+                sweep.previous.map(|previous| format!(" Before the lab existed, the default was {previous}."));
             let _ = write!(page, "\n### {}\n\n", capital(sweep.field));
-            let _ = writeln!(page, "**{}.**{} {}", sweep.default, before.unwrap_or_default(), sweep.why);
+            let _ = writeln!(page, "**{}.**{} {}", sweep.default, previous.unwrap_or_default(), sweep.why);
             let _ = write!(page, "\n![{}](evidence/{file})\n\n{}", sweep.field, sweep::table(sweep, curve).markdown());
         }
         fs::write(docs.join("evidence.md"), page)
@@ -142,58 +146,61 @@ td, th { padding: .15rem .5rem; text-align: right; border-bottom: 1px solid #888
 td:first-child, th:first-child { text-align: left; white-space: nowrap }
 </style>
 <main><h1>The fault lab</h1>
-<p>What resilience stacks are worth when systems fall. In the grey time the cause of trouble is there.</p>
+<p>Resilience stacks in simulated incidents. The shaded time is the trigger of the incident.</p>
 "#;
 
 const INTRODUCTION: &str = "\
 # Evidence
 
-This page is written by the fault lab, with its charts:
+The fault lab generates this page and its charts:
 
     cargo run --release -p fault_lab -- --docs docs
 
-The lab runs real layers on virtual time against simulated services, networks and users: open-loop arrivals, servers with
-finite workers and finite queues whose work goes on after the caller has left, fleets of clients with a stack each, users
-who leave and ask again by hand. The same seed gives the same figures to the last digit, anywhere. What a scenario is made
-of stands in its file, in `benches/fault_lab/src/scenarios/`; what a stack is, in `src/stacks/`; how a figure is made, in
-`src/measure.rs`. A quick part of it is a test (`benches/fault_lab/tests/promises.rs`).
+The lab runs the real layers on virtual time against simulated services, networks and users: open-loop arrivals, servers with
+finite workers and finite queues whose work continues after the caller has left, fleets of clients with a stack each, and users
+who leave and retry manually. The same seed gives the same figures to the last digit on any machine. Each scenario is defined
+in its own file in `benches/fault_lab/src/scenarios/`, the stacks in `src/stacks/`, and the figures in `src/measure.rs`. A
+quick part of the lab runs as a test (`benches/fault_lab/tests/promises.rs`).
 
-Unless a scenario says otherwise, there is one service with 20 workers and 50 ms of work per request (exponential), so with a
-capacity of 400 requests a second, a queue of 5 s, and 280 requests a second by 50 clients. Users want an answer within two
-seconds, leave after three, and half the time ask once more by hand. `rampart` are the default client and server stacks,
-unchanged but for the lab's clock and seed; the rows below it leave a part out, or one side.
+Every incident has a trigger: the fault or the load that starts it. Unless a scenario says otherwise, there is one service with
+20 workers and 50 ms of work per request (exponential), which is a capacity of 400 requests a second, a queue of 5 s, and 280
+requests a second from 50 clients. Users expect a response within two seconds and leave after three; half of those without a
+timely response retry once, manually. `rampart` is the default client and server stacks, unchanged except for the lab's clock
+and seed. The stacks listed after it leave out one part or one side, or add a limit per client.
 
 ## All scenarios
 ";
 
 const REMARKS: &str = "
-### What to see in them
+### Observations
 
-- What ends a cascade is the server's bounded queue. Without one, whatever repeats calls without a budget stays down after a
-  brown-out, and whatever has no breaker stays down after a pause, thirty seconds of slowness, or ten of too many users, long
-  after the cause has gone: the metastable state. The clients' stack alone gets out of it, in the time that the queue takes
-  that it finds; without its breaker it does not.
-- Where the server protects itself, the clients' breaker earns no goodput. What it is worth is in the other columns: a third of
-  the calls reach a dead dependency, and nobody waits for what will not come.
-- Retries are worth a few points in a brown-out. Without a budget, and in front of a server that lets everything in, they cost
-  everything.
-- A client's budget must be small, because there may be a thousand clients.
-- Nothing in the default stacks tells an abuser from the others. That takes a limit per client, and only you know the rate.
+- The server's bounded queue is the part that ends a cascade. Without it, every stack that retries without a budget stays down
+  after a brown-out, and every stack without a breaker stays down after a pause, thirty seconds of slowness, or ten seconds of
+  overload, long after the trigger has ended: the metastable state. The client stack alone does recover, in the time that the
+  server's queue takes to drain; without its breaker it does not.
+- Where the server protects itself, the clients' breaker adds no goodput. Its value is in the other columns: only a third of
+  the calls reach a dead dependency, and no caller waits for a response that will not come.
+- Retries gain a few points in a brown-out. Without a budget, and in front of a server that admits every request, they bring
+  the system down.
+- A client's retry budget must be small, because a fleet may have a thousand clients.
+- Nothing in the default stacks tells an abuser from the other clients. That takes a limit per client, and only you know the
+  rate.
 
-### Where another stack does better by more than two points, and why
+### Where another stack is better by more than two points, and why
 
-- **Flapping**: three attempts with backoff reach into the next five good seconds, at twice the load. The default budget does
-  not pay for that; a dependency that flaps because it is overloaded would never get up.
-- **Four hops**: one call in ten is still answered at the end of the chain, and each of three breakers gives up on it at four
-  of five. Whoever wants that tenth sets `failure_rate(1.0)`; it costs three times the calls to something that fails.
-- **Abusive client**: tower's clients ask up to three times, and so get a larger share of what the abuser leaves.
+- **Flapping**: three attempts with backoff reach into the next five healthy seconds, at twice the load. The default budget
+  does not pay for them; a dependency that flaps because it is overloaded would never recover.
+- **Four hops**: one call in ten still succeeds at the end of the chain, and each of the three breakers trips at a failure rate
+  of 80%. If you need that tenth, set `failure_rate(1.0)`; it costs three times as many calls to the failing service.
+- **Abusive client**: tower's clients send up to three attempts, and so get a larger share of the capacity that the abuser
+  leaves.
 ";
 
 const DEFAULTS: &str = "
 ## The defaults
 
-Each is varied while all others stay, in all scenarios: the mean of their goodput, the slowest recovery, the most calls per
-request, the worst healthy route. First with the stacks of clients and servers, then with the clients' alone, in front of
-servers that let everything in; the abusive client has none, so that nothing holds it there, and most of those recoveries are
-`never` for its sake. The default is in bold.
+Each default is varied in all scenarios while all others stay fixed. The tables show the mean goodput, the slowest recovery, the
+most calls per request and the worst healthy route: first with the client and server stacks, then with the client stack alone,
+in front of servers that admit every request. The abusive client has no stack, so nothing limits it there, and most of those
+recoveries are `never` because of it. The default is in bold.
 ";

@@ -1,4 +1,4 @@
-//! Where the defaults come from: each is varied while all others stay, in all scenarios.
+//! How the defaults were chosen: each is varied in all scenarios while all others stay fixed.
 
 use std::time::Duration;
 
@@ -8,52 +8,53 @@ use crate::{
     jobs,
     measure::{Figures, Recovery},
     scenarios::Scenario,
-    stacks::{Rampart, Stack, Without},
+    sim::Stack,
+    stacks::{Part, Rampart},
     table::{Table, percent},
 };
 
-/// A default, the values it is tried with, and why it is what it is.
+/// A default, the values it is tried with, and the reason for its value.
 pub struct Sweep {
-    /// The field, as its builder calls it.
+    /// The setting, by its builder's name.
     pub field: &'static str,
-    /// What the default is, as one of the values' labels.
+    /// The default, as one of the values' labels.
     pub default: &'static str,
-    /// What it was before there was a lab, if that was something else.
-    pub before: Option<&'static str>,
-    /// What the figures say.
+    /// The default before the lab existed, if it was different.
+    pub previous: Option<&'static str>,
+    /// The reason, as the figures show it.
     pub why: &'static str,
-    /// The values.
+    /// The values, with their labels.
     pub values: Vec<(String, Rampart)>,
 }
 
-/// What became of a sweep.
+/// The result of a sweep.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// By value.
+    /// The points, by value.
     pub points: Vec<Point>,
 }
 
-/// A value of a default.
+/// The result of one value.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// The value.
+    /// The value's label.
     pub label: String,
-    /// With the stacks of clients and servers.
+    /// The score with the client and server stacks.
     pub both: Score,
-    /// With the clients' alone: servers that let everything in.
+    /// The score with the client stack alone, in front of servers that admit every request.
     pub client_only: Score,
 }
 
-/// What a value does over all scenarios.
+/// A value's figures over all scenarios.
 #[derive(Clone, Copy, Debug)]
 pub struct Score {
-    /// The mean.
+    /// The mean goodput.
     pub goodput: f64,
-    /// The slowest.
+    /// The slowest recovery.
     pub recovery: Recovery,
-    /// The most.
+    /// The highest amplification.
     pub amplification: f64,
-    /// The worst healthy route.
+    /// The goodput of the worst healthy route.
     pub healthy: f64,
 }
 
@@ -62,10 +63,10 @@ impl Score {
         let slower = |a: Recovery, b: Recovery| match (a, b) {
             (Recovery::Never, _) | (_, Recovery::Never) => Recovery::Never,
             (Recovery::After(a), Recovery::After(b)) => Recovery::After(a.max(b)),
-            (Recovery::NothingToRecoverFrom, other) | (other, Recovery::NothingToRecoverFrom) => other,
+            (Recovery::NotApplicable, other) | (other, Recovery::NotApplicable) => other,
         };
         Self {
-            goodput: figures.iter().map(|figures| figures.since).sum::<f64>() / figures.len() as f64,
+            goodput: figures.iter().map(|figures| figures.overall).sum::<f64>() / figures.len() as f64,
             recovery: figures.iter().map(|figures| figures.recovery).reduce(slower).expect("there are scenarios"),
             amplification: figures.iter().map(|figures| figures.amplification).fold(0.0, f64::max),
             healthy: figures.iter().filter_map(|figures| figures.healthy).fold(1.0, f64::min),
@@ -73,11 +74,11 @@ impl Score {
     }
 }
 
-/// Carries sweeps out.
+/// Runs the sweeps.
 pub fn run(sweeps: &[Sweep], scenarios: &[Scenario], seed: u64) -> Vec<Curve> {
     let values = || sweeps.iter().flat_map(|sweep| &sweep.values);
     let stacks: Vec<[Rampart; 2]> =
-        values().map(|(_, stack)| [stack.clone(), stack.clone().lacking(Without::Server)]).collect();
+        values().map(|(_, stack)| [stack.clone(), stack.clone().also_without(Part::Server)]).collect();
     let pairs = stacks.iter().flatten().flat_map(|stack| scenarios.iter().map(move |at| (at, stack as &dyn Stack)));
     let figures = jobs::run(&pairs.collect::<Vec<_>>(), seed);
     let mut of_stack = figures.chunks(scenarios.len()).map(|row| Score::of(&row.iter().collect::<Vec<_>>()));
@@ -89,7 +90,7 @@ pub fn run(sweeps: &[Sweep], scenarios: &[Scenario], seed: u64) -> Vec<Curve> {
     sweeps.iter().map(curve).collect()
 }
 
-/// A curve as a table.
+/// Returns the table of a curve.
 pub fn table(sweep: &Sweep, curve: &Curve) -> Table {
     let mut table = Table::new([
         sweep.field,
@@ -130,7 +131,7 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn in_time(millis: u64) -> String {
+fn duration_label(millis: u64) -> String {
     if millis.is_multiple_of(1000) { format!("{} s", millis / 1000) } else { format!("{millis} ms") }
 }
 
@@ -138,7 +139,7 @@ fn number<T: ToString>(value: T) -> String {
     value.to_string()
 }
 
-/// All defaults.
+/// Returns the sweeps of all defaults.
 pub fn all() -> Vec<Sweep> {
     let mut all = breaker();
     all.extend(retry());
@@ -152,11 +153,11 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: failure_rate",
             default: "0.8",
-            before: Some("0.5"),
-            why: "At one half, a breaker refuses the half that would have been answered, in a brown-out and while something \
-                  flaps, and takes down what is well behind the same client: the healthy route falls below 99%. A circuit \
-                  that opens at less than everything has its use where servers let everything in; 0.8 is in the middle of \
-                  the values with which nothing is lost.",
+            previous: Some("0.5"),
+            why: "At 0.5, a breaker rejects the half of the calls that would have succeeded, in a brown-out and \
+                  with a flapping dependency, and takes down healthy routes behind the same client: the healthy \
+                  route falls below 99%. Tripping below a rate of 1.0 is useful where servers admit every request; \
+                  0.8 is in the middle of the values that lose no goodput.",
             values: values(&[0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], number, |share| {
                 default().breaker(move |breaker| breaker.failure_rate(share))
             }),
@@ -164,28 +165,30 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: open_duration",
             default: "1 s",
-            before: None,
-            why: "Each second that a circuit is open after the cause has gone is a second of refusals, and along a chain \
-                  they add up. Below one second little is won, and more is sent to what is down.",
-            values: values(&[100, 250, 500, 1000, 2000, 5000, 10_000, 30_000], in_time, |open| {
+            previous: None,
+            why: "Every second that a circuit stays open after the trigger has ended is a second of rejections, \
+                  and these add up along a chain. Below one second there is little to gain, and a failing service \
+                  receives more calls.",
+            values: values(&[100, 250, 500, 1000, 2000, 5000, 10_000, 30_000], duration_label, |open| {
                 default().breaker(move |breaker| breaker.open_duration(ms(open)).open_growth(1.0, ms(open)))
             }),
         },
         Sweep {
             field: "circuit breaker: open_growth (doubling, up to)",
             default: "1 s",
-            before: Some("5 s"),
-            why: "Growth delays the return by as much as it grew, and the calls that it spares are few: an open circuit \
-                  lets three through per second as it is.",
-            values: values(&[1000, 2000, 5000, 10_000, 30_000], in_time, |most| {
+            previous: Some("5 s"),
+            why: "Growth delays recovery by as much as the duration has grown, and saves few calls: an open \
+                  circuit admits only three per second as it is.",
+            values: values(&[1000, 2000, 5000, 10_000, 30_000], duration_label, |most| {
                 default().breaker(move |breaker| breaker.open_growth(2.0, ms(most)))
             }),
         },
         Sweep {
             field: "circuit breaker: time_window",
             default: "10 s",
-            before: None,
-            why: "It makes little difference. Shorter windows trip on a flap; longer ones find out late where servers let everything in.",
+            previous: None,
+            why: "The length makes little difference. Shorter windows trip on a flap; longer ones detect an outage \
+                  late where servers admit every request.",
             values: values(
                 &[1, 2, 5, 10, 20, 30, 60],
                 |seconds| format!("{seconds} s"),
@@ -195,8 +198,11 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: window",
             default: "10 s",
-            before: None,
-            why: "A count window of a hundred calls does as well where clients are as busy as here, and costs a healthy call less. But its calls may be old: of a client with a call every four seconds it remembers seven minutes. Time fits every client. Runs of failures take healthy routes down by bad luck.",
+            previous: None,
+            why: "A count window of a hundred calls does as well where clients are as busy as these, and makes a \
+                  healthy call cheaper. But its calls may be old: for a client with one call every four seconds it \
+                  spans seven minutes. A time window suits every client. Consecutive failures take healthy routes \
+                  down by chance.",
             values: {
                 let mut kinds = vec![("10 s".to_owned(), default())];
                 kinds.extend(values(
@@ -206,8 +212,10 @@ fn breaker() -> Vec<Sweep> {
                 ));
                 kinds.extend(values(
                     &[5, 10, 20],
-                    |run| format!("{run} in a row"),
-                    |run| default().breaker(move |breaker| breaker.no_failure_rate().consecutive_failures(run)),
+                    |failures| format!("{failures} consecutive"),
+                    |failures| {
+                        default().breaker(move |breaker| breaker.no_failure_rate().consecutive_failures(failures))
+                    },
                 ));
                 kinds
             },
@@ -215,8 +223,10 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: min_calls",
             default: "20",
-            before: None,
-            why: "It makes little difference with both stacks. With the clients' alone five would do two points better, but where more than a tenth of a percent fails on ordinary days, four of five fail by chance.",
+            previous: None,
+            why: "The number makes little difference with both stacks. With the client stack alone, 5 would gain \
+                  two points, but where more than 0.1% of the calls fail on ordinary days, four failures in five \
+                  calls happen by chance.",
             values: values(&[1, 5, 10, 20, 50], number, |calls| {
                 default().breaker(move |breaker| breaker.min_calls(calls))
             }),
@@ -224,9 +234,9 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: probes and probe_successes",
             default: "3",
-            before: None,
-            why: "The number makes no difference to speak of. Three in a row are harder to get by luck from something \
-                  that is half broken than one.",
+            previous: None,
+            why: "The number makes almost no difference. A half-broken service is less likely to pass three \
+                  consecutive probes by chance than one.",
             values: values(&[1, 2, 3, 5, 10], number, |probes| {
                 default().breaker(move |breaker| breaker.probes(probes).probe_successes(probes))
             }),
@@ -234,12 +244,12 @@ fn breaker() -> Vec<Sweep> {
         Sweep {
             field: "circuit breaker: gradual_recovery",
             default: "off",
-            before: None,
-            why: "A server with a stack of its own takes what it can from the first moment, and every ramp refuses what \
-                  it could have taken.",
+            previous: None,
+            why: "A server with its own stack admits what it can handle from the first moment, and every ramp \
+                  rejects calls that it could have handled.",
             values: values(
                 &[0, 1000, 2000, 5000, 10_000],
-                |over| if over == 0 { "off".to_owned() } else { in_time(over) },
+                |over| if over == 0 { "off".to_owned() } else { duration_label(over) },
                 |over| {
                     default()
                         .breaker(move |breaker| if over == 0 { breaker } else { breaker.gradual_recovery(ms(over)) })
@@ -255,9 +265,9 @@ fn retry() -> Vec<Sweep> {
         Sweep {
             field: "retry: max_attempts",
             default: "3",
-            before: None,
-            why: "With a budget the number hardly matters: the budget decides. Without a budget it is the load that an \
-                  outage adds.",
+            previous: None,
+            why: "With a budget the number hardly matters, because the budget decides. Without one it determines \
+                  the load that retries add to an outage.",
             values: values(&[1, 2, 3, 4, 5, 8], number, |attempts| {
                 default().retry(move |retry| retry.max_attempts(attempts))
             }),
@@ -265,18 +275,18 @@ fn retry() -> Vec<Sweep> {
         Sweep {
             field: "retry: backoff base",
             default: "50 ms",
-            before: None,
-            why: "Any delay of this order does. Much longer ones cost users their patience.",
-            values: values(&[5, 25, 50, 100, 250, 500, 1000], in_time, |base| {
+            previous: None,
+            why: "Any delay of this order works. Much longer delays exhaust users' patience.",
+            values: values(&[5, 25, 50, 100, 250, 500, 1000], duration_label, |base| {
                 default().retry(move |retry| retry.backoff(Backoff::exponential(ms(base), Duration::from_secs(20))))
             }),
         },
         Sweep {
             field: "retry: jitter",
             default: "full",
-            before: None,
-            why: "Arrivals are random here, and a budget bounds what comes back at once: no jitter is as good as full. \
-                  Full is the default for those whose calls are not random, such as timers.",
+            previous: None,
+            why: "Arrivals are random here, and the budget bounds simultaneous retries, so no jitter is as good as \
+                  full jitter. Full is the default for callers whose calls are not random, such as timers.",
             values: {
                 let with = |jitter| default().retry(move |retry| retry.backoff(Backoff::default().jitter(jitter)));
                 [
@@ -292,9 +302,9 @@ fn retry() -> Vec<Sweep> {
         Sweep {
             field: "retry budget: ratio",
             default: "0.1",
-            before: None,
-            why: "What a lasting brown-out adds: with 0.2 the calls per request come close to what a busy server has to \
-                  spare.",
+            previous: None,
+            why: "The ratio is the load that a lasting brown-out adds: at 0.2 the calls per request approach the \
+                  spare capacity of a busy server.",
             values: values(&[0.0, 0.02, 0.05, 0.1, 0.2, 0.5], number, |ratio| {
                 default().budget(move |budget| budget.ratio(ratio))
             }),
@@ -302,10 +312,10 @@ fn retry() -> Vec<Sweep> {
         Sweep {
             field: "retry budget: capacity",
             default: "2",
-            before: Some("20"),
-            why: "Each of a thousand clients has a bucket of its own. With three tokens each the fleet's brown-out never \
-                  ends when the servers let everything in; with two it ends at once. Two is also what one call with three \
-                  attempts may need.",
+            previous: Some("20"),
+            why: "Each of a thousand clients has its own bucket. With three tokens each, the fleet's brown-out \
+                  never ends when servers admit every request; with two it ends immediately. Two is also the \
+                  number that one call with three attempts may need.",
             values: values(&[1, 2, 3, 5, 10, 20, 50], number, |tokens| {
                 default().budget(move |budget| budget.capacity(tokens))
             }),
@@ -313,9 +323,9 @@ fn retry() -> Vec<Sweep> {
         Sweep {
             field: "retry budget: min_per_second",
             default: "0",
-            before: Some("1"),
-            why: "What time pays to each client it pays a thousand times to a fleet. A client with a call every four \
-                  seconds and ordinary noise earns its retries by successes.",
+            previous: Some("1"),
+            why: "Tokens that each client earns over time multiply by a thousand in a fleet. A client with one \
+                  call every four seconds and ordinary failures earns its retries through successes.",
             values: values(&[0, 1, 2, 5, 10], number, |tokens| {
                 default().budget(move |budget| budget.min_per_second(tokens))
             }),
@@ -329,26 +339,30 @@ fn limits() -> Vec<Sweep> {
         Sweep {
             field: "client stack: attempt_timeout",
             default: "2 s",
-            before: None,
-            why: "It must be longer than the answers that a loaded server still gives, or it throws them away: below a \
-                  second and a half, half the capacity is not enough for anyone. Tune it to your service; too long does \
-                  less harm than too short.",
-            values: values(&[250, 500, 1000, 1500, 2000, 3000], in_time, |limit| default().attempt_timeout(ms(limit))),
+            previous: None,
+            why: "It must exceed the latency of the responses that a loaded server still gives, or it discards \
+                  them: below 1.5 s, half the capacity is not enough for any user. Tune it to your service; too \
+                  long does less harm than too short.",
+            values: values(&[250, 500, 1000, 1500, 2000, 3000], duration_label, |limit| {
+                default().attempt_timeout(ms(limit))
+            }),
         },
         Sweep {
             field: "client stack: total_timeout",
             default: "5 s",
-            before: None,
-            why: "Users leave after three seconds here, so that it makes no difference above that. It is for callers who \
-                  do not leave by themselves.",
-            values: values(&[2500, 3000, 5000, 10_000, 30_000], in_time, |limit| default().total_timeout(ms(limit))),
+            previous: None,
+            why: "Users leave after three seconds here, so values above that make no difference. It is for callers \
+                  that do not time out themselves.",
+            values: values(&[2500, 3000, 5000, 10_000, 30_000], duration_label, |limit| {
+                default().total_timeout(ms(limit))
+            }),
         },
         Sweep {
             field: "client stack: bulkhead, max_concurrent",
             default: "64",
-            before: None,
-            why: "Enough for the traffic of one client of the chain (some 20 at once); small enough that a dependency that \
-                  hangs leaves the healthy route its workers.",
+            previous: None,
+            why: "It is large enough for the traffic of one client in the chain (about 20 concurrent calls), and \
+                  small enough that a hanging dependency leaves the healthy route its workers.",
             values: values(&[8, 16, 32, 64, 128, 256], number, |calls| {
                 default().bulkhead(move |bulkhead| bulkhead.max_concurrent(calls))
             }),
@@ -356,10 +370,11 @@ fn limits() -> Vec<Sweep> {
         Sweep {
             field: "server stack: bulkhead, max_concurrent",
             default: "256",
-            before: None,
-            why: "What lies in front of the workers is a queue, and must be worked off in the time that callers wait: \
-                  above 256 (1.2 s at half the capacity) it no longer is. Fewer hurt services whose handlers wait for \
-                  others. If you know how many workers you have, say two or three times that.",
+            previous: None,
+            why: "Requests in front of the workers form a queue, which must drain within the callers' patience: \
+                  above 256 (1.2 s at half the capacity) it no longer does. Lower limits hurt services whose \
+                  handlers wait for other services. If you know the number of workers, use two or three times \
+                  that.",
             values: values(&[32, 64, 128, 256, 512, 1024], number, |calls| {
                 default().server_bulkhead(move |bulkhead| bulkhead.max_concurrent(calls))
             }),
@@ -367,18 +382,22 @@ fn limits() -> Vec<Sweep> {
         Sweep {
             field: "server stack: bulkhead, max_wait",
             default: "100 ms",
-            before: None,
-            why: "From none to half a second it makes little difference here. A whole second turns refusals into late answers.",
-            values: values(&[0, 50, 100, 250, 500, 1000], in_time, |wait| {
+            previous: None,
+            why: "From zero to half a second it makes little difference here. A full second turns rejections into \
+                  late responses.",
+            values: values(&[0, 50, 100, 250, 500, 1000], duration_label, |wait| {
                 default().server_bulkhead(move |bulkhead| bulkhead.max_wait(ms(wait)))
             }),
         },
         Sweep {
             field: "server stack: total_timeout",
             default: "10 s",
-            before: None,
-            why: "It frees places that hang. What is shorter than the work of a slow day throws away what is half done.",
-            values: values(&[1000, 2000, 5000, 10_000, 30_000], in_time, |limit| default().server_timeout(ms(limit))),
+            previous: None,
+            why: "It frees slots held by hung requests. A timeout shorter than the work of a slow day discards \
+                  half-finished work.",
+            values: values(&[1000, 2000, 5000, 10_000, 30_000], duration_label, |limit| {
+                default().server_timeout(ms(limit))
+            }),
         },
     ]
 }

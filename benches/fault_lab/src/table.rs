@@ -1,8 +1,8 @@
-//! The figures as tables, for the terminal and for Markdown.
+//! Tables of figures, for the terminal, Markdown and HTML.
 
-use crate::{measure::Figures, scenarios::Scenario, stacks::Stack};
+use crate::{measure::Figures, scenarios::Scenario, sim::Stack};
 
-/// A table of text; the first column is to the left, the others to the right.
+/// A table of text. The first column is left-aligned, the others are right-aligned.
 #[derive(Clone, Debug)]
 pub struct Table {
     head: Vec<String>,
@@ -10,18 +10,18 @@ pub struct Table {
 }
 
 impl Table {
-    /// With these columns.
+    /// Creates a table with these columns.
     pub fn new<T: Into<String>>(head: impl IntoIterator<Item = T>) -> Self {
         Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
 
     /// Adds a row.
     pub fn row(&mut self, cells: Vec<String>) {
-        assert_eq!(cells.len(), self.head.len(), "a cell for each column");
+        assert_eq!(cells.len(), self.head.len(), "a row has a cell for each column");
         self.rows.push(cells);
     }
 
-    /// For the terminal.
+    /// Formats the table for the terminal.
     pub fn text(&self) -> String {
         let all = || std::iter::once(&self.head).chain(&self.rows);
         let width = |column: usize| all().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -34,14 +34,14 @@ impl Table {
         all().map(line).collect()
     }
 
-    /// For Markdown.
+    /// Formats the table as Markdown.
     pub fn markdown(&self) -> String {
         let line = |row: &Vec<String>| format!("| {} |\n", row.join(" | "));
         let rule = format!("|---|{}\n", "---:|".repeat(self.head.len() - 1));
         line(&self.head) + &rule + &self.rows.iter().map(line).collect::<String>()
     }
 
-    /// For a page.
+    /// Formats the table as HTML.
     pub fn html(&self) -> String {
         let line = |tag: &str, row: &Vec<String>| {
             let cells: String =
@@ -53,25 +53,25 @@ impl Table {
     }
 }
 
-/// A share in percent.
+/// Formats a share as a percentage.
 pub fn percent(share: f64) -> String {
     format!("{:.1}", share * 100.0)
 }
 
-/// One scenario, all stacks, all figures.
+/// Returns all figures of all stacks in one scenario.
 pub fn scenario(stacks: &[Box<dyn Stack>], figures: &[Figures]) -> Table {
     let mut table = Table::new([
         "stack",
         "goodput, %",
         "during",
         "after",
-        "recovers in",
+        "recovery",
         "calls per request",
-        "work wasted, %",
+        "wasted work, %",
         "p50, ms",
         "p99",
         "p99.9",
-        "waited in vain, ms",
+        "wasted wait, ms",
         "fairness",
         "spike",
         "healthy route, %",
@@ -82,13 +82,13 @@ pub fn scenario(stacks: &[Box<dyn Stack>], figures: &[Figures]) -> Table {
     table
 }
 
-/// One stack's figures in one scenario.
+/// Returns the row of one stack in one scenario.
 pub fn row(name: &str, figures: &Figures) -> Vec<String> {
     let known = |value: Option<f64>, show: fn(f64) -> String| value.map_or("-".to_owned(), show);
     let [p50, p99, p999] = figures.latency.map(|millis| millis.to_string());
     vec![
         name.to_owned(),
-        percent(figures.since),
+        percent(figures.overall),
         percent(figures.during),
         known(figures.after, percent),
         figures.recovery.to_string(),
@@ -97,14 +97,14 @@ pub fn row(name: &str, figures: &Figures) -> Vec<String> {
         p50,
         p99,
         p999,
-        format!("{:.0}", figures.in_vain),
+        format!("{:.0}", figures.wasted_wait),
         format!("{:.3}", figures.fairness),
         known(figures.spike, |spike| format!("{spike:.1}")),
         known(figures.healthy, percent),
     ]
 }
 
-/// All scenarios and stacks, one figure of each.
+/// Returns one figure of all stacks in all scenarios.
 pub fn overview(
     scenarios: &[Scenario],
     stacks: &[Box<dyn Stack>],

@@ -1,4 +1,4 @@
-//! Heap allocations, counted by thread.
+//! Counts heap allocations per thread.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -8,17 +8,17 @@ use std::{
 
 use crate::{audit, harness::Candidate, rows::Row};
 
-/// The system's allocator, counting.
+/// The system allocator, with counters.
 pub struct Counting;
 
 thread_local! {
     static COUNT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
 
-/// Bytes that are allocated now, by all threads.
+/// Bytes currently allocated by all threads.
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: hands all to the system's allocator; the counters are plain cells, which allocate nothing.
+// SAFETY: delegates to the system allocator; the counters are plain cells, which do not allocate.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _ = COUNT.try_with(|count| {
@@ -27,7 +27,7 @@ unsafe impl GlobalAlloc for Counting {
         });
         LIVE.fetch_add(layout.size(), Ordering::Relaxed);
         let pointer = unsafe { System.alloc(layout) };
-        audit::made(pointer as usize, layout.size());
+        audit::allocated(pointer as usize, layout.size());
         pointer
     }
 
@@ -37,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Allocations and bytes of this thread while `work` runs.
+/// Returns this thread's allocations and allocated bytes while `work` runs.
 pub fn of(work: impl FnOnce()) -> (u64, u64) {
     let before = COUNT.get();
     work();
@@ -45,12 +45,12 @@ pub fn of(work: impl FnOnce()) -> (u64, u64) {
     (after.0 - before.0, after.1 - before.1)
 }
 
-/// Bytes that are allocated now.
+/// Returns the bytes currently allocated.
 pub fn live() -> usize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// Allocations and bytes of an operation of each candidate.
+/// Returns the allocations and bytes per operation of each candidate.
 pub fn per_call(row: &Row) -> Vec<(f64, f64)> {
     const OPERATIONS: u64 = 1000;
     let per_call = |candidate: &Candidate| {

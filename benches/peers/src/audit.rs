@@ -1,8 +1,9 @@
-//! What healthy calls write, as valgrind's lackey saw it on this very binary.
+//! Counts the writes of healthy calls, as seen by valgrind's lackey on this binary.
 //!
-//! The program runs itself under `--tool=lackey --trace-mem=yes`. The child notes where the handle's allocations are, and
-//! stores to a marked word before and after its calls; the parent counts the loads and stores in between that touch the
-//! handle. It sees what the compiler emitted, on one core as on a hundred: what is never written is never contended.
+//! The program runs itself under `--tool=lackey --trace-mem=yes`. The child records the addresses of the handle's
+//! allocations and stores to a marker word before and after its calls. The parent counts the loads and stores in between that
+//! touch the handle. It sees the code that the compiler emitted, and the result holds for any number of cores: memory that is
+//! never written is never contended.
 
 use std::{
     io::{BufRead, BufReader},
@@ -16,20 +17,20 @@ use std::{
 use tower::Layer;
 use tower_rampart::{bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, stack};
 
-use crate::inner::{AtOnce, call};
+use crate::inner::{Immediate, call};
 
 const CALLS: u64 = 1000;
 const SUBJECTS: [&str; 3] = ["breaker", "bulkhead", "client stack's breaker"];
 
 static RECORDING: AtomicBool = AtomicBool::new(false);
-static MADE: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 static RANGES: [(AtomicUsize, AtomicUsize); 64] = [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; 64];
 static MARK: AtomicU64 = AtomicU64::new(0);
 
-/// The allocator made this.
-pub fn made(address: usize, size: usize) {
+/// Records an allocation, while recording is on.
+pub fn allocated(address: usize, size: usize) {
     if RECORDING.load(Ordering::Relaxed) {
-        let at = MADE.fetch_add(1, Ordering::Relaxed);
+        let at = ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         if let Some((start, length)) = RANGES.get(at) {
             start.store(address, Ordering::Relaxed);
             length.store(size, Ordering::Relaxed);
@@ -37,29 +38,29 @@ pub fn made(address: usize, size: usize) {
     }
 }
 
-/// The child: a handle, and calls through its layer.
+/// The child: creates a handle and makes calls through its layer.
 pub fn run(subject: &str) {
     let service: Mutex<Box<dyn FnMut()>> = match subject {
         "breaker" => {
             let breaker = recorded(|| breaker("b"));
-            let mut service = breaker.layer().layer(AtOnce);
+            let mut service = breaker.layer().layer(Immediate);
             Mutex::new(Box::new(move || assert!(call(&mut service))))
         }
         "bulkhead" => {
-            let bulkhead = recorded(|| Bulkhead::new("k", 64).expect("it is well set"));
-            let mut service = bulkhead.layer().layer(AtOnce);
+            let bulkhead = recorded(|| Bulkhead::new("k", 64).expect("the settings are valid"));
+            let mut service = bulkhead.layer().layer(Immediate);
             Mutex::new(Box::new(move || assert!(call(&mut service))))
         }
         _ => {
             let breaker = recorded(|| breaker("c"));
-            let stack = stack::client("c").circuit_breaker(&breaker).build().expect("it is well set");
-            let mut service = stack.layer(AtOnce);
+            let stack = stack::client("c").circuit_breaker(&breaker).build().expect("the settings are valid");
+            let mut service = stack.layer(Immediate);
             Mutex::new(Box::new(move || assert!(call(&mut service))))
         }
     };
-    let mut service = service.into_inner().expect("nobody panicked");
+    let mut service = service.into_inner().expect("no thread panicked");
     (0..300).for_each(|_| service());
-    let ranges = RANGES.iter().take(MADE.load(Ordering::Relaxed));
+    let ranges = RANGES.iter().take(ALLOCATIONS.load(Ordering::Relaxed));
     let ranges: Vec<_> = ranges
         .map(|(start, length)| format!("{:x}+{}", start.load(Ordering::Relaxed), length.load(Ordering::Relaxed)))
         .collect();
@@ -70,11 +71,11 @@ pub fn run(subject: &str) {
 }
 
 fn breaker(name: &'static str) -> CircuitBreaker {
-    CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("it is well set")
+    CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("the settings are valid")
 }
 
-/// Makes a handle, and notes its allocations: all that its clones share. What a thread counts its calls by is made at
-/// its first call, and is its own.
+/// Creates a handle and records its allocations, which all its clones share. A thread's own counters are allocated at its
+/// first call and are not shared.
 fn recorded<T>(make: impl FnOnce() -> T) -> T {
     RECORDING.store(true, Ordering::Relaxed);
     let made = make();
@@ -88,9 +89,9 @@ pub struct Audit {
     pub stores: f64,
 }
 
-/// Loads and stores of the handle, per call.
+/// Counts the loads and stores of the handle's memory per call.
 fn audit(subject: &str) -> Audit {
-    let program = std::env::current_exe().expect("this program");
+    let program = std::env::current_exe().expect("the program has a path");
     let mut child = Command::new("valgrind")
         .args(["--tool=lackey", "--trace-mem=yes", "--log-fd=2"])
         .arg(program)
@@ -99,17 +100,19 @@ fn audit(subject: &str) -> Audit {
         .stderr(Stdio::piped())
         .spawn()
         .expect("valgrind is installed");
-    // All of the trace first: the child says where to look only at its end, and the pipe must not fill up.
+    // Read the whole trace first: the child prints the addresses only at its end, and the pipe must not fill up.
     let trace: Vec<String> =
         BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok).collect();
-    let mut said = String::new();
-    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut said).expect("it says where to look");
-    assert!(child.wait().expect("it ends").success(), "the audited program failed");
+    let mut addresses = String::new();
+    BufReader::new(child.stdout.take().expect("piped"))
+        .read_line(&mut addresses)
+        .expect("the child prints the addresses");
+    assert!(child.wait().expect("the child exits").success(), "the audited program failed");
 
-    let mut said = said.split_whitespace();
+    let mut addresses = addresses.split_whitespace();
     let hex = |text: &str| usize::from_str_radix(text, 16).expect("an address");
-    let mark = hex(said.next().expect("the mark"));
-    let ranges: Vec<(usize, usize)> = said
+    let mark = hex(addresses.next().expect("the mark"));
+    let ranges: Vec<(usize, usize)> = addresses
         .map(|range| {
             let (start, length) = range.split_once('+').expect("a range");
             (hex(start), hex(start) + length.parse::<usize>().expect("a length"))
@@ -117,7 +120,7 @@ fn audit(subject: &str) -> Audit {
         .collect();
     let (mut marks, mut loads, mut stores) = (0, 0_u64, 0_u64);
     for line in &trace {
-        // ` L 1ffeffe7e0,8`, ` S ..`, ` M ..` (both), and `I ..` for instructions.
+        // ` L 1ffeffe7e0,8` is a load, ` S ..` a store, ` M ..` both, `I ..` an instruction.
         let Some((kind, rest)) = line.trim_start().split_once(' ') else { continue };
         let (true, Some((address, _))) = (matches!(kind, "L" | "S" | "M"), rest.trim().split_once(',')) else {
             continue;
@@ -130,7 +133,7 @@ fn audit(subject: &str) -> Audit {
             stores += u64::from(kind != "L");
         }
     }
-    assert_eq!(marks, 2, "the calls lie between two marks");
+    assert_eq!(marks, 2, "the calls run between two marks");
     Audit { loads: loads as f64 / CALLS as f64, stores: stores as f64 / CALLS as f64 }
 }
 
@@ -141,9 +144,9 @@ pub fn print() {
         println!("| {subject} | {loads} | {stores} |");
         assert!(loads >= 1.0, "the trace missed the handle");
         match subject {
-            // A control: the permits are written, and the audit sees it.
-            "bulkhead" => assert!(stores >= 2.0, "the trace misses writes"),
-            _ => assert!(stores == 0.0, "a healthy call writes to what all threads share"),
+            // A control: permits are written, and the audit must see it.
+            "bulkhead" => assert!(stores >= 2.0, "the trace misses stores"),
+            _ => assert!(stores == 0.0, "a healthy call writes shared memory"),
         }
     }
 }

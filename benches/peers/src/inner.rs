@@ -1,4 +1,4 @@
-//! The service that all layers are put around, and how it is called.
+//! The inner services of all candidates, and the code that calls them.
 
 use std::{
     fmt,
@@ -44,11 +44,11 @@ impl AsRejection for Fault {
     }
 }
 
-/// Answers at once.
+/// Responds immediately.
 #[derive(Clone)]
-pub struct AtOnce;
+pub struct Immediate;
 
-impl Service<u64> for AtOnce {
+impl Service<u64> for Immediate {
     type Response = u64;
     type Error = Fault;
     type Future = Ready<Result<u64, Fault>>;
@@ -62,7 +62,7 @@ impl Service<u64> for AtOnce {
     }
 }
 
-/// Answers at the second poll.
+/// Responds at the second poll.
 #[derive(Clone)]
 pub struct PendingOnce;
 
@@ -97,7 +97,7 @@ impl Service<u64> for PendingOnce {
     }
 }
 
-/// Fails one call of so many, or never.
+/// Fails one call in `every`.
 #[derive(Clone)]
 pub struct Failing {
     pub every: u64,
@@ -119,12 +119,12 @@ impl Service<u64> for Failing {
     }
 }
 
-/// A runtime for the timers.
+/// The runtime that drives timers.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime")
 });
 
-/// One call, to its end, polled by hand: what a runtime adds is the same for all.
+/// Makes one call and polls it to completion without a runtime, whose overhead would be the same for all candidates.
 #[inline(always)]
 pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
@@ -139,7 +139,7 @@ pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     }
 }
 
-/// Calls a service; all calls must go as `ok` says, if it says.
+/// Returns a worker that calls a service, and checks that the calls succeed or fail as `ok` says, if given.
 pub fn calls<S>(mut service: S, ok: Option<bool>) -> Worker
 where
     S: Service<u64> + Send + 'static,
@@ -148,7 +148,7 @@ where
         let _timers = RUNTIME.enter();
         for _ in 0..operations {
             let answered = call(&mut service);
-            assert!(ok.is_none_or(|ok| ok == answered), "the candidate does not do the work");
+            assert!(ok.is_none_or(|ok| ok == answered), "the candidate does not behave as required");
         }
     })
 }

@@ -1,9 +1,9 @@
-//! tower-rampart beside its peers.
+//! Compares tower-rampart with its peers.
 //!
-//! `cargo run --release -p peers` measures all rows and prints the tables; `-- --only breaker` those whose name contains
-//! the word; `-- --quick` runs everything once, to see that it runs; `-- behaviours` asks all for the same behaviour.
+//! `cargo run --release -p peers` measures all rows and prints the tables; `-- --only breaker` measures the rows whose name
+//! contains the word; `-- --quick` runs everything once, as a smoke test; `-- behaviours` runs the behavioural checks.
 
-// Time is measured here, and the library's rule for its own clock is not for the measure.
+// The library's rule about reading the clock does not apply to a benchmark.
 #![allow(clippy::disallowed_methods)]
 
 mod allocations;
@@ -21,13 +21,13 @@ use harness::Effort;
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
 
-/// Measures tower-rampart and its peers, on the same work, in one run.
+/// Measures tower-rampart and its peers on the same work in one run.
 #[derive(Parser)]
 struct Options {
-    /// Only rows whose name contains this.
+    /// Measure only rows whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
-    /// Few and short rounds: shows that all runs, and no figure to quote.
+    /// Few and short rounds: a smoke test, whose figures mean nothing.
     #[arg(long)]
     quick: bool,
     #[command(subcommand)]
@@ -36,18 +36,18 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Asks every peer that has the feature for the same behaviour.
+    /// Run the same behavioural checks on every crate that has the feature.
     Behaviours,
-    /// Counts, with valgrind's lackey, what healthy calls write to memory that all threads share.
+    /// Count, with valgrind's lackey, the writes of healthy calls to shared memory.
     Audit,
-    /// One of the calls that the audit looks at.
+    /// Run one subject of the audit.
     #[command(hide = true)]
     Audited { subject: String },
 }
 
 fn main() {
     let options = Options::parse();
-    // Some layers want a runtime when they are made.
+    // Some layers need a runtime when they are created.
     let _timers = inner::RUNTIME.enter();
     match options.command {
         Some(Command::Behaviours) => return behaviours::print(),

@@ -1,4 +1,4 @@
-//! Tables, in Markdown.
+//! Markdown tables.
 
 use crate::{
     harness::{Measured, Setting, ratio},
@@ -12,10 +12,10 @@ pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
         head += &match setting {
             Setting::Shared(1) => " ns, 1 thread |".to_owned(),
             Setting::Shared(threads) => format!(" M/s, {threads} threads |"),
-            Setting::Apart => " M/s, 2 threads apart |".to_owned(),
+            Setting::Separate => " M/s, 2 threads, separate instances |".to_owned(),
         };
     }
-    println!("{head} allocations | bytes | times as long as the first, 1 thread |");
+    println!("{head} allocations | bytes | time relative to the first, 1 thread |");
     println!("|---|{}---|---|---|", "---|".repeat(row.settings.len()));
     for (one, (allocations, bytes)) in measured.iter().zip(allocations) {
         let mut line = format!("| {} |", one.name);
@@ -36,15 +36,15 @@ pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
     if row.claims.is_empty() {
         return;
     }
-    println!("\n| to reach | seen | wanted | |\n|---|---|---|---|");
+    println!("\n| goal | measured | target | met |\n|---|---|---|---|");
     for claim in &row.claims {
-        let Some(seen) = (claim.of)(&Figures(measured)) else { continue };
-        let met = if seen >= claim.at_least { "yes" } else { "**no**" };
-        println!("| {} | {} | {} | {met} |", claim.text, digits(seen), digits(claim.at_least));
+        let Some(figure) = (claim.of)(&Figures(measured)) else { continue };
+        let met = if figure >= claim.at_least { "yes" } else { "**no**" };
+        println!("| {} | {} | {} | {met} |", claim.text, digits(figure), digits(claim.at_least));
     }
 }
 
-/// The first of ours.
+/// The first candidate of this crate.
 fn reference(measured: &[Measured]) -> usize {
     measured.iter().position(|one| one.name.starts_with("rampart")).unwrap_or(0)
 }
@@ -60,7 +60,7 @@ fn against(one: &Measured, reference: &Measured) -> String {
 }
 
 pub fn tails(tails: &[Tail]) {
-    println!("\n### breaker core, one operation of {THREADS} threads at once, in nanoseconds\n");
+    println!("\n### breaker core, latency of one operation with {THREADS} threads, in nanoseconds\n");
     println!("| | p50 | p99 | p99.9 | p99.99 | longest |\n|---|---|---|---|---|---|");
     for Tail { name, latencies } in tails {
         let at = |quantile| latencies.value_at_quantile(quantile);
@@ -69,7 +69,7 @@ pub fn tails(tails: &[Tail]) {
 }
 
 pub fn window_sizes(sizes: &[(u32, f64, f64)]) {
-    println!("\n### breaker layer with a time window of ten minutes, by the calls in it\n");
+    println!("\n### breaker layer with a time window of ten minutes, by the number of calls in it\n");
     println!("| calls in the window | rampart, ns per call | tower-resilience, ns per call |\n|---|---|---|");
     for (calls, ours, theirs) in sizes {
         println!("| {calls} | {} | {} |", digits(*ours), digits(*theirs));
@@ -78,13 +78,13 @@ pub fn window_sizes(sizes: &[(u32, f64, f64)]) {
 
 pub fn memory(keys: u64, memory: &[Memory]) {
     println!("\n### keyed limiter, {keys} keys\n");
-    println!("| | bytes per key | after four times as many keys, in terms of the first |\n|---|---|---|");
+    println!("| | bytes per key | bytes per initial key after four times as many keys |\n|---|---|---|");
     for one in memory {
         println!("| {} | {} | {} |", one.name, digits(one.bytes_per_key), digits(one.after_a_flood));
     }
 }
 
-/// Three digits.
+/// Formats a figure with three significant digits.
 fn digits(figure: f64) -> String {
     match figure {
         0.0 => "0".to_owned(),

@@ -1,12 +1,12 @@
-//! A hundred instances, one of which has a bad build: it answers everything at once, with an error. A proxy that sends what it
-//! has to the least loaded instance sends it there.
+//! A hundred instances, one of which runs a bad build that fails every request immediately. A balancer that prefers the least
+//! loaded instance sends most requests there.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Service, Users};
 
 pub(super) fn scenario() -> Scenario {
-    let mut plan = usual(Mode::Well);
-    // Two or three requests at a time in each instance.
+    let mut plan = base_plan(Mode::Healthy);
+    // Two or three concurrent requests per instance.
     let time = Dist::Uniform(200.0, 600.0);
     plan.services = vec![Service {
         instances: 100,
@@ -17,11 +17,11 @@ pub(super) fn scenario() -> Scenario {
         ..Service::new("backend")
     }];
     plan.routes[0].rate = 600.0;
-    plan.users = Users::of(1);
-    plan.changes = vec![Change { service: 0, instances: 0..1, at: 30..60, mode: Mode::FailsAtOnce }];
+    plan.users = Users::with_clients(1);
+    plan.changes = vec![Change { service: 0, instances: 0..1, at: 30..60, mode: Mode::FailsImmediately }];
     Scenario {
         name: "bad deploy",
-        what: "one of 100 instances fails at once for 30 s, and a proxy prefers the least loaded",
+        summary: "one of 100 instances fails immediately for 30 s under a least-loaded balancer",
         source: "\"sinkholes\": B. Beyer et al., Site Reliability Engineering, chapter 20",
         plan,
     }

@@ -1,18 +1,18 @@
-//! A day on which nothing happens: the load follows the sun, the work has a heavy tail, a tenth of a percent fails. Whoever
-//! is refused was refused wrongly.
+//! A day without an incident: the load follows a daily curve, the work has a heavy tail, and 0.1% of the requests fail. Any
+//! rejection is a false one.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::{Dist, Mode, Shape};
 
 pub(super) fn scenario() -> Scenario {
-    let mut plan = usual(Mode::Well);
+    let mut plan = base_plan(Mode::Healthy);
     plan.changes.clear();
-    plan.cause = None;
+    plan.trigger = None;
     plan.seconds = 86_400;
     plan.users.clients = 10;
     plan.routes[0].rate = 20.0;
     plan.routes[0].shape = Shape::Daily;
-    // On average a little below 50 ms, at the longest a second.
+    // A mean of a little under 50 ms, a maximum of one second.
     plan.services[0].time = Dist::HeavyTail { min: 18.0, max: 1000.0 };
-    Scenario { name: "calm", what: "a day of ordinary noise", source: "every other day", plan }
+    Scenario { name: "calm", summary: "a day of ordinary load", source: "every other day", plan }
 }

@@ -1,13 +1,13 @@
-//! The dependency refuses all connections, at once: its process is gone.
+//! The dependency refuses all connections immediately: its process is gone.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::Mode;
 
 pub(super) fn scenario() -> Scenario {
     Scenario {
         name: "dead",
-        what: "connections are refused for 30 s",
+        summary: "connections are refused for 30 s",
         source: "a crashed process; \"Integration Points\" in M. Nygard, Release It!",
-        plan: usual(Mode::Refuses),
+        plan: base_plan(Mode::RefusesConnections),
     }
 }

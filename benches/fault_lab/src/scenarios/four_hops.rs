@@ -1,14 +1,15 @@
-//! A chain of four services, each of which retries, and hears when its caller leaves. The last one fails: what arrives there is multiplied at each hop.
+//! A chain of four services, each of which retries, and cancels a request when its caller disconnects. The last service fails,
+//! and each hop multiplies the calls that reach it.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Service};
 
 pub(super) fn scenario() -> Scenario {
-    let mut plan = usual(Mode::Well);
+    let mut plan = base_plan(Mode::Healthy);
     let hop = |name, calls: fn(u32) -> Option<usize>| Service {
         instances: 2,
         workers: 100,
-        hears: true,
+        cancels_on_disconnect: true,
         time: Dist::Exponential(10.0),
         calls,
         ..Service::new(name)
@@ -17,7 +18,7 @@ pub(super) fn scenario() -> Scenario {
     plan.changes = vec![Change { service: 3, instances: 0..1, at: 30..60, mode: Mode::Fails(0.9) }];
     Scenario {
         name: "four hops",
-        what: "nine of ten calls fail at the end of a chain of four, for 30 s",
+        summary: "90% of the calls fail at the end of a chain of four services, for 30 s",
         source: "\"Addressing Cascading Failures\": B. Beyer et al., Site Reliability Engineering, chapter 22",
         plan,
     }

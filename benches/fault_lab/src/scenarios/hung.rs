@@ -1,13 +1,13 @@
-//! The dependency takes requests and never answers: a deadlock, a full disk, a lost packet filter.
+//! The dependency accepts requests and never responds: a deadlock, a full disk, a lost packet filter.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::Mode;
 
 pub(super) fn scenario() -> Scenario {
     Scenario {
         name: "hung",
-        what: "requests are taken and not answered for 30 s",
+        summary: "requests are accepted and not answered for 30 s",
         source: "\"Blocked Threads\" in M. Nygard, Release It!",
-        plan: usual(Mode::Hangs),
+        plan: base_plan(Mode::Hangs),
     }
 }

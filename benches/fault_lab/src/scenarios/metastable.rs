@@ -1,20 +1,20 @@
-//! Ten seconds of twice the users, and then no more than before. The queue is full by then, all wait longer for an answer
-//! than they care to, and what they do about it keeps it full: the system does not come back by itself.
+//! Twice the usual load for ten seconds, then the usual load again. By then the queue is full, every user waits longer than
+//! their patience, and their retries keep it full: the system does not recover by itself.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::{Mode, Shape};
 
 pub(super) fn scenario() -> Scenario {
-    let mut plan = usual(Mode::Well);
+    let mut plan = base_plan(Mode::Healthy);
     plan.changes.clear();
-    // With a full queue there is also less memory, and more to look through.
+    // A full queue also takes memory and lookup time.
     plan.services[0].thrash = 0.5;
     plan.routes[0].shape = Shape::Burst { at: 30..40, factor: 2.0 };
-    plan.cause = Some((30, Some(40)));
+    plan.trigger = Some((30, Some(40)));
     plan.seconds = 150;
     Scenario {
         name: "metastable",
-        what: "twice the users for 10 s",
+        summary: "twice the usual load for 10 s",
         source: "N. Bronson et al., Metastable Failures in Distributed Systems, HotOS 2021",
         plan,
     }

@@ -1,9 +1,9 @@
-//! What befalls systems, each in a file of its own.
+//! The incidents, each in its own file.
 //!
-//! Unless it says otherwise, a scenario has one service with 20 workers and 50 ms of work per request, exponential, and so a
-//! capacity of 400 requests a second, a queue of 5 s, and 280 requests a second of 50 clients with a stack each: at 70%
-//! it is as busy as a service should be. Users want an answer within two seconds, leave after three, and half the time ask
-//! once more by hand. A tenth of a percent of the requests fails for no particular reason.
+//! By default a scenario has one service with 20 workers and 50 ms of work per request (exponential), which is a capacity of
+//! 400 requests a second, a queue of 5 s, and 280 requests a second from 50 clients with a stack each: a utilization of 70%,
+//! as high as a service should run. Users expect a response within two seconds and leave after three; half of those without a
+//! timely response retry once, manually. 0.1% of the requests fail even when the service is healthy.
 
 mod abusive_client;
 mod bad_deploy;
@@ -23,20 +23,20 @@ mod slow;
 
 use crate::sim::{Change, Mode, Plan, Route, Service, Users};
 
-/// A plan with its name and where it comes from.
+/// A plan with its name and its source.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Its name, for tables and the command line.
+    /// The name, for tables and the command line.
     pub name: &'static str,
-    /// What happens, in a sentence.
-    pub what: &'static str,
-    /// The kind of incident, and where it is described.
+    /// The incident in one phrase.
+    pub summary: &'static str,
+    /// A description of this kind of incident in the literature.
     pub source: &'static str,
-    /// The system, and what befalls it.
+    /// The system and the incident.
     pub plan: Plan,
 }
 
-/// All but the calm ones.
+/// Returns all scenarios with an incident.
 pub fn incidents() -> Vec<Scenario> {
     vec![
         dead::scenario(),
@@ -56,24 +56,19 @@ pub fn incidents() -> Vec<Scenario> {
     ]
 }
 
-/// A day without an incident.
+/// Returns the day without an incident.
 pub fn calm() -> Scenario {
     calm::scenario()
 }
 
-/// The metastable state, for charts.
-pub fn metastable() -> Scenario {
-    metastable::scenario()
-}
-
-/// One service, in trouble from second 30 to 60 of 120.
-fn usual(mode: Mode) -> Plan {
+/// One service, in this mode from second 30 to 60 of 120.
+fn base_plan(mode: Mode) -> Plan {
     Plan {
         seconds: 120,
         services: vec![Service::new("backend")],
         routes: vec![Route::new("all", 0, 280.0)],
-        users: Users::of(50),
+        users: Users::with_clients(50),
         changes: vec![Change { service: 0, instances: 0..1, at: 30..60, mode }],
-        cause: Some((30, Some(60))),
+        trigger: Some((30, Some(60))),
     }
 }

@@ -1,11 +1,11 @@
-//! A front with 100 workers serves two routes: one needs a healthy dependency, the other one that hangs. The workers that
-//! wait for the second are missing for the first.
+//! A front-end service with 100 workers serves two routes: one needs a healthy dependency, the other one that hangs. Workers
+//! that wait for the second are not available to the first.
 
-use super::{Scenario, usual};
+use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Route, Service};
 
 pub(super) fn scenario() -> Scenario {
-    let mut plan = usual(Mode::Hangs);
+    let mut plan = base_plan(Mode::Hangs);
     let front = Service {
         workers: 100,
         time: Dist::Exponential(10.0),
@@ -17,7 +17,7 @@ pub(super) fn scenario() -> Scenario {
     plan.changes = vec![Change { service: 2, instances: 0..1, at: 30..60, mode: Mode::Hangs }];
     Scenario {
         name: "noisy dependency",
-        what: "one of two dependencies of a front hangs for 30 s",
+        summary: "one of a front-end service's two dependencies hangs for 30 s",
         source: "\"Bulkheads\" in M. Nygard, Release It!",
         plan,
     }

@@ -3,49 +3,48 @@ use std::fmt;
 use tower::util::BoxCloneSyncService;
 use tower_rampart::{AsRejection, Rejection};
 
-/// A request of a user, which may be repeated. All requests in the lab may: what is not idempotent differs in nothing
-/// but that it cannot be helped.
+/// A user's request. All requests in the lab are idempotent: others would differ only in that retries cannot help them.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Which of the clients sends it.
+    /// The client that sends it.
     pub client: u32,
-    /// By which route, as an index into the plan's.
+    /// The route, as an index into the plan's routes.
     pub route: u32,
 }
 
-/// A good answer.
+/// A successful response.
 #[derive(Clone, Copy, Debug)]
 pub struct Response {
-    /// The work it took the server, in milliseconds.
+    /// The server's work, in milliseconds.
     pub work: u64,
 }
 
-/// Anything but a good answer.
+/// Any outcome other than a response.
 #[derive(Clone, Debug)]
 pub enum Fault {
     /// The connection was refused.
-    Refused,
-    /// The connection broke.
-    Reset,
+    ConnectionRefused,
+    /// The connection was closed before the response.
+    ConnectionReset,
     /// The server's queue is full.
-    Busy,
-    /// The server failed, after so many milliseconds of work.
+    QueueFull,
+    /// The server failed, after this many milliseconds of work.
     Failed(u64),
-    /// A layer of some other library refused or gave up; `waited` if it was a time that had passed.
-    Other {
-        /// Whether a timeout said it, rather than a refusal.
+    /// A layer of another library rejected the call or timed out.
+    OtherLibrary {
+        /// Whether it was a timeout rather than a rejection.
         timed_out: bool,
     },
-    /// A layer of this library refused or gave up.
+    /// A layer of this library rejected the call or timed out.
     Rejected(Rejection),
 }
 
 impl Fault {
-    /// Whether a layer refused a call that was not made.
-    pub fn is_refusal(&self) -> bool {
+    /// Whether a layer rejected the call before it was attempted.
+    pub fn is_rejection(&self) -> bool {
         match self {
             Self::Rejected(rejection) => !rejection.was_attempted(),
-            Self::Other { timed_out } => !timed_out,
+            Self::OtherLibrary { timed_out } => !timed_out,
             _ => false,
         }
     }
@@ -74,5 +73,5 @@ impl AsRejection for Fault {
     }
 }
 
-/// A service with its stack, as a user or an upstream server calls it.
+/// A service with its stack, as called by a user or by an upstream server.
 pub type Client = BoxCloneSyncService<Request, Response, Fault>;

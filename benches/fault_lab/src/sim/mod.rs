@@ -1,9 +1,9 @@
-//! The laboratory: services, networks and users on virtual time.
+//! The simulator: services, networks and users on virtual time.
 //!
-//! A run has a thread and a runtime of its own, whose clock is paused: it moves on when nobody has anything to do, so an
-//! hour takes as long as its events do. All random numbers come from the seed, and all times are whole milliseconds, the
-//! grain of tokio's timers, and mathematics is a crate's and not the system's: the same seed gives the same result to the
-//! last digit, anywhere.
+//! A run has its own thread and its own runtime, whose paused clock advances only when every task is idle, so an hour takes as
+//! long as its events take to process. All random numbers derive from the seed, all times are whole milliseconds (the
+//! resolution of tokio's timers), and mathematical functions come from a crate instead of the system. The same seed
+//! therefore gives the same result to the last digit on any machine.
 
 mod balance;
 mod dist;
@@ -12,6 +12,7 @@ mod network;
 mod node;
 mod plan;
 mod record;
+mod stack;
 mod users;
 mod world;
 
@@ -24,22 +25,21 @@ pub use network::boxed;
 pub use node::Mode;
 pub use plan::{Change, Plan, Route, Service, Shape, Users};
 pub use record::{Record, RouteSecond, ServiceSecond};
+pub use stack::{Stack, StackContext};
 pub use world::{LabClock, World};
-
-use crate::stacks::Stack;
 
 /// Runs a plan with a stack around all its clients and servers.
 pub fn run(plan: &Plan, stack: &dyn Stack, seed: u64) -> Record {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    let runtime = runtime.expect("a runtime with a clock needs nothing of the system");
+    let runtime = runtime.expect("a runtime without I/O needs no system resources");
     runtime.block_on(async {
         let world = Arc::new(World::new(plan, seed));
         let (nodes, clients) = network::build(&world, plan, stack);
         for change in &plan.changes {
-            let befallen = nodes[change.service][change.instances.clone()].to_vec();
-            tokio::spawn(node::apply(world.clone(), befallen, change.clone()));
+            let affected = nodes[change.service][change.instances.clone()].to_vec();
+            tokio::spawn(node::apply(world.clone(), affected, change.clone()));
         }
-        users::live(&world, plan, clients).await;
+        users::run(&world, plan, clients).await;
         world.finish()
     })
 }

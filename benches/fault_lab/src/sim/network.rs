@@ -10,51 +10,50 @@ use tokio::{
 };
 use tower::{Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
-use super::{Client, Fault, Plan, Request, Response, World, node::Node};
-use crate::stacks::{Place, Stack};
+use super::{Client, Fault, Plan, Request, Response, Stack, StackContext, World, node::Node};
 
 /// An instance and its server's stack.
 #[derive(Clone)]
-struct End {
+struct Endpoint {
     node: Arc<Node>,
     server: Client,
 }
 
-/// The way to a service: to one instance of it, or to a load balancer that asks all in turn.
+/// A link to a service: to one of its instances, or to a load balancer that sends to all of them in turn.
 ///
-/// Whether the server hears of a call that is dropped is the server's matter.
-fn link(world: &Arc<World>, ends: &[End]) -> Client {
-    let (world, ends) = (world.clone(), Arc::<[End]>::from(ends));
+/// Whether dropping a call cancels it on the server depends on the server.
+fn link(world: &Arc<World>, endpoints: &[Endpoint]) -> Client {
+    let (world, endpoints) = (world.clone(), Arc::<[Endpoint]>::from(endpoints));
     let turns = Arc::new(AtomicUsize::new(0));
     boxed(service_fn(move |request| {
-        let turn = turns.fetch_add(1, Ordering::Relaxed) % ends.len();
-        send(world.clone(), ends[turn].clone(), request)
+        let turn = turns.fetch_add(1, Ordering::Relaxed) % endpoints.len();
+        send(world.clone(), endpoints[turn].clone(), request)
     }))
 }
 
-async fn send(world: Arc<World>, end: End, request: Request) -> Result<Response, Fault> {
-    world.record().called(world.now(), end.node.service());
-    let Some(connection) = end.node.connect() else {
+async fn send(world: Arc<World>, endpoint: Endpoint, request: Request) -> Result<Response, Fault> {
+    world.record().called(world.now(), endpoint.node.service());
+    let Some(connection) = endpoint.node.connect() else {
         sleep(Duration::from_millis(1)).await;
-        return Err(Fault::Refused);
+        return Err(Fault::ConnectionRefused);
     };
-    let (answer, answered) = oneshot::channel();
-    let hears = end.node.hears();
-    let served = tokio::spawn(async move {
+    let (reply, response) = oneshot::channel();
+    let cancels = endpoint.node.cancels_on_disconnect();
+    let task = tokio::spawn(async move {
         let _connection = connection;
-        let result = end.server.oneshot(request).await;
-        if let Err(Ok(Response { work }) | Err(Fault::Failed(work))) = answer.send(result) {
-            world.record().wasted(world.now(), end.node.service(), work);
+        let result = endpoint.server.oneshot(request).await;
+        if let Err(Ok(Response { work }) | Err(Fault::Failed(work))) = reply.send(result) {
+            world.record().wasted(world.now(), endpoint.node.service(), work);
         }
     });
-    let _leaving = hears.then(|| Leaving(served.abort_handle()));
-    answered.await.unwrap_or(Err(Fault::Reset))
+    let _abort = cancels.then(|| AbortOnDrop(task.abort_handle()));
+    response.await.unwrap_or(Err(Fault::ConnectionReset))
 }
 
-/// Tells the server when the caller leaves.
-struct Leaving(AbortHandle);
+/// Cancels the call on the server when the caller drops it.
+struct AbortOnDrop(AbortHandle);
 
-impl Drop for Leaving {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -63,48 +62,48 @@ impl Drop for Leaving {
 /// All instances by service, and a client for each of the users' clients and routes.
 type Built = (Vec<Vec<Arc<Node>>>, Vec<Vec<Client>>);
 
-/// Builds the services, connects those that call each other, and makes the clients.
+/// Builds the services, connects those that call each other, and creates the clients.
 pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built {
-    let mut places = 0;
-    let mut place = || {
-        places += 1;
-        Place { clock: world.clock(), seed: world.seed(2_000_000_000 + places) }
+    let mut contexts = 0;
+    let mut context = || {
+        contexts += 1;
+        StackContext { clock: world.clock(), seed: world.seed(2_000_000_000 + contexts) }
     };
     let mut nodes = Vec::new();
-    let mut ends = Vec::new();
+    let mut endpoints = Vec::new();
     for (service, config) in plan.services.iter().enumerate() {
         let instances = (0..config.instances).map(|instance| Arc::new(Node::new(world, service, instance, plan)));
         let instances: Vec<_> = instances.collect();
-        let served = instances.iter().map(|node| {
-            let (working, node) = (node.clone(), node.clone());
-            let service = service_fn(move |request| working.clone().see_to(request));
-            End { node, server: stack.server(&place(), boxed(service)) }
+        let service_endpoints = instances.iter().map(|node| {
+            let (handler, node) = (node.clone(), node.clone());
+            let service = service_fn(move |request| handler.clone().handle(request));
+            Endpoint { node, server: stack.server(&context(), boxed(service)) }
         });
-        ends.push(served.collect::<Vec<_>>());
+        endpoints.push(service_endpoints.collect::<Vec<_>>());
         nodes.push(instances);
     }
     let mut client_of = |service: usize| {
-        let place = place();
+        let context = context();
         match plan.services[service].balanced_by_client {
-            false => stack.client(&place, link(world, &ends[service])),
-            true => stack.balanced(&place, ends[service].chunks(1).map(|end| link(world, end)).collect()),
+            false => stack.client(&context, link(world, &endpoints[service])),
+            true => stack.balanced(&context, endpoints[service].chunks(1).map(|one| link(world, one)).collect()),
         }
     };
     for (service, instances) in nodes.iter().enumerate() {
         for node in instances {
-            let mut known = Vec::new();
+            let mut clients = Vec::new();
             for route in 0..plan.routes.len() {
                 let Some(next) = (plan.services[service].calls)(route as u32) else { continue };
-                assert!(next > service, "services call later ones only");
-                node.connect_to(route, shared(&mut known, next, &mut client_of));
+                assert!(next > service, "a service calls only later services");
+                node.connect_to(route, shared(&mut clients, next, &mut client_of));
             }
         }
     }
     let clients = (0..plan.users.clients).map(|_| {
-        let mut known = Vec::new();
+        let mut own = Vec::new();
         let by_route = plan.routes.iter().map(|route| match route.abuser {
-            Some(_) => link(world, &ends[route.service]),
-            None => shared(&mut known, route.service, &mut client_of),
+            Some(_) => link(world, &endpoints[route.service]),
+            None => shared(&mut own, route.service, &mut client_of),
         });
         by_route.collect()
     });
@@ -112,7 +111,7 @@ pub(super) fn build(world: &Arc<World>, plan: &Plan, stack: &dyn Stack) -> Built
     (nodes, clients)
 }
 
-/// One stack per caller and service, whatever the route.
+/// One stack per caller and service, shared by all routes.
 fn shared(known: &mut Vec<(usize, Client)>, service: usize, make: impl FnOnce(usize) -> Client) -> Client {
     if let Some((_, client)) = known.iter().find(|(known, _)| *known == service) {
         return client.clone();
@@ -122,7 +121,7 @@ fn shared(known: &mut Vec<(usize, Client)>, service: usize, make: impl FnOnce(us
     client
 }
 
-/// Boxes a service, which is how all are handed on in the lab.
+/// Boxes a service: the lab passes all services around in this form.
 pub fn boxed<S>(service: S) -> Client
 where
     S: Service<Request, Response = Response, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,

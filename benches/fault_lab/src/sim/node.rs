@@ -9,30 +9,31 @@ use tower::ServiceExt;
 
 use super::{Change, Client, Fault, Request, Response, World, plan};
 
-/// How an instance is.
+/// The state of an instance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mode {
-    /// Well.
-    Well,
+    /// Healthy.
+    Healthy,
     /// Refuses connections.
-    Refuses,
-    /// Takes requests and never answers them.
+    RefusesConnections,
+    /// Accepts requests and never responds.
     Hangs,
-    /// Answers this share of the requests with an error, after the usual work.
+    /// Fails this share of the requests, after the usual work.
     Fails(f64),
-    /// Answers all requests with an error in a millisecond, as a bad build does.
-    FailsAtOnce,
-    /// Takes so many times longer.
+    /// Fails all requests within a millisecond, as a bad build does.
+    FailsImmediately,
+    /// Takes this many times longer.
     Slower(f64),
-    /// Stands still: what is worked on ends afterwards, what comes waits.
+    /// Paused: current work completes afterwards, and new requests wait.
     Paused,
     /// Has only this share of its workers.
-    Fewer(f64),
-    /// Refuses connections, and for so many seconds after that takes longer, from so many times on, as with cold caches.
+    FewerWorkers(f64),
+    /// Refuses connections. Afterwards work takes this many times longer, as with cold caches, and recovers over this many
+    /// seconds.
     RefusesThenCold(u64, f64),
 }
 
-/// An instance of a service: workers with a queue before them.
+/// An instance of a service: workers behind a queue.
 #[derive(Debug)]
 pub struct Node {
     world: Arc<World>,
@@ -40,10 +41,10 @@ pub struct Node {
     config: plan::Service,
     mode: Mutex<Mode>,
     changed: Notify,
-    slow: Mutex<f64>,
+    slowdown: Mutex<f64>,
     workers: Arc<Semaphore>,
-    waiting: Mutex<usize>,
-    open: Mutex<usize>,
+    queued: Mutex<usize>,
+    connections: Mutex<usize>,
     rng: Mutex<SmallRng>,
     next: Vec<OnceLock<Client>>,
 }
@@ -54,12 +55,12 @@ impl Node {
         Self {
             world: world.clone(),
             service,
-            mode: Mutex::new(Mode::Well),
+            mode: Mutex::new(Mode::Healthy),
             changed: Notify::new(),
-            slow: Mutex::new(1.0),
+            slowdown: Mutex::new(1.0),
             workers: Arc::new(Semaphore::new(config.workers)),
-            waiting: Mutex::new(0),
-            open: Mutex::new(0),
+            queued: Mutex::new(0),
+            connections: Mutex::new(0),
             rng: Mutex::new(world.rng(1_000_000 * (service as u64 + 1) + instance as u64)),
             next: plan.routes.iter().map(|_| OnceLock::new()).collect(),
             config,
@@ -74,42 +75,42 @@ impl Node {
         self.next[route].set(next).expect("a route is connected once");
     }
 
-    pub(super) fn hears(&self) -> bool {
-        self.config.hears
+    pub(super) fn cancels_on_disconnect(&self) -> bool {
+        self.config.cancels_on_disconnect
     }
 
-    /// A connection, if there is one to be had.
+    /// Opens a connection, unless the instance refuses it.
     pub(super) fn connect(self: &Arc<Self>) -> Option<Connection> {
-        let mut open = self.open.lock().unwrap();
-        if self.refuses() || *open >= self.config.connections {
+        let mut connections = self.connections.lock().unwrap();
+        if self.refuses_connections() || *connections >= self.config.connections {
             return None;
         }
-        *open += 1;
+        *connections += 1;
         Some(Connection(self.clone()))
     }
 
-    fn refuses(&self) -> bool {
-        matches!(self.mode(), Mode::Refuses | Mode::RefusesThenCold(..))
+    fn refuses_connections(&self) -> bool {
+        matches!(self.mode(), Mode::RefusesConnections | Mode::RefusesThenCold(..))
     }
 
-    /// Sees to a request. Dropped while it waits, it leaves the queue; dropped while it works, the work goes on, for
-    /// nobody.
-    pub(super) async fn see_to(self: Arc<Self>, request: Request) -> Result<Response, Fault> {
+    /// Handles a request. If dropped while queued, the request leaves the queue; if dropped while a worker is on it, the work
+    /// continues and its result is discarded.
+    pub(super) async fn handle(self: Arc<Self>, request: Request) -> Result<Response, Fault> {
         match self.mode() {
-            Mode::Refuses | Mode::RefusesThenCold(..) => return Err(Fault::Reset),
+            Mode::RefusesConnections | Mode::RefusesThenCold(..) => return Err(Fault::ConnectionReset),
             Mode::Hangs => {}
-            Mode::FailsAtOnce => {
+            Mode::FailsImmediately => {
                 sleep(Duration::from_millis(1)).await;
                 return Err(Fault::Failed(1));
             }
             _ => {
                 let permit = self.worker().await?;
                 let (work, fails) = self.draw();
-                let shift = Shift { node: &self, permit: Some(permit), ends: self.world.now() + work, work };
+                let working = Working { node: &self, permit: Some(permit), until: self.world.now() + work, work };
                 sleep(Duration::from_millis(work)).await;
-                self.no_longer(Mode::Paused).await;
-                let _permit = shift.done();
-                if fails || self.refuses() {
+                self.wait_until_not(Mode::Paused).await;
+                let _permit = working.complete();
+                if fails || self.refuses_connections() {
                     return Err(Fault::Failed(work));
                 }
                 if let Some(next) = self.next[request.route as usize].get() {
@@ -118,14 +119,14 @@ impl Node {
                 return Ok(Response { work });
             }
         }
-        // Until it is killed.
-        self.no_longer(Mode::Hangs).await;
-        Err(Fault::Reset)
+        // Hangs until the mode changes.
+        self.wait_until_not(Mode::Hangs).await;
+        Err(Fault::ConnectionReset)
     }
 
     async fn worker(&self) -> Result<OwnedSemaphorePermit, Fault> {
-        struct Waits<'a>(&'a Mutex<usize>);
-        impl Drop for Waits<'_> {
+        struct QueueSlot<'a>(&'a Mutex<usize>);
+        impl Drop for QueueSlot<'_> {
             fn drop(&mut self) {
                 *self.0.lock().unwrap() -= 1;
             }
@@ -134,23 +135,23 @@ impl Node {
             return Ok(permit);
         }
         {
-            let mut waiting = self.waiting.lock().unwrap();
-            if *waiting >= self.config.queue {
-                return Err(Fault::Busy);
+            let mut queued = self.queued.lock().unwrap();
+            if *queued >= self.config.queue {
+                return Err(Fault::QueueFull);
             }
-            *waiting += 1;
+            *queued += 1;
         }
-        let _waits = Waits(&self.waiting);
-        Ok(self.workers.clone().acquire_owned().await.expect("it is never closed"))
+        let _slot = QueueSlot(&self.queued);
+        Ok(self.workers.clone().acquire_owned().await.expect("the semaphore is never closed"))
     }
 
     fn draw(&self) -> (u64, bool) {
         let mut rng = self.rng.lock().unwrap();
-        let filled = *self.waiting.lock().unwrap() as f64 / self.config.queue.max(1) as f64;
-        let factor = *self.slow.lock().unwrap() * (1.0 + self.config.thrash * filled);
+        let queue_fill = *self.queued.lock().unwrap() as f64 / self.config.queue.max(1) as f64;
+        let factor = *self.slowdown.lock().unwrap() * (1.0 + self.config.thrash * queue_fill);
         let share = match self.mode() {
             Mode::Fails(share) => share,
-            _ => self.config.noise,
+            _ => self.config.background_failures,
         };
         (self.config.time.millis(factor, &mut rng), rng.random::<f64>() < share)
     }
@@ -164,46 +165,46 @@ impl Node {
         self.changed.notify_waiters();
     }
 
-    /// Waits while it is in this mode. Those who wait go on in the order in which they came.
-    async fn no_longer(&self, mode: Mode) {
+    /// Waits until the instance has left this mode. Waiters resume in the order in which they arrived.
+    async fn wait_until_not(&self, mode: Mode) {
         while self.mode() == mode {
             self.changed.notified().await;
         }
     }
 }
 
-/// What a request holds until it is answered.
+/// A connection, held by a request until its response.
 #[derive(Debug)]
 pub(super) struct Connection(Arc<Node>);
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        *self.0.open.lock().unwrap() -= 1;
+        *self.0.connections.lock().unwrap() -= 1;
     }
 }
 
-/// A worker at work.
-struct Shift<'a> {
+/// A worker that handles a request.
+struct Working<'a> {
     node: &'a Arc<Node>,
     permit: Option<OwnedSemaphorePermit>,
-    ends: u64,
+    until: u64,
     work: u64,
 }
 
-impl Shift<'_> {
-    fn done(mut self) -> Option<OwnedSemaphorePermit> {
+impl Working<'_> {
+    fn complete(mut self) -> Option<OwnedSemaphorePermit> {
         self.node.world.record().worked(self.node.world.now(), self.node.service, self.work);
         self.permit.take()
     }
 }
 
-impl Drop for Shift<'_> {
+impl Drop for Working<'_> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            let (node, ends, work) = (self.node.clone(), self.ends, self.work);
+            let (node, until, work) = (self.node.clone(), self.until, self.work);
             tokio::spawn(async move {
-                sleep_until(node.world.moment(ends)).await;
-                node.no_longer(Mode::Paused).await;
+                sleep_until(node.world.instant(until)).await;
+                node.wait_until_not(Mode::Paused).await;
                 let mut record = node.world.record();
                 record.worked(node.world.now(), node.service, work);
                 record.wasted(node.world.now(), node.service, work);
@@ -213,41 +214,41 @@ impl Drop for Shift<'_> {
     }
 }
 
-/// Carries a change out, and takes it back.
+/// Applies a change, and reverts it at its end.
 pub(super) async fn apply(world: Arc<World>, nodes: Vec<Arc<Node>>, change: Change) {
-    sleep_until(world.moment(change.at.start * 1000)).await;
-    let mut taken = Vec::new();
+    sleep_until(world.instant(change.at.start * 1000)).await;
+    let mut removed = Vec::new();
     for node in &nodes {
         node.set(change.mode);
         match change.mode {
-            Mode::Slower(factor) => *node.slow.lock().unwrap() = factor,
-            Mode::Fewer(share) => {
+            Mode::Slower(factor) => *node.slowdown.lock().unwrap() = factor,
+            Mode::FewerWorkers(share) => {
                 let lost = node.config.workers - (node.config.workers as f64 * share).round() as usize;
                 let workers = node.workers.clone();
-                taken.push(tokio::spawn(workers.acquire_many_owned(lost as u32)));
+                removed.push(tokio::spawn(workers.acquire_many_owned(lost as u32)));
             }
             _ => {}
         }
     }
-    sleep_until(world.moment(change.at.end * 1000)).await;
-    for task in taken {
+    sleep_until(world.instant(change.at.end * 1000)).await;
+    for task in removed {
         task.abort();
         drop(task.await);
     }
     for node in &nodes {
-        *node.slow.lock().unwrap() = 1.0;
-        node.set(Mode::Well);
+        *node.slowdown.lock().unwrap() = 1.0;
+        node.set(Mode::Healthy);
     }
     if let Mode::RefusesThenCold(seconds, factor) = change.mode {
         for second in 0..seconds {
             let left = (seconds - second) as f64 / seconds as f64;
             for node in &nodes {
-                *node.slow.lock().unwrap() = 1.0 + (factor - 1.0) * left;
+                *node.slowdown.lock().unwrap() = 1.0 + (factor - 1.0) * left;
             }
             sleep(Duration::from_secs(1)).await;
         }
         for node in &nodes {
-            *node.slow.lock().unwrap() = 1.0;
+            *node.slowdown.lock().unwrap() = 1.0;
         }
     }
 }

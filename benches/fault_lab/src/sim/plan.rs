@@ -2,55 +2,55 @@ use std::ops::Range;
 
 use super::{Dist, Mode};
 
-/// A system and what befalls it.
+/// A system and the changes it goes through.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// How long it is watched, in seconds.
+    /// The length of the run, in seconds.
     pub seconds: u64,
     /// The services. A service may call only later ones.
     pub services: Vec<Service>,
-    /// What users ask for.
+    /// The streams of user requests.
     pub routes: Vec<Route>,
-    /// Who asks.
+    /// The users.
     pub users: Users,
-    /// What befalls the services.
+    /// Changes to the services during the run.
     pub changes: Vec<Change>,
-    /// When the cause of trouble is there, in seconds; its end is `None` if it stays.
-    pub cause: Option<(u64, Option<u64>)>,
+    /// The start and end of the incident's trigger, in seconds; the end is `None` if the trigger stays.
+    pub trigger: Option<(u64, Option<u64>)>,
 }
 
-/// A service: one or several instances behind a load balancer of the network, or of the client.
+/// A service: one or several instances behind a load balancer, in the network or in the client.
 #[derive(Clone, Debug)]
 pub struct Service {
     /// Its name.
     pub name: &'static str,
-    /// Instances.
+    /// The number of instances.
     pub instances: usize,
-    /// Whether the clients balance between the instances themselves, by requests in flight. Otherwise the network does, in
-    /// turn.
+    /// Whether clients balance between the instances themselves, by requests in flight. Otherwise the network does, round
+    /// robin.
     pub balanced_by_client: bool,
-    /// Requests that an instance works on at once.
+    /// Requests that an instance handles concurrently.
     pub workers: usize,
-    /// Requests that wait for a worker, at most; one more is turned away.
+    /// The most requests that may wait for a worker; further requests are rejected.
     pub queue: usize,
-    /// Requests whose connections an instance holds open, at most; one more is refused a connection.
+    /// The most connections that an instance keeps open, one per request; further connections are refused.
     pub connections: usize,
-    /// Whether an instance hears of it when a caller leaves, as an HTTP server does that calls others itself: the request
-    /// is dropped then. Otherwise it goes on, for nobody, as behind a proxy or in a thread of its own.
-    pub hears: bool,
-    /// How long the work takes.
+    /// Whether a request is dropped when its caller disconnects, as in an HTTP server whose handlers call other services.
+    /// Otherwise it runs to completion and the result is discarded, as behind a proxy or in a thread of its own.
+    pub cancels_on_disconnect: bool,
+    /// The service time.
     pub time: Dist,
-    /// Slowdown under load: with a queue as long as `queue`, work takes this much longer (1 is twice as long).
+    /// Slowdown under load: with a full queue, work takes longer by this factor (1 doubles it).
     pub thrash: f64,
-    /// The share of requests that fail for no particular reason.
-    pub noise: f64,
-    /// What it calls, while the worker waits, for each route. `None` if it needs nothing.
+    /// The share of requests that fail even when the service is healthy.
+    pub background_failures: f64,
+    /// The service that a request of this route calls while its worker waits, or `None`.
     pub calls: fn(route: u32) -> Option<usize>,
 }
 
 impl Service {
-    /// One instance of 20 workers and 50 ms exponential, so 400 a second, and a queue of 2000, so 5 s, and 4000 connections:
-    /// what servers have whose queue nobody thought of.
+    /// One instance with 20 workers and 50 ms of work (exponential), which is a capacity of 400 requests a second, a queue of
+    /// 2000 requests (5 s), and 4000 connections: typical of a server whose queue was never sized.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -59,29 +59,30 @@ impl Service {
             workers: 20,
             queue: 2000,
             connections: 4000,
-            hears: false,
+            cancels_on_disconnect: false,
             time: Dist::Exponential(50.0),
             thrash: 0.0,
-            noise: 0.001,
+            background_failures: 0.001,
             calls: |_| None,
         }
     }
 }
 
-/// A stream of requests.
+/// A stream of user requests.
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Its name.
     pub name: &'static str,
-    /// The service that answers.
+    /// The service that handles them.
     pub service: usize,
-    /// Requests per second, on average.
+    /// The average rate, in requests per second.
     pub rate: f64,
-    /// How the rate changes.
+    /// How the rate varies.
     pub shape: Shape,
-    /// Whether nothing that befalls the services concerns it, so that it should not suffer.
+    /// Whether no change affects the services it needs, so that its goodput should not suffer.
     pub healthy: bool,
-    /// The one client that asks, if it is one that knows no manners: it has no stack, and nobody cares what it gets.
+    /// The client that sends all of these requests, if the route models an abuser: it has no stack, and its goodput is not
+    /// measured.
     pub abuser: Option<u32>,
 }
 
@@ -92,26 +93,26 @@ impl Route {
     }
 }
 
-/// How a rate of arrivals changes. Arrivals are always Poisson.
+/// How an arrival rate varies. Arrivals are always Poisson.
 #[derive(Clone, Debug)]
 pub enum Shape {
-    /// It does not.
+    /// Constant.
     Steady,
-    /// Times `factor` in these seconds.
+    /// Multiplied by `factor` during these seconds.
     Burst {
-        /// When.
+        /// The seconds of the burst.
         at: Range<u64>,
-        /// How much.
+        /// The multiplier.
         factor: f64,
     },
-    /// Nothing but in these seconds.
+    /// Zero outside of these seconds.
     Only(Range<u64>),
-    /// A day's curve: at night a fifth of noon.
+    /// A daily curve: the rate at night is a fifth of the rate at noon.
     Daily,
 }
 
 impl Shape {
-    /// The factor at a time in seconds.
+    /// The factor at a point in time, in seconds.
     pub fn factor(&self, second: f64) -> f64 {
         match self {
             Self::Steady => 1.0,
@@ -146,40 +147,47 @@ fn within(seconds: &Range<u64>, second: f64) -> bool {
     (seconds.start as f64..seconds.end as f64).contains(&second)
 }
 
-/// Those who ask.
+/// The users, and the clients that send their requests.
 #[derive(Clone, Debug)]
 pub struct Users {
-    /// Independent clients (processes, hosts), each with a stack of its own.
+    /// Independent clients (processes, hosts), each with its own stack.
     pub clients: u32,
-    /// An answer after so many milliseconds is too late.
+    /// A response after this many milliseconds is too late.
     pub in_time: u64,
-    /// A user leaves after so many milliseconds; what the client has begun is dropped.
+    /// A user leaves after this many milliseconds; the client then drops the call.
     pub patience: u64,
-    /// How likely a user who got nothing in time asks again by hand.
-    pub again: f64,
-    /// How often at most.
-    pub times: u32,
-    /// After how long.
-    pub think: Dist,
+    /// The probability that a user without a timely response retries manually.
+    pub retry_probability: f64,
+    /// The most manual retries per user.
+    pub max_retries: u32,
+    /// The pause before a manual retry.
+    pub think_time: Dist,
 }
 
 impl Users {
-    /// So many clients, whose users want an answer within two seconds, leave after three, and then half the time ask once
-    /// more by hand.
-    pub fn of(clients: u32) -> Self {
-        Self { clients, in_time: 2000, patience: 3000, again: 0.5, times: 1, think: Dist::Uniform(500.0, 3000.0) }
+    /// This many clients, whose users expect a response within two seconds and leave after three. Half of those without a
+    /// timely response retry once, manually.
+    pub fn with_clients(clients: u32) -> Self {
+        Self {
+            clients,
+            in_time: 2000,
+            patience: 3000,
+            retry_probability: 0.5,
+            max_retries: 1,
+            think_time: Dist::Uniform(500.0, 3000.0),
+        }
     }
 }
 
-/// Something that befalls instances of a service for a time.
+/// A temporary change of mode of some instances of a service.
 #[derive(Clone, Debug)]
 pub struct Change {
     /// The service.
     pub service: usize,
-    /// Its instances.
+    /// The affected instances.
     pub instances: Range<usize>,
-    /// When, in seconds.
+    /// Its start and end, in seconds.
     pub at: Range<u64>,
-    /// What.
+    /// The mode they change to.
     pub mode: Mode,
 }

@@ -2,44 +2,44 @@ use hdrhistogram::Histogram;
 
 use super::{Plan, Request};
 
-/// What happened in a run, second by second.
+/// The record of a run, by second.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
-    /// By route, whether it matters what becomes of its requests.
-    pub minded: Vec<bool>,
-    /// By route, then by the second in which a request was made.
+    /// By route, whether its requests are measured; an abuser's are not.
+    pub measured: Vec<bool>,
+    /// By route, then by the second in which a request was sent.
     pub routes: Vec<Vec<RouteSecond>>,
-    /// By service, then by the second in which it happened.
+    /// By service, then by second.
     pub services: Vec<Vec<ServiceSecond>>,
-    /// Calls that reached a service, by tenths of a second.
+    /// By service, the calls that reached it per tenth of a second.
     pub tenths: Vec<Vec<u32>>,
-    /// By client: requests made, and those answered in time.
+    /// By client: requests sent, and requests answered in time.
     pub clients: Vec<(u64, u64)>,
-    /// How long the good answers took, in milliseconds.
+    /// The latency of the timely responses, in milliseconds.
     pub latency: Option<Histogram<u64>>,
 }
 
-/// The requests of a second.
+/// A second of a route.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RouteSecond {
-    /// Made.
+    /// Requests sent.
     pub requests: u32,
-    /// Answered in time.
+    /// Requests answered in time.
     pub good: u32,
-    /// Ended by the refusal of a layer; in the second in which that was.
-    pub refused: u32,
-    /// Milliseconds that those waited in all who got no answer in time.
-    pub in_vain: u64,
+    /// Requests rejected by a layer, counted in the second of the rejection.
+    pub rejected: u32,
+    /// Total milliseconds that users without a timely response waited.
+    pub wasted_wait: u64,
 }
 
 /// A second of a service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceSecond {
-    /// Calls that reached it.
+    /// Calls that reached the service.
     pub calls: u32,
-    /// Milliseconds of its workers that came to their end.
+    /// Milliseconds of completed work.
     pub work: u64,
-    /// Of these, for callers who had left.
+    /// The part of it done for callers that had left.
     pub wasted: u64,
 }
 
@@ -47,12 +47,12 @@ impl Record {
     pub(super) fn new(plan: &Plan) -> Self {
         let seconds = plan.seconds as usize + 1;
         Self {
-            minded: plan.routes.iter().map(|route| route.abuser.is_none()).collect(),
+            measured: plan.routes.iter().map(|route| route.abuser.is_none()).collect(),
             routes: vec![vec![RouteSecond::default(); seconds]; plan.routes.len()],
             services: vec![vec![ServiceSecond::default(); seconds]; plan.services.len()],
             tenths: vec![vec![0; seconds * 10]; plan.services.len()],
             clients: vec![(0, 0); plan.users.clients as usize],
-            latency: Some(Histogram::new_with_bounds(1, 1_000_000, 3).expect("these bounds are valid")),
+            latency: Some(Histogram::new_with_bounds(1, 1_000_000, 3).expect("the bounds are valid")),
         }
     }
 
@@ -66,17 +66,17 @@ impl Record {
 
     pub(super) fn requested(&mut self, at: u64, request: Request) {
         self.route(at, request).requests += 1;
-        if self.minded[request.route as usize] {
+        if self.measured[request.route as usize] {
             self.clients[request.client as usize].0 += 1;
         }
     }
 
-    pub(super) fn answered(&mut self, at: u64, request: Request, took: u64, good: bool, refused: bool) {
-        self.route(at + took, request).refused += u32::from(refused);
+    pub(super) fn answered(&mut self, at: u64, request: Request, took: u64, good: bool, rejected: bool) {
+        self.route(at + took, request).rejected += u32::from(rejected);
         let second = self.route(at, request);
         second.good += u32::from(good);
-        second.in_vain += if good { 0 } else { took };
-        if good && self.minded[request.route as usize] {
+        second.wasted_wait += if good { 0 } else { took };
+        if good && self.measured[request.route as usize] {
             self.clients[request.client as usize].1 += 1;
             if let Some(latency) = &mut self.latency {
                 latency.saturating_record(took.max(1));

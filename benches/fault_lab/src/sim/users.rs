@@ -6,25 +6,25 @@ use tower::ServiceExt;
 
 use super::{Client, Fault, Plan, Request, Route, Users, World};
 
-/// Sends all requests of a plan, and watches until its end.
-pub(super) async fn live(world: &Arc<World>, plan: &Plan, clients: Vec<Vec<Client>>) {
+/// Sends the requests of a plan until the end of the run.
+pub(super) async fn run(world: &Arc<World>, plan: &Plan, clients: Vec<Vec<Client>>) {
     let clients: Arc<[Vec<Client>]> = clients.into();
     let users = Arc::new(plan.users.clone());
     for (route, stream) in plan.routes.iter().enumerate() {
-        let crowd = Crowd {
+        let arrivals = Arrivals {
             route: route as u32,
             stream: stream.clone(),
             world: world.clone(),
             users: users.clone(),
             clients: clients.clone(),
         };
-        tokio::spawn(crowd.arrive(world.rng(3_000_000_000 + route as u64)));
+        tokio::spawn(arrivals.run(world.rng(3_000_000_000 + route as u64)));
     }
-    sleep_until(world.moment(plan.seconds * 1000)).await;
+    sleep_until(world.instant(plan.seconds * 1000)).await;
 }
 
-/// The users of a route.
-struct Crowd {
+/// The arrival process of a route.
+struct Arrivals {
     route: u32,
     stream: Route,
     world: Arc<World>,
@@ -32,15 +32,15 @@ struct Crowd {
     clients: Arc<[Vec<Client>]>,
 }
 
-impl Crowd {
-    /// An open loop: users arrive when they do, whatever becomes of those before. A Poisson process at the peak's rate,
-    /// thinned out.
-    async fn arrive(self, mut rng: SmallRng) {
+impl Arrivals {
+    /// An open loop: users arrive independently of earlier users' responses. A Poisson process at the peak rate, thinned to
+    /// the current rate.
+    async fn run(self, mut rng: SmallRng) {
         let peak = self.stream.shape.peak();
         let mut second = 0.0;
         loop {
             second -= libm::log(1.0 - rng.random::<f64>()) / (self.stream.rate * peak);
-            sleep_until(self.world.moment((second * 1000.0) as u64)).await;
+            sleep_until(self.world.instant((second * 1000.0) as u64)).await;
             if rng.random::<f64>() * peak >= self.stream.shape.factor(second) {
                 continue;
             }
@@ -48,25 +48,25 @@ impl Crowd {
             let service = self.clients[client as usize][self.route as usize].clone();
             let request = Request { client, route: self.route };
             let own = SmallRng::seed_from_u64(rng.random());
-            tokio::spawn(visit(self.world.clone(), self.users.clone(), service, request, own));
+            tokio::spawn(user(self.world.clone(), self.users.clone(), service, request, own));
         }
     }
 }
 
-/// One user: asks, waits, and perhaps asks again.
-async fn visit(world: Arc<World>, users: Arc<Users>, service: Client, request: Request, mut rng: SmallRng) {
-    for asked in 0..=users.times {
-        let begun = world.now();
-        world.record().requested(begun, request);
+/// One user: sends a request, waits, and perhaps retries.
+async fn user(world: Arc<World>, users: Arc<Users>, service: Client, request: Request, mut rng: SmallRng) {
+    for attempt in 0..=users.max_retries {
+        let sent = world.now();
+        world.record().requested(sent, request);
         let patience = Duration::from_millis(users.patience);
         let result = timeout(patience, service.clone().oneshot(request)).await;
-        let took = world.now() - begun;
+        let took = world.now() - sent;
         let good = matches!(result, Ok(Ok(_))) && took <= users.in_time;
-        let refused = matches!(&result, Ok(Err(fault)) if Fault::is_refusal(fault));
-        world.record().answered(begun, request, took, good, refused);
-        if good || asked == users.times || rng.random::<f64>() >= users.again {
+        let rejected = matches!(&result, Ok(Err(fault)) if Fault::is_rejection(fault));
+        world.record().answered(sent, request, took, good, rejected);
+        if good || attempt == users.max_retries || rng.random::<f64>() >= users.retry_probability {
             return;
         }
-        sleep(Duration::from_millis(users.think.millis(1.0, &mut rng))).await;
+        sleep(Duration::from_millis(users.think_time.millis(1.0, &mut rng))).await;
     }
 }

@@ -1,69 +1,39 @@
-//! What is put around clients and servers.
+//! The stacks that are compared: layers around clients and servers.
 
 mod naive;
 mod rampart;
+mod tower;
 mod tower_resilience;
-mod towers;
 
 use tower_rampart::rate_limit::Rate;
 
-use crate::sim::{Balance, Client, LabClock, boxed};
+use crate::sim::Stack;
 
-pub use naive::{BackoffWithoutJitter, NaiveRetry, Nothing, TimeoutOnly};
-pub use rampart::{Rampart, Without};
+pub use naive::{BackoffWithoutJitter, NaiveRetry, TimeoutOnly, Unprotected};
+pub use rampart::{Part, Rampart};
+pub use tower::Tower;
 pub use tower_resilience::TowerResilience;
-pub use towers::Tower;
 
-/// Where a stack is put.
-#[derive(Clone, Copy, Debug)]
-pub struct Place {
-    /// The run's clock.
-    pub clock: LabClock,
-    /// A seed of its own.
-    pub seed: u64,
-}
-
-/// A way to protect a system.
-pub trait Stack: Send + Sync {
-    /// Its name, for tables.
-    fn name(&self) -> &str;
-
-    /// Around the way to a service. Each client process has its own.
-    fn client(&self, place: &Place, link: Client) -> Client;
-
-    /// Around the ways to all instances, for a client that balances between them itself. Without better advice, the stack
-    /// goes around the balancer.
-    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
-        self.client(place, boxed(Balance::new(links, place.seed)))
-    }
-
-    /// Around an instance, in its server.
-    fn server(&self, place: &Place, node: Client) -> Client {
-        let _ = place;
-        node
-    }
-}
-
-/// All that are compared, the others first.
+/// All stacks, those of other crates first.
 pub fn all() -> Vec<Box<dyn Stack>> {
     let mut stacks = others();
     stacks.push(Box::new(Rampart::new()));
-    let parts = [Without::Timeouts, Without::Retry, Without::Budget, Without::Breaker, Without::Bulkhead];
+    let parts = [Part::Timeouts, Part::Retry, Part::Budget, Part::Breaker, Part::Bulkhead];
     stacks.extend(parts.map(|part| Box::new(Rampart::without(part)) as Box<dyn Stack>));
-    stacks.push(Box::new(Rampart::without(Without::Server)));
-    let bare = Rampart::without(Without::Server).lacking(Without::Breaker).named("client stack, no breaker");
-    stacks.push(Box::new(bare));
-    stacks.push(Box::new(Rampart::without(Without::Client)));
-    // Five times what the busiest honest client asks for on average.
+    stacks.push(Box::new(Rampart::without(Part::Server)));
+    let no_breaker = Rampart::without(Part::Server).also_without(Part::Breaker).named("client stack, no breaker");
+    stacks.push(Box::new(no_breaker));
+    stacks.push(Box::new(Rampart::without(Part::Client)));
+    // Five times the average rate of the busiest honest client.
     let rate = Rate::per_second(30);
     stacks.push(Box::new(Rampart::new().limit_per_client(rate).named("with limit per client")));
     stacks
 }
 
-/// Those that are not of this crate.
+/// The stacks that do not use this crate.
 pub fn others() -> Vec<Box<dyn Stack>> {
     vec![
-        Box::new(Nothing),
+        Box::new(Unprotected),
         Box::new(TimeoutOnly),
         Box::new(NaiveRetry),
         Box::new(BackoffWithoutJitter),

@@ -1,29 +1,28 @@
-//! What is written by hand before somebody reads about it.
+//! Hand-written protection, as it is usually done first.
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tower::{ServiceExt, service_fn};
 
-use super::{Place, Stack};
-use crate::sim::{Client, Fault, Request, Response, boxed};
+use crate::sim::{Client, Fault, Request, Response, Stack, StackContext, boxed};
 
-/// The time a hand-written timeout gives, the same as the attempt timeout of rampart's stack.
+/// The hand-written timeout, the same as the attempt timeout of rampart's client stack.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn within_timeout(service: Client, request: Request) -> Result<Response, Fault> {
-    timeout(TIMEOUT, service.oneshot(request)).await.unwrap_or(Err(Fault::Other { timed_out: true }))
+    timeout(TIMEOUT, service.oneshot(request)).await.unwrap_or(Err(Fault::OtherLibrary { timed_out: true }))
 }
 
 /// No protection at all.
-pub struct Nothing;
+pub struct Unprotected;
 
-impl Stack for Nothing {
+impl Stack for Unprotected {
     fn name(&self) -> &str {
         "none"
     }
 
-    fn client(&self, _: &Place, link: Client) -> Client {
+    fn client(&self, _: &StackContext, link: Client) -> Client {
         link
     }
 }
@@ -36,12 +35,12 @@ impl Stack for TimeoutOnly {
         "timeout"
     }
 
-    fn client(&self, _: &Place, link: Client) -> Client {
+    fn client(&self, _: &StackContext, link: Client) -> Client {
         boxed(service_fn(move |request| within_timeout(link.clone(), request)))
     }
 }
 
-/// Up to three attempts at once one after the other, each with a timeout.
+/// Up to three attempts without a delay, each with a timeout.
 pub struct NaiveRetry;
 
 impl Stack for NaiveRetry {
@@ -49,12 +48,12 @@ impl Stack for NaiveRetry {
         "naive retry"
     }
 
-    fn client(&self, _: &Place, link: Client) -> Client {
+    fn client(&self, _: &StackContext, link: Client) -> Client {
         retries(link, |_| Duration::ZERO)
     }
 }
 
-/// Up to three attempts, 100 ms and 200 ms after the failure, each with a timeout.
+/// Up to three attempts, with delays of 100 ms and 200 ms, each with a timeout.
 pub struct BackoffWithoutJitter;
 
 impl Stack for BackoffWithoutJitter {
@@ -62,7 +61,7 @@ impl Stack for BackoffWithoutJitter {
         "backoff, no jitter"
     }
 
-    fn client(&self, _: &Place, link: Client) -> Client {
+    fn client(&self, _: &StackContext, link: Client) -> Client {
         retries(link, |attempt| Duration::from_millis(100 << attempt))
     }
 }

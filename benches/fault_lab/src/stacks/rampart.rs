@@ -1,4 +1,4 @@
-//! This crate's default stacks, whole, in part, and with other numbers.
+//! This crate's default stacks: complete, without some parts, and with other settings.
 
 use std::{
     hash::{BuildHasherDefault, DefaultHasher},
@@ -16,15 +16,14 @@ use tower_rampart::{
     timeout::Timeout,
 };
 
-use super::{Place, Stack};
-use crate::sim::{Balance, Client, Request, boxed};
+use crate::sim::{Balance, Client, Request, Stack, StackContext, boxed};
 
 type Tune<T> = Option<Arc<dyn Fn(T) -> T + Send + Sync>>;
 
-/// A part that is left out.
+/// A part of the stacks that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Without {
-    /// The timeouts, total and of attempts.
+pub enum Part {
+    /// The client's total and attempt timeouts.
     Timeouts,
     /// The retry.
     Retry,
@@ -34,73 +33,73 @@ pub enum Without {
     Breaker,
     /// The client's bulkhead.
     Bulkhead,
-    /// The server's stack.
+    /// The server stack.
     Server,
-    /// Both clients' stacks; only the servers have one.
+    /// The client stack.
     Client,
 }
 
-/// The default stacks around clients and servers. What the lab adds is its clock and its seed.
+/// The default client and server stacks, with the lab's clock and seed.
 #[derive(Clone, Default)]
 pub struct Rampart {
     name: String,
-    without: Vec<Without>,
-    attempt: Option<Duration>,
-    total: Option<Duration>,
+    without: Vec<Part>,
+    attempt_timeout: Option<Duration>,
+    total_timeout: Option<Duration>,
     breaker: Tune<CircuitBreakerBuilder>,
     budget: Tune<RetryBudgetBuilder>,
     retry: Tune<RetryBuilder>,
     bulkhead: Tune<BulkheadBuilder>,
-    server: Tune<BulkheadBuilder>,
-    served: Option<Duration>,
-    limit: Option<Rate>,
+    server_bulkhead: Tune<BulkheadBuilder>,
+    server_timeout: Option<Duration>,
+    limit_per_client: Option<Rate>,
 }
 
 impl Rampart {
-    /// As it comes.
+    /// The default stacks.
     pub fn new() -> Self {
         Self { name: "rampart".to_owned(), ..Self::default() }
     }
 
-    /// Without one of its parts.
-    pub fn without(part: Without) -> Self {
+    /// The default stacks without one part.
+    pub fn without(part: Part) -> Self {
         let name = match part {
-            Without::Timeouts => "without timeouts",
-            Without::Retry => "without retry",
-            Without::Budget => "without budget",
-            Without::Breaker => "without breaker",
-            Without::Bulkhead => "without bulkhead",
-            Without::Server => "client stack only",
-            Without::Client => "server stack only",
+            Part::Timeouts => "without timeouts",
+            Part::Retry => "without retry",
+            Part::Budget => "without budget",
+            Part::Breaker => "without breaker",
+            Part::Bulkhead => "without bulkhead",
+            Part::Server => "client stack only",
+            Part::Client => "server stack only",
         };
         Self { name: name.to_owned(), without: vec![part], ..Self::default() }
     }
 
-    /// The same without a part.
-    pub fn lacking(mut self, part: Without) -> Self {
+    /// Leaves out another part.
+    pub fn also_without(mut self, part: Part) -> Self {
         self.without.push(part);
         self
     }
 
-    /// Under another name.
+    /// Sets the name.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// With another attempt timeout.
+    /// Sets the client's attempt timeout.
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
-        self.attempt = Some(limit);
+        self.attempt_timeout = Some(limit);
         self
     }
 
-    /// With another total timeout.
+    /// Sets the client's total timeout.
     pub fn total_timeout(mut self, limit: Duration) -> Self {
-        self.total = Some(limit);
+        self.total_timeout = Some(limit);
         self
     }
 
-    /// With another breaker.
+    /// Changes the circuit breaker's settings.
     pub fn breaker(
         mut self,
         tune: impl Fn(CircuitBreakerBuilder) -> CircuitBreakerBuilder + Send + Sync + 'static,
@@ -109,71 +108,71 @@ impl Rampart {
         self
     }
 
-    /// With another budget.
+    /// Changes the retry budget's settings.
     pub fn budget(mut self, tune: impl Fn(RetryBudgetBuilder) -> RetryBudgetBuilder + Send + Sync + 'static) -> Self {
         self.budget = Some(Arc::new(tune));
         self
     }
 
-    /// With another retry.
+    /// Changes the retry's settings.
     pub fn retry(mut self, tune: impl Fn(RetryBuilder) -> RetryBuilder + Send + Sync + 'static) -> Self {
         self.retry = Some(Arc::new(tune));
         self
     }
 
-    /// With another bulkhead of clients.
+    /// Changes the client's bulkhead.
     pub fn bulkhead(mut self, tune: impl Fn(BulkheadBuilder) -> BulkheadBuilder + Send + Sync + 'static) -> Self {
         self.bulkhead = Some(Arc::new(tune));
         self
     }
 
-    /// With another bulkhead of servers; it begins with the server stack's own numbers.
+    /// Changes the server's bulkhead, starting from the server stack's own settings.
     pub fn server_bulkhead(
         mut self,
         tune: impl Fn(BulkheadBuilder) -> BulkheadBuilder + Send + Sync + 'static,
     ) -> Self {
-        self.server = Some(Arc::new(tune));
+        self.server_bulkhead = Some(Arc::new(tune));
         self
     }
 
-    /// With another timeout of servers.
+    /// Sets the server's total timeout.
     pub fn server_timeout(mut self, limit: Duration) -> Self {
-        self.served = Some(limit);
+        self.server_timeout = Some(limit);
         self
     }
 
-    /// With a limit for each client, in front of the server's stack.
+    /// Adds a rate limit per client, in front of the server stack.
     pub fn limit_per_client(mut self, rate: Rate) -> Self {
-        self.limit = Some(rate);
+        self.limit_per_client = Some(rate);
         self
     }
 
-    fn lacks(&self, part: Without) -> bool {
+    fn omits(&self, part: Part) -> bool {
         self.without.contains(&part)
     }
 
-    fn make_breaker(&self, place: &Place, what: u64) -> CircuitBreaker {
-        let builder = CircuitBreaker::builder("lab").clock(place.clock).seed(place.seed.wrapping_add(what));
-        tuned(&self.breaker, builder).build().expect("the lab's numbers are valid")
+    fn make_breaker(&self, context: &StackContext, stream: u64) -> CircuitBreaker {
+        let builder = CircuitBreaker::builder("lab").clock(context.clock).seed(context.seed.wrapping_add(stream));
+        apply(&self.breaker, builder).build().expect("the lab's settings are valid")
     }
 
     fn make_bulkhead(&self) -> Bulkhead {
-        tuned(&self.bulkhead, Bulkhead::builder("lab")).build().expect("the lab's numbers are valid")
+        apply(&self.bulkhead, Bulkhead::builder("lab")).build().expect("the lab's settings are valid")
     }
 
-    fn make_retry(&self, place: &Place) -> RetryBuilder {
-        let retry = Retry::builder("lab").seed(place.seed.wrapping_add(1)).idempotent(true);
-        let retry = if self.lacks(Without::Budget) {
+    fn make_retry(&self, context: &StackContext) -> RetryBuilder {
+        let retry = Retry::builder("lab").seed(context.seed.wrapping_add(1)).idempotent(true);
+        let retry = if self.omits(Part::Budget) {
             retry.no_budget()
         } else {
-            let budget = tuned(&self.budget, RetryBudget::builder().clock(place.clock));
-            retry.budget(&budget.build().expect("the lab's numbers are valid"))
+            let budget = apply(&self.budget, RetryBudget::builder().clock(context.clock));
+            retry.budget(&budget.build().expect("the lab's settings are valid"))
         };
-        tuned(&self.retry, retry)
+        apply(&self.retry, retry)
     }
 }
 
-fn tuned<T>(tune: &Tune<T>, builder: T) -> T {
+fn apply<T>(tune: &Tune<T>, builder: T) -> T {
     match tune {
         Some(tune) => tune(builder),
         None => builder,
@@ -185,75 +184,76 @@ impl Stack for Rampart {
         &self.name
     }
 
-    fn client(&self, place: &Place, link: Client) -> Client {
-        if self.lacks(Without::Client) {
+    fn client(&self, context: &StackContext, link: Client) -> Client {
+        if self.omits(Part::Client) {
             return link;
         }
         let mut builder = stack::client("lab");
-        builder = match (self.lacks(Without::Timeouts), self.total) {
+        builder = match (self.omits(Part::Timeouts), self.total_timeout) {
             (true, _) => builder.without_total_timeout().without_attempt_timeout(),
             (false, Some(total)) => builder.total_timeout(total),
             (false, None) => builder,
         };
-        if let Some(attempt) = self.attempt {
+        if let Some(attempt) = self.attempt_timeout {
             builder = builder.attempt_timeout(attempt);
         }
-        builder = match self.lacks(Without::Retry) {
+        builder = match self.omits(Part::Retry) {
             true => builder.without_retry(),
-            false => builder.retry(&self.make_retry(place).build().expect("the lab's numbers are valid")),
+            false => builder.retry(&self.make_retry(context).build().expect("the lab's settings are valid")),
         };
-        builder = match self.lacks(Without::Breaker) {
+        builder = match self.omits(Part::Breaker) {
             true => builder.without_circuit_breaker(),
-            false => builder.circuit_breaker(&self.make_breaker(place, 0)),
+            false => builder.circuit_breaker(&self.make_breaker(context, 0)),
         };
-        builder = match self.lacks(Without::Bulkhead) {
+        builder = match self.omits(Part::Bulkhead) {
             true => builder.without_bulkhead(),
             false => builder.bulkhead(&self.make_bulkhead()),
         };
-        boxed(builder.build().expect("the lab's numbers are valid").layer(link))
+        boxed(builder.build().expect("the lab's settings are valid").layer(link))
     }
 
-    /// As the docs of the breaker say: breakers under the balancer, in backpressure mode, the retry around it.
-    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
+    /// As the circuit breaker's docs recommend: breakers in backpressure mode under the balancer, the retry around it.
+    fn balanced(&self, context: &StackContext, links: Vec<Client>) -> Client {
         let limit = |default: u64, given: Option<Duration>| {
-            let limit = if self.lacks(Without::Timeouts) { Duration::MAX } else { Duration::from_secs(default) };
+            let limit = if self.omits(Part::Timeouts) { Duration::MAX } else { Duration::from_secs(default) };
             Timeout::new("lab", given.unwrap_or(limit)).layer()
         };
-        let ends = links.into_iter().enumerate().map(|(index, link)| {
-            let breaker = (!self.lacks(Without::Breaker))
-                .then(|| self.make_breaker(place, 2 + index as u64).layer().backpressure());
+        let endpoints = links.into_iter().enumerate().map(|(index, link)| {
+            let breaker = (!self.omits(Part::Breaker))
+                .then(|| self.make_breaker(context, 2 + index as u64).layer().backpressure());
             boxed(
                 ServiceBuilder::new()
                     .option_layer(breaker)
-                    .layer(limit(2, self.attempt))
+                    .layer(limit(2, self.attempt_timeout))
                     .map_err(Into::into)
                     .service(link),
             )
         });
-        let balance = Balance::new(ends.collect(), place.seed);
-        let retry = self.make_retry(place).retry_on_other_instance(true).build().expect("the lab's numbers are valid");
-        let retry = (!self.lacks(Without::Retry)).then(|| retry.layer());
-        boxed(ServiceBuilder::new().layer(limit(5, self.total)).option_layer(retry).service(balance))
+        let balance = Balance::new(endpoints.collect(), context.seed);
+        let retry =
+            self.make_retry(context).retry_on_other_instance(true).build().expect("the lab's settings are valid");
+        let retry = (!self.omits(Part::Retry)).then(|| retry.layer());
+        boxed(ServiceBuilder::new().layer(limit(5, self.total_timeout)).option_layer(retry).service(balance))
     }
 
-    fn server(&self, place: &Place, node: Client) -> Client {
-        if self.lacks(Without::Server) {
+    fn server(&self, context: &StackContext, node: Client) -> Client {
+        if self.omits(Part::Server) {
             return boxed(node);
         }
         let mut builder = stack::server("lab");
-        if let Some(limit) = self.served {
+        if let Some(limit) = self.server_timeout {
             builder = builder.total_timeout(limit);
         }
-        if let Some(tune) = &self.server {
+        if let Some(tune) = &self.server_bulkhead {
             let bulkhead = Bulkhead::builder("lab").max_concurrent(256).max_wait(Duration::from_millis(100));
-            builder = builder.bulkhead(&tune(bulkhead).build().expect("the lab's numbers are valid"));
+            builder = builder.bulkhead(&tune(bulkhead).build().expect("the lab's settings are valid"));
         }
-        let served = builder.build().expect("the lab's numbers are valid").layer(node);
-        let Some(rate) = self.limit else { return boxed(served) };
-        // Not the system's seed, which would be another in each run.
+        let served = builder.build().expect("the lab's settings are valid").layer(node);
+        let Some(rate) = self.limit_per_client else { return boxed(served) };
+        // The default hasher's random keys would differ in each run.
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let limiter = KeyedRateLimiter::<u32>::builder("lab", rate).clock(place.clock).hasher(hasher);
-        let limiter = limiter.build().expect("the lab's numbers are valid");
+        let limiter = KeyedRateLimiter::<u32>::builder("lab", rate).clock(context.clock).hasher(hasher);
+        let limiter = limiter.build().expect("the lab's settings are valid");
         boxed(limiter.layer(|request: &Request| Some(request.client)).layer(served))
     }
 }

@@ -1,25 +1,25 @@
-//! The same behaviour asked of every peer that has the feature. What is said of a peer is what its program returned.
+//! The same behavioural checks for every crate that has the feature. Every statement about a crate is the output of its check.
 
 mod breaker;
 mod limits;
 mod others;
 
-/// What a program saw, and whether that is what a user may expect.
-pub struct Seen {
+/// The observation of a check, and whether it is the behaviour that a user may expect.
+pub struct Observed {
     pub text: String,
-    pub right: bool,
+    pub as_expected: bool,
 }
 
-impl Seen {
-    fn new(right: bool, text: impl Into<String>) -> Self {
-        Self { text: text.into(), right }
+impl Observed {
+    fn new(as_expected: bool, text: impl Into<String>) -> Self {
+        Self { text: text.into(), as_expected }
     }
 }
 
-type Program = fn() -> Seen;
+type Program = fn() -> Observed;
 
 pub struct Behaviour {
-    /// What is asked, and what is right.
+    /// The question that the checks answer.
     pub question: &'static str,
     pub programs: Vec<(&'static str, Program)>,
 }
@@ -29,20 +29,21 @@ fn all() -> Vec<Behaviour> {
 }
 
 pub fn print() {
-    println!("\n### Behaviours\n\n| asked | of | seen | right |\n|---|---|---|---|");
+    println!("\n### Behaviours\n\n| question | crate | observed | as expected |\n|---|---|---|---|");
     for Behaviour { question, programs } in all() {
         for (peer, program) in programs {
-            let Seen { text, right } = program();
-            println!("| {question} | {peer} | {text} | {} |", if right { "yes" } else { "**no**" });
+            let Observed { text, as_expected } = program();
+            println!("| {question} | {peer} | {text} | {} |", if as_expected { "yes" } else { "**no**" });
         }
     }
 }
 
-/// Runs a future on a runtime whose clock stands still but for timers.
+/// Runs a future on a runtime whose paused clock only advances for timers.
 fn paused<F: Future>(future: F) -> F::Output {
     runtime().start_paused(true).build().expect("a runtime").block_on(future)
 }
 
+/// Runs a future on a runtime in real time.
 fn running<F: Future>(future: F) -> F::Output {
     runtime().build().expect("a runtime").block_on(future)
 }
@@ -61,11 +62,12 @@ fn poll<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> 
 #[cfg(test)]
 mod tests {
     #[test]
-    fn ours_is_always_right() {
+    fn this_crate_behaves_as_expected_in_every_check() {
         for behaviour in super::all() {
             for (peer, program) in behaviour.programs {
-                let seen = program();
-                assert!(seen.right || !peer.starts_with("rampart"), "{}: {}", behaviour.question, seen.text);
+                let observed = program();
+                let ours = peer.starts_with("rampart");
+                assert!(observed.as_expected || !ours, "{}: {}", behaviour.question, observed.text);
             }
         }
     }

@@ -17,12 +17,12 @@ use tower_resilience::circuitbreaker::{CircuitBreakerLayer as Theirs, SlidingWin
 use super::{Claim, Row, contended, one_and_two};
 use crate::{
     harness::{Candidate, Setting::Shared, Worker},
-    inner::{AtOnce, Failing, calls},
+    inner::{Failing, Immediate, calls},
 };
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A worker that calls the closure, with the number of the call.
+/// Returns a worker that passes the number of the call to the closure.
 fn worker(mut operation: impl FnMut(u64) + Send + 'static) -> Worker {
     let mut call = 0;
     Box::new(move |operations| {
@@ -34,9 +34,10 @@ fn worker(mut operation: impl FnMut(u64) + Send + 'static) -> Worker {
 }
 
 fn count_window() -> CircuitBreaker {
-    let breaker = CircuitBreaker::builder("b").no_time_window().count_window(100).build().expect("it is well set");
-    // Full, so that it is as in service.
-    (0..200).for_each(|_| breaker.try_acquire().expect("closed").success());
+    let breaker =
+        CircuitBreaker::builder("b").no_time_window().count_window(100).build().expect("the settings are valid");
+    // Fill the window, as in a running service.
+    (0..200).for_each(|_| breaker.try_acquire().expect("the circuit is closed").success());
     breaker
 }
 
@@ -48,7 +49,7 @@ fn time_window() -> CircuitBreaker {
 fn ours(breaker: &CircuitBreaker, every: u64) -> Worker {
     let breaker = breaker.clone();
     worker(move |call| {
-        let Ok(permit) = black_box(&breaker).try_acquire() else { panic!("it is closed") };
+        let Ok(permit) = black_box(&breaker).try_acquire() else { panic!("the circuit is closed") };
         if call % every == 0 { permit.failure() } else { permit.success() }
     })
 }
@@ -79,7 +80,7 @@ fn failsafe() -> failsafe::StateMachine<impl failsafe::FailurePolicy + Send + 's
 
 const NEVER: u64 = u64::MAX;
 
-/// The least that could be done.
+/// Lower bounds: one atomic operation.
 fn floors() -> [Candidate; 2] {
     [
         Candidate::new("floor: one load", || {
@@ -126,7 +127,7 @@ pub fn clean() -> Row {
             let counter = Arc::new(std::sync::Mutex::new(0_u64));
             move || {
                 let counter = Arc::clone(&counter);
-                worker(move |_| *black_box(&counter).lock().expect("nobody panics") += 1)
+                worker(move |_| *black_box(&counter).lock().expect("no thread panics") += 1)
             }
         }),
     ];
@@ -137,13 +138,13 @@ pub fn clean() -> Row {
         settings: contended(),
         claims: vec![
             Claim::new("6 times faster than recloser", 6.0, |row| row.faster("rampart, count window", "recloser")),
-            Claim::new("100 times recloser's total at 2 threads", 100.0, |row| {
+            Claim::new("100 times recloser's throughput at 2 threads", 100.0, |row| {
                 row.more("rampart, count window", "recloser", 2)
             }),
-            Claim::new("2 threads on one instance as on two, within 10%", 0.9, |row| {
-                row.apart("rampart, count window")
+            Claim::new("2 threads on one instance as fast as on two, within 10%", 0.9, |row| {
+                row.separate("rampart, count window")
             }),
-            Claim::new("at 8 threads no lower in total than at 2, within 10%", 0.9, |row| {
+            Claim::new("throughput at 8 threads no lower than at 2, within 10%", 0.9, |row| {
                 Some(row.scaling("rampart, count window", 8)? / row.scaling("rampart, count window", 2)?)
             }),
         ],
@@ -179,27 +180,31 @@ pub fn some_failures() -> Row {
         ],
         settings: one_and_two(),
         claims: vec![
-            Claim::new("count window no slower than recloser", 1.0, |row| {
+            Claim::new("count window: no slower than recloser", 1.0, |row| {
                 row.faster("rampart, count window", "recloser")
             }),
-            Claim::new("count window 10 times recloser's total at 2 threads", 10.0, |row| {
+            Claim::new("count window: 10 times recloser's throughput at 2 threads", 10.0, |row| {
                 row.more("rampart, count window", "recloser", 2)
             }),
-            Claim::new("time window, less its clock, no slower than recloser", 1.0, |row| {
-                let clock = row.nanos("one reading of the clock", Shared(1))?;
+            Claim::new("time window without its clock reading: no slower than recloser", 1.0, |row| {
+                let clock = row.nanos("one clock reading", Shared(1))?;
                 Some(row.nanos("recloser", Shared(1))? / (row.nanos("rampart, time window", Shared(1))? - clock))
             }),
-            Claim::new("time window, less its clock, 10 times recloser's total at 2 threads", 10.0, |row| {
-                let clock = row.nanos("one reading of the clock", Shared(2))?;
-                Some(row.nanos("recloser", Shared(2))? / (row.nanos("rampart, time window", Shared(2))? - clock))
-            }),
+            Claim::new(
+                "time window without its clock reading: 10 times recloser's throughput at 2 threads",
+                10.0,
+                |row| {
+                    let clock = row.nanos("one clock reading", Shared(2))?;
+                    Some(row.nanos("recloser", Shared(2))? / (row.nanos("rampart, time window", Shared(2))? - clock))
+                },
+            ),
         ],
     }
 }
 
-/// What a path that reads the clock once cannot go below.
+/// The lower bound of a path that reads the clock once.
 fn clock() -> Candidate {
-    Candidate::new("one reading of the clock", || {
+    Candidate::new("one clock reading", || {
         || {
             worker(|_| {
                 black_box(Instant::now());
@@ -208,9 +213,9 @@ fn clock() -> Candidate {
     })
 }
 
-pub fn refusal() -> Row {
+pub fn rejection() -> Row {
     Row {
-        name: "breaker core, refusal while open",
+        name: "breaker core, rejection while open",
         candidates: vec![
             Candidate::new("rampart", || {
                 let breaker = count_window();
@@ -242,7 +247,7 @@ pub fn refusal() -> Row {
         settings: one_and_two(),
         claims: vec![
             Claim::new("no slower than recloser", 1.0, |row| row.faster("rampart", "recloser")),
-            Claim::new("2 threads do 1.9 times what one does", 1.9, |row| row.scaling("rampart", 2)),
+            Claim::new("2 threads reach 1.9 times the throughput of one", 1.9, |row| row.scaling("rampart", 2)),
         ],
     }
 }
@@ -255,13 +260,13 @@ pub fn layer() -> Row {
             .minimum_number_of_calls(20)
             .failure_rate_threshold(0.5)
             .build()
-            .expect("it is well set")
+            .expect("the settings are valid")
     };
     let bare = || Failing { every: u64::MAX, calls: 0 };
     Row {
         name: "breaker layer, per call",
         candidates: vec![
-            Candidate::new("bare service", || || calls(AtOnce, Some(true))),
+            Candidate::new("bare service", || || calls(Immediate, Some(true))),
             Candidate::new("rampart, count window", move || {
                 let service = CircuitBreakerLayer::new(&count_window()).layer(bare());
                 move || calls(service.clone(), Some(true))
@@ -280,7 +285,9 @@ pub fn layer() -> Row {
             Claim::new("12 times faster than tower-resilience, above the bare service", 12.0, |row| {
                 row.faster_above("bare service", "rampart, count window", "tower-resilience, count window")
             }),
-            Claim::new("2 threads do 1.9 times what one does", 1.9, |row| row.scaling("rampart, count window", 2)),
+            Claim::new("2 threads reach 1.9 times the throughput of one", 1.9, |row| {
+                row.scaling("rampart, count window", 2)
+            }),
         ],
     }
 }

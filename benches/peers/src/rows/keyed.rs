@@ -9,17 +9,18 @@ use crate::allocations::live;
 
 pub struct Memory {
     pub name: &'static str,
-    /// With as many keys as it is made for, and with four times as many.
+    /// Bytes per key with as many keys as the limiter is configured for.
     pub bytes_per_key: f64,
+    /// Bytes per initial key after four times as many keys.
     pub after_a_flood: f64,
 }
 
-/// Bytes per key with `keys` keys.
+/// Measures the memory per key with `keys` keys.
 pub fn memory(keys: u64) -> Vec<Memory> {
     let ours = {
         let before = live();
         let builder = KeyedRateLimiter::<u64>::builder("u", Rate::per_minute(100)).max_keys(keys as usize);
-        let limiter = builder.build().expect("it is well set");
+        let limiter = builder.build().expect("the settings are valid");
         flood("rampart", keys, before, |key| drop(limiter.check_key(&key)))
     };
     let governor = {

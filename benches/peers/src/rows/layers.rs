@@ -1,4 +1,4 @@
-//! Layers, one by one.
+//! Single layers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,14 +16,14 @@ use tower_resilience::{
 use super::{Claim, Row, one_and_two};
 use crate::{
     harness::Candidate,
-    inner::{AtOnce, Fault, PendingOnce, calls},
+    inner::{Fault, Immediate, PendingOnce, calls},
 };
 
-/// tower's retry as its user finishes it: repeats errors within a budget.
+/// A policy for tower's retry, which tower leaves to the user: retries errors within a budget.
 #[derive(Clone)]
-pub struct Repeats(pub Arc<TpsBudget>);
+pub struct RetryErrors(pub Arc<TpsBudget>);
 
-impl tower::retry::Policy<u64, u64, Fault> for Repeats {
+impl tower::retry::Policy<u64, u64, Fault> for RetryErrors {
     type Future = std::future::Ready<()>;
 
     fn retry(&mut self, _: &mut u64, result: &mut Result<u64, Fault>) -> Option<Self::Future> {
@@ -42,7 +42,7 @@ impl tower::retry::Policy<u64, u64, Fault> for Repeats {
 }
 
 pub fn retries() -> RetryLayer<u64, u64, Fault> {
-    let budget = RetryBudgetBuilder::new().token_bucket().max_tokens(100).build().expect("it is well set");
+    let budget = RetryBudgetBuilder::new().token_bucket().max_tokens(100).build().expect("the settings are valid");
     RetryLayer::builder().max_attempts(3).exponential_backoff(Duration::from_millis(100)).budget(budget).build()
 }
 
@@ -50,18 +50,18 @@ pub fn retry() -> Row {
     Row {
         name: "retry layer with a budget, per call",
         candidates: vec![
-            Candidate::new("bare service", || || calls(AtOnce, Some(true))),
+            Candidate::new("bare service", || || calls(Immediate, Some(true))),
             Candidate::new("rampart", || {
-                let service = Retry::attempts("r", 3).expect("it is well set").layer().layer(AtOnce);
+                let service = Retry::attempts("r", 3).expect("the settings are valid").layer().layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::new("tower, TpsBudget", || {
-                let policy = Repeats(Arc::new(TpsBudget::default()));
-                let service = tower::retry::RetryLayer::new(policy).layer(AtOnce);
+                let policy = RetryErrors(Arc::new(TpsBudget::default()));
+                let service = tower::retry::RetryLayer::new(policy).layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::new("tower-resilience", || {
-                let service = retries().layer(AtOnce);
+                let service = retries().layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
         ],
@@ -70,7 +70,7 @@ pub fn retry() -> Row {
             Claim::new("10 times faster than tower", 10.0, |row| {
                 row.faster_above("bare service", "rampart", "tower, TpsBudget")
             }),
-            Claim::new("2 threads do 1.9 times what one does", 1.9, |row| row.scaling("rampart", 2)),
+            Claim::new("2 threads reach 1.9 times the throughput of one", 1.9, |row| row.scaling("rampart", 2)),
         ],
     }
 }
@@ -104,8 +104,8 @@ where
 
 pub fn timeout_ready() -> Row {
     Row {
-        name: "timeout layer, the service answers at once",
-        candidates: timeouts(AtOnce),
+        name: "timeout layer, immediate response",
+        candidates: timeouts(Immediate),
         settings: one_and_two(),
         claims: vec![
             Claim::new("below 10 ns", 1.0, |row| Some(10.0 / row.nanos("rampart", super::Setting::Shared(1))?)),
@@ -116,7 +116,7 @@ pub fn timeout_ready() -> Row {
 
 pub fn timeout_pending() -> Row {
     Row {
-        name: "timeout layer, the service is pending once",
+        name: "timeout layer, response pending once",
         candidates: timeouts(PendingOnce),
         settings: one_and_two(),
         claims: vec![Claim::new("no slower than tower", 1.0, |row| row.faster("rampart", "tower"))],
@@ -127,18 +127,18 @@ pub fn bulkhead() -> Row {
     let theirs = |reject: bool| {
         let builder = BulkheadLayer::builder().max_concurrent_calls(64);
         let builder = if reject { builder.reject_when_full() } else { builder };
-        builder.build().expect("it is well set").layer(AtOnce)
+        builder.build().expect("the settings are valid").layer(Immediate)
     };
     Row {
         name: "bulkhead layer, per call",
         candidates: vec![
-            Candidate::new("bare service", || || calls(AtOnce, Some(true))),
+            Candidate::new("bare service", || || calls(Immediate, Some(true))),
             Candidate::new("rampart", || {
-                let service = Bulkhead::new("k", 64).expect("it is well set").layer().layer(AtOnce);
+                let service = Bulkhead::new("k", 64).expect("the settings are valid").layer().layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::new("tower", || {
-                let service = tower::limit::GlobalConcurrencyLimitLayer::new(64).layer(AtOnce);
+                let service = tower::limit::GlobalConcurrencyLimitLayer::new(64).layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::new("tower-resilience", move || {
@@ -156,7 +156,7 @@ pub fn bulkhead() -> Row {
                 row.faster_above("bare service", "rampart", "tower-resilience")
             }),
             Claim::new("faster than tower", 1.0, |row| row.faster_above("bare service", "rampart", "tower")),
-            Claim::new("4 times tower's total at 2 threads", 4.0, |row| row.more("rampart", "tower", 2)),
+            Claim::new("4 times tower's throughput at 2 threads", 4.0, |row| row.more("rampart", "tower", 2)),
         ],
     }
 }

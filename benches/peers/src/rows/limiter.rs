@@ -22,10 +22,10 @@ use tower_rampart::{
 use super::{Claim, Row, one_and_two};
 use crate::{
     harness::{Candidate, Worker},
-    inner::{AtOnce, calls},
+    inner::{Immediate, calls},
 };
 
-/// The clock that governor takes by default, for ours.
+/// Governor's default clock, for this crate's limiter.
 struct Quanta(quanta::Clock);
 
 impl Clock for Quanta {
@@ -34,7 +34,7 @@ impl Clock for Quanta {
     }
 }
 
-/// The standard library's, without the way through tokio that paused tests need.
+/// The standard library's clock, without the detour through tokio that paused tests need.
 struct Std(Instant);
 
 impl Clock for Std {
@@ -51,15 +51,15 @@ fn quanta_clock() -> Quanta {
     Quanta(quanta::Clock::new())
 }
 
-/// More than can be asked for, so that all is admitted.
+/// A rate so high that every call is admitted.
 fn plenty() -> RateLimiterBuilder {
     RateLimiter::builder("l", Rate::per_second(60_000_000))
 }
 
-/// Nearly nothing, and it is used up.
-fn nothing(builder: impl FnOnce(RateLimiterBuilder) -> RateLimiterBuilder) -> RateLimiter {
-    let limiter = builder(RateLimiter::builder("l", Rate::per_hour(1))).build().expect("it is well set");
-    limiter.check().expect("the first");
+/// A limiter whose only permit is used up.
+fn exhausted(builder: impl FnOnce(RateLimiterBuilder) -> RateLimiterBuilder) -> RateLimiter {
+    let limiter = builder(RateLimiter::builder("l", Rate::per_hour(1))).build().expect("the settings are valid");
+    limiter.check().expect("the first call is admitted");
     limiter
 }
 
@@ -70,7 +70,7 @@ fn admits(limiter: RateLimiter) -> impl Fn() -> Worker + Send + Sync {
     }
 }
 
-fn refuses(limiter: RateLimiter) -> impl Fn() -> Worker + Send + Sync {
+fn rejects(limiter: RateLimiter) -> impl Fn() -> Worker + Send + Sync {
     move || {
         let limiter = limiter.clone();
         worker(move || assert!(black_box(&limiter).check().is_err()))
@@ -104,7 +104,7 @@ where
     C: governor::clock::Clock + Default,
 {
     let limiter = governor::<C>(Quota::per_hour(NonZeroU32::MIN));
-    limiter.check().expect("the first");
+    limiter.check().expect("the first call is admitted");
     limiter
 }
 
@@ -112,19 +112,23 @@ pub fn admission() -> Row {
     Row {
         name: "limiter core, admission",
         candidates: vec![
-            Candidate::new("rampart, its own clock", || admits(plenty().build().expect("it is well set"))),
-            Candidate::new("rampart, std", || admits(plenty().clock(Std(Instant::now())).build().expect("well set"))),
-            Candidate::new("rampart, quanta", || admits(plenty().clock(quanta_clock()).build().expect("well set"))),
+            Candidate::new("rampart, its own clock", || admits(plenty().build().expect("the settings are valid"))),
+            Candidate::new("rampart, std", || {
+                admits(plenty().clock(Std(Instant::now())).build().expect("the settings are valid"))
+            }),
+            Candidate::new("rampart, quanta", || {
+                admits(plenty().clock(quanta_clock()).build().expect("the settings are valid"))
+            }),
             Candidate::new("governor, std", || governs(governor::<MonotonicClock>(open_quota()), true)),
             Candidate::new("governor, quanta", || governs(governor::<QuantaClock>(open_quota()), true)),
-            Candidate::new("one reading of std's clock", || {
+            Candidate::new("one reading of the std clock", || {
                 || {
                     worker(|| {
                         black_box(Instant::now());
                     })
                 }
             }),
-            Candidate::new("one reading of quanta's clock", || {
+            Candidate::new("one reading of the quanta clock", || {
                 || {
                     let clock = QuantaClock::default();
                     worker(move || {
@@ -137,24 +141,26 @@ pub fn admission() -> Row {
         claims: vec![
             Claim::new("std: no slower than governor", 1.0, |row| row.faster("rampart, std", "governor, std")),
             Claim::new("quanta: no slower than governor", 1.0, |row| row.faster("rampart, quanta", "governor, quanta")),
-            Claim::new("std: more than governor at 2 threads", 1.0, |row| row.more("rampart, std", "governor, std", 2)),
+            Claim::new("std: higher throughput than governor at 2 threads", 1.0, |row| {
+                row.more("rampart, std", "governor, std", 2)
+            }),
         ],
     }
 }
 
-pub fn refusal() -> Row {
+pub fn rejection() -> Row {
     Row {
-        name: "limiter core, refusal",
+        name: "limiter core, rejection",
         candidates: vec![
-            Candidate::new("rampart, std", || refuses(nothing(|builder| builder.clock(Std(Instant::now()))))),
-            Candidate::new("rampart, quanta", || refuses(nothing(|builder| builder.clock(quanta_clock())))),
+            Candidate::new("rampart, std", || rejects(exhausted(|builder| builder.clock(Std(Instant::now()))))),
+            Candidate::new("rampart, quanta", || rejects(exhausted(|builder| builder.clock(quanta_clock())))),
             Candidate::new("governor, std", || governs(spent::<MonotonicClock>(), false)),
             Candidate::new("governor, quanta", || governs(spent::<QuantaClock>(), false)),
         ],
         settings: one_and_two(),
         claims: vec![
             Claim::new("std: no slower than governor", 1.0, |row| row.faster("rampart, std", "governor, std")),
-            Claim::new("2 threads do 1.9 times what one does", 1.9, |row| row.scaling("rampart, std", 2)),
+            Claim::new("2 threads reach 1.9 times the throughput of one", 1.9, |row| row.scaling("rampart, std", 2)),
         ],
     }
 }
@@ -163,21 +169,21 @@ pub fn layer() -> Row {
     Row {
         name: "limiter layer, per call",
         candidates: vec![
-            Candidate::new("bare service", || || calls(AtOnce, Some(true))),
+            Candidate::new("bare service", || || calls(Immediate, Some(true))),
             Candidate::new("rampart", || {
-                let service = plenty().build().expect("it is well set").layer().layer(AtOnce);
+                let service = plenty().build().expect("the settings are valid").layer().layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::new("tower-resilience", || {
                 let builder = tower_resilience::ratelimiter::RateLimiterLayer::builder();
                 let layer = builder.limit_for_period(1 << 40).refresh_period(Duration::from_secs(1)).build();
-                let service = layer.expect("it is well set").layer(AtOnce);
+                let service = layer.expect("the settings are valid").layer(Immediate);
                 move || calls(service.clone(), Some(true))
             }),
             Candidate::single("tower (not Clone)", || {
                 || {
                     let layer = tower::limit::RateLimitLayer::new(u64::MAX, Duration::from_secs(1));
-                    calls(layer.layer(AtOnce), Some(true))
+                    calls(layer.layer(Immediate), Some(true))
                 }
             }),
         ],

@@ -1,4 +1,4 @@
-//! What is measured: rows of candidates that do the same work, and what ours is to reach.
+//! The rows that are measured: candidates that do the same work, and this crate's goals.
 
 mod breaker;
 mod keyed;
@@ -23,7 +23,7 @@ pub struct Row {
 
 type Of = dyn Fn(&Figures<'_>) -> Option<f64>;
 
-/// That one figure is at least so many times another.
+/// A goal: one figure is at least this many times another.
 pub struct Claim {
     pub text: &'static str,
     pub at_least: f64,
@@ -48,31 +48,31 @@ impl Figures<'_> {
         self.of(name)?.nanos(setting)
     }
 
-    /// How many times as long `peer` takes on one thread.
+    /// Returns the time of `peer` relative to `ours`, on one thread.
     fn faster(&self, ours: &str, peer: &str) -> Option<f64> {
         Some(self.nanos(peer, Setting::Shared(1))? / self.nanos(ours, Setting::Shared(1))?)
     }
 
-    /// As [`faster`](Self::faster), less what the bare work takes.
+    /// Like [`faster`](Self::faster), without the time of the bare service.
     fn faster_above(&self, bare: &str, ours: &str, peer: &str) -> Option<f64> {
         let bare = self.nanos(bare, Setting::Shared(1))?;
         Some((self.nanos(peer, Setting::Shared(1))? - bare) / (self.nanos(ours, Setting::Shared(1))? - bare))
     }
 
-    /// How many times as many operations all threads get done.
+    /// Returns the throughput of `ours` relative to `peer`, for all threads together.
     fn more(&self, ours: &str, peer: &str, threads: usize) -> Option<f64> {
         let setting = Setting::Shared(threads);
         Some(self.of(ours)?.rate(setting)? / self.of(peer)?.rate(setting)?)
     }
 
-    /// What all of so many threads get done, in terms of one.
+    /// Returns the throughput of this many threads relative to one.
     fn scaling(&self, name: &str, threads: usize) -> Option<f64> {
         Some(self.of(name)?.rate(Setting::Shared(threads))? / self.of(name)?.rate(Setting::Shared(1))?)
     }
 
-    /// Two threads with an instance each, in terms of two on one: 1 where they do not meet.
-    fn apart(&self, name: &str) -> Option<f64> {
-        Some(self.nanos(name, Setting::Apart)? / self.nanos(name, Setting::Shared(2))?)
+    /// Returns the time of two threads with separate instances relative to two threads on one: 1 if the threads do not contend.
+    fn separate(&self, name: &str) -> Option<f64> {
+        Some(self.nanos(name, Setting::Separate)? / self.nanos(name, Setting::Shared(2))?)
     }
 }
 
@@ -80,10 +80,10 @@ pub fn all() -> Vec<Row> {
     vec![
         breaker::clean(),
         breaker::some_failures(),
-        breaker::refusal(),
+        breaker::rejection(),
         breaker::layer(),
         limiter::admission(),
-        limiter::refusal(),
+        limiter::rejection(),
         limiter::layer(),
         layers::retry(),
         layers::timeout_ready(),
@@ -94,9 +94,9 @@ pub fn all() -> Vec<Row> {
     ]
 }
 
-/// One to eight threads, and two apart.
+/// One to eight threads on one instance, and two threads on separate instances.
 fn contended() -> Vec<Setting> {
-    vec![Setting::Shared(1), Setting::Shared(2), Setting::Apart, Setting::Shared(8)]
+    vec![Setting::Shared(1), Setting::Shared(2), Setting::Separate, Setting::Shared(8)]
 }
 
 fn one_and_two() -> Vec<Setting> {

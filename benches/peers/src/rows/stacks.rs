@@ -1,4 +1,4 @@
-//! All layers around one service: each by itself, and as the ready-made stack.
+//! All layers around one service: as separate layers, and as the ready-made stack.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,54 +19,54 @@ use tower_resilience::{
 use super::{Claim, Row, layers, one_and_two};
 use crate::{
     harness::Candidate,
-    inner::{AtOnce, Fault, PendingOnce, calls},
+    inner::{Fault, Immediate, PendingOnce, calls},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The window that tower-resilience's breaker has by default. The ready-made stack's own is a time window.
+/// The default window of tower-resilience's breaker. The ready-made stack's default is a time window.
 fn count_window(name: &'static str) -> CircuitBreaker {
-    CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("it is well set")
+    CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("the settings are valid")
 }
 
 fn candidates<S>(inner: S) -> Vec<Candidate>
 where
     S: Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
 {
-    let [bare, apart, stacked, counted, towers, theirs] = std::array::from_fn(|_| inner.clone());
+    let [bare, separate, stacked, counted, towers, theirs] = std::array::from_fn(|_| inner.clone());
     vec![
         Candidate::new("bare service", move || {
             let service = bare.clone();
             move || calls(service.clone(), Some(true))
         }),
         Candidate::new("rampart, five layers", move || {
-            let rate = RateLimiter::new("l", Rate::per_second(60_000_000)).expect("it is well set");
+            let rate = RateLimiter::new("l", Rate::per_second(60_000_000)).expect("the settings are valid");
             let service = ServiceBuilder::new()
-                .layer(Retry::attempts("r", 3).expect("it is well set").layer())
+                .layer(Retry::attempts("r", 3).expect("the settings are valid").layer())
                 .layer(rate.layer())
                 .layer(count_window("b").layer())
-                .layer(Bulkhead::new("k", 64).expect("it is well set").layer())
+                .layer(Bulkhead::new("k", 64).expect("the settings are valid").layer())
                 .layer(Timeout::new("t", SECOND).layer())
-                .service(apart.clone());
+                .service(separate.clone());
             move || calls(service.clone(), Some(true))
         }),
         Candidate::new("rampart, client stack", move || {
-            let service = stack::client("c").build().expect("it is well set").layer(stacked.clone());
+            let service = stack::client("c").build().expect("the settings are valid").layer(stacked.clone());
             move || calls(service.clone(), Some(true))
         }),
         Candidate::new("rampart, client stack, count window", move || {
             let stack = stack::client("c").circuit_breaker(&count_window("c")).build();
-            let service = stack.expect("it is well set").layer(counted.clone());
+            let service = stack.expect("the settings are valid").layer(counted.clone());
             move || calls(service.clone(), Some(true))
         }),
-        Candidate::single("tower's nearest (no breaker)", move || {
+        Candidate::single("nearest tower stack (no breaker)", move || {
             let inner = towers.clone();
             move || {
                 let timed = tower::timeout::TimeoutLayer::new(SECOND).layer(inner.clone());
                 let boxed = ServiceBuilder::new().map_err(|_| Fault::Failed).service(timed);
                 let service = ServiceBuilder::new()
                     .rate_limit(u64::MAX, SECOND)
-                    .layer(tower::retry::RetryLayer::new(layers::Repeats(Arc::new(TpsBudget::default()))))
+                    .layer(tower::retry::RetryLayer::new(layers::RetryErrors(Arc::new(TpsBudget::default()))))
                     .layer(tower::limit::GlobalConcurrencyLimitLayer::new(64))
                     .service(boxed);
                 calls(service, Some(true))
@@ -75,17 +75,17 @@ where
         Candidate::new("tower-resilience, five layers", move || {
             let inner = theirs.clone();
             let timed = TimeLimiterLayer::builder().timeout_duration(SECOND).build().layer(inner);
-            let bulkhead = BulkheadLayer::builder().max_concurrent_calls(64).build().expect("it is well set");
+            let bulkhead = BulkheadLayer::builder().max_concurrent_calls(64).build().expect("the settings are valid");
             let breaker = CircuitBreakerLayer::builder().sliding_window_size(100).minimum_number_of_calls(20).build();
             let limiter = RateLimiterLayer::builder().limit_for_period(1 << 40).refresh_period(SECOND).build();
             let flat = |service| ServiceBuilder::new().map_err(|_| Fault::Failed).service(service);
             let service = ServiceBuilder::new().map_err(|_| Fault::Failed).service(bulkhead.layer(flat(timed)));
             let service = ServiceBuilder::new()
                 .map_err(|_| Fault::Failed)
-                .service(breaker.expect("it is well set").layer(service));
+                .service(breaker.expect("the settings are valid").layer(service));
             let service = ServiceBuilder::new()
                 .map_err(|_| Fault::Failed)
-                .service(limiter.expect("it is well set").layer(service));
+                .service(limiter.expect("the settings are valid").layer(service));
             let service = layers::retries().layer(service);
             move || calls(service.clone(), Some(true))
         }),
@@ -94,8 +94,8 @@ where
 
 pub fn ready() -> Row {
     Row {
-        name: "five layers, the service answers at once",
-        candidates: candidates(AtOnce),
+        name: "five layers, immediate response",
+        candidates: candidates(Immediate),
         settings: one_and_two(),
         claims: claims(65.0 / 138.0),
     }
@@ -103,7 +103,7 @@ pub fn ready() -> Row {
 
 pub fn pending() -> Row {
     Row {
-        name: "five layers, the service is pending once",
+        name: "five layers, response pending once",
         candidates: candidates(PendingOnce),
         settings: one_and_two(),
         claims: claims(65.0 / 138.0),
@@ -111,18 +111,18 @@ pub fn pending() -> Row {
 }
 
 fn claims(stack_share: f64) -> Vec<Claim> {
-    const TOWER: &str = "tower's nearest (no breaker)";
+    const TOWER: &str = "nearest tower stack (no breaker)";
     vec![
-        Claim::new("layers 10 times faster than tower-resilience's", 10.0, |row| {
+        Claim::new("layers: 10 times faster than tower-resilience's", 10.0, |row| {
             row.faster_above("bare service", "rampart, five layers", "tower-resilience, five layers")
         }),
-        Claim::new("layers faster than tower's nearest", 1.0, |row| {
+        Claim::new("layers: faster than the nearest tower stack", 1.0, |row| {
             row.faster_above("bare service", "rampart, five layers", TOWER)
         }),
-        Claim::new("stack: 65 ns where tower's nearest five show 138, as a ratio", 1.0 / stack_share, |row| {
+        Claim::new("stack: 138/65 times faster than the nearest tower stack", 1.0 / stack_share, |row| {
             row.faster_above("bare service", "rampart, client stack", TOWER)
         }),
-        Claim::new("the same with a count window, which reads no clock", 1.0 / stack_share, |row| {
+        Claim::new("stack with a count window, which reads no clock: the same", 1.0 / stack_share, |row| {
             row.faster_above("bare service", "rampart, client stack, count window", TOWER)
         }),
     ]

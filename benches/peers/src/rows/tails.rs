@@ -1,4 +1,4 @@
-//! The slowest operations when more threads than processors share one breaker: who waits for a holder that is not running?
+//! Tail latencies when more threads than processors share one breaker: do threads wait for a lock holder that is not running?
 
 use std::{
     hint::black_box,
@@ -12,21 +12,21 @@ use tower_rampart::circuit_breaker::CircuitBreaker;
 
 pub struct Tail {
     pub name: &'static str,
-    /// Nanoseconds of one operation, two readings of the clock included.
+    /// Nanoseconds per operation, including two clock readings.
     pub latencies: Histogram<u64>,
 }
 
 pub const THREADS: usize = 8;
 
-/// Operations of eight threads, each timed.
+/// Times each operation of eight threads.
 pub fn tails(quick: bool) -> Vec<Tail> {
     let time = if quick { Duration::from_millis(20) } else { Duration::from_secs(3) };
-    let ours = CircuitBreaker::builder("b").no_time_window().count_window(100).build().expect("it is well set");
+    let ours = CircuitBreaker::builder("b").no_time_window().count_window(100).build().expect("the settings are valid");
     let recloser = recloser::Recloser::custom().error_rate(0.5).closed_len(100).build();
     let failsafe = failsafe::Config::new().build();
     let mutex = Mutex::new(0_u64);
     vec![
-        tail("nothing, timed", time, || {}),
+        tail("timing overhead", time, || {}),
         tail("rampart, count window", time, || {
             if let Ok(permit) = black_box(&ours).try_acquire() {
                 permit.success();
@@ -34,7 +34,7 @@ pub fn tails(quick: bool) -> Vec<Tail> {
         }),
         tail("recloser", time, || drop(black_box(black_box(&recloser).call(|| Ok::<_, ()>(()))))),
         tail("failsafe", time, || drop(black_box(black_box(&failsafe).call(|| Ok::<_, ()>(()))))),
-        tail("a mutex around a counter", time, || *black_box(&mutex).lock().expect("nobody panics") += 1),
+        tail("a mutex around a counter", time, || *black_box(&mutex).lock().expect("no thread panics") += 1),
     ]
 }
 
@@ -46,21 +46,21 @@ fn tail(name: &'static str, time: Duration, operation: impl Fn() + Sync) -> Tail
             scope.spawn(|| {
                 let mut own = histogram();
                 start.wait();
-                let begun = Instant::now();
-                while begun.elapsed() < time {
+                let started = Instant::now();
+                while started.elapsed() < time {
                     for _ in 0..100 {
                         let before = Instant::now();
                         operation();
                         own.saturating_record(before.elapsed().as_nanos() as u64);
                     }
                 }
-                all.lock().expect("nobody panics").add(own).expect("they are alike");
+                all.lock().expect("no thread panics").add(own).expect("the histograms have the same bounds");
             });
         }
     });
-    Tail { name, latencies: all.into_inner().expect("nobody panics") }
+    Tail { name, latencies: all.into_inner().expect("no thread panics") }
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_max(10_000_000_000, 3).expect("it is well set")
+    Histogram::new_with_max(10_000_000_000, 3).expect("the settings are valid")
 }

@@ -1,4 +1,4 @@
-//! `tower`'s own layers, with the policy that its retry leaves to its user, and its defaults where it has any.
+//! `tower`'s own layers, with its defaults where it has any, and with the retry policy that it leaves to the user.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,12 @@ use tower::{
     util::{BoxCloneSyncService, rng::Rng},
 };
 
-use super::{Place, Stack};
-use crate::sim::{Balance, Client, Fault, Request, Response, boxed};
+use crate::sim::{Balance, Client, Fault, Request, Response, Stack, StackContext, boxed};
 
-/// Retry with its budget and its backoff, load shedding on a limit of concurrency, and a timeout.
+/// Retry with its budget and its backoff, load shedding on a concurrency limit, and a timeout.
 pub struct Tower;
 
-/// A generator with a seed of ours in place of its own, which the system seeds.
+/// A generator seeded by the run. Tower's own is seeded by the system.
 #[derive(Clone, Debug)]
 struct Seeded(SmallRng);
 
@@ -61,20 +60,20 @@ impl Policy<Request, Response, BoxError> for Retries {
 
 fn fault(error: BoxError) -> Fault {
     if error.is::<Elapsed>() {
-        return Fault::Other { timed_out: true };
+        return Fault::OtherLibrary { timed_out: true };
     }
     if error.is::<Overloaded>() {
-        return Fault::Other { timed_out: false };
+        return Fault::OtherLibrary { timed_out: false };
     }
-    *error.downcast().expect("there are no other errors")
+    *error.downcast().expect("every other error is a fault")
 }
 
-/// What is around an attempt.
-fn attempt<S>(service: S) -> Unified
+/// Wraps one attempt.
+fn attempt<S>(service: S) -> BoxErrorClient
 where
     S: Service<Request, Response = Response, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
 {
-    Unified::new(
+    BoxErrorClient::new(
         ServiceBuilder::new()
             .layer(LoadShedLayer::new())
             .layer(GlobalConcurrencyLimitLayer::new(64))
@@ -83,37 +82,38 @@ where
     )
 }
 
-/// What is around all attempts.
-fn retried<S>(place: &Place, attempts: S) -> Client
+/// Wraps all attempts.
+fn with_retries<S>(context: &StackContext, attempts: S) -> Client
 where
     S: Service<Request, Response = Response, Error = BoxError, Future: Send> + Clone + Send + Sync + 'static,
 {
-    let (rng, longest) = (Seeded(SmallRng::seed_from_u64(place.seed)), Duration::from_millis(u64::MAX));
+    let (rng, longest) = (Seeded(SmallRng::seed_from_u64(context.seed)), Duration::from_millis(u64::MAX));
     let delays = ExponentialBackoffMaker::new(Duration::from_millis(50), longest, 0.99, rng);
-    let delays = delays.expect("these are its own defaults").make_backoff();
+    let delays = delays.expect("tower's own defaults are valid").make_backoff();
     let retries = Retries { left: 2, budget: Arc::new(TpsBudget::default()), delays };
     boxed(ServiceBuilder::new().map_err(fault).layer(RetryLayer::new(retries)).service(attempts))
 }
 
-type Unified = BoxCloneSyncService<Request, Response, BoxError>;
+type BoxErrorClient = BoxCloneSyncService<Request, Response, BoxError>;
 
 impl Stack for Tower {
     fn name(&self) -> &str {
         "tower"
     }
 
-    fn client(&self, place: &Place, link: Client) -> Client {
-        retried(place, attempt(link))
+    fn client(&self, context: &StackContext, link: Client) -> Client {
+        with_retries(context, attempt(link))
     }
 
-    /// The limit is an instance's own, under the balancer.
-    fn balanced(&self, place: &Place, links: Vec<Client>) -> Client {
-        let ends = links.into_iter().map(|link| boxed(ServiceBuilder::new().map_err(fault).service(attempt(link))));
-        let balance = Balance::new(ends.collect(), place.seed);
-        retried(place, ServiceBuilder::new().map_err(BoxError::from).service(balance))
+    /// Each instance has its own limit, under the balancer.
+    fn balanced(&self, context: &StackContext, links: Vec<Client>) -> Client {
+        let endpoints =
+            links.into_iter().map(|link| boxed(ServiceBuilder::new().map_err(fault).service(attempt(link))));
+        let balance = Balance::new(endpoints.collect(), context.seed);
+        with_retries(context, ServiceBuilder::new().map_err(BoxError::from).service(balance))
     }
 
-    fn server(&self, _: &Place, node: Client) -> Client {
+    fn server(&self, _: &StackContext, node: Client) -> Client {
         boxed(
             ServiceBuilder::new()
                 .map_err(fault)
