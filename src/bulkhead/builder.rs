@@ -69,18 +69,18 @@ impl BulkheadBuilder {
 
     observer_setter!();
 
-    clock_setter!("It gives the times in events. Waiting uses tokio's timers.");
+    clock_setter!("It provides the times in events. Waiting uses tokio's timers.");
 
     /// Builds the bulkhead.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) in a queue without slots
+    /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) but the queue has no slots
     /// (`max_queue`).
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
         check_limit(self.max_concurrent)?;
         if self.max_queue == Some(0) && !self.max_wait.is_zero() {
-            return Err(ConfigError::new("max_queue", "is zero, but max_wait lets calls wait: none could"));
+            return Err(ConfigError::new("max_queue", "is zero, but max_wait allows calls to wait; use at least 1"));
         }
         Ok(Bulkhead(StripedArc::new(BulkheadInner {
             permits: Permits::new(self.max_concurrent),

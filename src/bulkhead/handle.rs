@@ -25,7 +25,7 @@ impl Bulkhead {
         BulkheadBuilder::new(name.into())
     }
 
-    /// Creates a bulkhead that rejects calls above `max_concurrent` immediately: for calls that can go elsewhere, or cannot
+    /// Creates a bulkhead that rejects calls above `max_concurrent` immediately: for calls that can go elsewhere or cannot
     /// wait.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Bulkhead {
 
     /// Acquires a permit, waiting for up to `max_wait`, first come, first served.
     ///
-    /// Cancel-safe: dropping the future leaves the queue and releases a permit that was granted meanwhile.
+    /// Cancel-safe: dropping the future leaves the queue, and releases a permit that was granted meanwhile.
     ///
     /// # Errors
     ///
@@ -145,14 +145,14 @@ impl Bulkhead {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if it is zero; the limit does not change then.
+    /// [`ConfigError`] if `max_concurrent` is zero, in which case the limit does not change.
     pub fn resize(&self, max_concurrent: u32) -> Result<(), ConfigError> {
         check_limit(max_concurrent)?;
         self.0.set_limit(max_concurrent);
         Ok(())
     }
 
-    /// Returns the current state.
+    /// Returns a snapshot of the bulkhead.
     pub fn snapshot(&self) -> BulkheadSnapshot {
         let (in_flight, waiting) = self.0.permits.counts();
         BulkheadSnapshot {
@@ -177,11 +177,11 @@ impl fmt::Debug for Bulkhead {
 pub struct BulkheadSnapshot {
     /// The maximum number of calls in flight.
     pub limit: u32,
-    /// Permits held.
+    /// Permits in use.
     pub in_flight: u32,
-    /// Calls that wait for a permit.
+    /// Calls waiting for a permit.
     pub waiting: u32,
-    /// How long a call may wait.
+    /// The longest time a call may wait.
     pub max_wait: Duration,
     /// The maximum number of waiting calls.
     pub max_queue: u32,

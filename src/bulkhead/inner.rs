@@ -147,7 +147,7 @@ impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     }
 }
 
-/// A permit that is acquired and not used by a call yet.
+/// A permit that no call has used yet.
 #[derive(Debug)]
 pub(crate) struct UnusedPermit;
 
@@ -158,7 +158,7 @@ impl InFlight<BulkheadInner> for UnusedPermit {
 }
 
 pin_project! {
-    /// Waits for a permit, within the bulkhead's bounds of time and queue length.
+    /// Waits for a permit, within the bulkhead's limits on time and queue length.
     ///
     /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to the next waiter.
     pub(crate) struct WaitForPermit<H>
@@ -214,7 +214,7 @@ impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
     }
 }
 
-/// A call that is not admitted yet. Reports that it was cancelled when it is dropped.
+/// A call that is not admitted yet. Dropping it reports the call as cancelled.
 struct Unadmitted<H: Deref<Target = BulkheadInner>>(Option<H>);
 
 impl<H: Deref<Target = BulkheadInner>> Unadmitted<H> {

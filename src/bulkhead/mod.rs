@@ -1,11 +1,11 @@
-//! At most N calls at once.
+//! Limits the number of concurrent calls.
 //!
 //! # The problem
 //!
-//! A dependency turns slow. Every call to it now holds its task, its connection and its memory for seconds instead of
-//! milliseconds, and by Little's law their number grows with the latency: at 200 calls a second, 10 ms of latency are 2
-//! calls in flight and 10 s are 2,000. Soon nothing is left for the calls that have nothing to do with that dependency.
-//! A bulkhead bounds the number: the ship keeps afloat with one compartment full.
+//! A dependency slows down. Every call to it now holds its task, connection and memory for seconds instead of
+//! milliseconds, and by Little's law the number of calls in flight grows with the latency: at 200 calls a second, 10 ms of
+//! latency mean 2 calls in flight, and 10 s mean 2,000. Soon nothing is left for calls that do not use that dependency at
+//! all. A bulkhead bounds the number: the ship stays afloat with one compartment flooded.
 //!
 //! # Example
 //!
@@ -25,7 +25,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A short queue takes the edge off a burst. It is bounded in time and in length, and first come first served:
+//! A short queue absorbs bursts. It is bounded in time and in length, and first come, first served:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -42,32 +42,32 @@
 //!
 //! # Readiness
 //!
-//! - [`layer()`](Bulkhead::layer) refuses: `poll_ready` is the service's own, `call` answers
+//! - [`layer()`](Bulkhead::layer) rejects: `poll_ready` is the inner service's own, and `call` returns
 //!   [`BulkheadFull`](crate::Rejection::BulkheadFull).
-//! - [`.wait()`](BulkheadLayer::wait): the response future waits, then calls. The service must be `Clone`.
-//! - [`.backpressure()`](BulkheadLayer::backpressure): the permit is taken in `poll_ready` and held until the call.
-//!   While the service within is not ready the permit is given back, so readiness may turn to pending again.
+//! - [`.wait()`](BulkheadLayer::wait): the response future waits for a permit, then calls the inner service, which must be
+//!   `Clone`.
+//! - [`.backpressure()`](BulkheadLayer::backpressure): `poll_ready` acquires the permit and holds it until the call. While
+//!   the inner service is not ready the permit is released, so readiness may turn to pending again.
 //!
 //! # Order
 //!
-//! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt's timeout, which then does
-//! not count the wait for a permit. A timeout around everything does count it. The permit is held until the response
-//! future ends, which for HTTP is when the headers are there, not the body
-//! (`http::full_response` covers both).
+//! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt timeout, which then excludes
+//! the wait for a permit. A timeout around everything includes it. The permit is held until the response future
+//! completes, which for HTTP is when the headers arrive, not the body (`http::full_response` covers both).
 //!
 //! # How to choose the numbers
 //!
-//! `max_concurrent`: the highest rate you expect times the 99th percentile of latency on a good day, and half as much
-//! again. Not more than the dependency's own workers or your connection pool: what is beyond them only waits. `max_wait`:
-//! zero, unless traffic comes in bursts; then less than the latency that a caller notices, and always less than its
-//! timeout. `max_queue`: what can be served within `max_wait`.
+//! `max_concurrent`: the highest rate you expect times the 99th percentile of latency on a good day, plus half as much
+//! again. Not more than the dependency's own workers or your connection pool: calls beyond that only wait. `max_wait`:
+//! zero, unless traffic is bursty; then less than the latency that a caller notices, and always less than its timeout.
+//! `max_queue`: the number of calls that can be served within `max_wait`.
 //!
 //! # Differences
 //!
-//! - `tower::limit::ConcurrencyLimit` takes its permit in `poll_ready` always, so an idle connection holds one, and it
-//!   never refuses. Under `LoadShed` its waiter stays in the queue and steals capacity. Its plain layer makes a new limit
-//!   for every service. Here the handle is shared, and nothing waits unless asked to.
-//! - tower-resilience's bulkhead boxes its future and has an error type of its own.
+//! - `tower::limit::ConcurrencyLimit` always acquires its permit in `poll_ready`, so an idle connection holds one, and it
+//!   never rejects. Under `LoadShed` its waiter stays in the queue and steals capacity. Its plain layer creates a new limit
+//!   for every service. Here the handle is shared, and calls wait only where waiting is requested.
+//! - tower-resilience's bulkhead boxes its future and has its own error type.
 //! - resilience4j's `maxConcurrentCalls` and `maxWaitDuration`, Polly's `permitLimit` and `queueLimit` are
 //!   `max_concurrent`, `max_wait` and `max_queue`.
 

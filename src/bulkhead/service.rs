@@ -24,7 +24,7 @@ use crate::{
 /// A call of [`WithBulkhead`].
 pub(crate) type BulkheadCall<S, Req, C> = Queued<S, Req, WaitForPermit<StripedRef<BulkheadInner>>, C, CallPermit>;
 
-/// The call service of a bulkhead: calls wait as long as the bulkhead lets them.
+/// The call service of a bulkhead, in wait mode.
 #[derive(Clone)]
 pub(crate) struct WithBulkhead<S> {
     inner: S,

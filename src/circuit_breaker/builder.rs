@@ -24,8 +24,8 @@ use crate::{
 /// | field | default | reason |
 /// |---|---|---|
 /// | `time_window` | 10 s in 10 buckets | long enough to ride out a hiccup, short enough to trip within seconds of an outage |
-/// | `failure_rate` | 0.8 | a dependency that answers one call in five is worth calling; at half, a breaker costs more answers than the fault |
-/// | `min_calls` | 20 | fewer calls are no evidence of a rate |
+/// | `failure_rate` | 0.8 | a dependency that answers one call in five is still worth calling; at 0.5 the breaker costs more answers than the fault |
+/// | `min_calls` | 20 | a rate of fewer calls is no evidence |
 /// | `open_duration` | 1 s, not growing | bounds the time for which a recovered dependency is rejected; growth costs more answers than it saves calls |
 /// | `open_jitter` | on | clients that tripped together should not probe together |
 /// | `probes`, `probe_successes` | 3, 3 | one lucky probe of a half-broken dependency proves nothing |
@@ -109,20 +109,20 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets the number of calls in a window from which its rates are evaluated, at least 1.
+    /// Sets the number of calls that a window must hold before its rates are evaluated, at least 1.
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.min_calls = calls;
         self
     }
 
-    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1. Counted in parts
-    /// per million. Evaluated at each failure, and in the count window also at the call that reaches `min_calls`.
+    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1, with a
+    /// resolution of one millionth. Evaluated at each failure, and in the count window also at the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
         self
     }
 
-    /// Removes the rule about the share of failures.
+    /// Removes the failure rate rule.
     pub fn no_failure_rate(mut self) -> Self {
         self.failure_rate = None;
         self
@@ -144,13 +144,13 @@ impl CircuitBreakerBuilder {
     }
 
     /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`. A factor of 1, the default,
-    /// keeps it constant. Growth stops after 16 times.
+    /// keeps it constant. The factor applies at most 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self
     }
 
-    /// Draws each open time uniformly from its upper half ("equal jitter").
+    /// Sets whether each open time is drawn uniformly from its upper half ("equal jitter").
     pub fn open_jitter(mut self, jitter: bool) -> Self {
         self.open.jitter = jitter;
         self
@@ -174,14 +174,14 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// After closing, admits a growing share of the calls, from a tenth to all, over this time: from 100 ms to one hour.
-    /// For dependencies with cold caches, which a stampede would bring down again.
+    /// Admits a growing share of the calls after closing, from a tenth to all, over this time: from 100 ms to one hour.
+    /// For dependencies with cold caches, which a stampede would take down again.
     pub fn gradual_recovery(mut self, over: Duration) -> Self {
         self.recovery = Some(over);
         self
     }
 
-    /// Seeds the jitter of open times, which makes it repeatable.
+    /// Seeds the jitter of open times, to make it reproducible.
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = Random::seeded(seed);
         self
@@ -191,11 +191,11 @@ impl CircuitBreakerBuilder {
 
     clock_setter!();
 
-    /// Builds the breaker, closed.
+    /// Builds the breaker, in the closed state.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a field out of its range, and if there is no rule by which the circuit could trip.
+    /// [`ConfigError`] if a field is out of range, or if no rule could trip the circuit.
     pub fn build(self) -> Result<CircuitBreaker, ConfigError> {
         self.check_windows()?;
         self.check_rules()?;
@@ -207,7 +207,7 @@ impl CircuitBreakerBuilder {
     fn check_windows(&self) -> Result<(), ConfigError> {
         if let Some(size) = self.count_window {
             check((1..=MAX_SIZE).contains(&size), "count_window", "must be from 1 to 1000 calls")?;
-            let reason = "is above the size of the count window: it could never be reached";
+            let reason = "exceeds the size of the count window: it could never be reached";
             check(self.min_calls <= size, "min_calls", reason)?;
         }
         let lengths = Duration::from_millis(10)..=Duration::from_secs(86_400);
@@ -218,8 +218,8 @@ impl CircuitBreakerBuilder {
     }
 
     fn check_rules(&self) -> Result<(), ConfigError> {
-        let run_fits = self.consecutive.is_none_or(|run| (1..=MAX_CONSECUTIVE_FAILURES).contains(&run));
-        check(run_fits, "consecutive_failures", "must be from 1 to 65,535")?;
+        let failures_fit = self.consecutive.is_none_or(|failures| (1..=MAX_CONSECUTIVE_FAILURES).contains(&failures));
+        check(failures_fit, "consecutive_failures", "must be from 1 to 65,535")?;
         let is_share = |share: f64| share > 0.0 && share <= 1.0;
         let rate_fits = self.failure_rate.is_none_or(is_share);
         check(rate_fits, "failure_rate", "must be a number above 0 and at most 1")?;
@@ -227,9 +227,9 @@ impl CircuitBreakerBuilder {
         check(slow_fits, "slow_calls", "needs a limit above zero, and a share above 0 and at most 1")?;
         let has_window = self.count_window.is_some() || self.time_window.is_some();
         let has_rate = self.failure_rate.is_some() || self.slow.is_some();
-        let reason = "needs a count window or a time window to be a share of";
+        let reason = "needs a count window or a time window";
         check(self.slow.is_none() || has_window, "slow_calls", reason)?;
-        let reason = "there is no rule to trip by: set a window and a rate, or consecutive_failures";
+        let reason = "no rule could trip the circuit: set a window and a rate, or consecutive_failures";
         check(self.consecutive.is_some() || has_window && has_rate, "failure_rate", reason)
     }
 

@@ -14,58 +14,58 @@ use crate::{
     state::window::Counts,
 };
 
-/// Refuses calls to a dependency that fails. See the [module docs](super).
+/// A handle to a circuit, which rejects calls to a failing dependency. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones share one circuit.
+/// Cheap to clone. All clones share the circuit.
 #[derive(Clone)]
 pub struct CircuitBreaker(pub(crate) StripedArc<CircuitBreakerInner>);
 
 impl CircuitBreaker {
-    /// A breaker with the defaults of [`CircuitBreakerBuilder`].
+    /// Creates a breaker with the defaults of [`CircuitBreakerBuilder`].
     pub fn new(name: impl Into<Name>) -> Self {
         CircuitBreakerBuilder::new(name.into()).make()
     }
 
-    /// A breaker with the defaults of [`CircuitBreakerBuilder`], to be changed.
+    /// Returns a builder with the defaults of [`CircuitBreakerBuilder`].
     pub fn builder(name: impl Into<Name>) -> CircuitBreakerBuilder {
         CircuitBreakerBuilder::new(name.into())
     }
 
-    /// Trips at so many failures in a row and by nothing else: for dependencies that are called seldom, where a rate
-    /// would take too long to have evidence. A single success resets it, so it does not see a dependency that fails half
-    /// the time.
+    /// Creates a breaker that trips after this many consecutive failures, and by no other rule: for dependencies that are
+    /// called rarely, where a rate would take too long to gather evidence. A single success resets the count, so it does
+    /// not detect a dependency that fails half of the time.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `failures` is not from 1 to 65,535.
+    /// [`ConfigError`] if `failures` is not from 1 to 65,535.
     pub fn consecutive(name: impl Into<Name>, failures: u32) -> Result<Self, ConfigError> {
         Self::builder(name).no_time_window().no_failure_rate().consecutive_failures(failures).build()
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.0.events.name()
     }
 
-    /// The layer that breaks a service's circuit.
+    /// Returns a layer that rejects calls to a service while the circuit is open.
     pub fn layer(&self) -> CircuitBreakerLayer {
         CircuitBreakerLayer::new(self)
     }
 
-    /// Asks for admission. EventEmitter the permit how the call went; dropping it cancels the call.
+    /// Admits or rejects a call. The permit records the call's outcome; dropping it cancels the call.
     ///
-    /// Closed, it is one load. Open, one load and a reading of the clock.
+    /// One load while closed; one load and one clock read while open.
     ///
     /// # Errors
     ///
-    /// [`Rejection::CircuitOpen`].
+    /// [`Rejection::CircuitOpen`] if the circuit rejects the call.
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;
         Ok(Permit { guard: CancelOnDrop::new(inner, inner.admit()?) })
     }
 
-    /// Runs `future` if the circuit lets it, and counts its result.
+    /// Runs `future` if the circuit admits it, and records its result.
     ///
     /// ```
     /// use tower_rampart::{Error, adapt, circuit_breaker::CircuitBreaker};
@@ -82,11 +82,11 @@ impl CircuitBreaker {
     /// # Ok(()) }
     /// ```
     ///
-    /// Cancel-safe: dropping it cancels the call, which counts as nothing unless it was slow already.
+    /// Cancel-safe: dropping the returned future cancels the call, which does not count unless it was slow already.
     ///
     /// # Errors
     ///
-    /// The future's own, or [`Rejection::CircuitOpen`]; the future is dropped unpolled then.
+    /// The future's own error, or [`Rejection::CircuitOpen`], in which case the future is dropped without being polled.
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -95,7 +95,7 @@ impl CircuitBreaker {
         self.run_with(DefaultClassifier, future).await
     }
 
-    /// As [`run`](Self::run), with a classifier of your own.
+    /// Runs `future` as [`run`](Self::run) does, with another classifier.
     ///
     /// # Errors
     ///
@@ -113,45 +113,45 @@ impl CircuitBreaker {
         result
     }
 
-    /// The state it is in. An open circuit whose time is over says open until somebody calls.
+    /// Returns the current state. After the open time is over, the circuit remains open until the next call.
     pub fn state(&self) -> CircuitState {
         self.0.circuit.state()
     }
 
-    /// Closes the circuit by hand, from whatever state, with empty windows.
+    /// Closes the circuit manually, from any state, with empty windows.
     pub fn close(&self) {
         self.0.set(CircuitState::Closed, Duration::ZERO);
     }
 
-    /// Refuses all calls until told otherwise by hand. The rejections know no `retry_after`.
+    /// Rejects all calls until the state is changed manually. The rejections have no `retry_after`.
     pub fn force_open(&self) {
         self.0.set(CircuitState::ForcedOpen, Duration::ZERO);
     }
 
-    /// Opens the circuit for so long, as if it had tripped; then it probes.
+    /// Opens the circuit for `duration`, as if it had tripped. It admits probes afterwards.
     pub fn open_for(&self, duration: Duration) {
         self.0.set(CircuitState::Open, duration);
     }
 
-    /// Opens the circuit for so long because the service asked for it; then it probes. What was decided before stays: a
-    /// circuit that is open already, forced open or disabled is left as it is.
+    /// Opens the circuit for `duration` because the service asked for it. It admits probes afterwards. Earlier decisions
+    /// take precedence: a circuit that is already open, forced open or disabled does not change.
     ///
-    /// For HTTP there is a layer that does it: `http::HonorRetryAfterLayer`.
+    /// For HTTP, `http::HonorRetryAfterLayer` does this.
     pub fn honor_retry_after(&self, duration: Duration) {
         self.0.honor_retry_after(duration);
     }
 
-    /// Lets probes through by hand, from whatever state.
+    /// Half-opens the circuit manually, from any state: the next calls are probes.
     pub fn half_open(&self) {
         self.0.set(CircuitState::HalfOpen, Duration::ZERO);
     }
 
-    /// Lets all calls through until told otherwise by hand: counts them, and never trips.
+    /// Admits all calls until the state is changed manually. They are counted, but never trip the circuit.
     pub fn disable(&self) {
         self.0.set(CircuitState::Disabled, Duration::ZERO);
     }
 
-    /// How it stands.
+    /// Returns a snapshot of the circuit.
     pub fn snapshot(&self) -> CircuitBreakerSnapshot {
         let view = self.0.circuit.view(|| self.0.now());
         CircuitBreakerSnapshot {
@@ -167,12 +167,12 @@ impl CircuitBreaker {
         }
     }
 
-    /// What it is set to, in a few words.
+    /// A short description of the settings.
     pub(crate) fn describe(&self) -> String {
         let (config, open) = (self.0.circuit.config(), self.0.open_times);
         let mut rules = Vec::new();
-        if let Some(run) = config.consecutive {
-            rules.push(format!("{run} failures in a row"));
+        if let Some(failures) = config.consecutive {
+            rules.push(format!("{failures} consecutive failures"));
         }
         let windows = [
             config.count.map(|(size, rates)| (format!("the last {size} calls"), rates)),
@@ -202,39 +202,39 @@ impl fmt::Debug for CircuitBreaker {
     }
 }
 
-/// How a [`CircuitBreaker`] stands at one moment.
+/// The state of a [`CircuitBreaker`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CircuitBreakerSnapshot {
-    /// The state.
+    /// The state of the circuit.
     pub state: CircuitState,
-    /// Counts transitions.
+    /// A counter of transitions.
     pub generation: u64,
-    /// Failures in a row, while closed and if that is a rule.
+    /// Consecutive failures, counted while closed if there is a rule on them.
     pub consecutive_failures: u32,
-    /// Times it opened again since it was last closed; up to 15.
+    /// The number of times it reopened since it was last closed, up to 15.
     pub reopened: u32,
     /// Probes in flight.
     pub probes_in_flight: u32,
-    /// Probes that succeeded since it is half-open.
+    /// Probes that have succeeded since it turned half-open.
     pub probes_succeeded: u32,
-    /// Time left while open.
+    /// The time left while open.
     pub open_for: Option<Duration>,
-    /// What the count window holds, if there is one.
+    /// The contents of the count window, if there is one.
     pub count_window: Option<WindowSnapshot>,
-    /// What the time window holds, if there is one.
+    /// The contents of the time window, if there is one.
     pub time_window: Option<WindowSnapshot>,
 }
 
-/// What a window holds.
+/// The contents of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WindowSnapshot {
-    /// Calls in it.
+    /// Calls in the window.
     pub calls: u64,
-    /// Those that failed or were throttled.
+    /// Calls that failed or were throttled.
     pub failed: u64,
-    /// Those that were slow, if they are counted.
+    /// Slow calls, if they are counted.
     pub slow: u64,
 }
 
@@ -244,10 +244,10 @@ impl From<Counts> for WindowSnapshot {
     }
 }
 
-/// Admission by a [`CircuitBreaker`]. EventEmitter it how the call went.
+/// A permit of a [`CircuitBreaker`] for one call. It records the call's outcome.
 ///
-/// Dropped without a word, the call was cancelled, which counts as nothing unless it was slow already; dropped by a
-/// panic, it failed.
+/// Dropping it without an outcome cancels the call, which does not count unless it was slow already. If a panic
+/// drops it, the call counts as a failure.
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {
@@ -255,19 +255,19 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// The call succeeded.
+    /// Completes the call as a success.
     #[inline(always)]
     pub fn success(self) {
         self.finish(Verdict::Success);
     }
 
-    /// The call failed.
+    /// Completes the call as a failure.
     #[inline(always)]
     pub fn failure(self) {
         self.finish(Verdict::Failure);
     }
 
-    /// The call went so.
+    /// Completes the call with this verdict.
     #[inline(always)]
     pub fn finish(mut self, verdict: Verdict) {
         self.guard.consume(|inner, call| call.finish(inner, verdict));

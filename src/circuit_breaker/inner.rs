@@ -195,7 +195,7 @@ impl CircuitBreakerInner {
         matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. })
     }
 
-    /// Rejects a call without asking the circuit for admission.
+    /// Rejects a call without trying to acquire admission.
     pub(crate) fn reject(&self) -> Rejection {
         self.reject_for(NotAdmitted(self.circuit.retry_after(|| self.now()).map_or(UNKNOWN, nanos_of)))
     }
@@ -207,7 +207,7 @@ impl CircuitBreakerInner {
     }
 }
 
-/// A call was not admitted; with the nanoseconds after which to ask again, or [`UNKNOWN`].
+/// A call that was not admitted, with the nanoseconds after which to retry, or [`UNKNOWN`].
 struct NotAdmitted(u64);
 
 const UNKNOWN: u64 = u64::MAX;
@@ -263,7 +263,7 @@ impl<C> HasBreaker for BreakerOwner<C> {
     }
 }
 
-/// An admission that is not used by a call yet. It may hold a probe slot.
+/// An admission that no call has used yet. It may hold a probe slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnusedAdmission(circuit::Admitted);
 
@@ -272,8 +272,8 @@ impl UnusedAdmission {
         self.0.is_probe()
     }
 
-    /// Whether it still admits. It does not once the state has changed, or after it was idle for so long that its slot
-    /// was given to another caller.
+    /// Whether it still admits a call. It does not once the state has changed, or once its slot, idle for too long, was
+    /// given to another caller.
     pub(crate) fn is_current(self, breaker: &CircuitBreakerInner) -> bool {
         breaker.circuit.is_current(self.0)
     }

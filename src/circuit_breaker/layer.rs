@@ -8,9 +8,9 @@ use crate::{
     readiness::{Backpressure, Reject},
 };
 
-/// Puts a [`CircuitBreaker`] around a service.
+/// A layer that rejects calls to a service while a [`CircuitBreaker`] is open.
 ///
-/// `C` judges results; it is cloned for each call. `M` is the [readiness mode](crate::readiness).
+/// `C` classifies results; it is cloned for each call. `M` is the [readiness mode](crate::readiness).
 #[derive(Clone)]
 pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
     breaker: CircuitBreaker,
@@ -19,19 +19,19 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
 }
 
 impl CircuitBreakerLayer {
-    /// Refuses while open; judges by [`DefaultClassifier`].
+    /// Creates a layer that rejects calls while `breaker` is open, and classifies results with [`DefaultClassifier`].
     pub fn new(breaker: &CircuitBreaker) -> Self {
         Self { breaker: breaker.clone(), classify: DefaultClassifier, mode: PhantomData }
     }
 }
 
 impl<C, M> CircuitBreakerLayer<C, M> {
-    /// Judges results by `classify`.
+    /// Sets the classifier of results.
     pub fn classify<D>(self, classify: D) -> CircuitBreakerLayer<D, M> {
         CircuitBreakerLayer { breaker: self.breaker, classify, mode: PhantomData }
     }
 
-    /// Judges results by a closure, which needs no [`AsRejection`](crate::AsRejection) of the error.
+    /// Sets a closure as the classifier of results. The error need not implement [`AsRejection`](crate::AsRejection).
     pub fn classify_with<F, T, E>(self, classify: F) -> CircuitBreakerLayer<F, M>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
@@ -40,7 +40,7 @@ impl<C, M> CircuitBreakerLayer<C, M> {
         self.classify(classify)
     }
 
-    /// `poll_ready` is pending while the circuit would refuse; see the [module docs](super#readiness).
+    /// Keeps `poll_ready` pending while the circuit would reject; see the [module docs](super#readiness).
     pub fn backpressure(self) -> CircuitBreakerLayer<C, Backpressure> {
         CircuitBreakerLayer { breaker: self.breaker, classify: self.classify, mode: PhantomData }
     }

@@ -1,11 +1,11 @@
-//! Refuses calls to a dependency that fails.
+//! Rejects calls to a failing dependency.
 //!
 //! # The problem
 //!
-//! A dependency is down. Every call to it takes its timeout to find out what the calls before it have found out already,
-//! holds resources meanwhile, and adds to the load of something that tries to get up again. A circuit breaker remembers:
-//! when too many calls fail it opens and answers at once, for a while; then it lets a few calls through as probes, and
-//! closes when they succeed.
+//! A dependency is down. Each call spends its full timeout to learn what earlier calls have already found out, holds
+//! resources meanwhile, and adds load to a service that is trying to recover. A circuit breaker remembers: when too many
+//! calls fail, it opens and rejects calls immediately for a while. Then it admits a few calls as probes, and closes when
+//! they succeed.
 //!
 //! # Example
 //!
@@ -27,7 +27,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Tuned: trips when 40% of the last 200 calls failed or 60% took longer than a second, and comes back gently.
+//! Tuned: trips when 40% of the last 200 calls failed or 60% took longer than a second, and recovers gradually.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -47,64 +47,66 @@
 //!
 //! # States
 //!
-//! | state | calls | leaves it |
+//! | state | calls | next state |
 //! |---|---|---|
-//! | closed | pass, and are counted | when a rule is met: open |
-//! | open | are refused, with the time left | when the open time is over, with the next call: half-open |
-//! | half-open | up to `probes` at once pass | `probe_successes` succeeded: closed; one failed: open, for longer |
-//! | forced open | are refused | by hand |
-//! | disabled | pass, and are counted | by hand |
+//! | closed | admitted and counted | open, when a rule is met |
+//! | open | rejected, with the time left | half-open, with the first call after the open time |
+//! | half-open | up to `probes` admitted concurrently | closed, after `probe_successes` successes; open, after one failure, for longer if `open_growth` is set |
+//! | forced open | rejected | changed only manually |
+//! | disabled | admitted and counted | changed only manually |
 //!
-//! What a call that was let in under one state has to say does not count in a later one. A probe that is cancelled gives
-//! its place back. One that never ends loses it after `probe_timeout`, so nothing leaves the breaker stuck.
+//! The result of a call that was admitted in one state does not count in a later one. A cancelled probe releases its
+//! slot. A probe that never completes loses its slot after `probe_timeout`, so the breaker never gets stuck.
 //!
 //! # What counts
 //!
-//! | verdict | rates | run of failures | as a probe |
+//! | verdict | rates | consecutive failures | as a probe |
 //! |---|---|---|---|
 //! | success | counted | reset | succeeds |
-//! | failure | degraded | extended | fails |
-//! | throttled | degraded | unchanged | fails |
-//! | ignored | not counted | unchanged | place given back |
-//! | cancelled | not counted; slow, if it was | unchanged | place given back; fails, if it was slow |
-//! | panicked | degraded | extended | fails |
+//! | failure | counted as a failure | one more | fails |
+//! | throttled | counted as a failure | unchanged | fails |
+//! | ignored | not counted | unchanged | slot released |
+//! | cancelled | counted only if it was slow, as slow | unchanged | slot released; fails if it was slow |
+//! | panicked | counted as a failure | one more | fails |
 //!
-//! By default an error is a failure, except for rejections by layers inside, which are ignored, except for timeouts, which
-//! are failures. See [`Classify`](crate::Classify) to judge by what you know.
+//! By default an error is a failure. A rejection by an inner layer is ignored, unless it is a timeout, which is a
+//! failure. Use your own [`Classify`](crate::Classify) for other criteria.
 //!
 //! # Readiness
 //!
-//! - [`layer()`](CircuitBreaker::layer) refuses: while the circuit would, `poll_ready` is ready at once, without asking
-//!   the service, and `call` answers [`CircuitOpen`](crate::Rejection::CircuitOpen). A task that waits for a service that
-//!   is not ready is woken, and refused, when the circuit opens.
-//! - [`.backpressure()`](CircuitBreakerLayer::backpressure): `poll_ready` is pending until the circuit would let the call
-//!   in, and reserves the place of a probe. For use under a balancer, which then sends its traffic elsewhere: a breaker
-//!   that is ready and refuses fast attracts it. Between `poll_ready` and `call` the circuit may still trip; the call is
-//!   refused then, and `poll_ready` pending again. So is a call with a probe's place that was kept idle for longer than
-//!   `probe_timeout`, if another has it now. During a gradual recovery `poll_ready` is ready, and `call` may refuse.
-//!   WaitForChange needs tokio's timer: outside of a runtime with time enabled it panics.
+//! - [`layer()`](CircuitBreaker::layer) rejects: while the circuit would reject a call, `poll_ready` is ready
+//!   immediately, without polling the inner service, and `call` returns [`CircuitOpen`](crate::Rejection::CircuitOpen). A
+//!   task that waits for the inner service is woken, and its call rejected, when the circuit opens.
+//! - [`.backpressure()`](CircuitBreakerLayer::backpressure): `poll_ready` is pending until the circuit would admit the
+//!   call, and reserves a probe slot if the call would be a probe. Use it under a balancer, which then sends its traffic
+//!   elsewhere: a breaker that is ready and rejects fast attracts traffic. The circuit may still trip between `poll_ready`
+//!   and `call`; the call is then rejected, and `poll_ready` is pending again. A call is also rejected if its reserved
+//!   probe slot was idle for longer than `probe_timeout` and another call has it now. During a gradual recovery
+//!   `poll_ready` is ready, but `call` may reject. Waiting needs tokio's timer: it panics outside of a runtime with time
+//!   enabled.
 //!
 //! # Order
 //!
-//! Inside of retry, so that every attempt is counted and an open circuit ends the retries; outside of bulkhead and attempt
-//! timeout, so that a call that hangs counts as a failure. Around the retry instead, it counts one verdict per user's call,
-//! and a refusal costs nothing at all.
+//! Inside of retry, so that every attempt counts and an open circuit ends the retries; outside of bulkhead and attempt
+//! timeout, so that a call that hangs counts as a failure. Outside of retry instead, it counts one verdict per request of
+//! the caller, and a rejection costs nothing at all.
 //!
 //! # How to choose the numbers
 //!
-//! The failure rate: where the answers that still come are no longer worth asking for. A breaker that trips at half gives
-//! away the other half, and takes down what is well behind the same client: 0.8 is the lowest with which it cost nothing in
-//! the fault lab. Lower, to 0.5, where calls can go elsewhere (under a balancer), or the server has no limit of its own. The window: as many calls as make the rate mean something (`min_calls` 20 or more),
-//! in a time window if traffic is steady, in a count window if it is not, or if you want the healthy path to write
-//! nothing at all. Consecutive failures: for rare calls. Open time: how long it may be refused after it is well again; let
-//! it grow where probes hurt.
+//! Failure rate: the rate at which the remaining successes are no longer worth the calls. A breaker that trips at 0.5
+//! gives up the half that still succeeds, and cuts off the healthy parts behind the same client: 0.8 is the lowest rate
+//! that cost nothing in the fault lab. Use a lower one, down to 0.5, where calls can go elsewhere (under a balancer), or
+//! where the server has no limit of its own. Window: enough calls for the rate to mean something (`min_calls` of 20 or
+//! more); a time window for steady traffic, a count window for unsteady traffic, or if the healthy path must write
+//! nothing at all. Consecutive failures: for rare calls. Open time: how long rejecting a recovered dependency is
+//! acceptable; let it grow where probes hurt.
 //!
 //! # Differences
 //!
-//! - resilience4j, Polly, failsafe: a call admitted while closed can decide the verdict on the probes there, since results
-//!   bear no generation. resilience4j needs `maxWaitDurationInHalfOpenState` and a timer against a stuck half-open state.
+//! - resilience4j, Polly, failsafe: a call admitted while closed can decide the outcome of the probes, since results
+//!   carry no generation. resilience4j needs `maxWaitDurationInHalfOpenState` and a timer against a stuck half-open state.
 //! - tower-resilience takes an async lock twice per call; its count window does not slide.
-//! - recloser admits without limit while half-open.
+//! - recloser admits any number of calls while half-open.
 
 mod builder;
 pub mod future;

@@ -32,7 +32,7 @@ pub(crate) enum ReadyState {
     Waiting(Box<WaitForChange>),
 }
 
-/// Whether a reserved probe slot still admits.
+/// Whether a reserved probe slot still admits a call.
 pub(crate) fn is_current(probe: &CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>) -> bool {
     probe.get().is_some_and(|(breaker, admission)| admission.is_current(breaker))
 }
@@ -52,8 +52,8 @@ impl Drop for WaitForChange {
 }
 
 impl ReadyState {
-    /// Has the task woken when the circuit changes. The caller must check the circuit afterwards: a change that the check
-    /// does not see wakes the task.
+    /// Registers the task to be woken when the circuit changes. The caller must check the circuit afterwards: a change
+    /// that the check does not see wakes the task.
     fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut WaitForChange {
         if !matches!(self, Self::Waiting(_)) {
             *self = Self::Waiting(Box::new(WaitForChange { breaker: breaker.clone(), key: None, sleep: None }));

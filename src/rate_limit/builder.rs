@@ -21,8 +21,8 @@ use crate::{
 ///
 /// | field | default |
 /// |---|---|
-/// | `burst` | the rate's count: a full period's worth at once |
-/// | `max_wait` | zero: refuse at once |
+/// | `burst` | the rate's count: a full period's worth |
+/// | `max_wait` | zero: reject immediately |
 /// | `observer` | none |
 /// | `clock` | tokio's |
 #[must_use]
@@ -40,18 +40,19 @@ impl RateLimiterBuilder {
         Self { name, rate, burst: None, max_wait: Duration::ZERO, observer: None, time: TimeSource::default() }
     }
 
-    /// UnusedTokens that may be used at one instant, from 1 to 67,108,863. With a burst of 1 calls are spaced evenly.
+    /// Sets the maximum number of tokens that can be consumed at one instant, from 1 to 67,108,863. With a burst of 1, calls
+    /// are spaced evenly.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
     }
 
-    /// How long a call may wait for its tokens; one that would have to wait longer is refused at once.
+    /// Sets how long a call may wait for its tokens. A call that would have to wait longer is rejected immediately.
     ///
-    /// Let it be shorter than the callers' own patience: who gives up while waiting gives the place back, but only so many
-    /// places (64) are kept for others at a time; one beyond them passes unused.
+    /// Keep it below the callers' own timeouts: a cancelled waiter returns its tokens, but at most 64 returned tokens are
+    /// kept for other callers at a time; the rest go unused.
     ///
-    /// Applies where waiting is asked for: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
+    /// Applies where waiting is requested: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
     /// [`RateLimiter::acquire`] and [`RateLimiter::run`].
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
@@ -62,11 +63,11 @@ impl RateLimiterBuilder {
 
     clock_setter!("It makes the decisions. Waiting uses tokio's timers.");
 
-    /// The limiter, with all its tokens.
+    /// Builds the limiter, with all tokens available.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when a number of the rate or the burst is zero or too large to count with.
+    /// [`ConfigError`] if the rate's count, its period or the burst is zero, or too large to represent.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst)?;
@@ -80,13 +81,13 @@ impl RateLimiterBuilder {
     }
 }
 
-/// What is wrong with the rate itself.
+/// Checks the rate on its own, apart from the burst.
 pub(super) fn check_rate(rate: Rate) -> Result<(), ConfigError> {
     if rate.count == 0 {
-        return Err(ConfigError::new("rate", "is zero calls: none could ever pass"));
+        return Err(ConfigError::new("rate", "is zero calls: no call could ever be admitted"));
     }
     if rate.per.is_zero() {
-        return Err(ConfigError::new("rate", "is per no time at all: use a period above zero"));
+        return Err(ConfigError::new("rate", "has a period of zero; use a longer one"));
     }
     Ok(())
 }
@@ -94,7 +95,7 @@ pub(super) fn check_rate(rate: Rate) -> Result<(), ConfigError> {
 pub(super) fn params(rate: Rate, burst: u32) -> Result<Params, ConfigError> {
     check_rate(rate)?;
     if burst == 0 {
-        return Err(ConfigError::new("burst", "is zero: no call could ever pass"));
+        return Err(ConfigError::new("burst", "is zero: no call could ever be admitted; use at least 1"));
     }
     if burst > Params::MAX_BURST {
         return Err(ConfigError::new("burst", "must be at most 67,108,863"));

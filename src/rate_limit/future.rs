@@ -16,7 +16,7 @@ use crate::{
 response_future! {
     /// A call that is admitted or rejected.
     ///
-    /// Its tokens are spent, however it ends.
+    /// The tokens that it consumed stay spent, however it ends.
     pub struct ResponseFuture<F> =
         Rejectable<WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<Leaf<F>, SpentTokens>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;

@@ -13,29 +13,29 @@ use crate::{
     state::gcra::Slot,
 };
 
-/// At most so many calls in so much time. See the [module docs](super).
+/// A handle to a limit on the rate of calls. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones share the tokens.
+/// Cheap to clone. All clones share the tokens.
 #[derive(Clone)]
 pub struct RateLimiter(pub(crate) StripedArc<RateLimiterInner>);
 
 impl RateLimiter {
-    /// A limiter with the defaults of [`RateLimiterBuilder`], to be changed.
+    /// Returns a builder with the defaults of [`RateLimiterBuilder`].
     pub fn builder(name: impl Into<Name>, rate: Rate) -> RateLimiterBuilder {
         RateLimiterBuilder::new(name.into(), rate)
     }
 
-    /// Refuses at once what exceeds the rate, with bursts of up to a full period's worth.
+    /// Creates a limiter that rejects calls above the rate immediately, with bursts of up to a full period's worth.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when a number of the rate is zero or too large to count with.
+    /// [`ConfigError`] if the rate's count or period is zero, or too large to represent.
     pub fn new(name: impl Into<Name>, rate: Rate) -> Result<Self, ConfigError> {
         Self::builder(name, rate).build()
     }
 
-    /// Spaces calls evenly, one each `per / count`: for a dependency that minds bursts. Calls wait for up to `max_wait`
-    /// where waiting is asked for.
+    /// Creates a limiter that spaces calls evenly, one each `per / count`: for a dependency that is sensitive to bursts.
+    /// Calls wait for up to `max_wait` where waiting is requested.
     ///
     /// # Errors
     ///
@@ -44,33 +44,33 @@ impl RateLimiter {
         Self::builder(name, rate).burst(1).max_wait(max_wait).build()
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.0.events.name()
     }
 
-    /// The layer that limits a service's calls; it refuses the rest.
+    /// Returns a layer that limits the rate of a service's calls and rejects the rest.
     pub fn layer(&self) -> RateLimitLayer {
         RateLimitLayer::new(self)
     }
 
-    /// Takes a token.
+    /// Consumes a token, without waiting.
     ///
     /// One read-modify-write and one clock read; a rejection writes nothing.
     ///
     /// # Errors
     ///
-    /// [`Rejection::RateLimited`], with the time after which the call would pass if nobody else comes.
+    /// [`Rejection::RateLimited`], with the time after which the call would be admitted if no other call comes first.
     #[inline]
     pub fn check(&self) -> Result<(), Rejection> {
         self.check_n(1)
     }
 
-    /// Takes `cost` tokens, or none.
+    /// Consumes `cost` tokens or none, without waiting.
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check); without a time when the cost exceeds the burst and so never can pass.
+    /// As [`check`](Self::check); without a time if the cost exceeds the burst, so that the call can never be admitted.
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
         self.0.check(cost)?;
@@ -78,7 +78,7 @@ impl RateLimiter {
         Ok(())
     }
 
-    /// Takes `cost` tokens, or none, that can be given back.
+    /// Acquires `cost` tokens or none, without waiting. They can be refunded.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl RateLimiter {
         Ok(Token { slot, call: self.admitted() })
     }
 
-    /// Whether a call with this cost would pass now. Takes nothing, tells no observer.
+    /// Checks whether a call with this cost would be admitted now. Consumes no token and emits no event.
     ///
     /// # Errors
     ///
@@ -106,18 +106,18 @@ impl RateLimiter {
         })
     }
 
-    /// Takes `cost` tokens; waits until they are due, for up to `max_wait`.
+    /// Consumes `cost` tokens, waiting until they are due, for up to `max_wait`.
     ///
-    /// The tokens are reserved before the wait, so nobody overtakes; a later caller may get the place of one who gave up.
-    /// Cancel-safe: a wait that is dropped gives them back.
+    /// The tokens are reserved before the wait, so no later caller overtakes, though one may get the tokens of a cancelled
+    /// waiter. Cancel-safe: dropping the future while it waits returns the tokens.
     ///
     /// # Errors
     ///
-    /// As [`check_n`](Self::check_n), at once when the wait would be longer than `max_wait`.
+    /// As [`check_n`](Self::check_n), immediately if the wait would be longer than `max_wait`.
     ///
     /// # Panics
     ///
-    /// When it has to wait outside of a tokio runtime with time enabled.
+    /// If it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self, cost: u32) -> Result<(), Rejection> {
         self.admit(cost).await.map(|call| call.complete(NOT_KNOWN))
     }
@@ -136,11 +136,11 @@ impl RateLimiter {
         }
     }
 
-    /// Runs `future` when it has a token, which it waits for as [`acquire`](Self::acquire) does.
+    /// Runs `future` with a token, waiting for it as [`acquire`](Self::acquire) does.
     ///
     /// # Errors
     ///
-    /// The future's own, or [`Rejection::RateLimited`].
+    /// The future's own error, or the rejection of [`acquire`](Self::acquire).
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -152,25 +152,25 @@ impl RateLimiter {
         result
     }
 
-    /// Changes rate and burst while calls are made. What was used of the burst stays used, as a number of tokens; calls
-    /// that wait already keep their time.
+    /// Changes the rate and the burst while calls are in flight. The used part of the burst stays used, as a number of
+    /// tokens; calls that already wait keep their time.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] as [`RateLimiterBuilder::build`]; nothing is changed then.
+    /// As [`RateLimiterBuilder::build`], in which case nothing changes.
     pub fn set_rate(&self, rate: Rate, burst: u32) -> Result<(), ConfigError> {
         let params = params(rate, burst)?;
-        // One change at a time; no call takes this lock.
-        let mut present = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
+        // Serializes changes; no call takes this lock.
+        let mut current = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.gcra.set(params, self.0.now());
-        *present = rate;
+        *current = rate;
         Ok(())
     }
 
-    /// How it stands.
+    /// Returns a snapshot of the limiter.
     pub fn snapshot(&self) -> RateLimiterSnapshot {
         let now = self.0.now();
-        // CancelOnDrop to the end, so that no change of the rate comes in between.
+        // Locked until the end, so that the rate does not change in between.
         let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
         let (available, full_after) = self.0.gcra.available(now);
         RateLimiterSnapshot {
@@ -189,34 +189,33 @@ impl fmt::Debug for RateLimiter {
     }
 }
 
-/// How a [`RateLimiter`] stands at one moment.
+/// The state of a [`RateLimiter`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimiterSnapshot {
     /// The rate.
     pub rate: Rate,
-    /// UnusedTokens that may be used at one instant.
+    /// The maximum number of tokens that can be consumed at one instant.
     pub burst: u32,
-    /// UnusedTokens there now.
+    /// Tokens available now.
     pub available: u32,
-    /// Time until all tokens are there, if nobody takes any.
+    /// The time until all tokens are available, if no call takes any.
     pub full_after: Duration,
-    /// How long a call may wait.
+    /// The longest time a call may wait.
     pub max_wait: Duration,
 }
 
-/// UnusedTokens of a [`RateLimiter`], taken. Dropping it keeps them spent; [`refund`](Self::refund) gives them back.
+/// Tokens acquired from a [`RateLimiter`]. Dropping it keeps them spent; [`refund`](Self::refund) returns them.
 pub struct Token<'a> {
     slot: Slot,
     call: CancelOnDrop<&'a RateLimiterInner, SpentTokens>,
 }
 
 impl Token<'_> {
-    /// The call was never made: gives the tokens back.
+    /// Returns the tokens of a call that was never made.
     ///
-    /// Exact while nobody has taken tokens since, or the bucket was not full before. Otherwise a token that has started to
-    /// be replaced is not given back, since the bucket could then hold more than its due; the limiter is stricter for a
-    /// period at most.
+    /// Exact if no tokens were taken since, or if the bucket was not full before. Otherwise a token whose replacement has
+    /// begun is not returned, since the bucket could then exceed its limit; the limiter is stricter for one period at most.
     pub fn refund(mut self) {
         self.call.consume(|inner, tokens| {
             inner.gcra.cancel(self.slot);
@@ -239,5 +238,5 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// What follows a check is not known to the limiter.
+/// The result of a call that follows a check. The limiter does not know it, and reports a success.
 const NOT_KNOWN: Result<&(), &()> = Ok(&());

@@ -74,7 +74,7 @@ impl RateLimiterInner {
     }
 }
 
-/// The in-flight state of an admitted call. Its tokens are spent, so nothing is released at its end.
+/// The in-flight state of an admitted call. Its tokens are spent, so nothing is released when it completes.
 pub(crate) type SpentTokens = EventOnly<RateLimiterInner>;
 
 impl HasEvents<RateLimiterInner> for RateLimiterInner {
@@ -90,7 +90,7 @@ impl HasEvents<RateLimiterInner> for Option<StripedRef<RateLimiterInner>> {
     }
 }
 
-/// Tokens that are reserved and not used by a call yet.
+/// Reserved tokens that no call has used yet.
 pub(crate) type UnusedTokens<H> = CancelOnDrop<H, Slot>;
 
 impl InFlight<RateLimiterInner> for Slot {

@@ -5,9 +5,9 @@ use tower_layer::Layer;
 use super::{RateLimitService, RateLimiter};
 use crate::readiness::{Backpressure, Reject, Wait};
 
-/// Puts a [`RateLimiter`] around a service.
+/// A layer that limits the rate of a service's calls by a [`RateLimiter`].
 ///
-/// `C` knows what a request costs. `M` is the [readiness mode](crate::readiness).
+/// `C` is the [cost](Cost) of a request. `M` is the [readiness mode](crate::readiness).
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer<C = One, M = Reject> {
     limiter: RateLimiter,
@@ -16,14 +16,15 @@ pub struct RateLimitLayer<C = One, M = Reject> {
 }
 
 impl RateLimitLayer {
-    /// Refuses what exceeds the rate; each request costs one token.
+    /// Creates a layer that rejects calls above the rate. Each request costs one token.
     pub fn new(limiter: &RateLimiter) -> Self {
         Self { limiter: limiter.clone(), cost: One, mode: PhantomData }
     }
 }
 
 impl<C, M> RateLimitLayer<C, M> {
-    /// Asks the request what it costs. All tokens are taken, or none; a cost above the burst is refused for good.
+    /// Sets the function that computes a request's cost. A call takes all of its tokens or none; a cost above the burst is
+    /// permanently rejected.
     pub fn cost<F, Req>(self, cost: F) -> RateLimitLayer<CostOf<F>, M>
     where
         F: Fn(&Req) -> u32,
@@ -31,13 +32,14 @@ impl<C, M> RateLimitLayer<C, M> {
         RateLimitLayer { limiter: self.limiter, cost: CostOf(cost), mode: PhantomData }
     }
 
-    /// `poll_ready` is pending until there is a token, and takes it; it costs one, whatever the request.
+    /// Acquires a token in `poll_ready`, which is pending until it is due. Every request costs one token; a cost function
+    /// does not apply.
     pub fn backpressure(self) -> RateLimitLayer<One, Backpressure> {
         RateLimitLayer { limiter: self.limiter, cost: One, mode: PhantomData }
     }
 
-    /// Waits in the response future, for up to `max_wait`. The service must be `Clone`; it is cloned only by a call that
-    /// has to wait.
+    /// Waits in the response future, for up to `max_wait`. The service must be `Clone`; only a call that has to wait clones
+    /// it.
     pub fn wait(self) -> RateLimitLayer<C, Wait> {
         RateLimitLayer { limiter: self.limiter, cost: self.cost, mode: PhantomData }
     }
@@ -51,13 +53,13 @@ impl<S, C: Clone, M> Layer<S> for RateLimitLayer<C, M> {
     }
 }
 
-/// What a request costs.
+/// The cost of a request.
 pub trait Cost<Req> {
-    /// In tokens.
+    /// Returns the cost of `request`, in tokens.
     fn cost(&self, request: &Req) -> u32;
 }
 
-/// Each request costs one token.
+/// A cost of one token for every request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct One;
 
@@ -67,7 +69,7 @@ impl<Req> Cost<Req> for One {
     }
 }
 
-/// Made by [`RateLimitLayer::cost`].
+/// A cost that a function computes. Created by [`RateLimitLayer::cost`].
 #[derive(Clone, Copy)]
 pub struct CostOf<F>(F);
 

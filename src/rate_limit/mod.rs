@@ -1,9 +1,10 @@
-//! At most so many calls in so much time.
+//! Limits the rate of calls.
 //!
 //! # The problem
 //!
-//! A dependency allows so many calls a second, or charges for them; a client of yours sends more than its share. A rate
-//! limiter keeps the peace: what exceeds the rate is refused with the time to come back, or waits its turn.
+//! A dependency allows a fixed number of calls per second, or charges for them; or one of your clients sends more than its
+//! share. A rate limiter enforces the limit: calls above the rate are rejected with the time to retry after, or wait their
+//! turn.
 //!
 //! # Example
 //!
@@ -24,7 +25,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Paced, with costs: calls are spread evenly and wait for up to half a second.
+//! Paced, with a cost per request: calls are spread evenly and wait for up to half a second.
 //!
 //! ```
 //! # use std::time::Duration;
@@ -39,7 +40,7 @@
 //! # Ok::<(), tower_rampart::ConfigError>(())
 //! ```
 //!
-//! One limit per client, in memory that is bounded whatever keys come:
+//! One limit per client, in bounded memory, regardless of the number of keys:
 //!
 //! ```
 //! use tower_rampart::rate_limit::{KeyedRateLimiter, Rate};
@@ -55,40 +56,43 @@
 //!
 //! # How it counts
 //!
-//! By the generic cell rate algorithm (ITU-T I.371), which is a token bucket that needs one number: a bucket of `burst`
-//! tokens that fills at `rate`. In any interval of length t at most `burst + rate * t` calls pass, so there is no double
-//! burst at a window's edge. A refused call leaves no trace. The time for one token is kept in eighths of a nanosecond and
-//! rounded up: a rate around a million a second comes out up to 0.013% short, and none ever above.
+//! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single number: the bucket holds
+//! `burst` tokens and refills at `rate`. In any interval of length t at most `burst + rate * t` calls are admitted, so there
+//! is no double burst at a window's edge. A rejected call leaves no trace. The time per token is kept in eighths of a
+//! nanosecond and rounded up: a rate around a million a second comes out up to 0.013% lower, and no rate comes out higher.
 //!
 //! # Readiness
 //!
-//! - [`layer()`](RateLimiter::layer) refuses: `call` answers [`RateLimited`](crate::Rejection::RateLimited).
+//! - [`layer()`](RateLimiter::layer) rejects: `call` returns [`RateLimited`](crate::Rejection::RateLimited).
 //! - [`.wait()`](RateLimitLayer::wait): the response future waits for its tokens, for up to `max_wait`, in order of arrival.
-//! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. It is given back when the
-//!   readiness is dropped unused, or the service within stops being ready. The token counts from the time when it was
-//!   due: services that are ready and idle for long may all be called at once, and then exceed the rate by a call each.
+//! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. The token is returned if the
+//!   service is dropped before the call, or if the inner service stops being ready. It counts from the time when it was
+//!   due: services that stay ready and idle for long may all be called at the same instant, and then exceed the rate by one
+//!   call each.
 //!
-//! A wait is a reservation: its token is taken at once, and due at a known time. So waiters pass in order of arrival and
-//! none starves. The place of one who gives up goes to the next who comes, even if others wait already for later ones.
+//! A wait is a reservation: its token is taken immediately, and due at a known time. So waiters are admitted in order of
+//! arrival and none starves. The token of a cancelled waiter goes to the next caller to arrive, even if others already wait
+//! for later ones.
 //!
 //! # Order
 //!
-//! On the client, inside of retry, so that every attempt counts. On the server, outermost but for the timeout: a refusal
-//! should cost nothing.
+//! On the client, inside of retry, so that every attempt counts. On the server, outermost except for the timeout: a
+//! rejection should cost nothing.
 //!
 //! # How to choose the numbers
 //!
-//! The rate is given, by a contract or by what you can serve. The burst: what may come at once without harm; a whole
-//! period's worth (the default) for people's clients, less for machines, 1 for a dependency that minds. Against a contract
-//! of N per T, `burst + N` may pass within the first T: take a smaller burst, or a lower rate, if that counts.
+//! The rate is given, by a contract or by your capacity. The burst: the number of calls that may arrive at the same instant
+//! without harm; a whole period's worth (the default) for human users, less for machines, 1 for a dependency that is
+//! sensitive to bursts. Against a contract of N per T, `burst + N` calls may be admitted within the first T: choose a
+//! smaller burst or a lower rate if that matters.
 //!
 //! # Differences
 //!
-//! - `tower::limit::RateLimit` counts in fixed windows, passes nearly twice the rate around an edge, cannot be cloned, and
-//!   only ever waits.
-//! - governor counts the same way; its keyed limiter keeps every key until told to forget, waiters do not reserve and so may
-//!   starve, and there is no refund.
-//! - resilience4j's counts in fixed periods; its refused calls write.
+//! - `tower::limit::RateLimit` counts in fixed windows, admits nearly twice the rate around an edge, is not `Clone`, and
+//!   always waits.
+//! - governor uses the same algorithm; its keyed limiter keeps every key until told to discard the idle ones, its waiters do not
+//!   reserve and so may starve, and it has no refund.
+//! - resilience4j's limiter counts in fixed periods, and its rejected calls write.
 
 mod builder;
 pub mod future;

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-/// So many calls in so much time.
+/// A number of calls per period.
 ///
 /// ```
 /// use std::time::Duration;
@@ -16,32 +16,32 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` in each `per`.
+    /// Creates a rate of `count` calls per period of `per`.
     pub const fn new(count: u32, per: Duration) -> Self {
         Self { count, per }
     }
 
-    /// `count` in each second.
+    /// Creates a rate of `count` calls per second.
     pub const fn per_second(count: u32) -> Self {
         Self::new(count, Duration::from_secs(1))
     }
 
-    /// `count` in each minute.
+    /// Creates a rate of `count` calls per minute.
     pub const fn per_minute(count: u32) -> Self {
         Self::new(count, Duration::from_secs(60))
     }
 
-    /// `count` in each hour.
+    /// Creates a rate of `count` calls per hour.
     pub const fn per_hour(count: u32) -> Self {
         Self::new(count, Duration::from_secs(3600))
     }
 
-    /// How many.
+    /// Returns the number of calls per period.
     pub const fn count(&self) -> u32 {
         self.count
     }
 
-    /// In how much time.
+    /// Returns the period.
     pub const fn per(&self) -> Duration {
         self.per
     }

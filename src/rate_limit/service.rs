@@ -25,7 +25,7 @@ use crate::{
 /// A call of [`WithRateLimit`].
 pub(crate) type RateLimitCall<S, Req, C> = Queued<S, Req, WaitForTokens<StripedRef<RateLimiterInner>>, C, SpentTokens>;
 
-/// The call service of a rate limiter: a call costs one token, and waits as long as the limiter lets it.
+/// The call service of a rate limiter, in wait mode. Each call costs one token.
 #[derive(Clone)]
 pub(crate) struct WithRateLimit<S> {
     inner: S,

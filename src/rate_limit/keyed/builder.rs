@@ -21,17 +21,17 @@ use crate::{
     state::keyed::Keyed,
 };
 
-/// Of a token. The shorter one is what the table can count.
-const LEAST_PERIOD: Duration = Duration::from_micros(10);
-const _: () = assert!(LEAST_PERIOD.as_nanos() >= Keyed::MIN_PERIOD.as_nanos());
+/// The shortest supported time per token. The table's own minimum must not be longer.
+const MIN_PERIOD: Duration = Duration::from_micros(10);
+const _: () = assert!(MIN_PERIOD.as_nanos() >= Keyed::MIN_PERIOD.as_nanos());
 const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 
-/// What happens to a new key while all the places it may have are taken by keys that are being limited.
+/// The policy for a new key while all the table slots it could use are taken by keys that are being limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It shares one limiter, of the same rate and burst, with the others for whom there is no place. When it gets a
-    /// place of its own, it starts there with all its tokens.
+    /// It shares one limiter, of the same rate and burst, with the other keys in its part of the table that have no slot.
+    /// When it gets its own slot, it starts there with all its tokens.
     #[default]
     Share,
     /// It is rejected.
@@ -80,21 +80,22 @@ impl<K: ?Sized> KeyedRateLimiterBuilder<K> {
 }
 
 impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
-    /// UnusedTokens that a key may use at one instant, from 1 to 67,108,863.
+    /// Sets the maximum number of tokens that a key can consume at one instant, from 1 to 67,108,863.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
     }
 
-    /// How many keys may be limited at the same time, from 1 to 100 million. Takes 18 to 36 bytes each, at once.
+    /// Sets the maximum number of keys that are limited at the same time, from 1 to 100 million. Each takes 18 to 36 bytes,
+    /// allocated up front.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// What happens to new keys when there is no place.
-    pub fn when_full(mut self, then: WhenFull) -> Self {
-        self.when_full = then;
+    /// Sets the policy for new keys that find no free table slot.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
         self
     }
 
@@ -102,24 +103,24 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
 
     clock_setter!();
 
-    /// Another hash function for the keys, such as a faster one. Against keys that others choose it must be seeded and
-    /// hard to predict, or they can crowd into one place of the table. All 64 bits of the hash are used, and clones of
-    /// the hasher must hash alike.
+    /// Sets the hash function of the keys, for example a faster one. If clients choose the keys, it must be seeded and hard
+    /// to predict, or they can crowd their keys into one part of the table. All 64 bits of the hash are used, and clones of
+    /// the hasher must produce the same hashes.
     pub fn hasher<N: BuildHasher>(self, hasher: N) -> KeyedRateLimiterBuilder<K, N> {
         let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, key } = self;
         KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, key }
     }
 
-    /// The limiter. All its memory is allocated here.
+    /// Builds the limiter, and allocates all its memory.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for a field out of its range, and for a rate above 100,000 a second and key or below one a year.
+    /// [`ConfigError`] if a field is out of range, or if the rate of a key is above 100,000 a second or below one a year.
     pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
         let Rate { count, per } = self.rate;
         check_rate(self.rate)?;
         let period = per / count;
-        if !(LEAST_PERIOD..=MAX_PERIOD).contains(&period) {
+        if !(MIN_PERIOD..=MAX_PERIOD).contains(&period) {
             return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
         }
         let burst = self.burst.unwrap_or(count);

@@ -8,7 +8,9 @@ use crate::{
 };
 
 response_future! {
-    /// Future of [`KeyedRateLimitService`](super::KeyedRateLimitService).
+    /// A call that is admitted or rejected.
+    ///
+    /// The token that it consumed stays spent, however it ends.
     pub struct KeyedResponseFuture<F> =
         Rejectable<WithShared<Option<StripedRef<KeyedInner>>, Guarded<Leaf<F>, SpentToken>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;

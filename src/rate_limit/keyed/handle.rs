@@ -20,16 +20,17 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// One limiter per key, in a table whose size does not depend on the keys that come.
+/// A handle to one rate limit per key, in a table of fixed size. See the [module docs](crate::rate_limit).
 ///
-/// A key whose tokens are all there is the same as a key that was never seen, so only such keys are forgotten: a flood of
-/// new keys can neither evict nor reset one that is being limited. It can fill the table; what happens then is
-/// [`WhenFull`]. Keys are hashed with random seeds, so nobody can aim at a place in the table. Two keys share a limiter
-/// with a probability of about one in ten thousand when the table is full: they are then limited together.
+/// A key with all its tokens is equivalent to a key that was never seen, so only such keys are forgotten: a flood of new
+/// keys can neither evict nor reset a key that is being limited. It can fill the table; [`WhenFull`](super::WhenFull) is
+/// the policy for further keys. Keys are hashed with random seeds, so an attacker cannot target a table slot. When the
+/// table is full, two keys share a limiter with a probability of about one in ten thousand: they are then limited
+/// together.
 ///
-/// The rate is fixed: to change it, make another limiter.
+/// The rate is fixed. To change it, create another limiter.
 ///
-/// A handle: cheap to clone, and all clones share the table. `H` hashes the keys.
+/// Cheap to clone. All clones share the table. `H` hashes the keys.
 pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
     pub(super) shared: StripedArc<KeyedInner>,
     hasher: H,
@@ -37,40 +38,41 @@ pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
 }
 
 impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
-    /// A limiter of `rate` per key, to be changed.
+    /// Returns a builder of a limiter of `rate` per key, with the defaults of [`KeyedRateLimiterBuilder`].
     pub fn builder(name: impl Into<Name>, rate: Rate) -> KeyedRateLimiterBuilder<K> {
         KeyedRateLimiterBuilder::new(name.into(), rate)
     }
 }
 
 impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
-    /// Takes a token of `key`.
+    /// Consumes a token of `key`.
     ///
-    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a rejection writes nothing
-    /// (where there was no place, it counts one overflow).
+    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a rejection writes nothing,
+    /// except that it counts an overflow if the key found no free slot.
     ///
     /// # Errors
     ///
-    /// [`Rejection::RateLimited`], with the time after which the call would pass.
+    /// [`Rejection::RateLimited`], with the time after which the call would be admitted.
     pub fn check_key(&self, key: &K) -> Result<(), Rejection> {
         self.check_key_n(key, 1)
     }
 
-    /// Takes `cost` tokens of `key`, or none.
+    /// Consumes `cost` tokens of `key`, or none.
     ///
     /// # Errors
     ///
-    /// As [`check_key`](Self::check_key); without a time when the cost exceeds the burst and so never can pass.
+    /// As [`check_key`](Self::check_key); without a time if the cost exceeds the burst, so that the call can never be
+    /// admitted.
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
         inner.take(self.hasher.hash_one(key), cost)?;
         inner.events.emit(|| EventKind::Admitted);
-        // What follows is not known here.
+        // The limiter does not know the result of the call that follows.
         inner.events.emit(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
         Ok(())
     }
 
-    /// Whether a call of `key` that costs one token would pass now. Takes nothing, tells no observer.
+    /// Checks whether a call of `key` that costs one token would be admitted now. Consumes no token and emits no event.
     ///
     /// # Errors
     ///
@@ -81,11 +83,11 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         decision.result.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
     }
 
-    /// Runs `future` if `key` has a token for it.
+    /// Runs `future` if `key` has a token available.
     ///
     /// # Errors
     ///
-    /// The future's own, or [`Rejection::RateLimited`]; then it is never polled.
+    /// The future's own error, or [`Rejection::RateLimited`], in which case the future is dropped without being polled.
     pub async fn run_key<F, T, E>(&self, key: &K, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -109,12 +111,12 @@ impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
         Self { shared, hasher, key: PhantomData }
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.shared.events.name()
     }
 
-    /// How it stands. Counts the active keys, which reads the whole table.
+    /// Returns a snapshot of the limiter. Counts the active keys, which reads the whole table.
     pub fn snapshot(&self) -> KeyedRateLimiterSnapshot {
         let inner = &*self.shared;
         KeyedRateLimiterSnapshot {
@@ -143,18 +145,18 @@ impl<K: ?Sized, H> fmt::Debug for KeyedRateLimiter<K, H> {
     }
 }
 
-/// How a [`KeyedRateLimiter`] stands at one moment.
+/// The state of a [`KeyedRateLimiter`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyedRateLimiterSnapshot {
     /// The rate of each key.
     pub rate: Rate,
-    /// UnusedTokens that a key may use at one instant.
+    /// The maximum number of tokens that a key can consume at one instant.
     pub burst: u32,
-    /// Keys that have not all their tokens now.
+    /// Keys with fewer than all of their tokens now.
     pub active_keys: usize,
-    /// Memory of the table.
+    /// The memory of the table, in bytes.
     pub bytes: usize,
-    /// Calls that found all places taken.
+    /// Calls whose key found no free slot.
     pub overflows: u64,
 }

@@ -27,7 +27,7 @@ pub(super) struct KeyedInner {
 }
 
 impl KeyedInner {
-    /// Takes `cost` tokens of the key with this hash, or none.
+    /// Consumes `cost` tokens of the key with this hash, or none.
     pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
         let KeyedDecision { result, overflow } = self.table.check(hash, self.time.now(), cost, false);
         if overflow {
@@ -36,7 +36,7 @@ impl KeyedInner {
         result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
 
-    /// Takes a token of the limiter that all requests without a key share.
+    /// Consumes a token of the limiter that all requests without a key share.
     pub(super) fn take_missing_key(&self) -> Result<(), Rejection> {
         self.take(self.no_key, 1)
     }
@@ -54,7 +54,7 @@ impl KeyedInner {
     }
 }
 
-/// The in-flight state of an admitted call. Its token is spent, so nothing is released at its end.
+/// The in-flight state of an admitted call. Its token is spent, so nothing is released when it completes.
 pub(super) type SpentToken = EventOnly<KeyedInner>;
 
 impl HasEvents<KeyedInner> for KeyedInner {

@@ -4,23 +4,23 @@ use tower_layer::Layer;
 
 use super::{KeyedRateLimitService, KeyedRateLimiter};
 
-/// What happens to a request that has no key.
+/// The policy for requests that have no key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissingKey {
-    /// All requests without a key share one limiter, as if that were their key. So leaving the key away is no way around
-    /// the limit, and nobody is refused for a key that an outage of its source took away.
+    /// All requests without a key share one limiter, as if they had the same key. So omitting the key does not evade the
+    /// limit, and an outage of the keys' source does not reject every request.
     #[default]
     Share,
-    /// It passes, unlimited.
+    /// It is admitted, without a limit.
     Allow,
-    /// It is refused, for good.
+    /// It is rejected permanently.
     Reject,
 }
 
-/// Puts a [`KeyedRateLimiter`] around a service. It refuses what exceeds a key's rate.
+/// A layer that limits the rate of a service's calls per key by a [`KeyedRateLimiter`], and rejects the rest.
 ///
-/// `F` is a function from the request to its key.
+/// `F` is the function from a request to its key.
 pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
     pub(super) limiter: KeyedRateLimiter<K, H>,
     pub(super) key: F,
@@ -28,7 +28,7 @@ pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
 }
 
 impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
-    /// The layer that limits a service's calls by the key that `key` finds in the request.
+    /// Returns a layer that limits the rate of a service's calls by the key that `key` extracts from each request.
     pub fn layer<F, Req, Q>(&self, key: F) -> KeyedRateLimitLayer<K, F, H>
     where
         F: Fn(&Req) -> Option<Q>,
@@ -39,9 +39,9 @@ impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
 }
 
 impl<K: ?Sized, F, H> KeyedRateLimitLayer<K, F, H> {
-    /// What happens to a request that has no key.
-    pub fn missing_key(mut self, then: MissingKey) -> Self {
-        self.missing_key = then;
+    /// Sets the policy for requests that have no key.
+    pub fn missing_key(mut self, missing_key: MissingKey) -> Self {
+        self.missing_key = missing_key;
         self
     }
 }

@@ -1,4 +1,4 @@
-//! One limiter per key.
+//! One rate limit per key.
 
 mod builder;
 mod future;

@@ -13,7 +13,7 @@ use crate::{
     error::FromRejection,
 };
 
-/// Service made by [`KeyedRateLimitLayer`].
+/// The service of a [`KeyedRateLimitLayer`].
 pub struct KeyedRateLimitService<S, K: ?Sized, F, H = RandomState> {
     inner: S,
     layer: KeyedRateLimitLayer<K, F, H>,
@@ -24,7 +24,7 @@ impl<S, K: ?Sized, F, H> KeyedRateLimitService<S, K, F, H> {
         Self { inner, layer }
     }
 
-    /// The limiter.
+    /// Returns the limiter.
     pub fn limiter(&self) -> &KeyedRateLimiter<K, H> {
         &self.layer.limiter
     }
@@ -64,7 +64,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Nothing is held without an observer.
+    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held.
     fn call(&mut self, request: Req) -> Self::Future {
         let limiter = &self.layer.limiter;
         let admission = match ((self.layer.key)(&request), self.layer.missing_key) {
