@@ -91,7 +91,7 @@ struct Applied {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Admitted(u32);
 
-/// The answer to a caller that asks for admission.
+/// The result of asking for admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     Admitted(Admitted),
@@ -176,7 +176,7 @@ impl Circuit {
         applied
     }
 
-    /// Empties the count window for a generation that records calls.
+    /// Empties the count window if calls are recorded in this generation.
     fn begin_count_window(&self, word: CircuitWord) {
         if let Some(window) = &self.count
             && matches!(word.phase, Phase::Closed { .. } | Phase::Disabled)
@@ -185,8 +185,8 @@ impl Circuit {
         }
     }
 
-    /// Sets the state manually. Every call begins a generation, and so clears the windows; `None` when the state stays
-    /// the same. `open_for` is the open time of [`CircuitState::Open`].
+    /// Sets the state manually. Always begins a generation, which clears the windows; returns `None` if the state stays the
+    /// same. `open_for` is the open time of [`CircuitState::Open`].
     pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
         self.apply_manual(CircuitEvent::Set(to), now, open_for)
     }

@@ -103,7 +103,7 @@ impl CircuitWord {
         }
     }
 
-    /// Begins a generation in any case, and so clears the windows; a transition only if the state is another one.
+    /// Always begins a generation, which clears the windows. A transition only if the state changes.
     fn set(self, to: CircuitState, inputs: &mut impl StepInputs) -> (Self, Option<Transition>) {
         let phase = match to {
             CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovery_start: None },

@@ -4,26 +4,19 @@ mod params;
 mod returned_slots;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
+mod word;
 
 use std::time::Duration;
 
 pub(crate) use params::Params;
 use returned_slots::{CELLS, ReturnedSlots};
+use word::{GcraWord, Taken, VERSION_MASK, duration, units, units_of};
 
 use super::{
     atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    time::{Nanos, nanos_of},
+    time::Nanos,
 };
-
-/// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not truncated.
-pub(crate) const UNITS_PER_NANO: u64 = 8;
-
-const TAT_BITS: u32 = 61;
-const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
-const RETURNED: u64 = 1 << TAT_BITS;
-const VERSION_SHIFT: u32 = 62;
-const VERSION_MASK: u64 = 3;
 
 /// A rate limiter: a burst of tokens, and one more every period.
 ///
@@ -88,46 +81,6 @@ pub(crate) enum GcraRejection {
     Wait(Duration),
     /// The cost is above the burst.
     Never,
-}
-
-/// The result of a step that takes tokens.
-struct Taken {
-    word: GcraWord,
-    /// The time until the tokens are due.
-    wait: u64,
-    period: u64,
-}
-
-#[derive(Clone, Copy)]
-struct GcraWord {
-    version: u64,
-    returned: bool,
-    tat: u64,
-}
-
-impl GcraWord {
-    #[inline]
-    fn unpack(word: u64) -> Self {
-        Self { version: word >> VERSION_SHIFT, returned: word & RETURNED != 0, tat: word & TAT_MAX }
-    }
-
-    #[inline]
-    fn pack(self) -> u64 {
-        self.version << VERSION_SHIFT | if self.returned { RETURNED } else { 0 } | self.tat
-    }
-}
-
-fn units(now: Nanos) -> u64 {
-    now.get().saturating_mul(UNITS_PER_NANO).min(TAT_MAX)
-}
-
-fn units_of(duration: Duration) -> u64 {
-    nanos_of(duration).saturating_mul(UNITS_PER_NANO)
-}
-
-/// Rounded up, so that the time has passed after it.
-fn duration(units: u64) -> Duration {
-    Duration::from_nanos(units.div_ceil(UNITS_PER_NANO))
 }
 
 impl Gcra {
@@ -330,12 +283,8 @@ impl Gcra {
         self.table.changes.store(change, Ordering::Release);
         drive(&self.word, |seen| {
             let word = GcraWord::unpack(seen);
-            let old = self.params_of(word.version);
-            let debt = u128::from(word.tat.saturating_sub(now)) * u128::from(params.period);
-            // Rounded up, to the strict side.
-            let debt = debt.div_ceil(u128::from(old.period));
-            let tat = if debt == 0 { word.tat } else { (u128::from(now) + debt).min(TAT_MAX.into()) as u64 };
-            Step::Write(GcraWord { version, returned: word.returned, tat }.pack(), ())
+            let tat = params.convert_debt(word.tat, now, self.params_of(word.version));
+            Step::Write(GcraWord { version, tat, ..word }.pack(), ())
         });
     }
 }
@@ -344,32 +293,5 @@ impl Slot {
     /// The beginning of the first token.
     fn start(self) -> u64 {
         self.end.saturating_sub(self.period.saturating_mul(self.cost.into()))
-    }
-}
-
-impl Params {
-    /// The pure step: the word after `cost` tokens are taken, and the wait until they are due.
-    #[inline]
-    fn advance(self, word: GcraWord, now: u64, cost: u32, max_wait: u64) -> Result<Taken, GcraRejection> {
-        if cost > self.burst {
-            return Err(GcraRejection::Never);
-        }
-        let end = word.tat.max(now).saturating_add(self.period.saturating_mul(u64::from(cost))).min(TAT_MAX);
-        let wait = self.wait(end, now);
-        if wait > max_wait {
-            return Err(GcraRejection::Wait(duration(wait)));
-        }
-        Ok(Taken { word: GcraWord { tat: end, ..word }, wait, period: self.period })
-    }
-
-    /// The wait until a slot with this end is due.
-    #[inline]
-    fn wait(self, end: u64, now: u64) -> u64 {
-        end.saturating_sub(self.tolerance()).saturating_sub(now)
-    }
-
-    /// The earliest end of a slot that a call admitted now may own.
-    fn usable_from(self, now: u64) -> u64 {
-        now.saturating_add(self.period)
     }
 }

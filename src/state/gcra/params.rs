@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::UNITS_PER_NANO;
+use super::word::UNITS_PER_NANO;
 
 /// The rate and burst of a limiter in one word, so that they are read together.
 ///

@@ -1,7 +1,5 @@
-use super::{
-    super::atomics::{AtomicU64, Ordering},
-    GcraWord,
-};
+use super::word::GcraWord;
+use crate::state::atomics::{AtomicU64, Ordering};
 
 /// Slots that were returned while later ones were taken, one token each.
 ///

@@ -14,7 +14,7 @@ struct ReferenceCircuit {
     state: CircuitState,
     generation: u64,
     reopen_count: u32,
-    run: u32,
+    consecutive_failures: u32,
     calls: VecDeque<Sample>,
     timed: Vec<(u64, Sample)>,
     deadline: Nanos,
@@ -24,10 +24,32 @@ struct ReferenceCircuit {
 }
 
 impl ReferenceCircuit {
+    fn new(config: CircuitConfig) -> Self {
+        Self {
+            config,
+            state: CircuitState::Closed,
+            generation: 0,
+            reopen_count: 0,
+            consecutive_failures: 0,
+            calls: VecDeque::new(),
+            timed: Vec::new(),
+            deadline: Nanos::new(0),
+            probes: 0,
+            succeeded: 0,
+            lease: None,
+        }
+    }
+
+    fn set(&mut self, state: CircuitState, now: Nanos) {
+        self.reopen_count = 0;
+        self.deadline = now.saturating_add(SECOND);
+        self.enter(state);
+    }
+
     fn enter(&mut self, state: CircuitState) {
         self.state = state;
         self.generation += 1;
-        (self.run, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
+        (self.consecutive_failures, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
         self.calls.clear();
         self.timed.clear();
     }
@@ -95,8 +117,8 @@ impl ReferenceCircuit {
         match outcome {
             Outcome::Ignored => return,
             Outcome::CancelledSlow if !self.config.slow => return,
-            Outcome::Success => self.run = 0,
-            Outcome::Failure => self.run += 1,
+            Outcome::Success => self.consecutive_failures = 0,
+            Outcome::Failure => self.consecutive_failures += 1,
             Outcome::Throttled | Outcome::CancelledSlow => {}
         }
         let second = now.get() / 1_000_000_000;
@@ -112,10 +134,11 @@ impl ReferenceCircuit {
             let slow = samples.iter().filter(|sample| sample.slow).count() as u64;
             rates.trip_cause(Counts { calls: samples.len() as u64, failed: bad, slow }).is_some()
         };
-        let by_run = outcome == Outcome::Failure && self.run >= self.config.consecutive.unwrap().get();
+        let by_consecutive =
+            outcome == Outcome::Failure && self.consecutive_failures >= self.config.consecutive.unwrap().get();
         let by_count = due(self.config.count.unwrap().1, &mut self.calls.iter().copied());
         let by_time = !sample.is_clean() && due(self.config.time.unwrap().2, &mut self.timed.iter().map(|call| call.1));
-        if self.state == CircuitState::Closed && (by_run || by_count || by_time) {
+        if self.state == CircuitState::Closed && (by_consecutive || by_count || by_time) {
             self.open(now, self.reopen_count);
         }
     }
@@ -160,7 +183,7 @@ proptest! {
     /// The whole circuit, with stale, lost and cancelled calls and manual changes.
     #[test]
     fn circuit_matches_the_reference(
-        run in 2_u32..8,
+        limit in 2_u32..8,
         size in 4_u32..40,
         probes in 1_u32..4,
         successes in 1_u32..4,
@@ -169,7 +192,7 @@ proptest! {
     ) {
         let rates = |failed, slow_rate| Rates { min_calls: 4, failed: Some(failed), slow: slow.then_some(slow_rate) };
         let config = CircuitConfig {
-            consecutive: NonZeroU32::new(run),
+            consecutive: NonZeroU32::new(limit),
             count: Some((size, rates(600_000, 700_000))),
             time: Some((secs10(), 10, rates(500_000, 800_000))),
             slow,
@@ -179,10 +202,7 @@ proptest! {
             ..config()
         };
         let circuit = Circuit::new(config);
-        let mut model = ReferenceCircuit {
-            config, state: CircuitState::Closed, generation: 0, reopen_count: 0, run: 0, calls: VecDeque::new(), timed: Vec::new(),
-            deadline: Nanos::new(0), probes: 0, succeeded: 0, lease: None,
-        };
+        let mut reference = ReferenceCircuit::new(config);
         let millis = |millis: u64| Nanos::new(millis << 20);
         let mut time = 1_000_000;
         let mut in_flight_calls: Vec<(Admitted, (u64, bool))> = Vec::new();
@@ -191,36 +211,34 @@ proptest! {
             match op {
                 Op::Advance(by) => time += by,
                 Op::Admit => {
-                    let expected = model.admit(now);
+                    let expected = reference.admit(now);
                     match circuit.admit(|| now) {
                         Admission::Rejected { .. } => prop_assert_eq!(expected, None),
                         Admission::Admitted(admitted) | Admission::Probe(admitted, _) => {
                             prop_assert_eq!(expected, Some(admitted.is_probe()));
-                            in_flight_calls.push((admitted, (model.generation, admitted.is_probe())));
+                            in_flight_calls.push((admitted, (reference.generation, admitted.is_probe())));
                         }
                     }
                 }
                 Op::Finish(which, outcome, is_slow) if !in_flight_calls.is_empty() => {
-                    let (admitted, by_model) = in_flight_calls.swap_remove(which % in_flight_calls.len());
-                    let before = (model.state, model.generation);
-                    model.finish(by_model, outcome, is_slow && slow, now);
+                    let (admitted, by_reference) = in_flight_calls.swap_remove(which % in_flight_calls.len());
+                    let before = (reference.state, reference.generation);
+                    reference.finish(by_reference, outcome, is_slow && slow, now);
                     let transition = circuit.finish(admitted, outcome, is_slow, || which, || now, |reopen_count| SECOND * (reopen_count + 1));
-                    prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != model.generation).then_some((before.0, model.state)));
+                    prop_assert_eq!(transition.map(|t| (t.from, t.to)), (before.1 != reference.generation).then_some((before.0, reference.state)));
                 }
-                Op::Finish(..) => {}
-                Op::Forget(which) => if !in_flight_calls.is_empty() { in_flight_calls.swap_remove(which % in_flight_calls.len()); },
+                Op::Forget(which) if !in_flight_calls.is_empty() => drop(in_flight_calls.swap_remove(which % in_flight_calls.len())),
+                Op::Finish(..) | Op::Forget(_) => {}
                 Op::Set(state) => {
-                    model.reopen_count = 0;
-                    model.deadline = now.saturating_add(SECOND);
-                    model.enter(state);
+                    reference.set(state, now);
                     circuit.set(state, now, SECOND);
                 }
             }
             let view = circuit.view(|| millis(time));
-            prop_assert_eq!(view.state, model.state);
-            prop_assert_eq!(view.generation, model.generation);
-            prop_assert_eq!((view.probes_in_flight, view.probes_succeeded), (model.probes, model.succeeded));
-            prop_assert_eq!(view.reopen_count, model.reopen_count);
+            prop_assert_eq!(view.state, reference.state);
+            prop_assert_eq!(view.generation, reference.generation);
+            prop_assert_eq!((view.probes_in_flight, view.probes_succeeded), (reference.probes, reference.succeeded));
+            prop_assert_eq!(view.reopen_count, reference.reopen_count);
         }
     }
 }

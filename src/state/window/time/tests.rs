@@ -163,6 +163,46 @@ fn concurrent_records_are_all_counted_and_the_due_trip_is_seen() {
     }
 }
 
+/// The calls of a generation with their buckets, which no call ever clears.
+#[derive(Default)]
+struct ListWindow {
+    buckets: u64,
+    calls: Vec<(u64, Sample)>,
+    newest_bad: u64,
+}
+
+impl ListWindow {
+    fn new(buckets: u64) -> Self {
+        Self { buckets, ..Self::default() }
+    }
+
+    fn record(&mut self, epoch: u64, sample: Sample) {
+        self.calls.push((epoch, sample));
+        if !sample.is_clean() {
+            self.newest_bad = self.newest_bad.max(epoch);
+        }
+    }
+
+    /// Whether a later bucket has taken the cell of this one.
+    fn has_passed(&self, epoch: u64) -> bool {
+        self.calls.iter().any(|(other, _)| other % self.buckets == epoch % self.buckets && *other > epoch)
+    }
+
+    fn all_up_to(&self, newest: u64) -> bool {
+        self.calls.iter().all(|(epoch, _)| *epoch <= newest)
+    }
+
+    fn counts(&self, newest: u64) -> Counts {
+        let window = newest.saturating_sub(self.buckets - 1)..=newest;
+        let calls: Vec<_> = self.calls.iter().filter(|(epoch, _)| window.contains(epoch)).collect();
+        Counts {
+            calls: calls.len() as u64,
+            failed: calls.iter().filter(|(_, sample)| sample.failed).count() as u64,
+            slow: calls.iter().filter(|(_, sample)| sample.slow).count() as u64,
+        }
+    }
+}
+
 proptest! {
     /// time.I1 to time.I4, against a list that is evaluated after every bad call: with gaps, a clock that goes backwards,
     /// and new generations.
@@ -180,8 +220,7 @@ proptest! {
         let rates = Rates { min_calls, failed: Some(share), slow: slow_share };
         let window = TimeWindow::new(Duration::from_nanos(width * buckets), buckets as u32, 2, rates);
         prop_assert_eq!(window.width, width);
-        // The calls of the generation with their buckets, and the newest bucket of a bad one.
-        let (mut list, mut newest_bad) = (Vec::new(), 0);
+        let mut list = ListWindow::new(buckets);
         let (mut now, mut generation) = (start, 1);
         for (draw, second, step, event) in draws {
             match event {
@@ -193,41 +232,31 @@ proptest! {
             }
             if event == 99 {
                 generation += 1;
-                (list, newest_bad) = (Vec::new(), 0);
+                list = ListWindow::new(buckets);
             }
             let epoch = now / width;
             let bad = draw < bad_of_ten;
             let sample = Sample { failed: bad && !second, slow: slow_share.is_some() && draw % 3 == 0 };
             // Two steps back may be more than a window.
-            if list.iter().any(|(there, _)| there % buckets == epoch % buckets && *there > epoch) {
+            if list.has_passed(epoch) {
                 continue;
             }
-            list.push((epoch, sample));
-            if !sample.is_clean() { newest_bad = newest_bad.max(epoch) }
-            let counts = |newest: u64| {
-                let view = newest.saturating_sub(buckets - 1)..=newest;
-                let seen: Vec<_> = list.iter().filter(|(epoch, _)| view.contains(epoch)).collect();
-                Counts {
-                    calls: seen.len() as u64,
-                    failed: seen.iter().filter(|(_, sample)| sample.failed).count() as u64,
-                    slow: seen.iter().filter(|(_, sample)| sample.slow).count() as u64,
-                }
-            };
+            list.record(epoch, sample);
             let evaluated = window.record(generation, sample, Nanos::new(now), draw as usize, || true);
-            let newest = newest_bad.max(epoch);
-            if list.iter().all(|(there, _)| *there <= newest) {
-                prop_assert_eq!(window.snapshot(generation, Nanos::new(now)), counts(newest));
+            let newest = list.newest_bad.max(epoch);
+            if list.all_up_to(newest) {
+                prop_assert_eq!(window.snapshot(generation, Nanos::new(now)), list.counts(newest));
             }
             if sample.is_clean() {
                 prop_assert_eq!(evaluated, None);
-            } else if list.iter().all(|(there, _)| *there <= newest_bad) {
-                let truth = counts(newest_bad);
+            } else if list.all_up_to(list.newest_bad) {
+                let truth = list.counts(list.newest_bad);
                 prop_assert_eq!(evaluated.unwrap_or(truth), truth);
                 prop_assert!(evaluated.is_some() || rates.trip_cause(truth).is_none(), "a due trip was not seen");
                 if rates.trip_cause(truth).is_some() {
                     // As the circuit does.
                     generation += 1;
-                    (list, newest_bad) = (Vec::new(), 0);
+                    list = ListWindow::new(buckets);
                 }
             }
         }
