@@ -70,8 +70,6 @@
 
 #[macro_use]
 mod macros;
-#[cfg(feature = "tower")]
-mod builder;
 pub mod bulkhead;
 mod call;
 pub mod circuit_breaker;
@@ -90,19 +88,21 @@ pub mod rate_limit;
 pub mod readiness;
 pub mod request;
 pub mod retry;
+#[cfg(feature = "tower")]
+mod service_builder;
 mod shared;
 pub mod stack;
 mod state;
 pub mod timeout;
 mod verdict;
 
-#[cfg(feature = "tower")]
-pub use builder::ServiceBuilderExt;
 pub use classify::{Classify, ClassifyFn, DefaultClassifier, ResultClassifier, Verdict};
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;
 pub use pattern::Pattern;
+#[cfg(feature = "tower")]
+pub use service_builder::ServiceBuilderExt;
 
 /// The examples of the README.
 #[cfg(doctest)]

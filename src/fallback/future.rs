@@ -11,12 +11,12 @@ use pin_project_lite::pin_project;
 
 use super::{
     Serve, When,
-    layer::{FallbackInner, ObservedCall},
+    inner::{FallbackInner, ObservedCall},
 };
 use crate::shared::striped::StripedRef;
 
 pin_project! {
-    /// A call, and what is served in the place of its result.
+    /// A call, and the fallback that may replace its result.
     ///
     /// Dropping it cancels whichever of the two is running.
     pub struct ResponseFuture<F, Req, T, E, V, W>
@@ -61,17 +61,17 @@ where
             let serving = match this.state.as_mut().project() {
                 FallbackStateProj::Calling { future } => {
                     let result = ready!(future.poll(cx));
-                    let inner = this.call.holder();
-                    if !inner.when.applies(result.as_ref()) {
-                        this.call.end(&result);
+                    let fallback = this.call.shared();
+                    if !fallback.when.applies(result.as_ref()) {
+                        this.call.complete(&result);
                         return Poll::Ready(result);
                     }
-                    inner.serve.serve(this.kept.take().expect("polled after it ended"), result)
+                    fallback.serve.serve(this.kept.take().expect("polled after it completed"), result)
                 }
                 FallbackStateProj::Serving { future } => {
                     let result = ready!(future.poll(cx));
-                    this.call.fallback_served(this.call.holder().serve.kind());
-                    this.call.end(&result);
+                    this.call.fallback_served(this.call.shared().serve.kind());
+                    this.call.complete(&result);
                     return Poll::Ready(result);
                 }
             };

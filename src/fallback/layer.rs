@@ -2,82 +2,40 @@ use std::{fmt, future::Future, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::{FallbackService, Rejected, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
+use super::{
+    FallbackService, Rejected, When,
+    inner::{FallbackInner, ObservedCall},
+};
 use crate::{
-    event::{EventEmitter, EventKind, Observer, Served},
+    event::{EventEmitter, Observer, Served},
     name::Name,
     pattern::Pattern,
     shared::striped::StripedArc,
 };
 
-/// Makes [`FallbackLayer`]s. See the [module docs](super).
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct Fallback;
-
-impl Fallback {
-    /// Serves clones of `value`.
-    pub fn value<T>(name: impl Into<Name>, value: T) -> FallbackLayer<ServeValue<T>> {
-        FallbackLayer::serving(name.into(), ServeValue(value))
-    }
-
-    /// Serves what `function` makes of a clone of the request and the result that is replaced.
-    pub fn function<F, Fut, Req, T, E>(name: impl Into<Name>, function: F) -> FallbackLayer<ServeFunction<F>>
-    where
-        F: Fn(Req, Result<T, E>) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        FallbackLayer::serving(name.into(), ServeFunction(function))
-    }
-
-    /// As [`function`](Self::function), of what `keep` takes from the request before the service gets it: for requests
-    /// that cannot be cloned, such as those with a body that streams.
-    pub fn function_with<K, F, Fut, Req, Kept, T, E>(
-        name: impl Into<Name>,
-        keep: K,
-        function: F,
-    ) -> FallbackLayer<ServeFunctionWith<K, F>>
-    where
-        K: Fn(&Req) -> Kept,
-        F: Fn(Kept, Result<T, E>) -> Fut,
-        Fut: Future<Output = Result<T, E>>,
-    {
-        FallbackLayer::serving(name.into(), ServeFunctionWith { keep, function })
-    }
-
-    /// Serves the answer of another service to a clone of the request.
-    pub fn service<S>(name: impl Into<Name>, service: S) -> FallbackLayer<ServeService<S>> {
-        FallbackLayer::serving(name.into(), ServeService(service))
-    }
-}
-
-/// Serves something else instead of chosen results of a service.
+/// A layer that serves a fallback in place of selected results of a service, and the handle of that fallback. See the
+/// [module docs](super).
 ///
-/// `V` makes what is served, `W` chooses. Clones and services share both.
+/// `V` makes the fallback, `W` selects the results. Cheap to clone. Clones and services share both.
 pub struct FallbackLayer<V, W = Rejected> {
     pub(super) shared: StripedArc<FallbackInner<V, W>>,
 }
 
-pub(super) struct FallbackInner<V, W> {
-    pub(super) serve: Arc<V>,
-    pub(super) when: W,
-    pub(super) events: EventEmitter,
-}
-
 impl<V> FallbackLayer<V> {
-    fn serving(name: Name, serve: V) -> Self {
+    pub(super) fn serving(name: Name, serve: V) -> Self {
         let events = EventEmitter::new(Pattern::Fallback, name, None);
         Self { shared: StripedArc::new(FallbackInner { serve: Arc::new(serve), when: Rejected, events }) }
     }
 }
 
 impl<V, W> FallbackLayer<V, W> {
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.shared.events.name()
     }
 
-    /// Replaces the results for which `when` holds: other errors than rejections, or responses that are none.
+    /// Returns a layer that replaces the results for which `when` returns `true`: errors other than rejections, or
+    /// unwanted responses.
     pub fn when<F, T, E>(&self, when: F) -> FallbackLayer<V, F>
     where
         F: Fn(Result<&T, &E>) -> bool,
@@ -87,7 +45,7 @@ impl<V, W> FallbackLayer<V, W> {
         FallbackLayer { shared: StripedArc::new(FallbackInner { serve: serve.clone(), when, events: events.clone() }) }
     }
 
-    /// Who is told what happens.
+    /// Returns a layer with an observer that receives its events.
     pub fn observer(&self, observer: impl Observer) -> Self
     where
         W: Clone,
@@ -97,11 +55,11 @@ impl<V, W> FallbackLayer<V, W> {
         Self { shared: StripedArc::new(FallbackInner { serve: serve.clone(), when: when.clone(), events }) }
     }
 
-    /// Runs `future`; when its result is to be replaced, `fallback` makes another of it. For use without Tower.
+    /// Runs `future`, and `fallback` with its result if that is to be replaced. For use without Tower.
     ///
     /// # Errors
     ///
-    /// The future's own, or the fallback's.
+    /// The error of the future or of the fallback.
     pub async fn run<F, T, E, G, Fut>(&self, future: F, fallback: G) -> Result<T, E>
     where
         W: When<T, E>,
@@ -112,12 +70,12 @@ impl<V, W> FallbackLayer<V, W> {
         let mut call = ObservedCall::begin(&*self.shared);
         let result = future.await;
         if !self.shared.when.applies(result.as_ref()) {
-            call.end(&result);
+            call.complete(&result);
             return result;
         }
         let result = fallback(result).await;
         call.fallback_served(Served::Function);
-        call.end(&result);
+        call.complete(&result);
         result
     }
 }
@@ -139,51 +97,5 @@ impl<V, W> Clone for FallbackLayer<V, W> {
 impl<V, W> fmt::Debug for FallbackLayer<V, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FallbackLayer").field("name", self.name()).finish_non_exhaustive()
-    }
-}
-
-/// One call. Dropping it before it ended is its cancellation.
-pub(super) struct ObservedCall<H: AsRef<EventEmitter>> {
-    holder: H,
-    ended: bool,
-}
-
-impl<V, W> AsRef<EventEmitter> for FallbackInner<V, W> {
-    fn as_ref(&self) -> &EventEmitter {
-        &self.events
-    }
-}
-
-impl<H: AsRef<EventEmitter>> ObservedCall<H> {
-    pub(super) fn begin(holder: H) -> Self {
-        let call = Self { holder, ended: false };
-        call.holder.as_ref().emit(|| EventKind::Admitted);
-        call
-    }
-
-    pub(super) fn holder(&self) -> &H {
-        &self.holder
-    }
-
-    /// What was served in the result's place.
-    pub(super) fn fallback_served(&self, served: Served) {
-        self.holder.as_ref().emit(|| EventKind::FallbackServed { served });
-    }
-
-    /// The verdict is on what the caller gets.
-    pub(super) fn end<T, E>(&mut self, result: &Result<T, E>) {
-        use crate::classify::{Classify, ResultClassifier};
-
-        self.ended = true;
-        let verdict = ResultClassifier.classify(result.as_ref());
-        self.holder.as_ref().emit(|| EventKind::Completed { verdict, elapsed: None });
-    }
-}
-
-impl<H: AsRef<EventEmitter>> Drop for ObservedCall<H> {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.holder.as_ref().emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
-        }
     }
 }

@@ -1,10 +1,10 @@
-//! Serves something else instead of an error.
+//! Serves a fallback in place of an error.
 //!
 //! # The problem
 //!
-//! A page needs five services, and one of them is down. An error page helps nobody: the page without the
-//! recommendations, with yesterday's prices, or with a friendly word in their place does. A fallback makes that choice
-//! once, where the call is made, instead of in every handler.
+//! A page needs five services, and one of them is down. An error page helps no user; the page without recommendations,
+//! with yesterday's prices, or with a friendly message instead does. A fallback makes that choice once, where the call is
+//! made, instead of in every handler.
 //!
 //! # Example
 //!
@@ -25,7 +25,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A function of the request and the error, and for other results than the default (rejections by the layers inside):
+//! By default a fallback replaces the rejections of the layers inside. This one replaces every error, by a function of the
+//! request and the error:
 //!
 //! ```
 //! # use tower_rampart::{BoxError, fallback::Fallback};
@@ -36,13 +37,13 @@
 //! # let _ = layer;
 //! ```
 //!
-//! A request with a body that streams cannot be cloned. What the function needs of it is kept instead:
+//! A request with a streaming body cannot be cloned. Here only the part that the function needs is copied:
 //!
 //! ```
 //! # use tower_rampart::{BoxError, fallback::Fallback};
 //! # struct Body;
 //! let keep = |request: &http::Request<Body>| request.uri().path().to_owned();
-//! let layer = Fallback::function_with("prices", keep, |path: String, _refused: Result<String, BoxError>| async move {
+//! let layer = Fallback::function_with("prices", keep, |path: String, _rejected: Result<String, BoxError>| async move {
 //!     Ok::<_, BoxError>(format!("nothing new at {path}"))
 //! });
 //! # let _ = layer;
@@ -51,40 +52,47 @@
 //! # What it serves
 //!
 //! - [`Fallback::value`]: a clone of a value.
-//! - [`Fallback::function`]: what an async function makes of a clone of the request and the result.
-//! - [`Fallback::function_with`]: the same, of a part of the request, where the whole cannot be cloned.
-//! - [`Fallback::service`]: another service's answer to a clone of the request. The service is polled ready when it is
-//!   needed.
+//! - [`Fallback::function`]: the output of an async function of a clone of the request and the result.
+//! - [`Fallback::function_with`]: the output of an async function of a part of the request and the result, for requests
+//!   that cannot be cloned.
+//! - [`Fallback::service`]: the response of another service to a clone of the request. That service is polled ready only
+//!   when it is needed.
 //!
-//! Whatever the function or the service comes to is the answer, also when that is an error. What was served is told in the
-//! event ([`FallbackServed`](crate::EventKind::FallbackServed)), which is the only trace: the answer itself is of the service's type.
+//! The output of the function or the service is the response, even if it is an error. The event
+//! ([`FallbackServed`](crate::EventKind::FallbackServed)) is the only trace of a fallback: the response itself has the
+//! service's type.
+//!
+//! The layer is the handle: [`FallbackLayer`] has the name and `run`, and it is cheap to clone.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the service's own; an error there passes.
+//! `poll_ready` is the inner service's own. Its errors are not replaced.
 //!
 //! # Order
 //!
-//! Outermost, so that nothing below mistakes a fallback for the service's success: a breaker outside of a fallback never
-//! trips.
+//! Outermost, so that no other layer mistakes a fallback for a success of the service: a breaker outside of a fallback
+//! never trips.
 //!
 //! # How to choose
 //!
-//! Serve what is right though less, never what is wrong: an empty list of recommendations, not an empty basket. Keep it
-//! local; a fallback that makes calls needs protection of its own. Fall back for rejections and timeouts by default, and
-//! for other errors only if the caller could not do better.
+//! Serve less than the real response if need be, never a wrong one: an empty list of recommendations, but not an empty
+//! basket. Keep the fallback local; one that makes calls needs protection of its own. Fall back for rejections and timeouts
+//! by default, and for other errors only if the caller has no better option.
 //!
 //! # Differences
 //!
-//! - resilience4j and Polly choose by exception type; here a predicate sees the whole result, so that a response can be
-//!   replaced too.
-//! - Nothing is boxed, and the request is kept only by the forms that need it.
+//! - resilience4j and Polly select by exception type; here a predicate sees the whole result, so it can also replace a
+//!   response.
+//! - Nothing is boxed, and only the forms that need the request copy it.
 
+mod builder;
 pub mod future;
+mod inner;
 mod layer;
 mod serve;
 mod service;
 
-pub use layer::{Fallback, FallbackLayer};
+pub use builder::Fallback;
+pub use layer::FallbackLayer;
 pub use serve::{Rejected, Serve, ServeFunction, ServeFunctionWith, ServeService, ServeValue, When};
 pub use service::FallbackService;

@@ -10,11 +10,11 @@ use tower_service::Service;
 
 use crate::{error::AsRejection, event::Served};
 
-/// When a result is replaced.
+/// Selects the results that a fallback replaces.
 ///
 /// Implemented by every `Fn(Result<&T, &E>) -> bool`.
 pub trait When<T, E> {
-    /// Whether this one is.
+    /// Whether to replace `result`.
     fn applies(&self, result: Result<&T, &E>) -> bool;
 }
 
@@ -27,7 +27,7 @@ where
     }
 }
 
-/// The default of [`When`]: errors that are rejections by the layers inside.
+/// Selects the rejections of inner layers. The default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rejected;
 
@@ -37,24 +37,24 @@ impl<T, E: AsRejection> When<T, E> for Rejected {
     }
 }
 
-/// What is served instead.
+/// Makes the fallback that replaces a result.
 pub trait Serve<Req, T, E> {
-    /// What is kept of the request while the service has it.
+    /// The part of the request that the fallback needs.
     type Kept;
-    /// The making of it.
+    /// The future that makes the fallback.
     type Future: Future<Output = Result<T, E>>;
 
-    /// Keeps what will be needed.
+    /// Copies the part that the fallback needs, before the service gets the request.
     fn keep(&self, request: &Req) -> Self::Kept;
 
-    /// Makes it.
+    /// Makes the fallback for `result`.
     fn serve(&self, kept: Self::Kept, result: Result<T, E>) -> Self::Future;
 
-    /// Its kind, for the event.
+    /// Returns the kind of fallback, for the event.
     fn kind(&self) -> Served;
 }
 
-/// Made by [`Fallback::value`](super::Fallback::value).
+/// Serves clones of a value. Created by [`Fallback::value`](super::Fallback::value).
 #[derive(Clone)]
 pub struct ServeValue<T>(pub(super) T);
 
@@ -73,7 +73,7 @@ impl<Req, T: Clone, E> Serve<Req, T, E> for ServeValue<T> {
     }
 }
 
-/// Made by [`Fallback::function`](super::Fallback::function).
+/// Serves the output of a function. Created by [`Fallback::function`](super::Fallback::function).
 #[derive(Clone)]
 pub struct ServeFunction<F>(pub(super) F);
 
@@ -98,7 +98,8 @@ where
     }
 }
 
-/// Made by [`Fallback::function_with`](super::Fallback::function_with).
+/// Serves the output of a function of a part of the request. Created by
+/// [`Fallback::function_with`](super::Fallback::function_with).
 #[derive(Clone)]
 pub struct ServeFunctionWith<K, F> {
     pub(super) keep: K,
@@ -127,7 +128,7 @@ where
     }
 }
 
-/// Made by [`Fallback::service`](super::Fallback::service).
+/// Serves the response of another service. Created by [`Fallback::service`](super::Fallback::service).
 #[derive(Clone)]
 pub struct ServeService<S>(pub(super) S);
 
@@ -152,7 +153,7 @@ where
 }
 
 pin_project! {
-    /// One call of a service, which is polled ready first.
+    /// Polls a service until it is ready, then calls it once.
     pub struct Oneshot<S, Req, F> {
         #[pin]
         state: OneshotState<S, Req, F>,

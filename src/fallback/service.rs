@@ -5,40 +5,22 @@ use std::{
 
 use tower_service::Service;
 
-use super::{
-    FallbackLayer, Rejected, Serve, When,
-    future::ResponseFuture,
-    layer::{FallbackInner, ObservedCall},
-};
-use crate::{event::EventEmitter, shared::striped::StripedRef};
+use super::{FallbackLayer, Rejected, Serve, When, future::ResponseFuture, inner::ObservedCall};
 
-/// Service made by [`FallbackLayer`].
+/// The service of a [`FallbackLayer`].
 pub struct FallbackService<S, V, W = Rejected> {
     inner: S,
     fallback: FallbackLayer<V, W>,
 }
 
 impl<S, V, W> FallbackService<S, V, W> {
-    /// Serves something else instead of chosen results of `inner`.
+    /// Creates a service that serves `fallback` in place of selected results of `inner`.
     pub fn new(inner: S, fallback: &FallbackLayer<V, W>) -> Self {
         Self { inner, fallback: fallback.clone() }
     }
-
-    /// The service within.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The service within, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Takes the service out again.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+service_access!(FallbackService, V, W);
 
 impl<S: Clone, V, W> Clone for FallbackService<S, V, W> {
     fn clone(&self) -> Self {
@@ -49,12 +31,6 @@ impl<S: Clone, V, W> Clone for FallbackService<S, V, W> {
 impl<S: fmt::Debug, V, W> fmt::Debug for FallbackService<S, V, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FallbackService").field("inner", &self.inner).field("fallback", &self.fallback).finish()
-    }
-}
-
-impl<V, W> AsRef<EventEmitter> for StripedRef<FallbackInner<V, W>> {
-    fn as_ref(&self) -> &EventEmitter {
-        &self.events
     }
 }
 
@@ -72,10 +48,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // 2 RMWs on this thread's reference count; no clock, no allocation but what keeping the request takes.
+    // 2 RMWs on this thread's reference count; no clock read, no allocation other than that of keeping the request.
     fn call(&mut self, request: Req) -> Self::Future {
         let call = ObservedCall::begin(self.fallback.shared.acquire_ref());
-        let kept = call.holder().serve.keep(&request);
+        let kept = call.shared().serve.keep(&request);
         ResponseFuture::new(self.inner.call(request), kept, call)
     }
 }

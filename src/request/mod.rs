@@ -1,4 +1,4 @@
-//! What is known of a request before it is sent: how it is copied, and whether it may be sent again.
+//! Requests that may be sent more than once: how to copy them, and when that is safe.
 
 mod repeat;
 

@@ -1,51 +1,50 @@
 use std::fmt;
 
-/// How a request is repeated.
+/// Copies a request, and knows when it may be sent again.
 ///
-/// [`Cloned`] is the default, for requests that are `Clone`. [`RetryLayer`](crate::retry::RetryLayer) has methods that make
-/// others of closures.
+/// The default is [`Cloned`], for requests that are `Clone`. [`RetryLayer`](crate::retry::RetryLayer) has methods that take
+/// closures instead.
 #[diagnostic::on_unimplemented(
     message = "the retry cannot copy the request `{Req}`",
     label = "`{Req}: Clone` is missing, which is how requests are copied by default",
     note = "for a request that can be copied only sometimes, use the layer's `.clone_with(..)`, as in `.clone_with(reqwest::Request::try_clone)`: without a copy it is sent once"
 )]
 pub trait Repeat<Req> {
-    /// A second copy of the request, made before it is sent; `None` when it can be sent only once, which then happens,
-    /// without retries.
+    /// Copies the request before it is sent. Returns `None` if it cannot be copied: it is then sent once, without retries.
     fn clone_request(&self, request: &Req) -> Option<Req>;
 
-    /// Whether sending the request twice does what sending it once does; `None` when the request does not tell, and the
-    /// retry's own setting decides.
+    /// Whether sending the request twice has the same effect as sending it once. If it is `None`, the retry's own setting
+    /// decides.
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         let _ = request;
         None
     }
 
-    /// After what the request may be sent again. Asked of the copy, when an attempt was judged a failure: by then a body
-    /// that was recorded while it was sent may have turned out too long.
+    /// Returns when the request may be sent again. Called with the copy, after an attempt has failed: by then a body that was
+    /// recorded while it was sent may have turned out to be too long.
     fn replay_safety(&self, copy: &Req) -> ReplaySafety {
         let _ = copy;
         ReplaySafety::AfterFailure
     }
 
-    /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for
-    /// the first retry.
+    /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for the
+    /// first retry.
     fn prepare(&self, attempt: u32, request: &mut Req) {
         let _ = (attempt, request);
     }
 }
 
-/// After what a request may be sent again.
+/// The failures after which a request may be sent again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplaySafety {
-    /// After whatever was judged a failure; after a timeout, if it is idempotent.
+    /// After every failure, but after a timeout only if the request is idempotent.
     #[default]
     AfterFailure,
-    /// Only if the service has surely not seen it: what a layer below refused, and what the classifier
-    /// [says so of](crate::Classify::was_attempted).
+    /// Only if the service has certainly not processed it: if an inner layer rejected the call, other than by a timeout, or if the classifier
+    /// [says so](crate::Classify::was_attempted).
     IfUnprocessed,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
@@ -60,12 +59,12 @@ impl<Req: Clone> Repeat<Req> for Cloned {
     }
 }
 
-/// [`Repeat`] with a clone that may fail. Made by [`RetryLayer::clone_with`](crate::retry::RetryLayer::clone_with).
+/// Copies the request with a closure that may fail. Created by [`RetryLayer::clone_with`](crate::retry::RetryLayer::clone_with).
 #[derive(Clone, Copy)]
 pub struct CloneWith<F>(F);
 
 impl<F> CloneWith<F> {
-    /// `clone` copies a request, or says that it cannot.
+    /// Creates a `Repeat` from `clone`, which returns `None` for a request that it cannot copy.
     pub const fn new(clone: F) -> Self {
         Self(clone)
     }
@@ -80,7 +79,7 @@ where
     }
 }
 
-/// [`Repeat`] that asks the request whether it is idempotent. Made by
+/// Decides with a closure whether a request is idempotent. Created by
 /// [`RetryLayer::idempotent_if`](crate::retry::RetryLayer::idempotent_if).
 #[derive(Clone, Copy)]
 pub struct IdempotentIf<Q, F> {
@@ -89,7 +88,7 @@ pub struct IdempotentIf<Q, F> {
 }
 
 impl<Q, F> IdempotentIf<Q, F> {
-    /// As `repeat`, but `idempotent` tells what may be repeated after a timeout.
+    /// Wraps `repeat`. `idempotent` decides whether a request may be retried after a timeout.
     pub const fn new(repeat: Q, idempotent: F) -> Self {
         Self { repeat, idempotent }
     }
@@ -117,7 +116,7 @@ where
     }
 }
 
-/// [`Repeat`] that changes the request for each further attempt. Made by
+/// Changes the request with a closure before each further attempt. Created by
 /// [`RetryLayer::prepare_with`](crate::retry::RetryLayer::prepare_with).
 #[derive(Clone, Copy)]
 pub struct PrepareWith<Q, F> {
@@ -126,7 +125,7 @@ pub struct PrepareWith<Q, F> {
 }
 
 impl<Q, F> PrepareWith<Q, F> {
-    /// As `repeat`, but `prepare` changes the request for each further attempt.
+    /// Wraps `repeat`. `prepare` changes the request before each further attempt.
     pub const fn new(repeat: Q, prepare: F) -> Self {
         Self { repeat, prepare }
     }

@@ -2,26 +2,26 @@ use std::time::Duration;
 
 use crate::{error::ConfigError, shared::random::Random, state::time::nanos_of};
 
-/// How delays are spread, so that clients that failed together do not come back together.
+/// The random spread of delays, so that clients that failed together do not retry together.
 ///
 /// The formulas are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS, 2015). The cap applies after the
 /// jitter: no delay is ever longer than the backoff's maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Jitter {
-    /// The delay itself. For tests, and for a client that is alone.
+    /// No spread. For tests, and for a dependency's only client.
     None,
     /// Uniform between zero and the delay. Spreads best, and is the default.
     #[default]
     Full,
-    /// Uniform between half the delay and the delay: never at once.
+    /// Uniform between half the delay and the delay: no retry is immediate.
     Equal,
-    /// Uniform between the base and three times the previous delay, which before the first one is the base. Has its own
-    /// growth: the factor is not used.
+    /// Uniform between the base and three times the previous delay, or three times the base for the first delay. The
+    /// backoff's factor is not used.
     Decorrelated,
 }
 
-/// The delays between attempts.
+/// The delays between the attempts of a call.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,7 +34,7 @@ pub enum Jitter {
 ///
 /// # Defaults
 ///
-/// Exponential from 50 ms to 20 s, doubling, with full jitter. The figures behind base and jitter, from the fault lab:
+/// Exponential from 50 ms to 20 s, doubling, with full jitter. The fault lab's figures for base and jitter:
 /// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
@@ -51,34 +51,35 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The same delay every time, with full jitter unless changed.
+    /// Creates a backoff with the same delay every time, with full jitter unless changed.
     pub const fn fixed(delay: Duration) -> Self {
         Self { base: delay, factor: 1.0, max: delay, jitter: Jitter::Full }
     }
 
-    /// Begins with `base` and doubles up to `max`, with full jitter unless changed.
+    /// Creates a backoff that starts at `base` and doubles up to `max`, with full jitter unless changed.
     pub const fn exponential(base: Duration, max: Duration) -> Self {
         Self { base, factor: 2.0, max, jitter: Jitter::Full }
     }
 
-    /// Multiplies by `factor`, at least 1, instead of doubling.
+    /// Sets the factor between consecutive delays, at least 1. The default is 2, or 1 for a fixed backoff.
     pub const fn factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
     }
 
-    /// Spreads the delays.
+    /// Sets the jitter.
     pub const fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// The longest delay.
+    /// Returns the longest delay.
     pub const fn max(&self) -> Duration {
         self.max
     }
 
-    /// The delays themselves, without end, for use by hand. The same seed gives the same delays.
+    /// Returns the delays as an endless iterator, for retries without [`Retry`](super::Retry). The same seed gives the same
+    /// delays.
     pub fn delays(&self, seed: u64) -> Delays {
         Delays { backoff: *self, progress: Progress::default(), random: Random::seeded(seed) }
     }
@@ -86,9 +87,9 @@ impl Backoff {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         let wrong = |reason| Err(ConfigError::new("backoff", reason));
         if self.base.is_zero() && !self.max.is_zero() {
-            wrong("the base delay is zero, and would stay so however often it is multiplied")
+            wrong("the base delay is zero and would never grow")
         } else if !(self.factor.is_finite() && self.factor >= 1.0) {
-            wrong("the factor must be a number, at least 1")
+            wrong("the factor must be finite and at least 1")
         } else if self.base > self.max {
             wrong("the base delay is above the maximum")
         } else {
@@ -97,7 +98,7 @@ impl Backoff {
     }
 }
 
-/// How far one request is in its backoff. Every request has its own.
+/// The progress of one call through its backoff.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
     /// The last delay before jitter (for decorrelated jitter: the last delay), in nanoseconds.
@@ -108,7 +109,7 @@ impl Progress {
     pub(super) fn next(&mut self, backoff: &Backoff, random: &Random) -> Duration {
         let (base, max) = (nanos_of(backoff.base), nanos_of(backoff.max));
         let grown = match (self.last, backoff.jitter) {
-            // From the first delay on: clients that failed together must be apart when they come back.
+            // Applies to the first delay too: clients that failed together must not retry together.
             (last, Jitter::Decorrelated) => last.unwrap_or(base).saturating_mul(3),
             (None, _) => base,
             // Casting from float saturates; doubling is exact up to 104 days.
@@ -127,7 +128,7 @@ impl Progress {
     }
 }
 
-/// Iterator over the delays of a [`Backoff`]. Never ends.
+/// An endless iterator over the delays of a [`Backoff`].
 #[derive(Debug)]
 pub struct Delays {
     backoff: Backoff,

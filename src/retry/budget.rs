@@ -6,16 +6,17 @@ use crate::{
     state::budget::{Budget, TOKEN},
 };
 
-/// Bounds the load that retries add.
+/// A handle to a retry budget, which bounds the load that retries add.
 ///
-/// A bucket of tokens: each retry takes one, each success puts a share of one back. While the service is well the
-/// bucket is full and every failure may be retried; when most calls fail, retries are limited to that share of the
-/// successes. So an outage is met with little more than the ordinary load, not with a multiple of it.
+/// The budget is a token bucket: each retry withdraws a token, each success deposits a share of one. While the service is
+/// healthy the bucket is full and every failure may be retried; when most calls fail, retries are limited to that share of
+/// the successes. In an outage, the dependency gets little more than its usual load, not a multiple of it.
 ///
-/// A handle: clones share one bucket. Several [`Retry`](super::Retry)s that call the same dependency should share one.
+/// Cheap to clone. All clones share one bucket, and all [`Retry`](super::Retry)s that call the same dependency should.
 ///
-/// The bucket is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's budgets let deposits expire
-/// after ten seconds, which takes a clock read on every success; here the capacity bounds what old successes can buy.
+/// The algorithm is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's budgets let deposits expire
+/// after ten seconds, which takes a clock read on every success; here the capacity bounds the retries that old successes
+/// pay for.
 #[derive(Clone)]
 pub struct RetryBudget(Arc<BudgetInner>);
 
@@ -25,42 +26,42 @@ struct BudgetInner {
 }
 
 impl Default for RetryBudget {
-    /// The defaults of [`RetryBudgetBuilder`].
+    /// Creates a budget with the defaults of [`RetryBudgetBuilder`].
     fn default() -> Self {
         Self::builder().make()
     }
 }
 
 impl RetryBudget {
-    /// A budget with the defaults of [`RetryBudgetBuilder`], to be changed.
+    /// Returns a builder with the defaults of [`RetryBudgetBuilder`].
     pub fn builder() -> RetryBudgetBuilder {
         RetryBudgetBuilder { ratio: 0.1, capacity: 2, min_per_second: 0, time: TimeSource::default() }
     }
 
-    /// The default, which holds at least what one call may need.
+    /// Creates a default budget with at least enough tokens for the retries of one call.
     pub(super) fn for_attempts(attempts: u32) -> Self {
         let mut builder = Self::builder();
         builder.capacity = builder.capacity.max(attempts - 1).min(MAX_TOKENS);
         builder.make()
     }
 
-    /// Pays in for a success. One load when the bucket is full.
+    /// Deposits the share of a success. One load if the bucket is full.
     #[inline]
     pub fn deposit(&self) {
         self.0.budget.deposit();
     }
 
-    /// Takes a token for a retry; `false` when there is none.
+    /// Withdraws a token for a retry. Returns `false` if there is none.
     pub fn try_withdraw(&self) -> bool {
         self.0.budget.withdraw(|| self.0.time.now())
     }
 
-    /// Returns a token whose retry was not sent.
+    /// Puts back a token whose retry was not sent.
     pub fn give_back(&self) {
         self.0.budget.refund();
     }
 
-    /// How it stands.
+    /// Returns the current state.
     pub fn snapshot(&self) -> RetryBudgetSnapshot {
         let tokens = |thousandths: u32| f64::from(thousandths) / f64::from(TOKEN);
         let budget = &self.0.budget;
@@ -79,17 +80,17 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
-/// How a [`RetryBudget`] stands at one moment.
+/// The state of a [`RetryBudget`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetryBudgetSnapshot {
-    /// UnusedTokens in the bucket.
+    /// Tokens in the bucket.
     pub balance: f64,
-    /// UnusedTokens it can hold.
+    /// The maximum number of tokens in the bucket.
     pub capacity: f64,
-    /// UnusedTokens a success pays.
+    /// Tokens deposited per success.
     pub ratio: f64,
-    /// UnusedTokens that time adds in a second.
+    /// Tokens added per second, without any success.
     pub min_per_second: f64,
 }
 
@@ -101,12 +102,12 @@ const MAX_TOKENS: u32 = 1_000_000;
 ///
 /// | field | default | reason |
 /// |---|---|---|
-/// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower say 20%, gRPC's example 10% |
-/// | `capacity` | 2 | what each of a thousand clients may add to an outage at once; the bucket begins full |
-/// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; what time pays, it pays to each of a thousand clients |
+/// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower default to 20%, gRPC's example has 10% |
+/// | `capacity` | 2 | the burst that each of a thousand clients may add to an outage; the bucket starts full |
+/// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; a refill by time goes to each of a thousand clients |
 ///
-/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md). A client with
-/// a lot of traffic may have a larger capacity: a tenth of the calls that a hiccup would fail.
+/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// A client with a lot of traffic may have a larger capacity: a tenth of the calls that a brief disruption would fail.
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RetryBudgetBuilder {
@@ -117,20 +118,21 @@ pub struct RetryBudgetBuilder {
 }
 
 impl RetryBudgetBuilder {
-    /// Retries per success: 0, or from 0.001 to 1000. Counted in thousandths, exactly; a finer ratio is rounded to them.
+    /// Sets the number of retries per success: 0, or from 0.001 to 1000. Counted exactly, in thousandths; a finer ratio is
+    /// rounded.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
     }
 
-    /// UnusedTokens the bucket holds, from 1 to 1,000,000.
+    /// Sets the maximum number of tokens in the bucket, from 1 to 1,000,000.
     pub fn capacity(mut self, tokens: u32) -> Self {
         self.capacity = tokens;
         self
     }
 
-    /// UnusedTokens that time adds per second, up to 1,000,000; 0 for none. Reads the clock when a token is taken, never on a
-    /// success.
+    /// Sets the number of tokens that time adds per second, up to 1,000,000; 0 for none. The clock is read when a token is
+    /// withdrawn, never on a success.
     pub fn min_per_second(mut self, tokens: u32) -> Self {
         self.min_per_second = tokens;
         self
@@ -138,11 +140,11 @@ impl RetryBudgetBuilder {
 
     clock_setter!();
 
-    /// The budget.
+    /// Builds the budget.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when a field is out of its range.
+    /// [`ConfigError`] if a field is out of its range.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
         if self.ratio != 0.0 && !(0.001..=1000.0).contains(&self.ratio) {
             return Err(ConfigError::new("ratio", "must be 0 or a number from 0.001 to 1000"));

@@ -19,27 +19,27 @@ use crate::{
 ///
 /// | field | default | reason |
 /// |---|---|---|
-/// | `max_attempts` | 3 | what the AWS SDKs do; a third try rarely succeeds where two failed, a fourth hardly ever |
-/// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms is longer than a connection's hiccup |
-/// | `deadline` | none | a total timeout outside is seen and respected anyway |
-/// | `budget` | [`RetryBudget::default`], but with a capacity of `max_attempts` less one, if that is more: a tenth of the successes, and what one call may need | without one, retries multiply an outage |
-/// | `max_retry_after` | 5 s | longer is for the caller to decide |
-/// | `idempotent` | `false` | a call that timed out may have been done |
-/// | `retry_on_other_instance` | `false` | a refusal by a layer below means: not now, not here |
+/// | `max_attempts` | 3 | as in the AWS SDKs; a third attempt rarely succeeds where two failed, a fourth hardly ever |
+/// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms outlasts a connection's hiccup |
+/// | `deadline` | none | a total timeout around the retry is respected anyway |
+/// | `budget` | [`RetryBudget::default`], but with a capacity of `max_attempts` less one if that is more: a tenth of the successes, and enough for one call | without one, retries multiply the load of an outage |
+/// | `max_retry_after` | 5 s | a longer wait is the caller's decision |
+/// | `idempotent` | `false` | a call that timed out may have been processed |
+/// | `retry_on_other_instance` | `false` | a rejection by an inner layer means: not now, not here |
 /// | `when_not_ready` | [`WhenNotReady::Wait`] | |
 ///
-/// The figures behind attempts, backoff, jitter and budget, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for attempts, backoff, jitter and budget: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct RetryBuilder {
     name: Name,
     max_attempts: u32,
     backoff: Backoff,
     deadline: Option<Duration>,
-    /// What was chosen: a budget or none. Otherwise it depends on the attempts.
+    /// `None` for the default, which depends on the attempts; `Some(None)` for no budget.
     budget: Option<Option<RetryBudget>>,
     max_retry_after: Duration,
     idempotent: bool,
-    elsewhere: bool,
+    retry_on_other_instance: bool,
     when_not_ready: WhenNotReady,
     random: Random,
     observer: Option<Arc<dyn Observer>>,
@@ -55,15 +55,16 @@ impl RetryBuilder {
             budget: None,
             max_retry_after: Duration::from_secs(5),
             idempotent: false,
-            elsewhere: false,
+            retry_on_other_instance: false,
             when_not_ready: WhenNotReady::default(),
             random: Random::from_entropy(),
             observer: None,
         }
     }
 
-    /// For calls that somebody waits for: 3 attempts, 25 ms doubling to 250 ms, hints of up to 500 ms. The delays add
-    /// at most 75 ms to a call, unless a hint asks for more: later, an error is the better answer. Sets these three.
+    /// Sets attempts, backoff and `max_retry_after` for calls that a user waits for: 3 attempts, 25 ms doubling to 250 ms,
+    /// hints of up to 500 ms. The delays add at most 75 ms to a call, unless a hint asks for more: beyond that, an error is
+    /// the better response.
     pub fn interactive(mut self) -> Self {
         self.max_attempts = 3;
         self.backoff = Backoff::exponential(Duration::from_millis(25), Duration::from_millis(250));
@@ -71,9 +72,9 @@ impl RetryBuilder {
         self
     }
 
-    /// For work that nobody waits for: 6 attempts, 500 ms doubling to 30 s with equal jitter, hints of up to a minute.
-    /// Its delays add up to 8 to 16 seconds, which survives the restart of a dependency, and none of them is next to
-    /// nothing, since there is no hurry. Sets these three.
+    /// Sets attempts, backoff and `max_retry_after` for background work: 6 attempts, 500 ms doubling to 30 s with equal
+    /// jitter, hints of up to a minute. The delays add up to 8 to 16 seconds, which outlasts the restart of a dependency,
+    /// and since there is no hurry, none of them is close to zero.
     pub fn background(mut self) -> Self {
         self.max_attempts = 6;
         self.backoff = Backoff::exponential(Duration::from_millis(500), Duration::from_secs(30)).jitter(Jitter::Equal);
@@ -81,67 +82,68 @@ impl RetryBuilder {
         self
     }
 
-    /// Attempts in all, the first one included; at least 1.
+    /// Sets the maximum number of attempts, including the first; at least 1.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// The delays between attempts.
+    /// Sets the delays between attempts.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Time for the whole call, from `call` on: no attempt starts after it, and no delay is started that would end after
-    /// it. (With one exception: where a response was judged a failure, and the service is then not ready in time for
-    /// the next attempt, there is nothing left to answer with, and the attempt is made late.) The call itself is not cut short: that is a [`timeout`](crate::timeout)'s work, whose deadline is respected in
-    /// the same way without this.
+    /// Sets the time limit of the whole call, counted from `call`: no attempt starts after it, and no delay starts that
+    /// would end after it. (One exception: if a response was classified as a failure and the service is then not ready in
+    /// time for the next attempt, there is no result left to return, and the attempt is made late.) A running attempt is
+    /// not interrupted: for that, use a [`timeout`](crate::timeout), whose deadline the retry respects in the same way,
+    /// without this setting.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
         self
     }
 
-    /// The budget, to be shared with others who call the same dependency.
+    /// Sets the budget. All retries that call the same dependency should share one.
     pub fn budget(mut self, budget: &RetryBudget) -> Self {
         self.budget = Some(Some(budget.clone()));
         self
     }
 
-    /// No budget. In an outage, calls are multiplied by `max_attempts`.
+    /// Disables the budget. In an outage, calls are multiplied by `max_attempts`.
     pub fn no_budget(mut self) -> Self {
         self.budget = Some(None);
         self
     }
 
-    /// The longest wait that a rejection or a response may ask for; beyond it there is no retry. A shorter one is
-    /// waited for, if it is longer than the backoff.
+    /// Sets the longest wait that a rejection or a response may ask for. A call that is asked to wait longer is not
+    /// retried. A shorter wait replaces the backoff's delay if it is longer than that.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self
     }
 
-    /// Whether calls may be repeated that timed out and so may have been done. A request can decide for itself:
+    /// Sets whether to retry calls that timed out and so may have been processed. To decide per request, use
     /// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
         self
     }
 
-    /// Whether to retry what an open circuit or a full bulkhead below refused. Right where the next attempt may go to
-    /// another instance (a balancer below), wrong anywhere else.
-    pub fn retry_on_other_instance(mut self, elsewhere: bool) -> Self {
-        self.elsewhere = elsewhere;
+    /// Sets whether to retry calls that an open circuit or a full bulkhead inside rejected. Right if the next attempt may
+    /// go to another instance (with a balancer inside), wrong otherwise.
+    pub fn retry_on_other_instance(mut self, retry: bool) -> Self {
+        self.retry_on_other_instance = retry;
         self
     }
 
-    /// What to do when the service is not ready for the next attempt.
+    /// Sets the behaviour if the service is not ready for the next attempt.
     pub fn when_not_ready(mut self, then: WhenNotReady) -> Self {
         self.when_not_ready = then;
         self
     }
 
-    /// Makes the jitter repeatable.
+    /// Seeds the jitter, which makes it reproducible.
     pub fn seed(mut self, seed: u64) -> Self {
         self.random = Random::seeded(seed);
         self
@@ -149,11 +151,11 @@ impl RetryBuilder {
 
     observer_setter!();
 
-    /// The retry.
+    /// Builds the retry.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
+    /// [`ConfigError`] if `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
     /// number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
         check_attempts(self.max_attempts)?;
@@ -169,7 +171,7 @@ impl RetryBuilder {
             max_retry_after: self.max_retry_after,
             budget,
             idempotent: self.idempotent,
-            elsewhere: self.elsewhere,
+            retry_on_other_instance: self.retry_on_other_instance,
             when_not_ready: self.when_not_ready,
             random: self.random,
             events: EventEmitter::new(Pattern::Retry, self.name, self.observer),

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::call::Leaf;
 
-/// The state that the calls of one retry service share, also with its clones. It saves each call a clone of the service (the
-/// layers inside have counters that all threads share) and of the classifier.
+/// The state that the calls of a retry service and its clones share. It saves each call a clone of the classifier and of the
+/// service, whose layers have counters that all threads share.
 pub(super) struct CallSite<S, C, Q> {
     pub(super) retry: Retry,
     classify: C,

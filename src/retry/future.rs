@@ -11,14 +11,14 @@ use crate::{
 };
 
 response_future! {
-    /// A call and its repetitions.
+    /// A call and its retries.
     ///
-    /// Dropping it cancels the attempt that is running, or sends no further one.
+    /// Dropping it cancels the running attempt, or the wait for the next one.
     ///
-    /// A failed response is dropped before the delay, since it may hold a connection. A failed attempt's error is kept
-    /// until the next attempt is sent, and is the answer when that does not come to pass: because the service fails to
-    /// become ready, or does not in time. Where there was a response and no error, the attempt is then made late, or
-    /// the answer is the error that the service's readiness failed with.
+    /// A failed response is dropped before the delay, since it may hold a connection. The error of a failed attempt is kept
+    /// until the next attempt is sent, and returned if that never happens because the service fails, or does not become
+    /// ready in time. If the attempt failed with a response, there is no error to return: then the next attempt is made
+    /// late, or the error of the service's `poll_ready` is returned.
     pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>] =
         WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, S::Error>>;
     impl<> where [S: Service<Req> + Clone, C: Classify<S::Response, S::Error>, Q: Repeat<Req>]

@@ -14,44 +14,44 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// Repeats what failed. See the [module docs](super).
+/// A handle to a retry policy. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones share the number of attempts, the budget and the observer.
+/// Cheap to clone. All clones share the number of attempts, the budget and the observer.
 #[derive(Clone)]
 pub struct Retry(pub(crate) StripedArc<RetryInner>);
 
 impl Retry {
-    /// A retry with the defaults of [`RetryBuilder`], to be changed.
+    /// Returns a builder with the defaults of [`RetryBuilder`].
     pub fn builder(name: impl Into<Name>) -> RetryBuilder {
         RetryBuilder::new(name.into())
     }
 
-    /// All defaults but the number of attempts.
+    /// Creates a retry with up to `max_attempts` attempts, including the first, and the other defaults.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when it is zero.
+    /// [`ConfigError`] if `max_attempts` is zero.
     pub fn attempts(name: impl Into<Name>, max_attempts: u32) -> Result<Self, ConfigError> {
         Self::builder(name).max_attempts(max_attempts).build()
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.0.events.name()
     }
 
-    /// The budget, if there is one.
+    /// Returns the budget, if there is one.
     pub fn budget(&self) -> Option<&RetryBudget> {
         self.0.budget.as_ref()
     }
 
-    /// The layer that repeats a service's failed calls.
+    /// Returns a layer that retries the failed calls of a service.
     pub fn layer(&self) -> RetryLayer {
         RetryLayer::new(self)
     }
 
-    /// Runs what `attempt` makes, until it succeeds or should not be repeated. `attempt` is given the attempt's number,
-    /// beginning with 1.
+    /// Runs the futures that `attempt` makes, until one succeeds or should not be retried. `attempt` is called with the
+    /// number of the attempt, starting at 1.
     ///
     /// ```
     /// use tower_rampart::retry::Retry;
@@ -64,15 +64,15 @@ impl Retry {
     /// # Ok(()) }
     /// ```
     ///
-    /// Cancel-safe: dropping it cancels the attempt, or sends no further one.
+    /// Cancel-safe: dropping the future cancels the running attempt, or the wait for the next one.
     ///
     /// # Errors
     ///
-    /// The last attempt's own.
+    /// The error of the last attempt.
     ///
     /// # Panics
     ///
-    /// When it has to wait outside of a tokio runtime with time enabled.
+    /// If it has to wait outside of a tokio runtime with time enabled.
     pub async fn run<F, Fut, T, E>(&self, attempt: F) -> Result<T, E>
     where
         F: FnMut(u32) -> Fut,
@@ -82,12 +82,12 @@ impl Retry {
         self.run_with(DefaultClassifier, attempt).await
     }
 
-    /// As [`run`](Self::run), with a classifier of your own, which may also find an `Ok` to be a failure. A closure can be
-    /// one, but does not know rejections by itself: wrap it in [`ClassifyFn`](crate::ClassifyFn) if there can be any.
+    /// As [`run`](Self::run), with a classifier, which may also classify an `Ok` as a failure. A bare closure is a
+    /// classifier, but does not recognize rejections: wrap it in [`ClassifyFn`](crate::ClassifyFn) if there can be any.
     ///
     /// # Errors
     ///
-    /// The last attempt's own.
+    /// The error of the last attempt.
     pub async fn run_with<C, F, Fut, T, E>(&self, classify: C, mut attempt: F) -> Result<T, E>
     where
         C: Classify<T, E>,
@@ -112,7 +112,7 @@ impl Retry {
                 guard.consume(|inner, state| inner.finish(state, verdict));
                 return result;
             };
-            // A failed response may hold a connection, and is dropped before the delay.
+            // A failed response may hold a connection and is dropped before the delay.
             let error = result.err();
             tokio::time::sleep(delay).await;
             if let Some(error) = error
@@ -126,21 +126,21 @@ impl Retry {
         }
     }
 
-    /// Changes the number of attempts in all while calls are in flight: 1 switches retries off. A call that waits for
-    /// its next attempt still makes it; one whose request was not copied, since it began as its last attempt, does not
-    /// get more. The budget stays what it is: one that the retry made for itself holds what a call with the attempts it
-    /// was built with may need.
+    /// Changes the maximum number of attempts while calls are in flight: 1 disables retries. A call that waits for its next
+    /// attempt still makes it. An attempt that started as the last one has no copy of its request, and is not retried even
+    /// if the number is raised. The budget does not change: the default budget keeps the capacity for the number of
+    /// attempts that the retry was built with.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] when it is zero; the number then stays as it is.
+    /// [`ConfigError`] if `attempts` is zero; the number does not change then.
     pub fn set_max_attempts(&self, attempts: u32) -> Result<(), ConfigError> {
         check_attempts(attempts)?;
         self.0.max_attempts.store(attempts, Ordering::Relaxed);
         Ok(())
     }
 
-    /// How it is set, and how its budget stands.
+    /// Returns the current settings and the state of the budget.
     pub fn snapshot(&self) -> RetrySnapshot {
         RetrySnapshot {
             max_attempts: self.0.max_attempts(),
@@ -158,15 +158,15 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// How a [`Retry`] is set, and how its budget stands.
+/// The settings of a [`Retry`] and the state of its budget, at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct RetrySnapshot {
-    /// Attempts in all.
+    /// The maximum number of attempts, including the first.
     pub max_attempts: u32,
-    /// The delays between them.
+    /// The delays between attempts.
     pub backoff: Backoff,
-    /// Time for the whole call.
+    /// The time limit of the whole call.
     pub deadline: Option<Duration>,
     /// The longest wait that a hint may ask for.
     pub max_retry_after: Duration,

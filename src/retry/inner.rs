@@ -19,20 +19,20 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct RetryInner {
-    /// Read once or twice per call, changed only manually.
+    /// Read once or twice per call, rarely written.
     pub(crate) max_attempts: AtomicU32,
     pub(crate) backoff: Backoff,
     pub(crate) deadline: Option<Duration>,
     pub(crate) max_retry_after: Duration,
     pub(crate) budget: Option<RetryBudget>,
     pub(crate) idempotent: bool,
-    pub(crate) elsewhere: bool,
+    pub(crate) retry_on_other_instance: bool,
     pub(crate) when_not_ready: WhenNotReady,
     pub(crate) random: Random,
     pub(crate) events: EventEmitter,
 }
 
-/// What a request says about sending it again.
+/// A request's own hints on sending it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ReplayHints {
     pub(super) idempotent: Option<bool>,
@@ -50,7 +50,7 @@ impl ReplayHints {
 pub(crate) struct RetryState {
     made: u32,
     progress: Progress,
-    /// The earliest deadline known: the retry's own, and after a failure also one around the call.
+    /// The earliest known deadline: the retry's own or, once an attempt has failed, one around the call.
     deadline: Option<Instant>,
     /// The verdict on the last result.
     verdict: Verdict,
@@ -65,7 +65,7 @@ pub(super) struct Attempt<'a, T, E, C, H> {
     pub(super) result: Result<&'a T, &'a E>,
     /// Whether there is a copy of the request for another attempt.
     pub(super) has_copy: bool,
-    /// Asks the request what it says about sending it again.
+    /// Returns the request's hints.
     pub(super) hints: H,
     /// Whether the result comes from an inner retry that has stopped retrying.
     pub(super) exhausted: bool,
@@ -102,9 +102,9 @@ impl RetryInner {
         state.verdict = verdict;
         let rejection = result.err().and_then(|error| classify.rejection(error));
         // No copy is made for the last attempt. A retry with a single attempt cannot be exhausted.
-        let may_repeat = self.may_repeat(state);
-        let repeatable = if may_repeat { has_copy } else { state.made > 1 };
-        if !repeatable || !self.deserves_retry(verdict, rejection, hints, || classify.was_attempted(result)) {
+        let may_retry = self.may_retry(state);
+        let retryable = if may_retry { has_copy } else { state.made > 1 };
+        if !retryable || !self.deserves_retry(verdict, rejection, hints, || classify.was_attempted(result)) {
             if exhausted {
                 deadline::mark_exhausted();
             }
@@ -116,7 +116,7 @@ impl RetryInner {
             Some(_) => None,
             None => classify.retry_after(result),
         };
-        let delay = self.schedule(state, hint, exhausted || !may_repeat);
+        let delay = self.schedule(state, hint, exhausted || !may_retry);
         if delay.is_none() {
             // An outer retry must not multiply the attempts of this one.
             deadline::mark_exhausted();
@@ -136,7 +136,7 @@ impl RetryInner {
         let deserves = match when {
             None | Some(RetryWhen::Idempotent) => failed,
             Some(RetryWhen::RetryAfter) => true,
-            Some(RetryWhen::OtherInstance) => self.elsewhere,
+            Some(RetryWhen::OtherInstance) => self.retry_on_other_instance,
             Some(RetryWhen::Never) => false,
         };
         if !deserves {
@@ -150,23 +150,23 @@ impl RetryInner {
         }
     }
 
-    /// The delay before the next attempt, if there may be one: attempts, time and budget permitting.
+    /// Returns the delay before the next attempt, if attempts, time and budget allow one.
     fn schedule(&self, state: &mut RetryState, hint: Option<Duration>, exhausted: bool) -> Option<Duration> {
         let attempts = state.made;
-        let give_up = || {
+        let stop_retrying = || {
             self.events.emit(|| EventKind::RetriesExhausted { attempts });
             None
         };
         if exhausted || hint.is_some_and(|hint| hint > self.max_retry_after) {
-            return give_up();
+            return stop_retrying();
         }
         let backoff = state.progress.next(&self.backoff, &self.random);
         let delay = hint.map_or(backoff, |hint| hint.max(backoff));
         state.deadline = state.deadline.into_iter().chain(deadline::current()).min();
         if let Some(deadline) = state.deadline {
-            // An attempt that begins at the deadline would be killed as it begins.
+            // An attempt that starts at the deadline would time out immediately.
             if clock::instant().checked_add(delay).is_none_or(|at| at >= deadline) {
-                return give_up();
+                return stop_retrying();
             }
         }
         if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
@@ -179,15 +179,14 @@ impl RetryInner {
         Some(delay)
     }
 
-    /// Whether the attempt that was scheduled would begin too late, because the service was not ready before or the
-    /// timer was late.
+    /// Whether the scheduled attempt would start too late, because the timer was late or the service was not ready in time.
     pub(crate) fn is_late(&self, state: &RetryState) -> bool {
         state.deadline.is_some_and(|deadline| clock::instant() >= deadline)
     }
 
-    /// Whether more attempts may follow the one that was made last.
+    /// Whether another attempt may follow the last one.
     #[inline]
-    pub(crate) fn may_repeat(&self, state: &RetryState) -> bool {
+    pub(crate) fn may_retry(&self, state: &RetryState) -> bool {
         state.made < self.max_attempts()
     }
 
@@ -196,6 +195,7 @@ impl RetryInner {
         self.max_attempts.load(Ordering::Relaxed)
     }
 
+    /// Puts back the token of a retry that was not sent.
     #[inline]
     fn settle(&self, state: &RetryState) {
         if state.owes_token
@@ -205,7 +205,7 @@ impl RetryInner {
         }
     }
 
-    /// The attempt that was scheduled is not sent: the last result is the response.
+    /// Completes a call whose scheduled attempt is not sent: the last result is the response.
     pub(super) fn stop(&self, state: RetryState) {
         deadline::mark_exhausted();
         self.events.emit(|| EventKind::RetriesExhausted { attempts: state.made });
@@ -213,14 +213,14 @@ impl RetryInner {
         self.finish(state, verdict);
     }
 
-    /// The call ended. A token for a retry that was not sent goes back.
+    /// Completes a call. Puts back the token of a retry that was not sent.
     #[inline]
     pub(super) fn finish(&self, state: RetryState, verdict: Verdict) {
         self.settle(&state);
         self.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 
-    /// The call was dropped.
+    /// Cancels a call that was dropped.
     pub(super) fn cancel(&self, state: RetryState) {
         self.settle(&state);
         self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
@@ -228,18 +228,18 @@ impl RetryInner {
 }
 
 impl RetryState {
-    /// The number of the next attempt.
+    /// Returns the number of the next attempt.
     pub(crate) fn next(&self) -> u32 {
         self.made + 1
     }
 
-    /// The next attempt is sent.
+    /// Records that the next attempt is being sent.
     pub(crate) fn sent(&mut self) {
         self.owes_token = false;
         self.made += 1;
     }
 
-    /// The earliest deadline that an attempt must not begin after.
+    /// Returns the earliest known deadline. No attempt may start after it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }

@@ -9,9 +9,9 @@ use crate::{
     request::{CloneWith, Cloned, IdempotentIf, PrepareWith},
 };
 
-/// Puts a [`Retry`] around a service.
+/// A layer that retries the failed calls of a service by a [`Retry`].
 ///
-/// `C` judges results, `Q` knows how to repeat a request.
+/// `C` classifies results, `Q` copies requests.
 #[derive(Clone)]
 pub struct RetryLayer<C = DefaultClassifier, Q = Cloned> {
     retry: Retry,
@@ -20,21 +20,21 @@ pub struct RetryLayer<C = DefaultClassifier, Q = Cloned> {
 }
 
 impl RetryLayer {
-    /// Judges by [`DefaultClassifier`] and clones requests.
+    /// Creates a layer that classifies results with [`DefaultClassifier`] and clones requests.
     pub fn new(retry: &Retry) -> Self {
         Self { retry: retry.clone(), classify: DefaultClassifier, repeat: Cloned }
     }
 }
 
 impl<C, Q> RetryLayer<C, Q> {
-    /// Judges results by `classify`. A bare closure will do, but cannot tell a rejection from a failure: see
+    /// Sets the classifier of results. A bare closure is a classifier too, but cannot tell a rejection from a failure: see
     /// [`classify_with`](Self::classify_with).
     pub fn classify<D>(self, classify: D) -> RetryLayer<D, Q> {
         RetryLayer { retry: self.retry, classify, repeat: self.repeat }
     }
 
-    /// Judges results by a closure. Rejections by layers within are still treated as what they are: a call that timed
-    /// out is repeated only if it is idempotent, an open circuit is not insisted on.
+    /// Classifies results with a closure. Rejections by inner layers keep their meaning: a call that timed out is retried
+    /// only if it is idempotent, and a call that an open circuit rejected is not retried.
     pub fn classify_with<F, T, E>(self, verdict: F) -> RetryLayer<ClassifyFn<F>, Q>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
@@ -43,12 +43,12 @@ impl<C, Q> RetryLayer<C, Q> {
         self.classify(ClassifyFn::new(verdict))
     }
 
-    /// Repeats requests by `repeat`.
+    /// Sets how requests are copied, and when they may be sent again.
     pub fn repeat<R>(self, repeat: R) -> RetryLayer<C, R> {
         RetryLayer { retry: self.retry, classify: self.classify, repeat }
     }
 
-    /// Copies requests by a closure, for those whose clone may fail, such as reqwest's (`Request::try_clone`). A
+    /// Copies requests with a closure, for requests whose clone may fail, such as reqwest's (`Request::try_clone`). A
     /// request that cannot be copied is sent once.
     pub fn clone_with<F, Req>(self, clone: F) -> RetryLayer<C, CloneWith<F>>
     where
@@ -57,7 +57,8 @@ impl<C, Q> RetryLayer<C, Q> {
         self.repeat(CloneWith::new(clone))
     }
 
-    /// Asks the request whether it may be repeated after a timeout, when it may have been done already.
+    /// Decides with a closure whether a request is idempotent: whether it may be retried after a timeout, when it may have
+    /// been processed already.
     pub fn idempotent_if<F, Req>(self, idempotent: F) -> RetryLayer<C, IdempotentIf<Q, F>>
     where
         F: Fn(&Req) -> bool,
@@ -65,7 +66,8 @@ impl<C, Q> RetryLayer<C, Q> {
         RetryLayer { retry: self.retry, classify: self.classify, repeat: IdempotentIf::new(self.repeat, idempotent) }
     }
 
-    /// Changes the request for each further attempt. The closure is given the attempt's number, 2 for the first retry.
+    /// Changes the request with a closure before each further attempt. The closure is called with the number of the attempt,
+    /// 2 for the first retry.
     pub fn prepare_with<F, Req>(self, prepare: F) -> RetryLayer<C, PrepareWith<Q, F>>
     where
         F: Fn(u32, &mut Req),

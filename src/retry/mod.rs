@@ -1,12 +1,11 @@
-//! Repeats what failed, with care.
+//! Retries failed calls, within limits.
 //!
 //! # The problem
 //!
-//! Some failures are over a moment later: a connection that was reset, an instance that was restarted. Trying again is
-//! right then. But the same reflex makes outages worse: when a dependency fails under load, clients that try three times
-//! send it three times the load, all at the same moment, and keep it down after the cause has gone. So: few attempts,
-//! spread in time by a random backoff, and a budget, which lets single failures be retried freely and an outage hardly at
-//! all.
+//! Some failures pass within moments: a connection was reset, an instance restarted. Then it is right to try again. But
+//! the same reflex makes outages worse: when a dependency fails under load, clients that try three times send it three
+//! times the load, all at the same moment, and keep it down after the cause is gone. The remedy: few attempts, spread in
+//! time by a random backoff, and a budget that lets isolated failures be retried freely, but hardly any in an outage.
 //!
 //! # Example
 //!
@@ -35,7 +34,7 @@
 //! # use std::time::Duration;
 //! use tower_rampart::retry::{Backoff, Jitter, Retry, RetryBudget};
 //!
-//! let budget = RetryBudget::builder().ratio(0.2).capacity(50).build()?; // share it between clients of one dependency
+//! let budget = RetryBudget::builder().ratio(0.2).capacity(50).build()?; // share it among all clients of a dependency
 //! let retry = Retry::builder("inventory")
 //!     .max_attempts(4)
 //!     .backoff(Backoff::exponential(Duration::from_millis(20), Duration::from_secs(1)).jitter(Jitter::Equal))
@@ -49,53 +48,53 @@
 //! # Ok::<(), tower_rampart::ConfigError>(())
 //! ```
 //!
-//! # What is repeated
+//! # What is retried
 //!
-//! | result | repeated |
+//! | result | retried |
 //! |---|---|
-//! | judged [`Success`](crate::Verdict::Success) or [`Ignored`](crate::Verdict::Ignored) | no |
-//! | judged [`Failure`](crate::Verdict::Failure) or [`Throttled`](crate::Verdict::Throttled) | yes, after the backoff, or the response's own hint if that is longer |
-//! | `RateLimited` by a layer below | after its `retry_after`, if that is at most `max_retry_after` |
-//! | `TimedOut` by a layer below | if the request is idempotent: it may have been done |
-//! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by a layer below | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) |
+//! | classified as [`Success`](crate::Verdict::Success) or [`Ignored`](crate::Verdict::Ignored) | no |
+//! | classified as [`Failure`](crate::Verdict::Failure) or [`Throttled`](crate::Verdict::Throttled) | yes, after the backoff, or after the response's own hint if that is longer |
+//! | `RateLimited` by an inner layer | after its `retry_after`, if that is at most `max_retry_after` |
+//! | `TimedOut` by an inner layer | if the request is idempotent: it may have been processed |
+//! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by an inner layer | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) is set |
 //!
-//! A request can say that it must not be repeated unless the service has surely not seen it, or not at all:
+//! A request can restrict its retries to cases in which the service has certainly not processed it, or forbid them:
 //! [`Repeat::replay_safety`](crate::request::Repeat::replay_safety).
 //!
-//! To know a rejection, the classifier has to be asked for it: the default one is, and so is a closure given to
-//! [`classify_with`](RetryLayer::classify_with), but a bare closure given to [`classify`](RetryLayer::classify) or
-//! [`run_with`](Retry::run_with) is not ([`Classify::rejection`](crate::Classify::rejection)). There the verdict alone
-//! decides, and a timeout or an open circuit that it calls a failure is repeated.
+//! A retry recognizes a rejection with its classifier ([`Classify::rejection`](crate::Classify::rejection)). The default
+//! classifier can do this, and so can a closure given to [`classify_with`](RetryLayer::classify_with), but not a bare
+//! closure given to [`classify`](RetryLayer::classify) or [`run_with`](Retry::run_with). There the verdict alone decides,
+//! and a timeout or an open circuit that the closure classifies as a failure is retried.
 //!
-//! Nothing is repeated when attempts, time or budget are used up, when the request cannot be copied, or when the failure
-//! comes from another retry further in that has given up: nested retries do not multiply. The caller then gets the last
+//! A call is not retried when attempts, time or budget are exhausted, when its request cannot be copied, or when the failure
+//! comes from an inner retry that has stopped retrying: nested retries do not multiply. The caller then gets the last
 //! result, unchanged.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the service's own, and pays for the first attempt. Further attempts are made on a clone, which is
+//! `poll_ready` is the inner service's own, and covers the first attempt. Further attempts are made on a clone, which is
 //! polled ready after the delay ([`WhenNotReady`]).
 //!
 //! # Order
 //!
-//! Outside of breaker, bulkhead and attempt timeout, inside of the total timeout: every attempt is counted, an open
-//! circuit ends the retries at once, and a wait between attempts holds no permit. A rate limiter inside counts every
-//! attempt, one outside counts calls.
+//! Outside of breaker, bulkhead and attempt timeout, inside of the total timeout: the breaker counts every attempt, an open
+//! circuit ends the retries immediately, and a delay between attempts holds no permit. A rate limiter inside counts
+//! attempts, one outside counts calls.
 //!
 //! # How to choose the numbers
 //!
-//! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two good sets of them.
-//! Attempts: 3. The budget's ratio is the load you allow an outage to add: 0.1 is a tenth. Its capacity comes on top, once,
-//! from each client: small where there are many, larger for one client with a lot of traffic. Base delay: the time a restart
-//! of a connection takes, tens of milliseconds; the cap: what a caller would still wait for. More important than any of
-//! them is a total timeout around.
+//! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two good sets.
+//! Attempts: 3. The budget's ratio is the extra load that you allow in an outage: 0.1 is a tenth. Its capacity comes on
+//! top, once per client: small if there are many, larger for a single client with a lot of traffic. Base delay: the time it
+//! takes to reconnect, tens of milliseconds. The cap: the longest delay that a caller would wait for. More important than
+//! any of these is a total timeout around the retry.
 //!
 //! # Differences
 //!
-//! - `tower::retry` needs a policy written by hand; its jitter truncates to whole seconds, its budget rounds the ratio
-//!   (0.6 becomes 1), takes a lock on every success, and its result is lost when the service is not ready again.
-//! - tower-resilience's boxes its future and allocates per call.
-//! - resilience4j's and Polly's have no budget.
+//! - `tower::retry` needs a policy that you write yourself. Its jitter truncates to whole seconds, its budget rounds the
+//!   ratio (0.6 becomes 1) and takes a lock on every success, and it loses the result if the service is not ready again.
+//! - tower-resilience's retry boxes its future and allocates per call.
+//! - The retries of resilience4j and Polly have no budget.
 
 mod backoff;
 mod budget;

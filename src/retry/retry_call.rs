@@ -56,7 +56,7 @@ pin_project! {
         state: Option<RetryState>,
         // A copy of the request for the next attempt.
         copy: Option<Req>,
-        // The request's hints, set with the last attempt: there is no copy to ask then.
+        // The request's hints, set with the last attempt, for which there is no copy to get them from.
         hints: ReplayHints,
         // The service for the next attempt, once an attempt has failed: allocation does not matter then.
         service: Option<Box<S>>,
@@ -110,9 +110,9 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
-        let may_repeat = retry.may_repeat(&state);
+        let may_retry = retry.may_retry(&state);
         let guard = CancelOnDrop::new(retry, state);
-        let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
+        let copy = if may_retry { shared.repeat().clone_request(request) } else { None };
         Self { guard, copy }
     }
 
@@ -233,7 +233,7 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         shared.retry().delay_after(self.state.as_mut()?, attempt)
     }
 
-    /// Waits until the service is ready for the next attempt. Returns the error to respond with if there is to be none.
+    /// Waits until the service is ready for the next attempt. Returns the error to respond with if no attempt is to be made.
     fn poll_ready<P>(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Option<E>>
     where
         P: HasRetry + AttemptSource<S>,
@@ -248,7 +248,7 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         match service.poll_ready(shared.attempt_shared(), cx) {
             Poll::Ready(Ok(())) => return Poll::Ready(None),
             Poll::Ready(Err(error)) => return Poll::Ready(Some(self.error.take().unwrap_or(error))),
-            // A failed response has been dropped: there is nothing else to respond with, so wait.
+            // A failed response has been dropped: there is nothing to respond with, so wait.
             Poll::Pending if self.error.is_none() => return Poll::Pending,
             Poll::Pending => {}
         }

@@ -8,7 +8,7 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// Configures a [`Timeout`]. There is nothing in it that could be wrong: every duration means something.
+/// Configures a [`Timeout`]. Cannot fail: every duration is a valid limit.
 #[must_use]
 pub struct TimeoutBuilder {
     name: Name,
@@ -21,9 +21,9 @@ impl TimeoutBuilder {
         Self { name, limit, observer: None }
     }
 
-    observer_setter!("With an observer, the clock is read at the start and the end of each call.");
+    observer_setter!("With an observer, the clock is read when a call starts and when it completes.");
 
-    /// The timeout.
+    /// Builds the timeout.
     pub fn build(self) -> Timeout {
         let events = EventEmitter::new(Pattern::Timeout, self.name, self.observer);
         Timeout(StripedArc::new(TimeoutInner::new(self.limit, events)))

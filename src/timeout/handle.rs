@@ -13,57 +13,57 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// Gives a call up that takes too long. See the [module docs](super).
+/// A handle to a time limit. See the [module docs](super).
 ///
-/// A handle: cheap to clone, and all clones share the limit and the observer.
+/// Cheap to clone. All clones share the limit and the observer.
 #[derive(Clone)]
 pub struct Timeout(pub(crate) StripedArc<TimeoutInner>);
 
 impl Timeout {
-    /// Gives calls up after `limit`.
+    /// Creates a timeout for calls that take longer than `limit`.
     ///
-    /// Zero gives up a call that is not ready at its first poll; [`Duration::MAX`], or any limit beyond 584 years,
-    /// never does.
+    /// With a limit of zero, a call that is not ready at its first poll times out. With [`Duration::MAX`], or any limit
+    /// beyond 584 years, no call does.
     pub fn new(name: impl Into<Name>, limit: Duration) -> Self {
         Self::builder(name, limit).build()
     }
 
-    /// A timeout with more settings.
+    /// Returns a builder, for more settings.
     pub fn builder(name: impl Into<Name>, limit: Duration) -> TimeoutBuilder {
         TimeoutBuilder::new(name.into(), limit)
     }
 
-    /// The instance's name.
+    /// Returns the name of this instance.
     pub fn name(&self) -> &Name {
         self.0.events.name()
     }
 
-    /// The limit of calls that begin now.
+    /// Returns the limit of calls that start now.
     pub fn limit(&self) -> Duration {
         duration_of(self.0.limit())
     }
 
-    /// Changes the limit of calls that begin from now on.
+    /// Changes the limit of calls that start from now on.
     pub fn set_limit(&self, limit: Duration) {
         self.0.set_limit(limit);
     }
 
-    /// The layer that gives up a service's calls.
+    /// Returns a layer that limits the time of a service's calls.
     pub fn layer(&self) -> TimeoutLayer {
         TimeoutLayer::new(self)
     }
 
-    /// Runs `future` for no longer than the limit.
+    /// Runs `future` for at most the limit.
     ///
-    /// The clock starts at the first poll. On a tie the future's own result wins.
+    /// The clock starts at the first poll. A result that is ready wins over a limit that has passed.
     ///
     /// # Errors
     ///
-    /// The future's own, or [`Rejection::TimedOut`](crate::Rejection::TimedOut); the future has been dropped then.
+    /// The future's own error, or [`Rejection::TimedOut`](crate::Rejection::TimedOut), after the future has been dropped.
     ///
     /// # Panics
     ///
-    /// When the future is not ready at its first poll, outside of a tokio runtime with time enabled.
+    /// If the future is not ready at its first poll, outside of a tokio runtime with time enabled.
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -78,13 +78,13 @@ impl Timeout {
         ResponseFuture::new(WithShared::new(owner, call)).await
     }
 
-    /// The rejection of something that took longer than `limit`, told to the observer.
+    /// Rejects and reports a call that has taken longer than `limit`.
     #[cfg(feature = "http")]
     pub(crate) fn reject(&self, limit: Duration) -> crate::Rejection {
         self.0.time_out(limit, true)
     }
 
-    /// How it is set.
+    /// Returns the current settings.
     pub fn snapshot(&self) -> TimeoutSnapshot {
         TimeoutSnapshot { limit: self.limit() }
     }
@@ -96,10 +96,10 @@ impl fmt::Debug for Timeout {
     }
 }
 
-/// How a [`Timeout`] is set.
+/// The settings of a [`Timeout`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TimeoutSnapshot {
-    /// The limit of calls that begin now.
+    /// The limit of calls that start now.
     pub limit: Duration,
 }

@@ -59,9 +59,9 @@ impl TimeoutKind for Standalone {
     type Timer = Inline;
 }
 
-/// What a call needs of its timeout of the kind `K`.
+/// A call's access to its timeout of the kind `K`.
 pub(crate) trait HasTimeout<K> {
-    /// `None` when the call reports to no observer.
+    /// `None` if the call reports to no observer.
     fn events(&self) -> Option<&EventEmitter>;
 
     /// Rejects and reports a call that has taken, or would take, longer than `after`.
@@ -84,7 +84,7 @@ impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
     }
 }
 
-/// The owner of the timeout of a single layer's call. Without an observer, a static name is all that it needs.
+/// A single layer's call owns its timeout by this. Without an observer, it needs only a static name.
 pub(crate) enum TimeoutOwner {
     Unobserved(&'static str),
     Shared(StripedRef<TimeoutInner>),

@@ -4,9 +4,9 @@ use tower_layer::Layer;
 
 use super::{Timeout, TimeoutService};
 
-/// Puts a [`Timeout`] around a service.
+/// A layer that limits the time of a service's calls by a [`Timeout`].
 ///
-/// `D` knows the limit of a request, where requests have limits of their own.
+/// `D` determines the limit of a request.
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<D = Fixed> {
     timeout: Timeout,
@@ -14,14 +14,14 @@ pub struct TimeoutLayer<D = Fixed> {
 }
 
 impl TimeoutLayer {
-    /// The same limit for all requests.
+    /// Creates a layer with the same limit for all requests.
     pub fn new(timeout: &Timeout) -> Self {
         Self { timeout: timeout.clone(), limits: Fixed }
     }
 }
 
 impl<D> TimeoutLayer<D> {
-    /// Asks the request for its limit; where it has none, the timeout's own applies.
+    /// Determines the limit of each request with a closure. If it returns `None`, the timeout's own limit applies.
     pub fn per_request<F, Req>(self, limit: F) -> TimeoutLayer<PerRequest<F>>
     where
         F: Fn(&Req) -> Option<Duration>,
@@ -38,13 +38,13 @@ impl<S, D: Clone> Layer<S> for TimeoutLayer<D> {
     }
 }
 
-/// The limit that a request has of its own.
+/// Determines the limit of a request.
 pub trait RequestLimit<Req> {
-    /// It, or `None` when the timeout's limit applies.
+    /// Returns the limit of `request`, or `None` if the timeout's own limit applies.
     fn limit(&self, request: &Req) -> Option<Duration>;
 }
 
-/// No request has a limit of its own.
+/// Applies the timeout's own limit to every request. The default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fixed;
 
@@ -54,7 +54,7 @@ impl<Req> RequestLimit<Req> for Fixed {
     }
 }
 
-/// Made by [`TimeoutLayer::per_request`].
+/// Determines the limit of each request with a closure. Created by [`TimeoutLayer::per_request`].
 #[derive(Clone, Copy)]
 pub struct PerRequest<F>(F);
 

@@ -194,7 +194,7 @@ where
                 return polled;
             }
             TimedCallProj::Calling { mut call, mut timer, limit, after, started, completed } => {
-                // A response that is there wins over the timer.
+                // A response that is ready wins over the timer.
                 let mut saved = None;
                 let entered = limit.enter(&mut saved);
                 let polled = call.as_mut().poll(shared, cx);
@@ -210,7 +210,7 @@ where
                 if *after != 0 {
                     if timer.armed_for().is_none() {
                         let mut deadline = limit.deadline();
-                        // A scope's deadline may surround the call only since it was made.
+                        // A scope may have been entered only after the call was made.
                         let unenforced = deadline::unenforced();
                         if unenforced < deadline {
                             *after = unenforced.saturating_sub(clock::nanos());
@@ -229,7 +229,7 @@ where
                 *after
             }
         };
-        // Drops the inner future before the observer is called: its resources are free then, even if the observer panics.
+        // Drops the inner future before the observer is called, so that its resources are free even if the observer panics.
         self.set(Self::Finished { rejection: None, kind: PhantomData });
         Poll::Ready(Err(shared.time_out(duration_of(after), true).into()))
     }

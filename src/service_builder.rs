@@ -12,10 +12,11 @@ use crate::{
     timeout::{Timeout, TimeoutLayer},
 };
 
-/// `.circuit_breaker(&breaker)` and its sisters on [`ServiceBuilder`].
+/// Methods of [`ServiceBuilder`] that add the patterns, such as `.circuit_breaker(&breaker)`.
 ///
-/// Each adds the pattern's plain layer; for its other modes and settings use `.layer(breaker.layer().backpressure())`.
-/// Where `ServiceBuilder` has methods of its own (`timeout`, `retry`, `rate_limit`), these have other names.
+/// Each adds the pattern's default layer; for another readiness mode or setting use `layer`, as in
+/// `.layer(breaker.layer().backpressure())`. Names differ where `ServiceBuilder` has a method of its own (`timeout`,
+/// `retry`, `rate_limit`).
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,28 +37,28 @@ use crate::{
 /// # Ok(()) }
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
-    /// Breaks the circuit: [`CircuitBreaker::layer`].
+    /// Rejects calls while the circuit is open: [`CircuitBreaker::layer`].
     fn circuit_breaker(self, breaker: &CircuitBreaker) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>>;
 
-    /// Repeats what failed: [`Retry::layer`].
+    /// Retries failed calls: [`Retry::layer`].
     fn retries(self, retry: &Retry) -> ServiceBuilder<Stack<RetryLayer, L>>;
 
-    /// Gives up what takes too long: [`Timeout::layer`].
+    /// Limits the time of a call: [`Timeout::layer`].
     fn time_limit(self, timeout: &Timeout) -> ServiceBuilder<Stack<TimeoutLayer, L>>;
 
-    /// At most N calls at once: [`Bulkhead::layer`].
+    /// Limits the number of concurrent calls: [`Bulkhead::layer`].
     fn bulkhead(self, bulkhead: &Bulkhead) -> ServiceBuilder<Stack<BulkheadLayer, L>>;
 
-    /// At most so many calls in so much time: [`RateLimiter::layer`].
+    /// Limits the rate of calls: [`RateLimiter::layer`].
     fn rate_limiter(self, limiter: &RateLimiter) -> ServiceBuilder<Stack<RateLimitLayer, L>>;
 
-    /// Serves something else instead of an error.
+    /// Serves a fallback in place of an error: [`FallbackLayer`].
     fn fallback<V, W>(self, fallback: FallbackLayer<V, W>) -> ServiceBuilder<Stack<FallbackLayer<V, W>, L>>;
 
-    /// Innermost, around a service with a foreign error: [`AdaptErrorLayer`].
+    /// Adapts the error of a foreign service, around which it goes innermost: [`AdaptErrorLayer`].
     fn adapt_error(self) -> ServiceBuilder<Stack<AdaptErrorLayer, L>>;
 
-    /// Turns the rejections of `layers`, which are added with it, into responses: [`RespondLayer`].
+    /// Adds `layers` and turns their rejections into responses: [`RespondLayer`].
     fn respond<M, F, T>(self, layers: M, respond: F) -> ServiceBuilder<Stack<RespondLayer<M, F>, L>>
     where
         F: Fn(Rejection) -> T;
