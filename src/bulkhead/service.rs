@@ -15,7 +15,7 @@ use super::{
     inner::{BulkheadInner, CallPermit, HasBulkhead, UnusedPermit, WaitForPermit},
 };
 use crate::{
-    call::{Acquisition, Bypass, CallService, CancelOnDrop, Guarded, Leaf, Queued, Rejectable, WithShared},
+    call::{Acquisition, CallService, CancelOnDrop, Guarded, Leaf, PatternService, Queued, Rejectable, WithShared},
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
     shared::{striped::StripedRef, wait_queue::Waiter},
@@ -36,7 +36,7 @@ impl<S> WithBulkhead<S> {
     }
 }
 
-impl<P, S, Req> CallService<P, Req> for WithBulkhead<S>
+impl<P, S, Req> PatternService<P, Req> for WithBulkhead<S>
 where
     P: HasBulkhead + AsRef<Bulkhead>,
     S: CallService<P, Req> + Clone,
@@ -45,32 +45,26 @@ where
     type Response = S::Response;
     type Error = S::Error;
     type Call = BulkheadCall<S, Req, S::Call>;
+    type Admission = Acquisition<CallPermit, WaitForPermit<StripedRef<BulkheadInner>>>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, _enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(shared, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
-        Queued::start(shared, BulkheadInner::admit(&shared.as_ref().0), &mut self.inner, request)
-    }
-}
-
-impl<P, S, Req> Bypass<P, Req> for WithBulkhead<S>
-where
-    P: HasBulkhead + AsRef<Bulkhead>,
-    S: CallService<P, Req> + Clone,
-    S::Error: From<Rejection>,
-{
-    #[inline(always)]
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(shared, cx)
+    fn admit(&mut self, shared: &P) -> Self::Admission {
+        BulkheadInner::admit(&shared.as_ref().0)
     }
 
     #[inline(always)]
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
-        Queued::bypassing(self.inner.call(shared, request))
+    fn bypass() -> Self::Admission {
+        Acquisition::Bypassed
+    }
+
+    #[inline(always)]
+    fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call {
+        Queued::start(shared, admission, &mut self.inner, request)
     }
 }
 
@@ -123,7 +117,7 @@ impl<S, M> BulkheadService<S, M> {
         S: Service<Req>,
     {
         let guard = CancelOnDrop::new(&*bulkhead, permit);
-        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), guard);
+        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), Some(guard));
         ResponseFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }
 }

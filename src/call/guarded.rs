@@ -31,23 +31,17 @@ pin_project! {
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that has started. Its in-flight state was guarded meanwhile: had the service panicked in `call`, that would
-    /// have cancelled the call.
+    /// A call that has started; without in-flight state it bypasses the pattern. The state was guarded meanwhile: had the
+    /// service panicked in `call`, that would have cancelled the call.
     //
     // Not a closure that starts the call: closures are not reliably inlined, and each one that is not costs a copy of the
     // call, which is as long as the futures of all inner layers together.
     #[inline(always)]
-    pub(crate) fn started<P: ?Sized>(call: C, guard: CancelOnDrop<&P, K>) -> Self
+    pub(crate) fn started<P: ?Sized>(call: C, guard: Option<CancelOnDrop<&P, K>>) -> Self
     where
         K: InFlight<P>,
     {
-        Self::Calling { call, in_flight: Some(guard.disarm().1) }
-    }
-
-    /// A call that bypasses the pattern.
-    #[inline(always)]
-    pub(crate) fn bypassing(call: C) -> Self {
-        Self::Calling { call, in_flight: None }
+        Self::Calling { call, in_flight: guard.map(|guard| guard.disarm().1) }
     }
 }
 

@@ -17,6 +17,6 @@ mod service;
 
 pub(crate) use guarded::{Guarded, Rejectable};
 pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, HasEvents, InFlight, emit_admitted};
-pub(crate) use optional::{Bypass, Optional, Part};
+pub(crate) use optional::{Optional, Part, PatternService};
 pub(crate) use queued::{Acquisition, Queued};
 pub(crate) use service::{CallFuture, CallService, Cancel, HasShared, Leaf, WithShared, response_future};

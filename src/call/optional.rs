@@ -5,7 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::service::CallService;
+use super::service::{CallFuture, CallService};
 
 /// A part of a stack, which may have been left out.
 ///
@@ -33,13 +33,28 @@ impl<T> Deref for Part<T> {
     }
 }
 
-/// A pattern's call service that can be bypassed.
-pub(crate) trait Bypass<P: ?Sized, Req>: CallService<P, Req> {
-    /// [`CallService::poll_ready`] without the pattern.
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+/// The call service of a pattern, around an inner one. A stack uses it through [`Optional`].
+///
+/// A call starts in two steps, so that a bypassed pattern and one that admits share the code of the inner call: patterns
+/// nest, and two copies at each level would multiply.
+pub(crate) trait PatternService<P: ?Sized, Req> {
+    type Response;
+    type Error;
+    type Call: CallFuture<P, Output = Result<Self::Response, Self::Error>>;
+    /// The pattern's decision about a call.
+    type Admission;
 
-    /// [`CallService::call`] without the pattern.
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call;
+    /// [`CallService::poll_ready`]; not `enabled`, that of the inner service.
+    fn poll_ready(&mut self, enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
+
+    /// Asks the pattern for admission of a call.
+    fn admit(&mut self, shared: &P) -> Self::Admission;
+
+    /// The admission of a call that bypasses the pattern.
+    fn bypass() -> Self::Admission;
+
+    /// Starts the call, as admitted.
+    fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call;
 }
 
 /// A pattern's call service, bypassed if its part was left out of the stack.
@@ -57,7 +72,7 @@ impl<W> Optional<W> {
 
 impl<P: ?Sized, W, Req> CallService<P, Req> for Optional<W>
 where
-    W: Bypass<P, Req>,
+    W: PatternService<P, Req>,
 {
     type Response = W::Response;
     type Error = W::Error;
@@ -65,11 +80,12 @@ where
 
     #[inline(always)]
     fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), W::Error>> {
-        if self.enabled { self.service.poll_ready(shared, cx) } else { self.service.bypass_ready(shared, cx) }
+        self.service.poll_ready(self.enabled, shared, cx)
     }
 
     #[inline(always)]
     fn call(&mut self, shared: &P, request: Req) -> W::Call {
-        if self.enabled { self.service.call(shared, request) } else { self.service.bypass(shared, request) }
+        let admission = if self.enabled { self.service.admit(shared) } else { W::bypass() };
+        self.service.start(shared, admission, request)
     }
 }

@@ -17,10 +17,12 @@ use super::{
 };
 use crate::error::Rejection;
 
-/// A pattern's answer to a call that asks to start.
+/// A pattern's decision about a call that asks to start.
 pub(crate) enum Acquisition<K, A> {
     /// It starts now.
     Admitted(K),
+    /// It starts now, without the pattern.
+    Bypassed,
     /// It starts once `A` resolves to its in-flight state.
     Queued(A),
     /// It does not start.
@@ -61,21 +63,13 @@ impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
         S: CallService<P, Req, Call = C> + Clone,
         K: InFlight<P>,
     {
-        match acquisition {
-            Acquisition::Admitted(in_flight) => {
-                let guard = CancelOnDrop::new(shared, in_flight);
-                let call = Guarded::started(service.call(shared, request), guard);
-                Self::Calling { call: Rejectable::started(call) }
-            }
-            Acquisition::Rejected(rejection) => Self::Calling { call: Rejectable::rejected(rejection) },
-            Acquisition::Queued(acquire) => Self::Waiting { waiting: wait(acquire, service, request) },
-        }
-    }
-
-    /// A call that bypasses the pattern.
-    #[inline(always)]
-    pub(crate) fn bypassing(call: C) -> Self {
-        Self::Calling { call: Rejectable::started(Guarded::bypassing(call)) }
+        let guard = match acquisition {
+            Acquisition::Admitted(in_flight) => Some(CancelOnDrop::new(shared, in_flight)),
+            Acquisition::Bypassed => None,
+            Acquisition::Rejected(rejection) => return Self::Calling { call: Rejectable::rejected(rejection) },
+            Acquisition::Queued(acquire) => return Self::Waiting { waiting: wait(acquire, service, request) },
+        };
+        Self::Calling { call: Rejectable::started(Guarded::started(service.call(shared, request), guard)) }
     }
 }
 
@@ -119,7 +113,7 @@ where
                         Ok(in_flight) => {
                             let guard = CancelOnDrop::new(shared, in_flight);
                             let request = waiting.request.take().expect("polled after it completed");
-                            Rejectable::started(Guarded::started(waiting.service.call(shared, request), guard))
+                            Rejectable::started(Guarded::started(waiting.service.call(shared, request), Some(guard)))
                         }
                         Err(rejection) => Rejectable::rejected(rejection),
                     }

@@ -14,7 +14,7 @@ use super::{
     ready_state::{ReadyState, is_current},
 };
 use crate::{
-    call::{Bypass, CallService, CancelOnDrop, Guarded, Leaf, Rejectable, WithShared},
+    call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject},
@@ -34,17 +34,6 @@ impl<S> WithBreaker<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self { inner, ready_state: ReadyState::default() }
     }
-
-    /// Makes a call that is admitted.
-    #[inline(always)]
-    fn start<P, Req>(&mut self, shared: &P, admitted: AdmittedCall, request: Req) -> Guarded<S::Call, AdmittedCall>
-    where
-        P: HasBreaker,
-        S: CallService<P, Req>,
-    {
-        let guard = CancelOnDrop::new(shared, admitted);
-        Guarded::started(self.inner.call(shared, request), guard)
-    }
 }
 
 /// The clone is not ready.
@@ -54,7 +43,7 @@ impl<S: Clone> Clone for WithBreaker<S> {
     }
 }
 
-impl<P, S, Req> CallService<P, Req> for WithBreaker<S>
+impl<P, S, Req> PatternService<P, Req> for WithBreaker<S>
 where
     P: HasBreaker + AsRef<CircuitBreaker>,
     P::Classifier: Classify<S::Response, S::Error>,
@@ -64,36 +53,37 @@ where
     type Response = S::Response;
     type Error = S::Error;
     type Call = BreakerCall<S::Call>;
+    /// `None` for a call that bypasses the breaker.
+    type Admission = Result<Option<AdmittedCall>, Rejection>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.ready_state.poll_rejecting(shared.as_ref(), cx, |cx| self.inner.poll_ready(shared, cx))
-    }
-
-    #[inline(always)]
-    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
-        match self.ready_state.admit_rejecting(&shared.as_ref().0) {
-            Ok(admitted) => Rejectable::started(self.start(shared, admitted, request)),
-            Err(rejection) => Rejectable::rejected(rejection),
+    fn poll_ready(&mut self, enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if enabled {
+            self.ready_state.poll_rejecting(shared.as_ref(), cx, |cx| self.inner.poll_ready(shared, cx))
+        } else {
+            self.inner.poll_ready(shared, cx)
         }
     }
-}
 
-impl<P, S, Req> Bypass<P, Req> for WithBreaker<S>
-where
-    P: HasBreaker + AsRef<CircuitBreaker>,
-    P::Classifier: Classify<S::Response, S::Error>,
-    S: CallService<P, Req>,
-    S::Error: From<Rejection>,
-{
     #[inline(always)]
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(shared, cx)
+    fn admit(&mut self, shared: &P) -> Self::Admission {
+        self.ready_state.admit_rejecting(&shared.as_ref().0).map(Some)
     }
 
     #[inline(always)]
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
-        Rejectable::started(Guarded::bypassing(self.inner.call(shared, request)))
+    fn bypass() -> Self::Admission {
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call {
+        match admission {
+            Ok(admitted) => {
+                let guard = admitted.map(|admitted| CancelOnDrop::new(shared, admitted));
+                Rejectable::started(Guarded::started(self.inner.call(shared, request), guard))
+            }
+            Err(rejection) => Rejectable::rejected(rejection),
+        }
     }
 }
 
@@ -152,7 +142,8 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
         S: Service<Req>,
     {
         let owner = BreakerOwner { breaker, classify: self.classify.clone() };
-        let call = self.calls.start(&owner, admitted, request);
+        let guard = CancelOnDrop::new(&owner, admitted);
+        let call = Guarded::started(self.calls.inner.call(&owner, request), Some(guard));
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

@@ -16,7 +16,10 @@ use super::{
     inner::{RateLimiterInner, SpentTokens, UnusedTokens, WaitForTokens},
 };
 use crate::{
-    call::{Acquisition, Bypass, CallService, CancelOnDrop, Guarded, HasEvents, Leaf, Queued, Rejectable, WithShared},
+    call::{
+        Acquisition, CallService, CancelOnDrop, Guarded, HasEvents, Leaf, PatternService, Queued, Rejectable,
+        WithShared,
+    },
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
     shared::striped::StripedRef,
@@ -37,7 +40,7 @@ impl<S> WithRateLimit<S> {
     }
 }
 
-impl<P, S, Req> CallService<P, Req> for WithRateLimit<S>
+impl<P, S, Req> PatternService<P, Req> for WithRateLimit<S>
 where
     P: HasEvents<RateLimiterInner> + AsRef<RateLimiter>,
     S: CallService<P, Req> + Clone,
@@ -46,32 +49,26 @@ where
     type Response = S::Response;
     type Error = S::Error;
     type Call = RateLimitCall<S, Req, S::Call>;
+    type Admission = Acquisition<SpentTokens, WaitForTokens<StripedRef<RateLimiterInner>>>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, _enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(shared, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
-        Queued::start(shared, RateLimiterInner::admit(&shared.as_ref().0, 1), &mut self.inner, request)
-    }
-}
-
-impl<P, S, Req> Bypass<P, Req> for WithRateLimit<S>
-where
-    P: HasEvents<RateLimiterInner> + AsRef<RateLimiter>,
-    S: CallService<P, Req> + Clone,
-    S::Error: From<Rejection>,
-{
-    #[inline(always)]
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(shared, cx)
+    fn admit(&mut self, shared: &P) -> Self::Admission {
+        RateLimiterInner::admit(&shared.as_ref().0, 1)
     }
 
     #[inline(always)]
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
-        Queued::bypassing(self.inner.call(shared, request))
+    fn bypass() -> Self::Admission {
+        Acquisition::Bypassed
+    }
+
+    #[inline(always)]
+    fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call {
+        Queued::start(shared, admission, &mut self.inner, request)
     }
 }
 
@@ -131,7 +128,7 @@ impl<S, C, M> RateLimitService<S, C, M> {
         }
         let owner = self.owner();
         let guard = CancelOnDrop::new(&owner, SpentTokens::admitted(&self.limiter.0.events));
-        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
+        let call = Guarded::started(self.calls.inner.call(&owner, request), Some(guard));
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

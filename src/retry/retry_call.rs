@@ -79,47 +79,39 @@ pin_project! {
     }
 }
 
-impl<C, S, Req, E> RetryCall<C, S, Req, E> {
-    #[inline(always)]
-    fn new(state: Option<RetryState>, copy: Option<Req>, call: C) -> Self {
-        let phase = Phase::Attempt { call };
-        Self { state, copy, hints: ReplayHints::default(), service: None, error: None, phase }
-    }
-
-    /// A call that is not retried.
-    #[inline(always)]
-    pub(crate) fn bypassing(call: C) -> Self {
-        Self::new(None, None, call)
-    }
-}
-
 /// A call whose first attempt is about to start.
 pub(crate) struct StartingRetryCall<'a, Req> {
-    guard: CancelOnDrop<&'a RetryInner, RetryState>,
+    /// `None` if the call bypasses the retry.
+    guard: Option<CancelOnDrop<&'a RetryInner, RetryState>>,
     copy: Option<Req>,
 }
 
 impl<'a, Req> StartingRetryCall<'a, Req> {
     #[inline(always)]
-    pub(crate) fn new<P>(shared: &'a P, request: &Req) -> Self
+    pub(crate) fn new<P>(shared: &'a P, enabled: bool, request: &Req) -> Self
     where
         P: HasRetry<Repeat: Repeat<Req>>,
     {
+        if !enabled {
+            return Self { guard: None, copy: None };
+        }
         let retry = shared.retry();
         let mut state = retry.begin();
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
-        let may_retry = retry.may_retry(&state);
+        let may_repeat = retry.may_retry(&state);
         let guard = CancelOnDrop::new(retry, state);
-        let copy = if may_retry { shared.repeat().clone_request(request) } else { None };
-        Self { guard, copy }
+        let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
+        Self { guard: Some(guard), copy }
     }
 
     /// The first attempt has started.
     #[inline(always)]
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        RetryCall::new(Some(self.guard.disarm().1), self.copy, call)
+        let state = self.guard.map(|guard| guard.disarm().1);
+        let phase = Phase::Attempt { call };
+        RetryCall { state, copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase }
     }
 }
 

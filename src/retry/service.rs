@@ -12,7 +12,7 @@ use super::{
     retry_call::{AttemptSource, HasRetry, RetryCall, StartingRetryCall},
 };
 use crate::{
-    call::{Bypass, CallService, Leaf, WithShared},
+    call::{CallService, Leaf, PatternService, WithShared},
     classify::{Classify, DefaultClassifier},
     request::{Cloned, Repeat},
     shared::striped::StripedArc,
@@ -30,7 +30,7 @@ impl<S> WithRetry<S> {
     }
 }
 
-impl<P, S, Req> CallService<P, Req> for WithRetry<S>
+impl<P, S, Req> PatternService<P, Req> for WithRetry<S>
 where
     P: HasRetry<Classifier: Classify<S::Response, S::Error>, Repeat: Repeat<Req>> + AttemptSource<S>,
     S: CallService<P::AttemptShared, Req>,
@@ -38,32 +38,28 @@ where
     type Response = S::Response;
     type Error = S::Error;
     type Call = RetryCall<S::Call, S, Req, S::Error>;
+    /// Whether the call may be retried.
+    type Admission = bool;
 
     #[inline(always)]
-    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, _enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(shared.attempt_shared(), cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
-        let starting = StartingRetryCall::new(shared, &request);
+    fn admit(&mut self, _shared: &P) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn bypass() -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn start(&mut self, shared: &P, enabled: bool, request: Req) -> Self::Call {
+        let starting = StartingRetryCall::new(shared, enabled, &request);
         starting.started(self.inner.call(shared.attempt_shared(), request))
-    }
-}
-
-impl<P, S, Req> Bypass<P, Req> for WithRetry<S>
-where
-    P: HasRetry<Classifier: Classify<S::Response, S::Error>, Repeat: Repeat<Req>> + AttemptSource<S>,
-    S: CallService<P::AttemptShared, Req>,
-{
-    #[inline(always)]
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(shared.attempt_shared(), cx)
-    }
-
-    #[inline(always)]
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
-        RetryCall::bypassing(self.inner.call(shared.attempt_shared(), request))
     }
 }
 
@@ -129,7 +125,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let call_site = self.call_site.acquire_ref();
-        let call = self.calls.call(&*call_site, request);
+        let call = self.calls.start(&*call_site, true, request);
         ResponseFuture::new(WithShared::new(call_site, call))
     }
 }

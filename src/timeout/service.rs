@@ -13,7 +13,7 @@ use super::{
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
-    call::{Bypass, CallService, Leaf, WithShared},
+    call::{CallService, Leaf, PatternService, WithShared},
     error::{FromRejection, Rejection},
     state::time::nanos_of,
 };
@@ -29,9 +29,9 @@ impl<S, K> WithTimeout<S, K> {
         Self { inner, kind: PhantomData }
     }
 
-    /// Makes a call with a limit in nanoseconds.
+    /// Makes a call with a limit in nanoseconds, or without one.
     #[inline(always)]
-    fn call_within<P, Req>(&mut self, shared: &P, limit: u64, request: Req) -> TimedCall<S::Call, K>
+    fn call_within<P, Req>(&mut self, shared: &P, limit: Option<u64>, request: Req) -> TimedCall<S::Call, K>
     where
         P: HasTimeout<K>,
         K: TimeoutKind,
@@ -51,7 +51,7 @@ impl<S: Clone, K> Clone for WithTimeout<S, K> {
     }
 }
 
-impl<P, S, K, Req> CallService<P, Req> for WithTimeout<S, K>
+impl<P, S, K, Req> PatternService<P, Req> for WithTimeout<S, K>
 where
     P: TimeoutOf<K>,
     K: TimeoutKind,
@@ -61,33 +61,27 @@ where
     type Response = S::Response;
     type Error = S::Error;
     type Call = TimedCall<S::Call, K>;
+    /// The limit in nanoseconds.
+    type Admission = Option<u64>;
 
     #[inline(always)]
-    fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+    fn poll_ready(&mut self, _enabled: bool, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(shared, cx)
     }
 
     #[inline(always)]
-    fn call(&mut self, shared: &P, request: Req) -> Self::Call {
-        self.call_within(shared, shared.timeout().limit(), request)
-    }
-}
-
-impl<P, S, K, Req> Bypass<P, Req> for WithTimeout<S, K>
-where
-    P: TimeoutOf<K>,
-    K: TimeoutKind,
-    S: CallService<P, Req>,
-    S::Error: From<Rejection>,
-{
-    #[inline(always)]
-    fn bypass_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(shared, cx)
+    fn admit(&mut self, shared: &P) -> Option<u64> {
+        Some(shared.timeout().limit())
     }
 
     #[inline(always)]
-    fn bypass(&mut self, shared: &P, request: Req) -> Self::Call {
-        TimedCall::bypassing(self.inner.call(shared, request))
+    fn bypass() -> Option<u64> {
+        None
+    }
+
+    #[inline(always)]
+    fn start(&mut self, shared: &P, limit: Option<u64>, request: Req) -> Self::Call {
+        self.call_within(shared, limit, request)
     }
 }
 
@@ -155,7 +149,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = self.limits.limit(&request).map_or_else(|| self.timeout.0.limit(), nanos_of);
         let owner = TimeoutOwner::of(&self.timeout.0);
-        let call = self.calls.call_within(&owner, limit, request);
+        let call = self.calls.call_within(&owner, Some(limit), request);
         ResponseFuture::new(WithShared::new(owner, call))
     }
 }

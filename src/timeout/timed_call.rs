@@ -53,19 +53,6 @@ impl<C, K: TimeoutKind> TimedCall<C, K> {
     pub(crate) fn rejected(rejection: Rejection) -> Self {
         Self::Finished { rejection: Some(rejection), kind: PhantomData }
     }
-
-    /// A call without a limit.
-    #[inline(always)]
-    pub(crate) fn bypassing(call: C) -> Self {
-        Self::Calling {
-            call,
-            timer: K::Timer::default(),
-            limit: Limit::None,
-            after: deadline::NEVER,
-            started: deadline::NEVER,
-            completed: false,
-        }
-    }
 }
 
 /// A call that is starting within its limit.
@@ -77,17 +64,21 @@ pub(crate) struct StartingTimedCall<'a> {
 }
 
 impl<'a> StartingTimedCall<'a> {
-    /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER). Rejected if an outer deadline has passed
-    /// that only this timeout enforces.
+    /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER); `None` if it bypasses the timeout. Rejected
+    /// if an outer deadline has passed that only this timeout enforces.
     #[inline(always)]
     pub(crate) fn new<P, K>(
         shared: &'a P,
-        mut after: u64,
+        after: Option<u64>,
         saved: &'a mut Option<SavedDeadline>,
     ) -> Result<Self, Rejection>
     where
         P: HasTimeout<K>,
     {
+        let Some(mut after) = after else {
+            let admitted = EmitCancelledOnDrop { events: None, started: deadline::NEVER };
+            return Ok(Self { deadline: Limit::None.enter(saved), after: deadline::NEVER, admitted });
+        };
         let mut limit = Limit::Within(after);
         let unenforced = deadline::unenforced();
         if unenforced != deadline::NEVER {
