@@ -108,8 +108,8 @@ impl RateLimiter {
 
     /// Consumes `cost` tokens, waiting until they are due, for up to `max_wait`.
     ///
-    /// The tokens are reserved before the wait, so no later caller overtakes, though one may get the tokens of a cancelled
-    /// waiter. Cancel-safe: dropping the future while it waits returns the tokens.
+    /// The tokens are reserved before the wait, so no later caller overtakes a waiter, though it may get the tokens of a
+    /// cancelled one. Cancel-safe: dropping the future while it waits returns the tokens.
     ///
     /// # Errors
     ///
@@ -157,7 +157,7 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// As [`RateLimiterBuilder::build`], in which case nothing changes.
+    /// [`ConfigError`] as for [`RateLimiterBuilder::build`], in which case nothing changes.
     pub fn set_rate(&self, rate: Rate, burst: u32) -> Result<(), ConfigError> {
         let params = params(rate, burst)?;
         // Serializes changes; no call takes this lock.
