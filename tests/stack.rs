@@ -160,7 +160,10 @@ fn a_stack_displays_its_layers_and_settings() {
          bulkhead (64 at once, waits 0ns) -> attempt timeout 2s -> service"
     );
     let server = stack::server("api").build().unwrap();
-    assert_eq!(server.to_string(), "server stack `api`: total timeout 10s -> bulkhead (256 at once, waits 100ms) -> service");
+    assert_eq!(
+        server.to_string(),
+        "server stack `api`: total timeout 10s -> bulkhead (256 at once, waits 100ms) -> service"
+    );
 }
 
 #[tokio::test(start_paused = true)]

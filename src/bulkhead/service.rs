@@ -117,7 +117,7 @@ impl<S, M> BulkheadService<S, M> {
         S: Service<Req>,
     {
         let guard = CancelOnDrop::new(&*bulkhead, permit);
-        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), Some(guard));
+        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), guard);
         ResponseFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }
 }

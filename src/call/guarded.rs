@@ -25,23 +25,31 @@ pin_project! {
             // `None` once the call has completed, and for a call that bypasses the pattern.
             in_flight: Option<K>,
         },
+        Rejected {
+            rejection: Option<Rejection>,
+        },
         // Cancelled.
         Done,
     }
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that has started; without in-flight state it bypasses the pattern. The state was guarded meanwhile: had the
-    /// service panicked in `call`, that would have cancelled the call.
+    /// A call that has started; a guard of nothing means that it bypasses the pattern. The in-flight state was guarded
+    /// meanwhile: had the service panicked in `call`, that would have cancelled the call.
     //
     // Not a closure that starts the call: closures are not reliably inlined, and each one that is not costs a copy of the
     // call, which is as long as the futures of all inner layers together.
     #[inline(always)]
-    pub(crate) fn started<P: ?Sized>(call: C, guard: Option<CancelOnDrop<&P, K>>) -> Self
+    pub(crate) fn started<P: ?Sized>(call: C, guard: CancelOnDrop<&P, K>) -> Self
     where
         K: InFlight<P>,
     {
-        Self::Calling { call, in_flight: guard.map(|guard| guard.disarm().1) }
+        Self::Calling { call, in_flight: guard.into_in_flight() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn rejected(rejection: Rejection) -> Self {
+        Self::Rejected { rejection: Some(rejection) }
     }
 }
 
@@ -64,6 +72,7 @@ impl<P: ?Sized, C, K, T, E> CallFuture<P> for Guarded<C, K>
 where
     C: CallFuture<P, Output = Result<T, E>>,
     K: Complete<P, T, E>,
+    E: From<Rejection>,
 {
     type Output = Result<T, E>;
 
@@ -77,6 +86,7 @@ where
                 }
                 Poll::Ready(result)
             }
+            GuardedProj::Rejected { rejection } => reject(rejection),
             GuardedProj::Done => unreachable!("polled after it was dropped"),
         }
     }
@@ -84,18 +94,23 @@ where
     fn wakes_at(&self) -> Option<Instant> {
         match self {
             Self::Calling { call, .. } => call.wakes_at(),
-            Self::Done => None,
+            Self::Rejected { .. } | Self::Done => None,
         }
     }
 }
 
+#[inline(always)]
+fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
+    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
+}
+
 pin_project! {
-    /// A call, or its rejection.
+    /// The future of a call, or its rejection. A rejected call owns no shared state.
     #[project = RejectableProj]
-    pub(crate) enum Rejectable<C> {
+    pub(crate) enum Rejectable<F> {
         Started {
             #[pin]
-            call: C,
+            future: F,
         },
         Rejected {
             rejection: Option<Rejection>,
@@ -103,21 +118,16 @@ pin_project! {
     }
 }
 
-impl<C> Rejectable<C> {
+impl<F> Rejectable<F> {
     #[inline(always)]
-    pub(crate) fn started(call: C) -> Self {
-        Self::Started { call }
+    pub(crate) fn started(future: F) -> Self {
+        Self::Started { future }
     }
 
     #[inline(always)]
     pub(crate) fn rejected(rejection: Rejection) -> Self {
         Self::Rejected { rejection: Some(rejection) }
     }
-}
-
-#[inline(always)]
-fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
-    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
 }
 
 impl<F, T, E> Future for Rejectable<F>
@@ -130,40 +140,8 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            RejectableProj::Started { call } => call.poll(cx),
+            RejectableProj::Started { future } => future.poll(cx),
             RejectableProj::Rejected { rejection } => reject(rejection),
-        }
-    }
-}
-
-impl<P: ?Sized, C: Cancel<P>> Cancel<P> for Rejectable<C> {
-    #[inline]
-    fn cancel(self: Pin<&mut Self>, shared: &P) {
-        if let RejectableProj::Started { call } = self.project() {
-            call.cancel(shared);
-        }
-    }
-}
-
-impl<P: ?Sized, C, T, E> CallFuture<P> for Rejectable<C>
-where
-    C: CallFuture<P, Output = Result<T, E>>,
-    E: From<Rejection>,
-{
-    type Output = Result<T, E>;
-
-    #[inline(always)]
-    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            RejectableProj::Started { call } => call.poll(shared, cx),
-            RejectableProj::Rejected { rejection } => reject(rejection),
-        }
-    }
-
-    fn wakes_at(&self) -> Option<Instant> {
-        match self {
-            Self::Started { call } => call.wakes_at(),
-            Self::Rejected { .. } => None,
         }
     }
 }

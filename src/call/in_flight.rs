@@ -37,6 +37,12 @@ where
         Self(Some((shared, in_flight)))
     }
 
+    /// A guard of nothing, for a call that bypasses the pattern.
+    #[inline(always)]
+    pub(crate) fn none() -> Self {
+        Self(None)
+    }
+
     /// Both parts, until the state is consumed.
     pub(crate) fn get(&self) -> Option<(&H::Target, &K)> {
         self.0.as_ref().map(|(shared, in_flight)| (&**shared, in_flight))
@@ -52,6 +58,12 @@ where
     #[inline(always)]
     pub(crate) fn disarm(mut self) -> (H, K) {
         self.0.take().expect("in-flight state is consumed once")
+    }
+
+    /// Disarms the guard and returns the in-flight state, if there is any.
+    #[inline(always)]
+    pub(crate) fn into_in_flight(mut self) -> Option<K> {
+        self.0.take().map(|(_, in_flight)| in_flight)
     }
 
     /// Completes the call with `result`.

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
-    guarded::{Guarded, Rejectable},
+    guarded::Guarded,
     in_flight::{CancelOnDrop, Complete, InFlight},
     service::{CallFuture, CallService, Cancel},
 };
@@ -39,7 +39,7 @@ pin_project! {
         },
         Calling {
             #[pin]
-            call: Rejectable<Guarded<C, K>>,
+            call: Guarded<C, K>,
         },
     }
 }
@@ -64,12 +64,12 @@ impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
         K: InFlight<P>,
     {
         let guard = match acquisition {
-            Acquisition::Admitted(in_flight) => Some(CancelOnDrop::new(shared, in_flight)),
-            Acquisition::Bypassed => None,
-            Acquisition::Rejected(rejection) => return Self::Calling { call: Rejectable::rejected(rejection) },
+            Acquisition::Admitted(in_flight) => CancelOnDrop::new(shared, in_flight),
+            Acquisition::Bypassed => CancelOnDrop::none(),
+            Acquisition::Rejected(rejection) => return Self::Calling { call: Guarded::rejected(rejection) },
             Acquisition::Queued(acquire) => return Self::Waiting { waiting: wait(acquire, service, request) },
         };
-        Self::Calling { call: Rejectable::started(Guarded::started(service.call(shared, request), guard)) }
+        Self::Calling { call: Guarded::started(service.call(shared, request), guard) }
     }
 }
 
@@ -113,9 +113,9 @@ where
                         Ok(in_flight) => {
                             let guard = CancelOnDrop::new(shared, in_flight);
                             let request = waiting.request.take().expect("polled after it completed");
-                            Rejectable::started(Guarded::started(waiting.service.call(shared, request), Some(guard)))
+                            Guarded::started(waiting.service.call(shared, request), guard)
                         }
-                        Err(rejection) => Rejectable::rejected(rejection),
+                        Err(rejection) => Guarded::rejected(rejection),
                     }
                 }
             };

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A call of [`WithBreaker`].
-pub(crate) type BreakerCall<C> = Rejectable<Guarded<C, AdmittedCall>>;
+pub(crate) type BreakerCall<C> = Guarded<C, AdmittedCall>;
 
 /// The call service of a breaker, in reject mode.
 pub(crate) struct WithBreaker<S> {
@@ -79,10 +79,10 @@ where
     fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call {
         match admission {
             Ok(admitted) => {
-                let guard = admitted.map(|admitted| CancelOnDrop::new(shared, admitted));
-                Rejectable::started(Guarded::started(self.inner.call(shared, request), guard))
+                let guard = admitted.map_or_else(CancelOnDrop::none, |admitted| CancelOnDrop::new(shared, admitted));
+                Guarded::started(self.inner.call(shared, request), guard)
             }
-            Err(rejection) => Rejectable::rejected(rejection),
+            Err(rejection) => Guarded::rejected(rejection),
         }
     }
 }
@@ -143,7 +143,7 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     {
         let owner = BreakerOwner { breaker, classify: self.classify.clone() };
         let guard = CancelOnDrop::new(&owner, admitted);
-        let call = Guarded::started(self.calls.inner.call(&owner, request), Some(guard));
+        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

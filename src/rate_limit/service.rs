@@ -128,7 +128,7 @@ impl<S, C, M> RateLimitService<S, C, M> {
         }
         let owner = self.owner();
         let guard = CancelOnDrop::new(&owner, SpentTokens::admitted(&self.limiter.0.events));
-        let call = Guarded::started(self.calls.inner.call(&owner, request), Some(guard));
+        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

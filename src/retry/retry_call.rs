@@ -81,8 +81,8 @@ pin_project! {
 
 /// A call whose first attempt is about to start.
 pub(crate) struct StartingRetryCall<'a, Req> {
-    /// `None` if the call bypasses the retry.
-    guard: Option<CancelOnDrop<&'a RetryInner, RetryState>>,
+    /// Of nothing if the call bypasses the retry.
+    guard: CancelOnDrop<&'a RetryInner, RetryState>,
     copy: Option<Req>,
 }
 
@@ -93,7 +93,7 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         P: HasRetry<Repeat: Repeat<Req>>,
     {
         if !enabled {
-            return Self { guard: None, copy: None };
+            return Self { guard: CancelOnDrop::none(), copy: None };
         }
         let retry = shared.retry();
         let mut state = retry.begin();
@@ -103,13 +103,13 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         let may_repeat = retry.may_retry(&state);
         let guard = CancelOnDrop::new(retry, state);
         let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
-        Self { guard: Some(guard), copy }
+        Self { guard, copy }
     }
 
     /// The first attempt has started.
     #[inline(always)]
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        let state = self.guard.map(|guard| guard.disarm().1);
+        let state = self.guard.into_in_flight();
         let phase = Phase::Attempt { call };
         RetryCall { state, copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase }
     }

@@ -79,7 +79,7 @@ where
         let events = &limiter.shared.events;
         let owner = events.has_observer().then(|| limiter.shared.acquire_ref());
         let guard = CancelOnDrop::new(&owner, SpentToken::admitted(events));
-        let call = Guarded::started(Leaf::new(self.inner.call(request)), Some(guard));
+        let call = Guarded::started(Leaf::new(self.inner.call(request)), guard);
         KeyedResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
