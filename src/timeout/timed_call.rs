@@ -150,14 +150,13 @@ where
     K: TimeoutKind,
 {
     fn cancel(mut self: Pin<&mut Self>, shared: &P) {
-        if let TimedCallProj::Calling { call, limit, started, completed: false, .. } = self.as_mut().project() {
-            let (bypassing, started) = (matches!(limit, Limit::None), *started);
+        if let TimedCallProj::Calling { call, started, completed: false, .. } = self.as_mut().project() {
+            let started = *started;
             call.cancel(shared);
             self.set(Self::Finished { rejection: None, kind: PhantomData });
-            if bypassing {
-                return;
-            }
-            if let Some(events) = shared.events() {
+            if started != deadline::NEVER
+                && let Some(events) = shared.events()
+            {
                 events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
             }
         }
@@ -179,11 +178,6 @@ where
             TimedCallProj::Finished { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
             }
-            TimedCallProj::Calling { call, limit: Limit::None, completed, .. } => {
-                let polled = call.poll(shared, cx);
-                *completed = polled.is_ready();
-                return polled;
-            }
             TimedCallProj::Calling { mut call, mut timer, limit, after, started, completed } => {
                 // A response that is ready wins over the timer.
                 let mut saved = None;
@@ -192,11 +186,16 @@ where
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
                     *completed = true;
-                    if let Some(events) = shared.events() {
+                    if *started != deadline::NEVER
+                        && let Some(events) = shared.events()
+                    {
                         let verdict = ResultClassifier.classify(result.as_ref());
                         events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }
                     return Poll::Ready(result);
+                }
+                if matches!(limit, Limit::None) {
+                    return Poll::Pending;
                 }
                 if *after != 0 {
                     if timer.armed_for().is_none() {
