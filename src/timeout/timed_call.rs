@@ -186,8 +186,8 @@ where
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
                     *completed = true;
-                    if *started != deadline::NEVER
-                        && let Some(events) = shared.events()
+                    if let Some(events) = shared.events()
+                        && *started != deadline::NEVER
                     {
                         let verdict = ResultClassifier.classify(result.as_ref());
                         events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
