@@ -4,9 +4,11 @@
 //! lazily called `now`, so that a path that needs no clock reads none), allocates nothing after construction, takes no
 //! lock, and depends on neither tokio nor Tower nor the rest of this crate.
 //!
-//! Decisions are pure functions of a word, and [`drive`] applies them in its compare-and-swap loop. Two structures have
-//! loops of their own, because a round of theirs involves more than one word: [`CountWindow::record`] may have to publish
-//! a block before it writes, and [`Keyed::check`] looks for its key's entry anew in each round.
+//! Decisions are functions without side effects, from a word to the next word and a result, and [`drive`] applies them in
+//! its compare-and-swap loop. Two structures have loops of their own, because each round involves more than one word:
+//! [`CountWindow::record`] may have to publish a block before it writes, and [`Keyed::check`] searches for its key's entry
+//! again in each round. The other words need no loop: a time window stores its bound and the cells that only one thread
+//! writes, a limiter stores its parameters and puts returned slots in cells by single swaps.
 //!
 //! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this crate's unit tests
 //! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`, for the interleavings in `models`.

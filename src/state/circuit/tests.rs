@@ -27,8 +27,8 @@ fn config() -> CircuitConfig {
     }
 }
 
-fn consecutive(run: u32) -> Circuit {
-    Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(run), ..config() })
+fn consecutive(limit: u32) -> Circuit {
+    Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(limit), ..config() })
 }
 
 fn half(min_calls: u32) -> Rates {
@@ -92,20 +92,20 @@ fn the_cost_contract_holds() {
     assert!(ops.loads <= 11 && ops.rmws <= 2, "failure, count window: {ops:?}");
     assert_eq!(by_count.reads.get(), 0);
 
-    let run = Bench::new(consecutive(3));
-    assert_eq!(count(|| run.call(Outcome::Success)).1, load(2), "admit and success, consecutive");
-    let (_, ops) = count(|| run.call(Outcome::Failure));
+    let by_failures = Bench::new(consecutive(3));
+    assert_eq!(count(|| by_failures.call(Outcome::Success)).1, load(2), "admit and success, consecutive");
+    let (_, ops) = count(|| by_failures.call(Outcome::Failure));
     assert_eq!(ops, Ops { loads: 2, stores: 0, rmws: 1 }, "failure, consecutive");
-    run.call(Outcome::Failure);
-    let (tripped, ops) = count(|| run.call(Outcome::Failure));
+    by_failures.call(Outcome::Failure);
+    let (tripped, ops) = count(|| by_failures.call(Outcome::Failure));
     assert!(tripped.is_some() && ops.rmws == 1, "the trip is one swap: {ops:?}");
-    assert_eq!(run.reads.replace(0), 1, "the clock is read on the trip");
-    assert_eq!(count(|| run.admit()), (None, load(1)), "reject open");
-    assert_eq!(run.reads.replace(0), 1);
-    run.advance(OPEN_FOR);
-    let (_, ops) = count(|| run.call(Outcome::Success));
+    assert_eq!(by_failures.reads.replace(0), 1, "the clock is read on the trip");
+    assert_eq!(count(|| by_failures.admit()), (None, load(1)), "reject open");
+    assert_eq!(by_failures.reads.replace(0), 1);
+    by_failures.advance(OPEN_FOR);
+    let (_, ops) = count(|| by_failures.call(Outcome::Success));
     assert_eq!(ops, Ops { loads: 2, stores: 0, rmws: 2 }, "probe, admit and finish");
-    assert_eq!(run.reads.get(), 1);
+    assert_eq!(by_failures.reads.get(), 1);
 
     let timed = Bench::new(Circuit::new(CircuitConfig { time: Some((secs10(), 10, half(10))), ..config() }));
     let (_, ops) = count(|| timed.call(Outcome::Success));
@@ -186,7 +186,7 @@ fn a_circuit_closes_although_every_other_probe_hangs() {
 }
 
 #[test]
-fn peeking_tells_when_a_lost_probe_loses_its_slot() {
+fn peeking_shows_when_a_lost_probe_loses_its_slot() {
     let bench = Bench::new(consecutive(1));
     assert_eq!(bench.circuit.peek_admission(|| bench.now()), PeekedAdmission::Admit);
     bench.call(Outcome::Failure);
@@ -251,14 +251,14 @@ fn windows_still_trip_after_an_outage_of_thousands_of_probes() {
 #[test]
 fn outcomes_of_earlier_generations_do_not_count() {
     let bench = Bench::new(consecutive(1));
-    let stragglers: Vec<_> = (0..4).map(|_| bench.admit().unwrap()).collect();
+    let late: Vec<_> = (0..4).map(|_| bench.admit().unwrap()).collect();
     bench.call(Outcome::Failure);
-    assert_eq!(bench.finish(stragglers[0], Outcome::Success), None, "does not close");
-    assert_eq!(bench.finish(stragglers[1], Outcome::Failure), None, "does not extend");
+    assert_eq!(bench.finish(late[0], Outcome::Success), None, "does not close");
+    assert_eq!(bench.finish(late[1], Outcome::Failure), None, "does not extend");
     bench.advance(OPEN_FOR);
     let probe = bench.admit().unwrap();
-    assert_eq!(bench.finish(stragglers[2], Outcome::Success), None, "is not the probe");
-    assert_eq!(bench.finish(stragglers[3], Outcome::Failure), None, "is not the probe");
+    assert_eq!(bench.finish(late[2], Outcome::Success), None, "is not the probe");
+    assert_eq!(bench.finish(late[3], Outcome::Failure), None, "is not the probe");
     assert_eq!(bench.finish(probe, Outcome::Success).unwrap().to, CircuitState::Closed);
 }
 

@@ -25,8 +25,8 @@ use super::{
 /// ```
 ///
 /// The TAT is the time at which the bucket is full again: a call of cost n moves it from `max(TAT, now)` by n periods,
-/// and is admitted if it is then at most `burst` periods ahead. Each token taken owns a slot of one period on the time
-/// line, identified by its end.
+/// and is admitted if it is then at most `burst` periods ahead. Each token taken owns a slot of one period on the
+/// timeline, identified by its end.
 ///
 /// Invariants:
 /// - gcra.I1 at most `burst + (b - a) / period` tokens are admitted in `[a, b]`: a token whose slot ends at v is admitted
