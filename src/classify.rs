@@ -68,8 +68,8 @@ where
 
 /// Classifies with a closure, and recognizes rejections.
 ///
-/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a verdict: a call that timed out may have been
-/// processed, and must not be retried merely because it is a failure.
+/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a verdict: a call that timed
+/// out may have been processed, and must not be retried merely because it is a failure.
 #[derive(Clone, Copy)]
 pub struct ClassifyFn<F>(F);
 
@@ -100,8 +100,8 @@ impl<F> fmt::Debug for ClassifyFn<F> {
     }
 }
 
-/// The default classifier: `Ok` is a success and `Err` a failure, except that a [`Rejection`] by an inner layer is ignored,
-/// unless it is a timeout, which is a failure.
+/// The default classifier: `Ok` is a success and `Err` a failure. A [`Rejection`] from an inner layer is ignored, unless it
+/// is a timeout, which is a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DefaultClassifier;
 

@@ -119,20 +119,20 @@ thread_local! {
     pub(crate) static READINGS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// Returns the current time on the handles' time-line.
+/// Returns the current time on the handles' timeline.
 pub(crate) fn nanos() -> u64 {
     nanos_at(instant())
 }
 
-/// Where the base instant lies on the time-line. All handles use one time-line, so that they can share a reading. It begins
+/// Where the base instant lies on the timeline. All handles use one timeline, so that they can share a reading. It begins
 /// well before the base, because a test's runtime may have been paused before the first reading here, and its instants,
-/// a little earlier than the base, must still be on the time-line.
+/// a little earlier than the base, must still be on the timeline.
 const BASE: u64 = 1 << 50; // 13 days
 
 #[allow(clippy::disallowed_methods)]
 static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
-/// Converts an instant to nanoseconds on the time-line.
+/// Converts an instant to nanoseconds on the timeline.
 #[inline]
 pub(crate) fn nanos_at(instant: Instant) -> u64 {
     let (instant, base) = (instant.into_std(), *BASE_INSTANT);

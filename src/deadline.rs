@@ -39,14 +39,14 @@ thread_local! {
     static CONTEXT: DeadlineContext = const { DeadlineContext::none() };
 }
 
-/// A limit, in nanoseconds, that is never reached, or a point in time that never comes. All finite values are below 584
+/// A limit, in nanoseconds, that is never reached, or a point in time that never comes. The longest finite value is 584
 /// years.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The deadline of the code that this thread is polling. Points in time are nanoseconds on the handles' time-line: a
+/// The deadline of the code that this thread is polling. Points in time are nanoseconds on the handles' timeline: a
 /// number moves through registers, an `Instant` through memory.
 ///
-/// Each field is a cell of its own: a call that is ready at once enters twice, and copying all fields each time would cost
+/// Each field is a cell of its own: a call that is ready immediately enters twice, and copying all fields each time would cost
 /// more than the rest.
 struct DeadlineContext {
     /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]. The clock starts when code asks for
@@ -171,7 +171,7 @@ pub(crate) fn unenforced() -> u64 {
     CONTEXT.with(|context| context.unenforced.get())
 }
 
-/// Tells retries outside that this result comes from a retry that would have retried it, had it been allowed to.
+/// Tells the retry outside that this result comes from a retry that would have retried it, had it been allowed to.
 pub(crate) fn mark_exhausted() {
     CONTEXT.with(|context| context.exhausted.set(true));
 }

@@ -55,14 +55,14 @@
 //! | [`BulkheadFull`](Rejection::BulkheadFull) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`QueueTimeout`](Rejection::QueueTimeout) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |
-//! | `RateLimited`, `retry_after` unknown | no | no | ignored | 429, `RESOURCE_EXHAUSTED` |
+//! | `RateLimited`, without `retry_after` | no | no | ignored | 429, `RESOURCE_EXHAUSTED` |
 //! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
 //! | `TimedOut`, not attempted | no | no | failure | 504, `DEADLINE_EXCEEDED` |
 //!
-//! A request that was not sent may be repeated safely, even if it is not idempotent. [`Retry`](crate::retry) does so
-//! where another attempt may succeed: "on another instance" takes
-//! [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The verdict is that of
-//! [`DefaultClassifier`](crate::DefaultClassifier), which a breaker outside counts.
+//! A request that was not sent is safe to retry, even if it is not idempotent. [`Retry`](crate::retry) retries it where
+//! another attempt may succeed; "on another instance" requires
+//! [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The default verdict is that of
+//! [`DefaultClassifier`](crate::DefaultClassifier), and a breaker outside counts it.
 //!
 //! Exhausted retries and an exhausted retry budget are not rejections: the caller gets the last result, unchanged.
 

@@ -48,8 +48,8 @@ impl Rejection {
     /// The table of rejections: one row per variant, and one more where a field changes the meaning.
     ///
     /// The documentation of [`error`](crate::error) shows it; a test compares the two.
-    #[inline]
-    pub(crate) const fn semantics(&self) -> &'static Semantics {
+    #[inline(never)] // no call that succeeds needs it
+    pub(crate) fn semantics(&self) -> &'static Semantics {
         match self {
             Self::CircuitOpen { .. } => &Semantics {
                 pattern: Pattern::CircuitBreaker,
@@ -85,7 +85,7 @@ impl Rejection {
             // The call costs more than the burst.
             Self::RateLimited { retry_after: None, .. } => &Semantics { retry: RetryWhen::Never, ..RATE_LIMITED },
             Self::TimedOut { attempted: true, .. } => &TIMED_OUT,
-            // The deadline had passed, and would have for another attempt.
+            // The deadline had passed; it would reject another attempt, too.
             Self::TimedOut { attempted: false, .. } => {
                 &Semantics { attempted: false, retry: RetryWhen::Never, ..TIMED_OUT }
             }
@@ -141,7 +141,7 @@ mod tests {
             Rejection::BulkheadFull { .. } => "[`BulkheadFull`](Rejection::BulkheadFull)",
             Rejection::QueueTimeout { .. } => "[`QueueTimeout`](Rejection::QueueTimeout)",
             Rejection::RateLimited { retry_after: Some(_), .. } => "[`RateLimited`](Rejection::RateLimited)",
-            Rejection::RateLimited { retry_after: None, .. } => "`RateLimited`, `retry_after` unknown",
+            Rejection::RateLimited { retry_after: None, .. } => "`RateLimited`, without `retry_after`",
             Rejection::TimedOut { attempted: true, .. } => "[`TimedOut`](Rejection::TimedOut)",
             Rejection::TimedOut { attempted: false, .. } => "`TimedOut`, not attempted",
         }

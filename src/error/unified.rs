@@ -66,7 +66,7 @@ impl<E> From<Rejection> for Error<E> {
     }
 }
 
-/// Finds only this stack's own rejections. A rejection by an inner service's own stack (a client's, inside a handler) is
+/// Finds only this stack's own rejections. A rejection from an inner service's own stack (a client's, inside a handler) is
 /// that service's failure, not a rejection here.
 impl<E> AsRejection for Error<E> {
     fn as_rejection(&self) -> Option<&Rejection> {
