@@ -23,7 +23,7 @@ pub struct ServerStack<C = DefaultClassifier> {
 impl<C> ServerStack<C> {
     part_accessors!();
 
-    /// Turns rejections into responses, for a server that must not fail.
+    /// Returns a layer that turns rejections into responses, for a server whose service must not fail.
     pub fn respond<T, F>(self, respond: F) -> RespondLayer<Self, F>
     where
         F: Fn(Rejection) -> T,
