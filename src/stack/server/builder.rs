@@ -35,7 +35,7 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 /// |---|---|---|
 /// | total timeout | 10 s | no request holds its permit forever |
 /// | rate limiter | none | only you know the rate |
-/// | circuit breaker | none | a server rarely should reject requests because it fails |
+/// | circuit breaker | none | a server should rarely reject requests because of its own failures |
 /// | bulkhead | 256 requests, and 256 more wait for up to 100 ms | a bounded queue absorbs bursts; beyond it, a quick rejection is better than a late response |
 ///
 /// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
