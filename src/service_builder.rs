@@ -55,7 +55,7 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Serves a fallback in place of an error: [`FallbackLayer`].
     fn fallback<V, W>(self, fallback: FallbackLayer<V, W>) -> ServiceBuilder<Stack<FallbackLayer<V, W>, L>>;
 
-    /// Adapts the error of a foreign service, around which it goes innermost: [`AdaptErrorLayer`].
+    /// Adapts the error of a foreign service, and belongs innermost: [`AdaptErrorLayer`].
     fn adapt_error(self) -> ServiceBuilder<Stack<AdaptErrorLayer, L>>;
 
     /// Adds `layers` and turns their rejections into responses: [`RespondLayer`].

@@ -52,9 +52,9 @@
 //! # What it serves
 //!
 //! - [`Fallback::value`]: a clone of a value.
-//! - [`Fallback::function`]: the output of an async function of a clone of the request and the result.
-//! - [`Fallback::function_with`]: the output of an async function of a part of the request and the result, for requests
-//!   that cannot be cloned.
+//! - [`Fallback::function`]: the output of an async function, called with a clone of the request and the result.
+//! - [`Fallback::function_with`]: the output of an async function, called with a part of the request and the result. For
+//!   requests that cannot be cloned.
 //! - [`Fallback::service`]: the response of another service to a clone of the request. That service is polled ready only
 //!   when it is needed.
 //!

@@ -13,21 +13,21 @@ pub trait Repeat<Req> {
     /// Copies the request before it is sent. Returns `None` if it cannot be copied: it is then sent once, without retries.
     fn clone_request(&self, request: &Req) -> Option<Req>;
 
-    /// Whether sending the request twice has the same effect as sending it once. If it is `None`, the retry's own setting
-    /// decides.
+    /// Returns whether sending the request twice has the same effect as sending it once, or `None` if the retry's own
+    /// setting is to decide.
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         let _ = request;
         None
     }
 
-    /// Returns when the request may be sent again. Called with the copy, after an attempt has failed: by then a body that was
+    /// Returns the failures after which the request may be sent again. Called with the copy, after an attempt has failed: by then a body that was
     /// recorded while it was sent may have turned out to be too long.
     fn replay_safety(&self, copy: &Req) -> ReplaySafety {
         let _ = copy;
         ReplaySafety::AfterFailure
     }
 
-    /// Changes the request for its next attempt: a header with the attempt's number, another host. `attempt` is 2 for the
+    /// Changes the request for its next attempt, for example its host or a header with the attempt's number. `attempt` is 2 for the
     /// first retry.
     fn prepare(&self, attempt: u32, request: &mut Req) {
         let _ = (attempt, request);

@@ -38,14 +38,14 @@ impl RetryBudget {
         RetryBudgetBuilder { ratio: 0.1, capacity: 2, min_per_second: 0, time: TimeSource::default() }
     }
 
-    /// Creates a default budget with at least enough tokens for the retries of one call.
+    /// Creates the default budget, with at least enough tokens for the retries of one call.
     pub(super) fn for_attempts(attempts: u32) -> Self {
         let mut builder = Self::builder();
         builder.capacity = builder.capacity.max(attempts - 1).min(MAX_TOKENS);
         builder.make()
     }
 
-    /// Deposits the share of a success. One load if the bucket is full.
+    /// Deposits the share of a token that a success pays. One load if the bucket is full.
     #[inline]
     pub fn deposit(&self) {
         self.0.budget.deposit();
@@ -90,7 +90,7 @@ pub struct RetryBudgetSnapshot {
     pub capacity: f64,
     /// Tokens deposited per success.
     pub ratio: f64,
-    /// Tokens added per second, without any success.
+    /// Tokens that time adds per second.
     pub min_per_second: f64,
 }
 
@@ -103,8 +103,8 @@ const MAX_TOKENS: u32 = 1_000_000;
 /// | field | default | reason |
 /// |---|---|---|
 /// | `ratio` | 0.1 | a lasting outage adds 10% of load; Finagle and Tower default to 20%, gRPC's example has 10% |
-/// | `capacity` | 2 | the burst that each of a thousand clients may add to an outage; the bucket starts full |
-/// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; a refill by time goes to each of a thousand clients |
+/// | `capacity` | 2 | the burst of retries that each of a thousand clients may add to an outage; the bucket starts full |
+/// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; a refill by time would go to each of a thousand clients |
 ///
 /// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 /// A client with a lot of traffic may have a larger capacity: a tenth of the calls that a brief disruption would fail.

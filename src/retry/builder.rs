@@ -20,7 +20,7 @@ use crate::{
 /// | field | default | reason |
 /// |---|---|---|
 /// | `max_attempts` | 3 | as in the AWS SDKs; a third attempt rarely succeeds where two failed, a fourth hardly ever |
-/// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms outlasts a connection's hiccup |
+/// | `backoff` | 50 ms doubling to 20 s, full jitter | full jitter spreads best; 50 ms outlasts a brief connection failure |
 /// | `deadline` | none | a total timeout around the retry is respected anyway |
 /// | `budget` | [`RetryBudget::default`], but with a capacity of `max_attempts` less one if that is more: a tenth of the successes, and enough for one call | without one, retries multiply the load of an outage |
 /// | `max_retry_after` | 5 s | a longer wait is the caller's decision |
@@ -130,7 +130,7 @@ impl RetryBuilder {
         self
     }
 
-    /// Sets whether to retry calls that an open circuit or a full bulkhead inside rejected. Right if the next attempt may
+    /// Sets whether to retry calls that were rejected by an open circuit or a full bulkhead inside. Right if the next attempt may
     /// go to another instance (with a balancer inside), wrong otherwise.
     pub fn retry_on_other_instance(mut self, retry: bool) -> Self {
         self.retry_on_other_instance = retry;

@@ -9,7 +9,7 @@ use crate::{
     request::{CloneWith, Cloned, IdempotentIf, PrepareWith},
 };
 
-/// A layer that retries the failed calls of a service by a [`Retry`].
+/// A layer that retries a service's failed calls with a [`Retry`].
 ///
 /// `C` classifies results, `Q` copies requests.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 //!
 //! # The problem
 //!
-//! Some failures pass within moments: a connection was reset, an instance restarted. Then it is right to try again. But
+//! Some failures pass within moments: a connection was reset, an instance restarted. Retrying is right then, but
 //! the same reflex makes outages worse: when a dependency fails under load, clients that try three times send it three
 //! times the load, all at the same moment, and keep it down after the cause is gone. The remedy: few attempts, spread in
 //! time by a random backoff, and a budget that lets isolated failures be retried freely, but hardly any in an outage.

@@ -1,4 +1,4 @@
-//! The patterns around a service, in order. A stack may have been built without some of them.
+//! The patterns around a service, in order. Each of them may be absent from a stack.
 
 use super::parts::{Attempt, StackParts, Total};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     timeout::{Standalone, TimedCall, WithTimeout},
 };
 
-/// The patterns that both stacks have around a call.
+/// The patterns that both stacks put around a call.
 type Protected<S> = Optional<WithRateLimit<FromBreaker<S>>>;
 type FromBreaker<S> = Optional<WithBreaker<FromBulkhead<S>>>;
 type FromBulkhead<S> = Optional<WithBulkhead<S>>;

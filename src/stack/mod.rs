@@ -5,21 +5,22 @@
 //! server   total timeout -> [rate limiter] -> [circuit breaker] -> bulkhead -> service
 //! ```
 //!
-//! StackParts in brackets are there when they are given. Every other part has a default, can be replaced by a handle of your
-//! own, which may be shared with other stacks, and can be left out.
+//! Parts in brackets are optional. Every other part has a default, and can be left out or replaced by a handle of your own,
+//! which other stacks may share.
 //!
 //! # Why this order
 //!
-//! - Retry is outside of the breaker, so that every attempt is counted and an open circuit ends the retries at once.
-//! - The bulkhead is inside of retry, so that a wait between attempts holds no permit.
+//! - Retry is outside of the breaker, so that the breaker counts every attempt and an open circuit ends the retries
+//!   immediately.
+//! - The bulkhead is inside of retry, so that a delay between attempts holds no permit.
 //! - The attempt timeout is innermost, so that a call that hangs counts as a failure in the breaker.
-//! - The total timeout is outside of retry: it is what the caller waits. The retry sees it and starts nothing that it
-//!   would kill.
+//! - The total timeout is outside of retry: it bounds the caller's wait. The retry sees it, and schedules
+//!   no attempt that would start after it.
 //!
-//! The other order that people use has breaker and limiter outermost and retry inside: the breaker then counts one
-//! verdict for each user's call, and a refusal costs nothing at all. Choose it when single failures are common and
-//! harmless and only a call that fails after all its retries means something. Build it from the layers themselves; any
-//! order has the same flat error.
+//! The other common order has breaker and limiter outermost and retry inside: the breaker then counts one verdict per
+//! user's call, and a rejection costs nothing at all. Choose it if single failures are common and harmless, and only a call
+//! that fails after all its retries is significant. Build it from the layers themselves; the error is the same flat one in
+//! any order.
 //!
 //! # Example
 //!
@@ -34,14 +35,14 @@
 //!     .total_timeout(Duration::from_secs(3))
 //!     .attempt_timeout(Duration::from_millis(800))
 //!     .build()?;
-//! println!("{stack}"); // a line for the log, at start
+//! println!("{stack}"); // one line, for the log at startup
 //!
 //! let service = stack.layer(service_fn(|amount: u32| async move { Ok::<_, BoxError>(amount) }));
 //! assert_eq!(service.oneshot(7).await?, 7);
 //! # Ok(()) }
 //! ```
 //!
-//! Around a server that must not fail, the stack goes into a [`RespondLayer`](crate::RespondLayer).
+//! For a server whose service must not fail, put the stack into a [`RespondLayer`](crate::RespondLayer).
 
 mod client;
 mod describe;

@@ -1,4 +1,4 @@
-//! The settings that both stacks have, and their parts.
+//! The settings that both stacks have, and the parts built from them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ pub(super) struct PartsBuilder {
     pub(super) attempt: Setting<Duration>,
 }
 
-/// The defaults of a stack's parts. A breaker has those of its own builder.
+/// The defaults of a stack's parts. The breaker's are those of its own builder.
 pub(super) struct Defaults {
     pub(super) total: Duration,
     pub(super) attempt: Duration,
@@ -81,7 +81,7 @@ impl PartsBuilder {
 /// The setters of a builder with a field `parts`.
 macro_rules! part_setters {
     () => {
-        /// Sets the observer that receives the events of all parts that have their defaults or are set by a duration.
+        /// Sets the observer that receives the events of all parts but custom handles.
         pub fn observer(mut self, observer: impl $crate::event::Observer) -> Self {
             self.parts.observer = Some(std::sync::Arc::new(observer));
             self
@@ -93,7 +93,7 @@ macro_rules! part_setters {
             self
         }
 
-        /// Leaves the total timeout out.
+        /// Removes the total timeout.
         pub fn without_total_timeout(mut self) -> Self {
             self.parts.total = $crate::stack::setting::Setting::Disabled;
             self
@@ -117,7 +117,7 @@ macro_rules! part_setters {
             self
         }
 
-        /// Leaves the bulkhead out.
+        /// Removes the bulkhead.
         pub fn without_bulkhead(mut self) -> Self {
             self.parts.bulkhead = $crate::stack::setting::Setting::Disabled;
             self

@@ -8,7 +8,7 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// Configures a [`Timeout`]. Cannot fail: every duration is a valid limit.
+/// Configures a [`Timeout`]. Building it cannot fail: every duration is a valid limit.
 #[must_use]
 pub struct TimeoutBuilder {
     name: Name,

@@ -20,7 +20,7 @@ use crate::{
 pub struct Timeout(pub(crate) StripedArc<TimeoutInner>);
 
 impl Timeout {
-    /// Creates a timeout for calls that take longer than `limit`.
+    /// Creates a timeout that ends each call after `limit`.
     ///
     /// With a limit of zero, a call that is not ready at its first poll times out. With [`Duration::MAX`], or any limit
     /// beyond 584 years, no call does.

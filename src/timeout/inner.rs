@@ -84,7 +84,7 @@ impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
     }
 }
 
-/// A single layer's call owns its timeout by this. Without an observer, it needs only a static name.
+/// The timeout of a single layer's call. Without an observer, a static name is all that the call needs.
 pub(crate) enum TimeoutOwner {
     Unobserved(&'static str),
     Shared(StripedRef<TimeoutInner>),

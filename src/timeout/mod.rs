@@ -3,7 +3,7 @@
 //! # The problem
 //!
 //! A call without a limit waits as long as the other side likes, and meanwhile holds a task, a connection and a pool slot.
-//! All other protection of a service relies on calls that end: a breaker counts results, a bulkhead releases permits, a
+//! Every other protection relies on calls ending: a breaker counts results, a bulkhead releases permits, a
 //! retry starts after an error.
 //!
 //! # Example
@@ -51,7 +51,7 @@
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's own. A timeout rejects no call before `call`.
+//! `poll_ready` is the inner service's own. A timeout rejects nothing before `call`.
 //!
 //! # Order
 //!

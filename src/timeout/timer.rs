@@ -29,7 +29,7 @@ pin_project! {
     pub(crate) struct Inline {
         #[pin]
         sleep: Option<Unconstrained<Sleep>>,
-        // `Unconstrained` hides it.
+        // `Unconstrained` does not expose it.
         deadline: Option<Instant>,
     }
 }

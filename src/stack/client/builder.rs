@@ -43,17 +43,17 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | part | default | reason |
 /// |---|---|---|
 /// | fallback | none | |
-/// | total timeout | 5 s | longer than that, people have left |
+/// | total timeout | 5 s | by then, users have left |
 /// | retry | [`Retry::builder`]'s: 3 attempts, a budget of a tenth | |
 /// | rate limiter | none | only you know the rate |
-/// | circuit breaker | [`CircuitBreaker::new`]'s: four of five calls of 10 s | |
-/// | bulkhead | 64 calls, nobody waits | what one dependency may hold of this process |
-/// | attempt timeout | 2 s | two whole attempts within the total |
+/// | circuit breaker | [`CircuitBreaker::new`]'s: trips if four of five calls within 10 s fail | |
+/// | bulkhead | 64 calls, without a queue | the share of this process that one dependency may hold |
+/// | attempt timeout | 2 s | two full attempts fit into the total |
 ///
-/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 ///
-/// The parts bear the stack's name; the attempt timeout's is `<name>.attempt`. Handles that are given keep their own names
-/// and observers.
+/// The parts have the stack's name; the attempt timeout's is `<name>.attempt`. Custom handles keep their own names and
+/// observers.
 #[must_use]
 pub struct ClientBuilder<C = DefaultClassifier, Q = Cloned, F = Identity> {
     parts: PartsBuilder,
@@ -67,49 +67,49 @@ pub struct ClientBuilder<C = DefaultClassifier, Q = Cloned, F = Identity> {
 impl<C, Q, F> ClientBuilder<C, Q, F> {
     part_setters!();
 
-    /// Leaves the circuit breaker out.
+    /// Removes the circuit breaker.
     pub fn without_circuit_breaker(mut self) -> Self {
         self.parts.breaker = Setting::Disabled;
         self
     }
 
-    /// Time for each attempt. Must be shorter than the total.
+    /// Sets the time limit of each attempt. Must be shorter than the total.
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
         self.parts.attempt = Setting::Custom(limit);
         self
     }
 
-    /// Leaves the attempt timeout out.
+    /// Removes the attempt timeout.
     pub fn without_attempt_timeout(mut self) -> Self {
         self.parts.attempt = Setting::Disabled;
         self
     }
 
-    /// Another retry.
+    /// Sets the retry.
     pub fn retry(mut self, retry: &Retry) -> Self {
         self.retry = Setting::Custom(retry.clone());
         self
     }
 
-    /// Leaves the retry out.
+    /// Removes the retry.
     pub fn without_retry(mut self) -> Self {
         self.retry = Setting::Disabled;
         self
     }
 
-    /// The budget of the default retry, to be shared with others who call the same dependency.
+    /// Sets the budget of the default retry. All retries that call the same dependency should share one.
     pub fn retry_budget(mut self, budget: &RetryBudget) -> Self {
         self.budget = Some(budget.clone());
         self
     }
 
-    /// Judges results, for breaker and retry, by `classify`.
+    /// Sets the classifier of the breaker and the retry.
     pub fn classify<D>(self, classify: D) -> ClientBuilder<D, Q, F> {
         self.change(|_, repeat, fallback| (classify, repeat, fallback))
     }
 
-    /// Judges results, for breaker and retry, by a closure. The retry still treats rejections as what they are: a call
-    /// that timed out is repeated only if it is idempotent.
+    /// Classifies results with a closure, for the breaker and the retry. For the retry, rejections keep their meaning: a
+    /// call that timed out is retried only if it is idempotent.
     pub fn classify_with<G, T, E>(self, verdict: G) -> ClientBuilder<ClassifyFn<G>, Q, F>
     where
         G: Fn(Result<&T, &E>) -> Verdict,
@@ -118,12 +118,12 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.classify(ClassifyFn::new(verdict))
     }
 
-    /// Repeats requests, for the retry, by `repeat`.
+    /// Sets how the retry copies requests, and when it may send them again.
     pub fn repeat<R>(self, repeat: R) -> ClientBuilder<C, R, F> {
         self.change(|classify, _, fallback| (classify, repeat, fallback))
     }
 
-    /// Copies requests for the retry by a closure, for those whose clone may fail.
+    /// Copies requests for the retry with a closure, for requests whose clone may fail.
     pub fn clone_with<G, Req>(self, clone: G) -> ClientBuilder<C, CloneWith<G>, F>
     where
         G: Fn(&Req) -> Option<Req>,
@@ -131,7 +131,7 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|classify, _, fallback| (classify, CloneWith::new(clone), fallback))
     }
 
-    /// Asks requests whether the retry may repeat them after a timeout.
+    /// Decides with a closure whether a request is idempotent: whether it may be retried after a timeout.
     pub fn idempotent_if<G, Req>(self, idempotent: G) -> ClientBuilder<C, IdempotentIf<Q, G>, F>
     where
         G: Fn(&Req) -> bool,
@@ -139,7 +139,7 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|classify, repeat, fallback| (classify, IdempotentIf::new(repeat, idempotent), fallback))
     }
 
-    /// A fallback around everything: a [`FallbackLayer`](crate::fallback::FallbackLayer), or any layer.
+    /// Sets the fallback, which is outermost: a [`FallbackLayer`](crate::fallback::FallbackLayer), or any layer.
     pub fn fallback<G>(self, fallback: G) -> ClientBuilder<C, Q, G> {
         self.change(|classify, repeat, _| (classify, repeat, fallback))
     }

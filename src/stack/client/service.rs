@@ -17,8 +17,8 @@ use crate::{
 
 /// The service of a [`ClientStack`](super::ClientStack), inside of its fallback.
 ///
-/// It behaves like the layers around each other, but a call owns all of their handles by one reference, and the total
-/// timeout needs no timer while that of an attempt runs.
+/// It behaves like the separate layers, but a call owns all of their handles through one reference, and the total timeout
+/// needs no timer while the attempt's timer runs.
 pub struct ClientService<S, C = DefaultClassifier, Q = Cloned> {
     calls: ClientCalls<Leaf<S>>,
     shared: StripedArc<ClientShared<S, C, Q>>,

@@ -33,14 +33,14 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 ///
 /// | part | default | reason |
 /// |---|---|---|
-/// | total timeout | 10 s | no request holds its place for ever |
+/// | total timeout | 10 s | no request holds its permit forever |
 /// | rate limiter | none | only you know the rate |
-/// | circuit breaker | none | a server that refuses because it fails is rarely what is wanted |
-/// | bulkhead | 256 requests, of which 256 wait for up to 100 ms | a bounded queue takes the edge off a burst; beyond it a quick no is better than a late yes |
+/// | circuit breaker | none | a server should rarely reject requests because of its own failures |
+/// | bulkhead | 256 requests, and 256 more wait for up to 100 ms | a bounded queue absorbs bursts; beyond it, a quick rejection is better than a late response |
 ///
-/// The figures behind these, from the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 ///
-/// The parts bear the stack's name. Handles that are given keep their own names and observers.
+/// The parts have the stack's name. Custom handles keep their own names and observers.
 #[must_use]
 pub struct ServerBuilder<C = DefaultClassifier> {
     parts: PartsBuilder,
@@ -50,12 +50,12 @@ pub struct ServerBuilder<C = DefaultClassifier> {
 impl<C> ServerBuilder<C> {
     part_setters!();
 
-    /// Judges results, for the breaker, by `classify`.
+    /// Sets the classifier of the breaker.
     pub fn classify<D>(self, classify: D) -> ServerBuilder<D> {
         ServerBuilder { parts: self.parts, classify }
     }
 
-    /// Judges results, for the breaker, by a closure.
+    /// Classifies results with a closure, for the breaker.
     pub fn classify_with<G, T, E>(self, classify: G) -> ServerBuilder<G>
     where
         G: Fn(Result<&T, &E>) -> Verdict,

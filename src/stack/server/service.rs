@@ -15,7 +15,7 @@ use crate::{
 
 /// The service of a [`ServerStack`](super::ServerStack).
 ///
-/// It behaves like the layers around each other, but a call owns all of their handles by one reference.
+/// It behaves like the separate layers, but a call owns all of their handles through one reference.
 pub struct ServerService<S, C = DefaultClassifier> {
     calls: ServerCalls<Leaf<S>>,
     parts: StripedArc<StackParts<C>>,

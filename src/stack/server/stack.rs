@@ -23,7 +23,7 @@ pub struct ServerStack<C = DefaultClassifier> {
 impl<C> ServerStack<C> {
     part_accessors!();
 
-    /// Turns rejections into responses, for a server that must not fail.
+    /// Returns a layer that turns rejections into responses, for a server whose service must not fail.
     pub fn respond<T, F>(self, respond: F) -> RespondLayer<Self, F>
     where
         F: Fn(Rejection) -> T,
@@ -35,7 +35,7 @@ impl<C> ServerStack<C> {
 impl<C> fmt::Display for ServerStack<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
-            self.total_timeout().map(|timeout| describe::timeout("total timeout", timeout)),
+            self.total_timeout().map(|timeout| describe::timeout("timeout", timeout)),
             self.rate_limiter().map(describe::limiter),
             self.circuit_breaker().map(describe::breaker),
             self.bulkhead().map(describe::bulkhead),
