@@ -1,7 +1,8 @@
 //! The cost of structures and layers when many threads share one instance.
 //!
-//! `cargo bench --bench contention` prints the tables; `-- --quick` is a smoke test. In each row all threads share one
-//! instance. Next to each structure is the obvious implementation, the same structure in a mutex.
+//! `cargo bench --bench contention` prints the tables; `-- --quick` is a smoke test. In each row
+//! all threads share one instance. Next to each structure is the obvious implementation, the same
+//! structure in a mutex.
 #![allow(missing_docs)]
 
 #[path = "support/harness.rs"]

@@ -1,7 +1,8 @@
 //! A hyper client and server on loopback, with and without the full client stack.
 //!
-//! `cargo bench --bench end_to_end` prints requests per second, the median and the 99th percentile; `-- --quick` is a smoke
-//! test. The candidates take turns in short rounds, in one run, against the same server.
+//! `cargo bench --bench end_to_end` prints requests per second, the median and the 99th percentile;
+//! `-- --quick` is a smoke test. The candidates take turns in short rounds, in one run, against the
+//! same server.
 #![allow(missing_docs)]
 
 use std::{
@@ -116,8 +117,8 @@ async fn serve() -> std::net::SocketAddr {
     address
 }
 
-/// Runs [`CALLERS`] callers, each sending its next request as soon as it has its response. Returns requests per second and
-/// the latencies in microseconds.
+/// Runs [`CALLERS`] callers, each sending its next request as soon as it has its response. Returns
+/// requests per second and the latencies in microseconds.
 #[allow(clippy::disallowed_methods)] // the benchmark's clock
 async fn load<S>(service: &S, uri: &str, length: Duration) -> (f64, Histogram<u64>)
 where

@@ -1,12 +1,12 @@
 //! Instructions per operation, counted by valgrind's callgrind: a figure without noise.
 //!
-//! `cargo bench --bench instructions` compares with `benches/instructions.txt` and fails if an operation has become more than
-//! 5% (and more than two instructions) longer; `-- --bless` rewrites the file. Another compiler generates other code, and the C
-//! library's `memcpy` depends on the processor: if the tools differ from those that the file names, the figures are only
-//! printed.
+//! `cargo bench --bench instructions` compares with `benches/instructions.txt` and fails if an
+//! operation has become more than 5% (and more than two instructions) longer; `-- --bless` rewrites
+//! the file. Another compiler generates other code, and the C library's `memcpy` depends on the
+//! processor: if the tools differ from those that the file names, the figures are only printed.
 //!
-//! The program runs itself under callgrind twice, with few and with many operations. The difference cancels the cost of
-//! startup, setup and shutdown.
+//! The program runs itself under callgrind twice, with few and with many operations. The difference
+//! cancels the cost of startup, setup and shutdown.
 #![allow(missing_docs)]
 
 #[path = "support/service.rs"]

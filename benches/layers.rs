@@ -1,4 +1,5 @@
-//! The cost of a call through the handle and through the layer, around a service that responds immediately.
+//! The cost of a call through the handle and through the layer, around a service that responds
+//! immediately.
 //!
 //! `cargo bench --bench layers`. Compare figures of one run only: they include the machine's noise.
 #![allow(missing_docs)]

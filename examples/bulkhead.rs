@@ -18,7 +18,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 tokio::fs::read_to_string("Cargo.toml").await
             };
-            // `adapt` wraps `std::io::Error` in `Error<std::io::Error>`, which can also hold a rejection.
+            // `adapt` wraps `std::io::Error` in `Error<std::io::Error>`, which can also hold a
+            // rejection.
             match bulkhead.run(adapt(report)).await {
                 Ok(report) => format!("reader {reader}: {} lines", report.lines().count()),
                 Err(Error::Rejected(rejection)) => format!("reader {reader}: {rejection}"),

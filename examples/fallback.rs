@@ -1,4 +1,5 @@
-//! A shop page that stays up while its recommendation service is down: a fallback around a reqwest client, in an axum server.
+//! A shop page that stays up while its recommendation service is down: a fallback around a reqwest
+//! client, in an axum server.
 //!
 //! `cargo run --example fallback`
 

@@ -1,4 +1,5 @@
-//! An axum server with a rate limit per user. The table of users has a fixed size, however many users there are.
+//! An axum server with a rate limit per user. The table of users has a fixed size, however many
+//! users there are.
 #![allow(missing_docs)]
 
 use axum::{

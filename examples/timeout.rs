@@ -1,4 +1,5 @@
-//! Timeouts around a hyper-util client: one per attempt, one for all attempts, and a deadline that inner code can see.
+//! Timeouts around a hyper-util client: one per attempt, one for all attempts, and a deadline that
+//! inner code can see.
 //!
 //! `cargo run --example timeout`
 #![allow(clippy::disallowed_methods)] // an example may read the clock

@@ -1,8 +1,8 @@
 //! Classification: how a result counts.
 //!
-//! A breaker counts [`Verdict`]s, and a retry decides by them. Both get them from a [`Classify`] implementation. The
-//! [`DefaultClassifier`] tells `Ok` from `Err`, and a layer's rejection from the service's own failure. For anything else,
-//! write a closure:
+//! A breaker counts [`Verdict`]s, and a retry decides by them. Both get them from a [`Classify`]
+//! implementation. The [`DefaultClassifier`] tells `Ok` from `Err`, and a layer's rejection from
+//! the service's own failure. For anything else, write a closure:
 //!
 //! ```
 //! use tower_rampart::{Classify, Verdict};
@@ -24,8 +24,9 @@ pub use crate::verdict::Verdict;
 
 /// Classifies results.
 ///
-/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The other three methods have defaults that make no assumptions, so a
-/// closure requires nothing of the error type. [`ClassifyFn`] wraps a closure and also recognizes rejections.
+/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The other three methods have defaults that
+/// make no assumptions, so a closure requires nothing of the error type. [`ClassifyFn`] wraps a
+/// closure and also recognizes rejections.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot classify results with the error `{E}`",
     label = "the default classifier needs `{E}: AsRejection`",
@@ -43,14 +44,16 @@ pub trait Classify<T, E> {
         None
     }
 
-    /// Returns whether the service may have processed the request: `false` only if it certainly has not, because no
-    /// connection was established or because the service said so. Called for results that are not rejections.
+    /// Returns whether the service may have processed the request: `false` only if it certainly has
+    /// not, because no connection was established or because the service said so. Called for
+    /// results that are not rejections.
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
         let _ = result;
         true
     }
 
-    /// Returns how long the service asks its callers to wait before the next attempt, if this result says so.
+    /// Returns how long the service asks its callers to wait before the next attempt, if this
+    /// result says so.
     fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
         let _ = result;
         None
@@ -68,8 +71,9 @@ where
 
 /// Classifies with a closure, and recognizes rejections.
 ///
-/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a verdict: a call that timed
-/// out may have been processed, and must not be retried merely because it is a failure.
+/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a
+/// verdict: a call that timed out may have been processed, and must not be retried merely because
+/// it is a failure.
 #[derive(Clone, Copy)]
 pub struct ClassifyFn<F>(F);
 
@@ -100,8 +104,8 @@ impl<F> fmt::Debug for ClassifyFn<F> {
     }
 }
 
-/// The default classifier: `Ok` is a success and `Err` a failure. A [`Rejection`] from an inner layer is ignored, unless it
-/// is a timeout, which is a failure.
+/// The default classifier: `Ok` is a success and `Err` a failure. A [`Rejection`] from an inner
+/// layer is ignored, unless it is a timeout, which is a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DefaultClassifier;
 
@@ -121,7 +125,8 @@ impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
 
 /// Classifies `Ok` as a success and `Err` of any type as a failure.
 ///
-/// Patterns without a classifier (bulkhead, rate limiter, timeout) report its verdict in their events.
+/// Patterns without a classifier (bulkhead, rate limiter, timeout) report its verdict in their
+/// events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResultClassifier;
 

@@ -1,9 +1,10 @@
 //! The time source of the state core.
 //!
-//! The default is the standard library's monotonic clock, read through tokio, so that a test's paused clock drives every
-//! decision. It is read only where a decision needs it. Cycle counters are not used: on some machines they differ between
-//! cores, which has made limiters reject calls wrongly. A handle's builder takes another clock, which then drives that
-//! handle's decisions; waits (backoff, pacing, timeouts) still use tokio's timers.
+//! The default is the standard library's monotonic clock, read through tokio, so that a test's
+//! paused clock drives every decision. It is read only where a decision needs it. Cycle counters
+//! are not used: on some machines they differ between cores, which has made limiters reject calls
+//! wrongly. A handle's builder takes another clock, which then drives that handle's decisions;
+//! waits (backoff, pacing, timeouts) still use tokio's timers.
 
 use std::{
     fmt,
@@ -21,9 +22,9 @@ use crate::state::time::nanos_of;
 
 /// A monotonic clock.
 ///
-/// It should not go backwards. If it does, nothing breaks, and decisions err on the strict side. Choose a recent origin, such
-/// as the start of the process: open times, leases and rates work for nine years after the origin. The Unix epoch is too
-/// long ago.
+/// It should not go backwards. If it does, nothing breaks, and decisions err on the strict side.
+/// Choose a recent origin, such as the start of the process: open times, leases and rates work for
+/// nine years after the origin. The Unix epoch is too long ago.
 pub trait Clock: Send + Sync + 'static {
     /// Returns the current time.
     fn now(&self) -> Nanos;
@@ -124,9 +125,10 @@ pub(crate) fn nanos() -> u64 {
     nanos_at(instant())
 }
 
-/// Where the base instant lies on the timeline. All handles use one timeline, so that they can share a reading. It begins
-/// well before the base, because a test's runtime may have been paused before the first reading here, and its instants,
-/// a little earlier than the base, must still be on the timeline.
+/// Where the base instant lies on the timeline. All handles use one timeline, so that they can
+/// share a reading. It begins well before the base, because a test's runtime may have been paused
+/// before the first reading here, and its instants, a little earlier than the base, must still be
+/// on the timeline.
 const BASE: u64 = 1 << 50; // 13 days
 
 #[allow(clippy::disallowed_methods)]

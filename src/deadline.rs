@@ -1,11 +1,12 @@
 //! The deadline of the running call, as the code inside it sees it.
 //!
-//! A [`Timeout`](crate::timeout) sets a deadline while it polls the call. Layers and handlers below read it with
-//! [`current`] and [`remaining`], in the same task and regardless of the layers in between, and a retry starts no attempt
-//! that the deadline would end immediately. A nested deadline can only shorten an outer one.
+//! A [`Timeout`](crate::timeout) sets a deadline while it polls the call. Layers and handlers below
+//! read it with [`current`] and [`remaining`], in the same task and regardless of the layers in
+//! between, and a retry starts no attempt that the deadline would end immediately. A nested
+//! deadline can only shorten an outer one.
 //!
-//! The deadline follows the call stack of one task. Work that is handed to another task (`tokio::spawn`,
-//! `tower::buffer`) does not see it, unless [`scope`] carries it over:
+//! The deadline follows the call stack of one task. Work that is handed to another task
+//! (`tokio::spawn`, `tower::buffer`) does not see it, unless [`scope`] carries it over:
 //!
 //! ```
 //! use tower_rampart::deadline;
@@ -39,26 +40,29 @@ thread_local! {
     static CONTEXT: DeadlineContext = const { DeadlineContext::none() };
 }
 
-/// A limit, in nanoseconds, that is never reached, or a point in time that never comes. The longest finite value is 584
-/// years.
+/// A limit, in nanoseconds, that is never reached, or a point in time that never comes. The longest
+/// finite value is 584 years.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// The deadline of the code that this thread is polling. Points in time are nanoseconds on the handles' timeline: a
-/// number moves through registers, an `Instant` through memory.
+/// The deadline of the code that this thread is polling. Points in time are nanoseconds on the
+/// handles' timeline: a number moves through registers, an `Instant` through memory.
 ///
-/// Each field is a cell of its own: a call that is ready immediately enters twice, and copying all fields each time would cost
-/// more than the rest.
+/// Each field is a cell of its own: a call that is ready immediately enters twice, and copying all
+/// fields each time would cost more than the rest.
 struct DeadlineContext {
-    /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]. The clock starts when code asks for
-    /// the deadline, so a call that is ready immediately reads no clock.
+    /// The shortest limit whose clock has not started, in nanoseconds, or [`NEVER`]. The clock
+    /// starts when code asks for the deadline, so a call that is ready immediately reads no clock.
     pending_limit: Cell<u64>,
-    /// Whether `started_at` or `unenforced` is set, which takes the slow path on entering and leaving.
+    /// Whether `started_at` or `unenforced` is set, which takes the slow path on entering and
+    /// leaving.
     slow_path: Cell<bool>,
-    /// An inner retry has stopped and returned its last result: a retry outside should not multiply it.
+    /// An inner retry has stopped and returned its last result: a retry outside should not multiply
+    /// it.
     exhausted: Cell<bool>,
     /// The earliest deadline that is a point in time, or [`NEVER`].
     deadline: Cell<u64>,
-    /// When the clocks of the limits in their first poll started; [`NEVER`] while `pending_limit` is set.
+    /// When the clocks of the limits in their first poll started; [`NEVER`] while `pending_limit`
+    /// is set.
     started_at: Cell<u64>,
     /// The earliest deadline that no timer enforces yet, because [`scope`] set it.
     unenforced: Cell<u64>,
@@ -97,7 +101,8 @@ impl DeadlineContext {
 
 /// Returns the deadline of the running call, if it has one.
 ///
-/// If the clock of a surrounding timeout has not started, this starts it, which reads the clock once.
+/// If the clock of a surrounding timeout has not started, this starts it, which reads the clock
+/// once.
 pub fn current() -> Option<Instant> {
     clock::instant_of(current_nanos())
 }
@@ -111,7 +116,8 @@ fn current_nanos() -> u64 {
     })
 }
 
-/// Returns the time left until the deadline of the running call, if it has one; zero if it has passed.
+/// Returns the time left until the deadline of the running call, if it has one; zero if it has
+/// passed.
 pub fn remaining() -> Option<Duration> {
     let deadline = current_nanos();
     (deadline != NEVER).then(|| Duration::from_nanos(deadline.saturating_sub(clock::nanos())))
@@ -119,9 +125,10 @@ pub fn remaining() -> Option<Duration> {
 
 /// Runs `future` with a deadline that the code inside sees.
 ///
-/// Only timeouts inside enforce it: each fires at this deadline if it is earlier than its own. A timeout that is called
-/// after the deadline has passed rejects without calling its service; a call that was made before the scope was put
-/// around it is polled once. An earlier deadline around the scope stays in force.
+/// Only timeouts inside enforce it: each fires at this deadline if it is earlier than its own. A
+/// timeout that is called after the deadline has passed rejects without calling its service; a call
+/// that was made before the scope was put around it is polled once. An earlier deadline around the
+/// scope stays in force.
 pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
     Scope { at, future }
 }
@@ -165,21 +172,24 @@ pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
     output
 }
 
-/// Returns the earliest surrounding deadline that no timer enforces, or [`NEVER`]. The next timeout inside must enforce it.
+/// Returns the earliest surrounding deadline that no timer enforces, or [`NEVER`]. The next timeout
+/// inside must enforce it.
 #[inline(always)]
 pub(crate) fn unenforced() -> u64 {
     CONTEXT.with(|context| context.unenforced.get())
 }
 
-/// Tells the retry outside that this result comes from a retry that would have retried it, had it been allowed to.
+/// Tells the retry outside that this result comes from a retry that would have retried it, had it
+/// been allowed to.
 pub(crate) fn mark_exhausted() {
     CONTEXT.with(|context| context.exhausted.set(true));
 }
 
 /// Sets the mark of an exhausted retry and returns the previous one.
 ///
-/// A retry sets it to `false` before it polls an attempt, and afterwards restores the previous mark, taking the attempt's.
-/// A mark is meant for the innermost retry around, which sets it again if it is exhausted itself.
+/// A retry sets it to `false` before it polls an attempt, and afterwards restores the previous
+/// mark, taking the attempt's. A mark is meant for the innermost retry around, which sets it again
+/// if it is exhausted itself.
 #[inline]
 pub(crate) fn swap_exhausted(mark: bool) -> bool {
     CONTEXT.with(|context| context.exhausted.replace(mark))
@@ -197,8 +207,8 @@ pub(crate) enum Limit {
 }
 
 impl Limit {
-    /// Applies this limit until [`DeadlineGuard::leave`]. `saved` keeps outer values that the slow path restores. Costs a few
-    /// moves to and from a thread-local, and no clock read.
+    /// Applies this limit until [`DeadlineGuard::leave`]. `saved` keeps outer values that the slow
+    /// path restores. Costs a few moves to and from a thread-local, and no clock read.
     #[inline(always)]
     pub(crate) fn enter(self, saved: &mut Option<SavedDeadline>) -> DeadlineGuard<'_> {
         let (pending_limit, deadline) = CONTEXT.with(|context| {
@@ -219,8 +229,8 @@ impl Limit {
 
     #[cold]
     fn hide_outer(self, context: &DeadlineContext) {
-        // This limit enforces the unenforced deadline. If its own clock has not started, a start that is already there was
-        // an earlier sibling's in this poll.
+        // This limit enforces the unenforced deadline. If its own clock has not started, a start
+        // that is already there was an earlier sibling's in this poll.
         let started_at = if let Self::Within(_) = self { NEVER } else { context.started_at.get() };
         context.set(context.deadline.get(), started_at, NEVER);
     }
@@ -252,8 +262,8 @@ impl SavedDeadline {
     }
 }
 
-/// Applies a limit or a scope while it exists. Leaving, or dropping it when the code inside panics, restores the outer
-/// values, and passes on whether the clocks were started inside.
+/// Applies a limit or a scope while it exists. Leaving, or dropping it when the code inside panics,
+/// restores the outer values, and passes on whether the clocks were started inside.
 #[must_use]
 pub(crate) struct DeadlineGuard<'a> {
     limit: Limit,
@@ -318,7 +328,8 @@ fn restore_slow(
 }
 
 pin_project! {
-    /// Future of an attempt. Its output says whether an inner retry was exhausted when the attempt returned.
+    /// Future of an attempt. Its output says whether an inner retry was exhausted when the attempt
+    /// returned.
     pub(crate) struct DetectExhausted<F> {
         #[pin]
         future: F,

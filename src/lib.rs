@@ -1,9 +1,10 @@
-//! Resilience middleware for Tower: circuit breaker, retry, timeout, bulkhead, rate limiter and fallback, with one error
-//! taxonomy, one event hook and a lock-free core.
+//! Resilience middleware for Tower: circuit breaker, retry, timeout, bulkhead, rate limiter and
+//! fallback, with one error taxonomy, one event hook and a lock-free core.
 //!
 //! # The five-minute tour
 //!
-//! Each pattern is a **handle**: it has a name, is cheap to clone, and every clone shares its state. A handle makes layers:
+//! Each pattern is a **handle**: it has a name, is cheap to clone, and every clone shares its
+//! state. A handle makes layers:
 //!
 //! ```
 //! use std::time::Duration;
@@ -35,17 +36,20 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - **Order**: the layers above are in the order of the ready-made stacks, [`stack::client`] and [`stack::server`], whose
-//!   numbers fit together. [`stack`] explains the order and when to choose another.
-//! - **Errors** stay flat in any order: a layer keeps the service's error type and only requires that it can be made from a
-//!   [`Rejection`]. [`error`] shows three ways to have such a type.
-//! - **Failures**: a [`Classify`] implementation gives each result a [`Verdict`]. A closure will do.
+//! - **Order**: the layers above are in the order of the ready-made stacks, [`stack::client`] and
+//!   [`stack::server`], whose numbers fit together. [`stack`] explains the order and when to choose
+//!   another.
+//! - **Errors** stay flat in any order: a layer keeps the service's error type and only requires
+//!   that it can be made from a [`Rejection`]. [`error`] shows three ways to have such a type.
+//! - **Failures**: a [`Classify`] implementation gives each result a [`Verdict`]. A closure will
+//!   do.
 //! - **Events**: an [`Observer`] receives them. [`event`] has adapters for `tracing` and `metrics`.
-//! - **Reject, wait, or apply backpressure**: choose a [`readiness`] mode on the layer. No layer ever fails `poll_ready`.
+//! - **Reject, wait, or apply backpressure**: choose a [`readiness`] mode on the layer. No layer
+//!   ever fails `poll_ready`.
 //! - **Without Tower**: every handle has `run(future)`, and a guard where that makes sense.
 //! - **Deadlines**: code inside a timeout sees the time left: [`deadline`].
-//! - **Cancellation** is an outcome of its own: a dropped future releases everything it holds, and counts neither as a failure
-//!   nor as a success.
+//! - **Cancellation** is an outcome of its own: a dropped future releases everything it holds, and
+//!   counts neither as a failure nor as a success.
 //!
 //! # Features
 //!
@@ -60,10 +64,11 @@
 //!
 //! # Cost
 //!
-//! A healthy call allocates nothing, boxes nothing and takes no lock. On that path the breaker and a full retry budget only
-//! read the state that threads share: a success in a count window without failures is two loads. A bulkhead and a rate
-//! limiter each write their own atomic word. The comment at each service's `call` counts its read-modify-writes and clock
-//! reads; tests assert those of the state core.
+//! A healthy call allocates nothing, boxes nothing and takes no lock. On that path the breaker and
+//! a full retry budget only read the state that threads share: a success in a count window without
+//! failures is two loads. A bulkhead and a rate limiter each write their own atomic word. The
+//! comment at each service's `call` counts its read-modify-writes and clock reads; tests assert
+//! those of the state core.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -109,6 +114,6 @@ pub use service_builder::ServiceBuilderExt;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// The boxed error of Tower's own middleware. It can be made from a [`Rejection`], and [`AsRejection`] finds the rejection
-/// in it.
+/// The boxed error of Tower's own middleware. It can be made from a [`Rejection`], and
+/// [`AsRejection`] finds the rejection in it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

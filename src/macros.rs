@@ -1,7 +1,8 @@
 //! Boilerplate that every pattern shares.
 
-/// Access to the inner service: `service_access!(Service<S, A, B: ?Sized>, path.to.inner)`, `service_access!(Service, A)` for
-/// a field `inner`, or `service_access!(ref ..)` for an inner service that must not be changed.
+/// Access to the inner service: `service_access!(Service<S, A, B: ?Sized>, path.to.inner)`,
+/// `service_access!(Service, A)` for a field `inner`, or `service_access!(ref ..)` for an inner
+/// service that must not be changed.
 macro_rules! service_access {
     (ref $service:ident<S $(, $param:ident $(: ?$bound:ident)?)*>, $($inner:tt).+) => {
         impl<S $(, $param $(: ?$bound)?)*> $service<S $(, $param)*> {

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 /// The name of one instance of a pattern, as it appears in rejections, events, logs and metrics.
 ///
-/// Made from a `&'static str`, it costs nothing to clone. Made from a `String` (a host, a tenant), it is reference counted,
-/// so that it is freed with the last instance that bears it.
+/// Made from a `&'static str`, it costs nothing to clone. Made from a `String` (a host, a tenant),
+/// it is reference counted, so that it is freed with the last instance that bears it.
 ///
 /// ```
 /// use tower_rampart::Name;
@@ -16,7 +16,8 @@ use std::{fmt, sync::Arc};
 #[derive(Clone)]
 pub struct Name(Repr);
 
-// Two words, which keeps `Rejection` small: the thin `Arc<String>` uses the null niche of the `&'static str`.
+// Two words, which keeps `Rejection` small: the thin `Arc<String>` uses the null niche of the
+// `&'static str`.
 #[derive(Clone)]
 enum Repr {
     Static(&'static str),

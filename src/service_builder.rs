@@ -15,8 +15,8 @@ use crate::{
 /// Methods of [`ServiceBuilder`] that add the patterns, such as `.circuit_breaker(&breaker)`.
 ///
 /// Each adds the pattern's default layer; for another readiness mode or setting use `layer`, as in
-/// `.layer(breaker.layer().backpressure())`. Names differ where `ServiceBuilder` has a method of its own (`timeout`,
-/// `retry`, `rate_limit`).
+/// `.layer(breaker.layer().backpressure())`. Names differ where `ServiceBuilder` has a method of
+/// its own (`timeout`, `retry`, `rate_limit`).
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Builders with arbitrary numbers: a configuration that builds works, and one that does not names one of its fields.
-//! Nothing panics or overflows.
+//! Builders with arbitrary numbers: a configuration that builds works, and one that does not names
+//! one of its fields. Nothing panics or overflows.
 
 mod support;
 
@@ -77,7 +77,8 @@ proptest! {
         let clock = ManualClock::new();
         clock.set(Nanos::new(now));
         let mut builder = CircuitBreaker::builder("b").clock(clock.clone()).open_jitter(given & 1 != 0);
-        // A random subset of the fields: a builder that always fails on the same field tests little.
+        // A random subset of the fields: a builder that always fails on the same field tests
+        // little.
         if given & 2 != 0 { builder = builder.consecutive_failures(consecutive); }
         if given & 4 != 0 { builder = builder.count_window(count); }
         if given & 8 != 0 { builder = builder.time_window(time); }

@@ -1,5 +1,5 @@
-//! The time source: it is read only where a decision needs it, and a custom clock decides alone. A paused clock does not
-//! show how often it is read, so these tests count the readings.
+//! The time source: it is read only where a decision needs it, and a custom clock decides alone. A
+//! paused clock does not show how often it is read, so these tests count the readings.
 
 mod support;
 

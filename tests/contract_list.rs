@@ -1,5 +1,5 @@
-//! Checks `docs/contract.md`: every item is listed once, in order, with a test, a reason or the mark for open items, and
-//! every test that it names exists.
+//! Checks `docs/contract.md`: every item is listed once, in order, with a test, a reason or the
+//! mark for open items, and every test that it names exists.
 
 use std::{collections::HashMap, path::Path};
 
@@ -41,8 +41,8 @@ fn tests(text: &str) -> impl Iterator<Item = (&str, &str)> {
     code.filter_map(|code| code.split_once(": ").filter(|(path, _)| path.ends_with(".rs")))
 }
 
-/// Whether the source has a test function of this name, or a row of a macro that generates it (`name, ...` or
-/// `name: ...`).
+/// Whether the source has a test function of this name, or a row of a macro that generates it
+/// (`name, ...` or `name: ...`).
 fn defines_test(source: &str, name: &str) -> bool {
     let mut attribute = false;
     source.lines().map(str::trim).any(|line| {

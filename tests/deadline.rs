@@ -1,5 +1,5 @@
-//! The deadline around a call, as code inside sees it: items T13 and T14 of the contract. `timeout.rs` tests its
-//! enforcement.
+//! The deadline around a call, as code inside sees it: items T13 and T14 of the contract.
+//! `timeout.rs` tests its enforcement.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
@@ -109,8 +109,8 @@ enum Scoped {
     NoTimeout,
 }
 
-/// Nests the scopes, outermost first. `checks` has two bits per level: whether to compare the current deadline on entry and
-/// on exit. `min` is the earliest deadline so far, in milliseconds.
+/// Nests the scopes, outermost first. `checks` has two bits per level: whether to compare the
+/// current deadline on entry and on exit. `min` is the earliest deadline so far, in milliseconds.
 fn nest(
     began: Instant,
     min: Option<u64>,

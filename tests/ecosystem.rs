@@ -1,5 +1,5 @@
-//! The three forms of an error that can hold a rejection, with common clients and servers. The layers need no type
-//! annotations here (G19).
+//! The three forms of an error that can hold a rejection, with common clients and servers. The
+//! layers need no type annotations here (G19).
 
 mod support;
 

@@ -68,7 +68,8 @@ fn a_rejection_is_found_in_transparent_wrappers() {
     assert_eq!(Box::<dyn std::error::Error>::from(open()).as_rejection(), Some(&open()));
 }
 
-// The compiler no longer knows that the boxed error is `'static` when it checks whether these blocks are `Send`.
+// The compiler no longer knows that the boxed error is `'static` when it checks whether these
+// blocks are `Send`.
 #[tokio::test]
 async fn stacks_with_boxed_errors_can_be_called_in_spawned_tasks() {
     let echo = tower::service_fn(|request: u32| async move { Ok::<_, BoxError>(request) });

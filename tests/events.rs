@@ -122,7 +122,8 @@ fn observers_can_be_shared_combined_and_closures() {
     assert_eq!(events.lock().unwrap()[..], [(); 2].map(|()| (Pattern::CircuitBreaker, "db".to_owned())));
 }
 
-// B37: transitions that follow each other closely may be reported out of order; their generations restore it.
+// B37: transitions that follow each other closely may be reported out of order; their generations
+// restore it.
 #[test]
 fn concurrent_transitions_are_reported_once_each_and_ordered_by_generation() {
     let transitions = Arc::new(Mutex::new(Vec::new()));

@@ -62,7 +62,8 @@ async fn requests_reach_the_service_of_their_route_with_the_rest_of_the_path() {
 #[tokio::test]
 async fn paths_are_forwarded_as_written() {
     let system = start().await;
-    // Decoded, the first would not be a URI, the second would gain a query, and the third would point elsewhere.
+    // Decoded, the first would not be a URI, the second would gain a query, and the third would
+    // point elsewhere.
     for path in ["/a%20b", "/a%3Fadmin=1", "/a%2F..%2Fb", "//a/", "/%ff"] {
         let answer = json(get(&system, &format!("/api/orders{path}"), "alice").await).await;
         assert_eq!(answer["path"], path);
@@ -138,8 +139,8 @@ async fn a_retry_goes_to_another_instance() {
     let system = System::start("127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
     let failing: Vec<_> = instances_of(&system, "orders").take(2).collect();
     failing.iter().for_each(|instance| instance.fail(true));
-    // Two of three instances fail. Three attempts reach the third if no instance is tried twice. The breakers would help
-    // too, so they are kept closed.
+    // Two of three instances fail. Three attempts reach the third if no instance is tried twice.
+    // The breakers would help too, so they are kept closed.
     for request in 0..20 {
         system.gateway.orders.members().iter().for_each(|member| member.breaker.close());
         let answer = get(&system, "/api/orders/1", &format!("u{request}")).await;

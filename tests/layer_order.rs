@@ -1,4 +1,5 @@
-//! Compositions, items X of the contract: one flat error in every order of the layers, and their joint behaviour.
+//! Compositions, items X of the contract: one flat error in every order of the layers, and their
+//! joint behaviour.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;
@@ -41,8 +42,8 @@ fn handles() -> Handles {
     }
 }
 
-/// The service fails three times with its own error, then the breaker rejects: in every order the caller gets one error
-/// type and can tell the two apart.
+/// The service fails three times with its own error, then the breaker rejects: in every order the
+/// caller gets one error type and can tell the two apart.
 macro_rules! orders {
     ($($name:ident: $($handle:ident),+;)+) => {$(
         #[tokio::test(start_paused = true)]

@@ -55,7 +55,8 @@ where
     assert_eq!(assert_calls_allocate_nothing(layer.layer(Echo), 7).unwrap(), 7);
 }
 
-/// Asserts that calls through `layer` are rejected, from the second one on at the latest, and allocate nothing.
+/// Asserts that calls through `layer` are rejected, from the second one on at the latest, and
+/// allocate nothing.
 #[track_caller]
 fn assert_rejects_without_allocating<L>(layer: L)
 where

@@ -1,8 +1,8 @@
-//! Random faults, cancellations, panics and configuration changes at full speed on every core. At the end all permits are
-//! released, all counters add up, and memory has not grown.
+//! Random faults, cancellations, panics and configuration changes at full speed on every core. At
+//! the end all permits are released, all counters add up, and memory has not grown.
 //!
-//! By default the test runs for a few seconds. `RAMPART_SOAK_SECONDS=300 cargo test --release --test soak` runs it for
-//! 300 seconds.
+//! By default the test runs for a few seconds. `RAMPART_SOAK_SECONDS=300 cargo test --release
+//! --test soak` runs it for 300 seconds.
 #![cfg(feature = "tower")]
 
 use std::{
@@ -45,7 +45,8 @@ impl Observer for Counts {
             EventKind::Admitted => ADMITTED,
             EventKind::Completed { .. } => COMPLETED,
             EventKind::Cancelled { admitted: true, .. } => CANCELLED,
-            // A timeout rejects calls after admitting them; the other patterns reject instead of admitting.
+            // A timeout rejects calls after admitting them; the other patterns reject instead of
+            // admitting.
             EventKind::Rejected { rejection } if rejection.was_attempted() => TIMED_OUT,
             _ => return,
         };

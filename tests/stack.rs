@@ -32,8 +32,8 @@ async fn a_client_stack_applies_its_layers_in_the_documented_order() {
     assert_eq!(script.calls(), 2, "retried once");
     let lines = recorder.take();
     let order: Vec<_> = lines.iter().map(String::as_str).collect();
-    // The layers from the outside in: total timeout, retry, breaker, bulkhead, attempt timeout. The first attempt fails
-    // through the inner three.
+    // The layers from the outside in: total timeout, retry, breaker, bulkhead, attempt timeout. The
+    // first attempt fails through the inner three.
     assert_eq!(
         order[..8],
         [

@@ -1,8 +1,8 @@
 //! Measures candidates against each other in one run, in rounds, in a new order each round.
 //!
-//! A sample is a fixed time in which one or more threads concurrently do as many operations as they can. The rounds of all
-//! candidates of a row are interleaved, so that noise affects all of them; figures are medians, and ratios are computed per
-//! round.
+//! A sample is a fixed time in which one or more threads concurrently do as many operations as they
+//! can. The rounds of all candidates of a row are interleaved, so that noise affects all of them;
+//! figures are medians, and ratios are computed per round.
 #![allow(unreachable_pub)] // shared by benches, as modules
 #![allow(clippy::disallowed_methods)] // the benchmarks' clock
 
@@ -163,8 +163,8 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
         stop.store(true, Ordering::Relaxed);
         workers.into_iter().map(|worker| worker.join().expect("a worker panicked")).collect()
     });
-    // Measure from the first start to the last end: with more threads than processors, threads take turns, and rates over
-    // each thread's own time would count the same time several times.
+    // Measure from the first start to the last end: with more threads than processors, threads take
+    // turns, and rates over each thread's own time would count the same time several times.
     let started = samples.iter().map(|sample| sample.0).min().expect("there are threads");
     let ended = samples.iter().map(|sample| sample.1).max().expect("there are threads");
     let operations: u64 = samples.iter().map(|sample| sample.2).sum();
@@ -178,7 +178,8 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 #[allow(dead_code)]
-/// Returns the median of `a / b` per round, and its 95% confidence interval (a bootstrap over the rounds).
+/// Returns the median of `a / b` per round, and its 95% confidence interval (a bootstrap over the
+/// rounds).
 pub fn ratio(a: &[f64], b: &[f64]) -> (f64, f64, f64) {
     use rand::RngExt;
 

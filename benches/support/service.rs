@@ -29,7 +29,8 @@ impl Service<u64> for Immediate {
     }
 }
 
-/// Makes one call and polls it to completion without a runtime, whose overhead would be the same for all candidates.
+/// Makes one call and polls it to completion without a runtime, whose overhead would be the same
+/// for all candidates.
 #[inline(always)]
 pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     let mut cx = Context::from_waker(Waker::noop());

@@ -1,16 +1,19 @@
 //! A cascading failure on real sockets, bare and protected.
 //!
-//! Four services run in this program, each with its own listener and a bounded number of connections and workers, like real
-//! services: an edge, an orders service, and its two dependencies, inventory and payments. Users arrive in an open loop: they
-//! do not wait for each other's responses, leave after a second, and retry manually. After a healthy phase payments hangs, and
-//! later it recovers. The program runs this scenario twice: bare, and with rampart's stacks at each hop.
+//! Four services run in this program, each with its own listener and a bounded number of
+//! connections and workers, like real services: an edge, an orders service, and its two
+//! dependencies, inventory and payments. Users arrive in an open loop: they do not wait for each
+//! other's responses, leave after a second, and retry manually. After a healthy phase payments
+//! hangs, and later it recovers. The program runs this scenario twice: bare, and with rampart's
+//! stacks at each hop.
 //!
 //! ```text
 //! users -> edge -> orders -> inventory          GET /catalog    needs inventory
 //!                         -> payments           GET /checkout   needs both
 //! ```
 //!
-//! The program checks its own result: it fails if the bare run shows no cascade, or if the protected run does.
+//! The program checks its own result: it fails if the bare run shows no cascade, or if the
+//! protected run does.
 #![allow(clippy::disallowed_methods, missing_docs, unreachable_pub)] // runs in real time; its items are not a public API
 
 mod load;

@@ -161,7 +161,8 @@ impl Goodput {
 }
 
 impl Run {
-    /// Returns the goodput of the users who arrived in a time span: those with a timely response to their first attempt.
+    /// Returns the goodput of the users who arrived in a time span: those with a timely response to
+    /// their first attempt.
     pub fn goodput(&self, route: Option<Route>, from: Duration, to: Duration) -> Goodput {
         let mut goodput = Goodput::default();
         let first = |record: &&Record| record.attempt == 1 && (from..to).contains(&record.at);
@@ -190,7 +191,8 @@ impl Run {
         self.samples.iter().map(|sample| sample.in_flight).max().unwrap_or(0)
     }
 
-    /// Returns the time from the end of the fault until at least 99% of users get full responses for at least half a second.
+    /// Returns the time from the end of the fault until at least 99% of users get full responses
+    /// for at least half a second.
     pub fn recovery(&self, phases: Phases) -> Option<Duration> {
         const STEP: Duration = Duration::from_millis(100);
         let mut at = phases.recovered;

@@ -68,7 +68,8 @@ type Chart<'a, 'b> = ChartContext<
     Cartesian2d<plotters::coord::types::RangedCoordf64, plotters::coord::types::RangedCoordf64>,
 >;
 
-/// Draws a chart's axes and shades the time of the fault; `labels` is the number of labels on the vertical axis.
+/// Draws a chart's axes and shades the time of the fault; `labels` is the number of labels on the
+/// vertical axis.
 fn begin<'a, 'b>(
     area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
     title: &str,

@@ -158,7 +158,8 @@ impl System {
 
         let mut description = None;
         let (to_inventory, to_payments) = if protected {
-            // Without a bulkhead, calls to a hanging payments would soon occupy all of orders' workers.
+            // Without a bulkhead, calls to a hanging payments would soon occupy all of orders'
+            // workers.
             let stack = stack::client("payments")
                 .total_timeout(Duration::from_millis(400))
                 .attempt_timeout(Duration::from_millis(200))
@@ -185,7 +186,8 @@ impl System {
         let orders = server("orders", ORDERS_WORKERS, protection, orders)?;
         let orders = listen(&mut servers, orders).await?;
 
-        // The edge has a stack per route, so that one route's failures do not count against the other.
+        // The edge has a stack per route, so that one route's failures do not count against the
+        // other.
         let (catalog, checkout) = if protected {
             (protect("orders.catalog", upstream(orders))?, protect("orders.checkout", upstream(orders))?)
         } else {
@@ -253,7 +255,8 @@ fn failed(result: Result<&Reply, &BoxError>) -> bool {
     result.is_ok_and(|reply| reply.status.is_server_error()) || result.is_err()
 }
 
-/// One service's workers: with an unbounded queue in the bare run, and a bulkhead with a short queue in the protected run.
+/// One service's workers: with an unbounded queue in the bare run, and a bulkhead with a short
+/// queue in the protected run.
 fn server<S, F>(name: &'static str, workers: u32, protection: Protection, service: S) -> Result<Server, BoxError>
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future = F>,

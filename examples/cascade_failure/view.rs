@@ -8,7 +8,8 @@ use crate::{
     system::Gauges,
 };
 
-/// Samples the gauges ten times a second and prints them: in place on a terminal, as one line per second otherwise.
+/// Samples the gauges ten times a second and prints them: in place on a terminal, as one line per
+/// second otherwise.
 pub async fn watch(options: Options, recorder: Recorder, gauges: Gauges) {
     let phases = options.phases();
     let terminal = std::io::stdout().is_terminal();

@@ -109,8 +109,8 @@ async fn request_id(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Stands in for real authentication: the token `user-alice` is Alice's. Callers cannot set the internal user header
-/// themselves.
+/// Stands in for real authentication: the token `user-alice` is Alice's. Callers cannot set the
+/// internal user header themselves.
 async fn authenticate(mut request: Request, next: Next) -> Response {
     request.headers_mut().remove(USER);
     let token = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());

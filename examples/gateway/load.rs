@@ -25,8 +25,9 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts this many concurrent users, each of which requests one of these URLs after the other and pauses after each
-    /// response. To stay below the gateway's limit of 100 a minute, each user is replaced by another after 90 requests.
+    /// Starts this many concurrent users, each of which requests one of these URLs after the other
+    /// and pauses after each response. To stay below the gateway's limit of 100 a minute, each user
+    /// is replaced by another after 90 requests.
     pub fn start(urls: Vec<String>, users: usize, pause: Duration) -> Self {
         let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let client = reqwest::Client::new();

@@ -1,11 +1,12 @@
 //! An API gateway in front of three services with three instances each.
 //!
-//! It routes requests, limits each user to 100 requests a minute and each e-mail address to 5 logins in 15 minutes, propagates
-//! request ids, discovers instances through `tower::discover` and balances between them with p2c, sends retries to another
-//! instance, checks the instances' health, and serves a partial dashboard when a service fails.
+//! It routes requests, limits each user to 100 requests a minute and each e-mail address to 5
+//! logins in 15 minutes, propagates request ids, discovers instances through `tower::discover` and
+//! balances between them with p2c, sends retries to another instance, checks the instances' health,
+//! and serves a partial dashboard when a service fails.
 //!
-//! Without options it runs a demonstration: under load, each instance in turn is killed and restarted. The demonstration fails
-//! if any user gets an error. To try the gateway manually:
+//! Without options it runs a demonstration: under load, each instance in turn is killed and
+//! restarted. The demonstration fails if any user gets an error. To try the gateway manually:
 //!
 //! ```text
 //! cargo run --all-features --example gateway -- --serve 127.0.0.1:8080

@@ -1,13 +1,15 @@
-//! One client for all instances of a service: discovery, health checks, balancing, and retries on another instance.
+//! One client for all instances of a service: discovery, health checks, balancing, and retries on
+//! another instance.
 //!
 //! ```text
 //! total timeout -> retry -> pick another -> buffer -> p2c balance
 //!     -> [requests in flight -> tried before? -> breaker -> bulkhead -> attempt timeout -> deadline header -> client]
 //! ```
 //!
-//! The part in brackets exists once per instance. Its breaker is in backpressure mode: while it is open the instance is not
-//! ready, and the balancer does not pick it. The balancer's choice does not depend on the request, so an instance that has
-//! already failed a request returns it unsent, and the balancer picks again.
+//! The part in brackets exists once per instance. Its breaker is in backpressure mode: while it is
+//! open the instance is not ready, and the balancer does not pick it. The balancer's choice does
+//! not depend on the request, so an instance that has already failed a request returns it unsent,
+//! and the balancer picks again.
 
 use std::{
     sync::{
@@ -104,7 +106,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Creates a pool of these instances, by name and authority. Their health checks run as long as the runtime does.
+    /// Creates a pool of these instances, by name and authority. Their health checks run as long as
+    /// the runtime does.
     pub fn new(
         name: &'static str,
         instances: impl IntoIterator<Item = (String, Authority)>,
@@ -114,8 +117,8 @@ impl Pool {
         let (changes, mut found) = mpsc::unbounded_channel();
         let mut members = Vec::new();
         for (key, (name, authority)) in instances.into_iter().enumerate() {
-            // A dead instance refuses connections immediately: three consecutive failures are enough, and until then retries
-            // go to other instances.
+            // A dead instance refuses connections immediately: three consecutive failures are
+            // enough, and until then retries go to other instances.
             let breaker = CircuitBreaker::consecutive(name.clone(), 3)?;
             let member = Arc::new(Member { name, authority, breaker, in_rotation: AtomicBool::new(true) });
             let endpoint = Endpoint::new(key, &member, &http, settings)?;
@@ -126,8 +129,8 @@ impl Pool {
         let discover = stream::poll_fn(move |cx| found.poll_recv(cx).map(|change| change.map(Ok::<_, BoxError>)));
         let balance: Balance<_, Call> = Balance::new(discover);
         let pick_another = PickAnother { balance: BoxCloneSyncService::new(Buffer::new(balance, 1024)) };
-        // When one of three instances is killed, a third of the requests fail until its circuit opens, and so do all requests
-        // in flight there. The budget must cover those immediately.
+        // When one of three instances is killed, a third of the requests fail until its circuit
+        // opens, and so do all requests in flight there. The budget must cover those immediately.
         let budget = RetryBudget::builder().capacity(200).build()?;
         let retry = Retry::builder(name)
             .backoff(Backoff::exponential(Duration::from_millis(5), Duration::from_millis(100)))
@@ -278,7 +281,8 @@ impl Service<Call> for PickAnother {
                     Picked::TriedBefore(unsent) => request = unsent,
                 }
                 picks += 1;
-                // Random picks find an untried instance of three at every third pick. After 50 there is probably none.
+                // Random picks find an untried instance of three at every third pick. After 50
+                // there is probably none.
                 if let (50.., Some(Tried(tried))) = (picks, request.extensions().get()) {
                     tried.allow_repeats.store(true, Relaxed);
                 }
@@ -287,7 +291,8 @@ impl Service<Call> for PickAnother {
     }
 }
 
-/// Checks an instance's health, records the result in its breaker, and takes it out of rotation or puts it back.
+/// Checks an instance's health, records the result in its breaker, and takes it out of rotation or
+/// puts it back.
 async fn health_check(
     member: Arc<Member>,
     endpoint: Endpoint,

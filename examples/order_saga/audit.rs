@@ -1,4 +1,5 @@
-//! Reads all services' books over HTTP, and recomputes from the recorded effects whether anything was lost or duplicated.
+//! Reads all services' books over HTTP, and recomputes from the recorded effects whether anything
+//! was lost or duplicated.
 
 use std::collections::HashMap;
 
@@ -68,7 +69,8 @@ fn balance(name: &str, books: &Value, complaints: &mut Vec<String>) {
     }
 }
 
-/// Checks that a confirmed order took its exact amount once, from the right account, and that any other order holds nothing.
+/// Checks that a confirmed order took its exact amount once, from the right account, and that any
+/// other order holds nothing.
 fn compare(
     name: &str,
     books: &Value,
@@ -100,7 +102,8 @@ fn compare(
     }
 }
 
-/// Checks that a consumer that ignores repeated events sees each order being placed and then ending.
+/// Checks that a consumer that ignores repeated events sees each order being placed and then
+/// ending.
 fn events(received: &Value, orders: &[Value], audit: &mut Audit) {
     let mut seen: HashMap<u64, &Value> = HashMap::new();
     let mut stories: HashMap<&str, Vec<&str>> = HashMap::new();

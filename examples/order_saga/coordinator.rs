@@ -1,4 +1,5 @@
-//! The order service: accepts orders, and drives each of them to its end despite faults and crashes.
+//! The order service: accepts orders, and drives each of them to its end despite faults and
+//! crashes.
 
 use std::{
     collections::HashSet,
@@ -51,7 +52,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Starts from the journal: continues all open orders, publishes the events in the outbox, and accepts new orders.
+    /// Starts from the journal: continues all open orders, publishes the events in the outbox, and
+    /// accepts new orders.
     pub fn start(listener: TcpListener, journal: Arc<Journal>, services: Services) -> Self {
         let (driven, sagas) = (Mutex::default(), Mutex::new(Some(JoinSet::new())));
         let shared = Arc::new(Shared { journal, services, driven, sagas });
@@ -96,8 +98,9 @@ impl Shared {
         }
     }
 
-    /// Runs the steps until all are done or one fails, then compensates every step that may have been executed. Each record is
-    /// written to the journal before the action that follows from it, so the saga can resume after any record.
+    /// Runs the steps until all are done or one fails, then compensates every step that may have
+    /// been executed. Each record is written to the journal before the action that follows from it,
+    /// so the saga can resume after any record.
     async fn saga(&self, id: &str) {
         let write = |fact| self.journal.write(id, fact);
         let progress = self.journal.progress(id).expect("the order was placed");
@@ -130,7 +133,8 @@ impl Shared {
         write(Fact::Ended(End::Cancelled));
     }
 
-    /// Runs a step, and returns whether it is known to be done. If not, it may still have been executed: a response can be lost.
+    /// Runs a step, and returns whether it is known to be done. If not, it may still have been
+    /// executed: a response can be lost.
     async fn run_step(&self, step: Step, order: &Order) -> bool {
         let (account, amount) = match step {
             Step::Reserve => (&order.item, order.quantity),
@@ -155,8 +159,8 @@ fn key(step: Step, order: &Order) -> String {
     format!("{}-{step:?}", order.id)
 }
 
-/// Publishes the outbox in order, retrying each event until the broker has it. A crash between the publication and its record
-/// publishes an event twice; consumers recognize it by its id.
+/// Publishes the outbox in order, retrying each event until the broker has it. A crash between the
+/// publication and its record publishes an event twice; consumers recognize it by its id.
 async fn publish(journal: Arc<Journal>, broker: Remote) {
     loop {
         let Some(event) = journal.next_event() else {

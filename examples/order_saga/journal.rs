@@ -1,6 +1,7 @@
 //! The coordinator's journal: all state that it needs to continue after a crash.
 //!
-//! It stands for a table in a durable database: appends are atomic, and appended records are never lost.
+//! It stands for a table in a durable database: appends are atomic, and appended records are never
+//! lost.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -89,8 +90,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Writes a fact and, in the same atomic step, the event that announces it, if there is one: neither exists without the
-    /// other.
+    /// Writes a fact and, in the same atomic step, the event that announces it, if there is one:
+    /// neither exists without the other.
     pub fn write(&self, id: &str, fact: Fact) {
         let mut contents = self.contents.lock().unwrap();
         let event = match &fact {

@@ -1,8 +1,9 @@
 //! Payment, inventory and shipping: services that take an amount from an account and can return it.
 //!
-//! For payment an account is a customer's money, for inventory an item's stock, for shipping a region's capacity. Requests are
-//! idempotent by their key: taking twice takes once, and a returned amount cannot be taken again, even if the request to take
-//! it arrives after the request to return it.
+//! For payment an account is a customer's money, for inventory an item's stock, for shipping a
+//! region's capacity. Requests are idempotent by their key: taking twice takes once, and a returned
+//! amount cannot be taken again, even if the request to take it arrives after the request to return
+//! it.
 
 use std::{
     collections::HashMap,

@@ -1,13 +1,16 @@
 //! A saga: orders across three services, any of which may fail at any moment.
 //!
-//! An order reserves stock, charges money and books a shipment, each at its own service over HTTP. No transaction spans the
-//! three. So the coordinator records each step in a journal before it runs it, through rampart's stacks and with an idempotency
-//! key. If a step fails, it compensates in reverse order every step that may have been executed, and retries until that has
-//! succeeded. Events go to an outbox, in one atomic write with the change, and a publisher sends them to the broker.
+//! An order reserves stock, charges money and books a shipment, each at its own service over HTTP.
+//! No transaction spans the three. So the coordinator records each step in a journal before it runs
+//! it, through rampart's stacks and with an idempotency key. If a step fails, it compensates in
+//! reverse order every step that may have been executed, and retries until that has succeeded.
+//! Events go to an outbox, in one atomic write with the change, and a publisher sends them to the
+//! broker.
 //!
-//! Requests are rejected, responses are lost, requests are executed after their caller has timed out, services and the broker
-//! have outages, and the coordinator crashes halfway. At the end the program reads all services' books and checks whether money,
-//! stock or events were lost or duplicated; if so, it fails.
+//! Requests are rejected, responses are lost, requests are executed after their caller has timed
+//! out, services and the broker have outages, and the coordinator crashes halfway. At the end the
+//! program reads all services' books and checks whether money, stock or events were lost or
+//! duplicated; if so, it fails.
 //!
 //! ```text
 //! cargo run --all-features --example order_saga -- --orders 1000 --seed 7

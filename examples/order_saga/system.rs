@@ -149,8 +149,8 @@ impl System {
         self.journal.all().iter().filter(|progress| progress.end.is_some()).count()
     }
 
-    /// Starts the customers. Each places its orders one after the other and retries until it has a response, also across a crash
-    /// of the coordinator.
+    /// Starts the customers. Each places its orders one after the other and retries until it has a
+    /// response, also across a crash of the coordinator.
     fn customers(&self) -> Result<JoinSet<Result<(), BoxError>>, BoxError> {
         let mut customers = JoinSet::new();
         let coordinator = Remote::new("coordinator", self.address, Duration::from_secs(60), &self.tally)?;

@@ -23,7 +23,8 @@ use crate::{
 /// | `observer` | none |
 /// | `clock` | tokio's |
 ///
-/// The figures behind `max_concurrent`, measured by the fault lab as part of a client stack: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The figures behind `max_concurrent`, measured by the fault lab as part of a client stack:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct BulkheadBuilder {
     name: Name,
@@ -52,16 +53,18 @@ impl BulkheadBuilder {
         self
     }
 
-    /// Sets how long a call may wait for a permit. Zero rejects immediately; [`Duration::MAX`] waits without bound.
+    /// Sets how long a call may wait for a permit. Zero rejects immediately; [`Duration::MAX`]
+    /// waits without bound.
     ///
-    /// Applies where waiting is requested: [`BulkheadLayer::wait`](super::BulkheadLayer::wait), [`Bulkhead::acquire`] and
-    /// [`Bulkhead::run`].
+    /// Applies where waiting is requested: [`BulkheadLayer::wait`](super::BulkheadLayer::wait),
+    /// [`Bulkhead::acquire`] and [`Bulkhead::run`].
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// Sets the maximum number of waiting calls; one more is rejected immediately. At least 1 if calls may wait at all.
+    /// Sets the maximum number of waiting calls; one more is rejected immediately. At least 1 if
+    /// calls may wait at all.
     pub fn max_queue(mut self, calls: u32) -> Self {
         self.max_queue = Some(calls);
         self
@@ -75,8 +78,8 @@ impl BulkheadBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) but the queue has no slots
-    /// (`max_queue`).
+    /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) but the queue
+    /// has no slots (`max_queue`).
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
         check_limit(self.max_concurrent)?;
         if self.max_queue == Some(0) && !self.max_wait.is_zero() {

@@ -14,7 +14,8 @@ use crate::{
 response_future! {
     /// A call that is admitted or rejected.
     ///
-    /// The permit is released when the call completes or when the future is dropped, whichever comes first.
+    /// The permit is released when the call completes or when the future is dropped, whichever
+    /// comes first.
     pub struct ResponseFuture<F> =
         Rejectable<WithShared<StripedRef<BulkheadInner>, Guarded<Leaf<F>, CallPermit>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;

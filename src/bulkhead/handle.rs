@@ -25,8 +25,8 @@ impl Bulkhead {
         BulkheadBuilder::new(name.into())
     }
 
-    /// Creates a bulkhead that rejects calls above `max_concurrent` immediately: for calls that can go elsewhere or cannot
-    /// wait.
+    /// Creates a bulkhead that rejects calls above `max_concurrent` immediately: for calls that can
+    /// go elsewhere or cannot wait.
     ///
     /// # Errors
     ///
@@ -35,8 +35,9 @@ impl Bulkhead {
         Self::builder(name).max_concurrent(max_concurrent).build()
     }
 
-    /// Creates a bulkhead in which as many calls may wait as may run, each for up to `max_wait`, where waiting is requested.
-    /// The queue absorbs bursts. A wait longer than the caller's timeout is useless.
+    /// Creates a bulkhead in which as many calls may wait as may run, each for up to `max_wait`,
+    /// where waiting is requested. The queue absorbs bursts. A wait longer than the caller's
+    /// timeout is useless.
     ///
     /// # Errors
     ///
@@ -57,7 +58,8 @@ impl Bulkhead {
 
     /// Acquires a permit without waiting. Dropping the guard releases it.
     ///
-    /// Two read-modify-writes on the permit word in all, no clock read, no allocation, no reference count.
+    /// Two read-modify-writes on the permit word in all, no clock read, no allocation, no reference
+    /// count.
     ///
     /// # Errors
     ///
@@ -85,12 +87,13 @@ impl Bulkhead {
 
     /// Acquires a permit, waiting for up to `max_wait`, first come, first served.
     ///
-    /// Cancel-safe: dropping the future leaves the queue, and releases a permit that was granted meanwhile.
+    /// Cancel-safe: dropping the future leaves the queue, and releases a permit that was granted
+    /// meanwhile.
     ///
     /// # Errors
     ///
-    /// [`Rejection::BulkheadFull`] immediately if calls may not wait or the queue is full; [`Rejection::QueueTimeout`]
-    /// after `max_wait`.
+    /// [`Rejection::BulkheadFull`] immediately if calls may not wait or the queue is full;
+    /// [`Rejection::QueueTimeout`] after `max_wait`.
     ///
     /// # Panics
     ///
@@ -140,8 +143,8 @@ impl Bulkhead {
         result
     }
 
-    /// Changes the limit while calls are in flight. A higher limit admits waiting calls immediately; a lower one revokes
-    /// nothing and takes effect as permits are released.
+    /// Changes the limit while calls are in flight. A higher limit admits waiting calls
+    /// immediately; a lower one revokes nothing and takes effect as permits are released.
     ///
     /// # Errors
     ///
@@ -214,8 +217,8 @@ impl Drop for OwnedPermit {
     }
 }
 
-/// A guard that is dropped in normal control flow completes its call. A guard that is dropped by a panic cancels it, which
-/// `CancelOnDrop` does on its own.
+/// A guard that is dropped in normal control flow completes its call. A guard that is dropped by a
+/// panic cancels it, which `CancelOnDrop` does on its own.
 #[inline(always)]
 fn complete<H: std::ops::Deref<Target = BulkheadInner>>(guard: &mut CancelOnDrop<H, CallPermit>) {
     if !std::thread::panicking() {

@@ -160,7 +160,8 @@ impl InFlight<BulkheadInner> for UnusedPermit {
 pin_project! {
     /// Waits for a permit, within the bulkhead's limits on time and queue length.
     ///
-    /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to the next waiter.
+    /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to
+    /// the next waiter.
     pub(crate) struct WaitForPermit<H>
     where
         H: Deref<Target = BulkheadInner>,

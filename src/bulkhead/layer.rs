@@ -7,8 +7,8 @@ use crate::readiness::{Backpressure, Reject, Wait};
 
 /// A layer that limits the concurrent calls of a service by a [`Bulkhead`].
 ///
-/// `M` is the [readiness mode](crate::readiness): reject immediately (the default), [`backpressure`](Self::backpressure), or
-/// [`wait`](Self::wait) in the call.
+/// `M` is the [readiness mode](crate::readiness): reject immediately (the default),
+/// [`backpressure`](Self::backpressure), or [`wait`](Self::wait) in the call.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer<M = Reject> {
     bulkhead: Bulkhead,
@@ -23,13 +23,14 @@ impl BulkheadLayer {
 }
 
 impl<M> BulkheadLayer<M> {
-    /// Acquires the permit in `poll_ready`, which is pending until one is free. `max_wait` and `max_queue` do not apply.
+    /// Acquires the permit in `poll_ready`, which is pending until one is free. `max_wait` and
+    /// `max_queue` do not apply.
     pub fn backpressure(self) -> BulkheadLayer<Backpressure> {
         BulkheadLayer { bulkhead: self.bulkhead, mode: PhantomData }
     }
 
-    /// Waits in the response future, for up to `max_wait` and with up to `max_queue` others. The service must be
-    /// `Clone`; only a call that has to wait clones it.
+    /// Waits in the response future, for up to `max_wait` and with up to `max_queue` others. The
+    /// service must be `Clone`; only a call that has to wait clones it.
     pub fn wait(self) -> BulkheadLayer<Wait> {
         BulkheadLayer { bulkhead: self.bulkhead, mode: PhantomData }
     }

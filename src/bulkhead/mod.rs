@@ -2,10 +2,11 @@
 //!
 //! # The problem
 //!
-//! A dependency slows down. Every call to it now holds its task, connection and memory for seconds instead of
-//! milliseconds, and by Little's law the number of calls in flight grows with the latency: at 200 calls a second, 10 ms of
-//! latency mean 2 calls in flight, and 10 s mean 2,000. Soon nothing is left for calls that do not use that dependency at
-//! all. A bulkhead bounds the number: the ship stays afloat with one compartment flooded.
+//! A dependency slows down. Every call to it now holds its task, connection and memory for seconds
+//! instead of milliseconds, and by Little's law the number of calls in flight grows with the
+//! latency: at 200 calls a second, 10 ms of latency mean 2 calls in flight, and 10 s mean 2,000.
+//! Soon nothing is left for calls that do not use that dependency at all. A bulkhead bounds the
+//! number: the ship stays afloat with one compartment flooded.
 //!
 //! # Example
 //!
@@ -42,34 +43,38 @@
 //!
 //! # Readiness
 //!
-//! - [`layer()`](Bulkhead::layer) rejects: `poll_ready` is the inner service's own, and `call` returns
-//!   [`BulkheadFull`](crate::Rejection::BulkheadFull).
-//! - [`.wait()`](BulkheadLayer::wait): the response future waits for a permit, then calls the inner service, which must be
-//!   `Clone`.
-//! - [`.backpressure()`](BulkheadLayer::backpressure): `poll_ready` acquires the permit and holds it until the call. While
-//!   the inner service is not ready the permit is released, so readiness may turn to pending again.
+//! - [`layer()`](Bulkhead::layer) rejects: `poll_ready` is the inner service's own, and `call`
+//!   returns [`BulkheadFull`](crate::Rejection::BulkheadFull).
+//! - [`.wait()`](BulkheadLayer::wait): the response future waits for a permit, then calls the inner
+//!   service, which must be `Clone`.
+//! - [`.backpressure()`](BulkheadLayer::backpressure): `poll_ready` acquires the permit and holds
+//!   it until the call. While the inner service is not ready the permit is released, so readiness
+//!   may turn to pending again.
 //!
 //! # Order
 //!
-//! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt timeout, which then excludes
-//! the wait for a permit. A timeout around everything includes it. The permit is held until the response future
-//! completes, which for HTTP is when the headers arrive, not the body (`http::full_response` covers both).
+//! Inside of retry, so that a wait between attempts holds no permit; outside of the attempt
+//! timeout, which then excludes the wait for a permit. A timeout around everything includes it. The
+//! permit is held until the response future completes, which for HTTP is when the headers arrive,
+//! not the body (`http::full_response` covers both).
 //!
 //! # How to choose the numbers
 //!
-//! `max_concurrent`: the highest rate you expect times the 99th percentile of latency on a good day, plus half as much
-//! again. Not more than the dependency's own workers or your connection pool: calls beyond that only wait. `max_wait`:
-//! zero, unless traffic is bursty; then less than the latency that a caller notices, and always less than its timeout.
-//! `max_queue`: the number of calls that can be served within `max_wait`.
+//! `max_concurrent`: the highest rate you expect times the 99th percentile of latency on a good
+//! day, plus half as much again. Not more than the dependency's own workers or your connection
+//! pool: calls beyond that only wait. `max_wait`: zero, unless traffic is bursty; then less than
+//! the latency that a caller notices, and always less than its timeout. `max_queue`: the number of
+//! calls that can be served within `max_wait`.
 //!
 //! # Differences
 //!
-//! - `tower::limit::ConcurrencyLimit` always acquires its permit in `poll_ready`, so an idle connection holds one, and it
-//!   never rejects. Under `LoadShed` its waiter stays in the queue and steals capacity. Its plain layer creates a new limit
-//!   for every service. Here the handle is shared, and calls wait only where waiting is requested.
+//! - `tower::limit::ConcurrencyLimit` always acquires its permit in `poll_ready`, so an idle
+//!   connection holds one, and it never rejects. Under `LoadShed` its waiter stays in the queue and
+//!   steals capacity. Its plain layer creates a new limit for every service. Here the handle is
+//!   shared, and calls wait only where waiting is requested.
 //! - tower-resilience's bulkhead boxes its future and has its own error type.
-//! - resilience4j's `maxConcurrentCalls` and `maxWaitDuration`, Polly's `permitLimit` and `queueLimit` are
-//!   `max_concurrent`, `max_wait` and `max_queue`.
+//! - resilience4j's `maxConcurrentCalls` and `maxWaitDuration`, Polly's `permitLimit` and
+//!   `queueLimit` are `max_concurrent`, `max_wait` and `max_queue`.
 
 mod builder;
 pub mod future;

@@ -56,7 +56,8 @@ fn poll(waiter: &mut Waiter<Arc<BulkheadInner>>, waker: &Waker) -> bool {
 }
 
 model! {
-    /// Contract K14: a permit released while a caller joins the queue is seen by the caller, or wakes it.
+    /// Contract K14: a permit released while a caller joins the queue is seen by the caller, or
+    /// wakes it.
     no_wakeup_is_lost, preemptions: None, refuted by [SplitSwap], {
         let bulkhead = full_bulkhead(1);
         let releasing = Arc::clone(&bulkhead);
@@ -71,7 +72,8 @@ model! {
 }
 
 model! {
-    /// Contract K15: a permit granted to a waiter that is leaving is released, or goes to the next waiter.
+    /// Contract K15: a permit granted to a waiter that is leaving is released, or goes to the next
+    /// waiter.
     a_permit_granted_to_a_leaving_waiter_is_not_lost, preemptions: None, refuted by [SplitSwap], {
         let bulkhead = full_bulkhead(1);
         let (_, waker) = Woken::waker();

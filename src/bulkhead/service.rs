@@ -150,8 +150,8 @@ where
         self.get_mut().poll_ready(cx)
     }
 
-    // 2 RMWs on the permit word (acquire, release) and 2 on this thread's reference count; no clock read, no allocation.
-    // A rejection: no RMW.
+    // 2 RMWs on the permit word (acquire, release) and 2 on this thread's reference count; no clock
+    // read, no allocation. A rejection: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match self.bulkhead.0.try_admit() {
@@ -174,7 +174,8 @@ where
         ready!(self.poll_permit(cx));
         let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
-            // Released while the inner service is not ready: that may take long, and other callers could use it.
+            // Released while the inner service is not ready: that may take long, and other callers
+            // could use it.
             self.reserved = Reserved::Nothing;
         }
         ready

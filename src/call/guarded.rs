@@ -34,11 +34,12 @@ pin_project! {
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that has started; a guard of nothing means that it bypasses the pattern. The in-flight state was guarded
-    /// meanwhile: had the service panicked in `call`, that would have cancelled the call.
+    /// A call that has started; a guard of nothing means that it bypasses the pattern. The
+    /// in-flight state was guarded meanwhile: had the service panicked in `call`, that would have
+    /// cancelled the call.
     //
-    // Not a closure that starts the call: closures are not reliably inlined, and each one that is not costs a copy of the
-    // call, which is as long as the futures of all inner layers together.
+    // Not a closure that starts the call: closures are not reliably inlined, and each one that is
+    // not costs a copy of the call, which is as long as the futures of all inner layers together.
     #[inline(always)]
     pub(crate) fn started<P: ?Sized>(call: C, guard: CancelOnDrop<&P, K>) -> Self
     where

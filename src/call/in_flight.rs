@@ -7,8 +7,8 @@ use crate::{
     event::{EventEmitter, EventKind},
 };
 
-/// A pattern's state of one call, such as a permit. Plain data: [`Complete::complete`] or [`cancel`](Self::cancel) must
-/// consume it.
+/// A pattern's state of one call, such as a permit. Plain data: [`Complete::complete`] or
+/// [`cancel`](Self::cancel) must consume it.
 pub(crate) trait InFlight<P: ?Sized> {
     /// The call was dropped before it completed: by its caller, or by a panic.
     fn cancel(self, shared: &P);
@@ -16,7 +16,8 @@ pub(crate) trait InFlight<P: ?Sized> {
 
 /// [`InFlight`] state of calls with such results.
 pub(crate) trait Complete<P: ?Sized, T, E>: InFlight<P> {
-    /// The call completed with `result`. Releases what is held now, however long the caller keeps the future.
+    /// The call completed with `result`. Releases what is held now, however long the caller keeps
+    /// the future.
     fn complete(self, shared: &P, result: Result<&T, &E>);
 }
 
@@ -108,7 +109,8 @@ impl<K> HasEvents<K> for EventEmitter {
     }
 }
 
-/// The in-flight state of a pattern that holds nothing during a call and only reports how the call ends.
+/// The in-flight state of a pattern that holds nothing during a call and only reports how the call
+/// ends.
 pub(crate) struct EventOnly<K>(PhantomData<fn() -> K>);
 
 impl<K> EventOnly<K> {

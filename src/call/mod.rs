@@ -1,5 +1,5 @@
-//! How a call borrows the state it shares, holds a pattern's in-flight state, waits, and is cancelled: written once, for
-//! layers and stacks.
+//! How a call borrows the state it shares, holds a pattern's in-flight state, waits, and is
+//! cancelled: written once, for layers and stacks.
 //!
 //! | file | contents |
 //! |---|---|

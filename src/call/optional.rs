@@ -9,8 +9,9 @@ use super::service::{CallFuture, CallService};
 
 /// A part of a stack, which may have been left out.
 ///
-/// A stack is built from the same types whether it has a part or not; only [`Optional`] knows which parts were left out.
-/// It bypasses their patterns, so a pattern that is called can rely on its part.
+/// A stack is built from the same types whether it has a part or not; only [`Optional`] knows which
+/// parts were left out. It bypasses their patterns, so a pattern that is called can rely on its
+/// part.
 #[derive(Clone, Debug)]
 pub(crate) struct Part<T>(Option<T>);
 
@@ -35,8 +36,8 @@ impl<T> Deref for Part<T> {
 
 /// The call service of a pattern, around an inner one. A stack uses it through [`Optional`].
 ///
-/// A call starts in two steps, so that a bypassed pattern and one that admits share the code of the inner call: patterns
-/// nest, and two copies at each level would multiply.
+/// A call starts in two steps, so that a bypassed pattern and one that admits share the code of the
+/// inner call: patterns nest, and two copies at each level would multiply.
 pub(crate) trait PatternService<P: ?Sized, Req> {
     type Response;
     type Error;

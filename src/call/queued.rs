@@ -30,7 +30,8 @@ pub(crate) enum Acquisition<K, A> {
 }
 
 pin_project! {
-    /// A call that starts with in-flight state `K`, or waits for it in `A` first, before `S` makes it.
+    /// A call that starts with in-flight state `K`, or waits for it in `A` first, before `S` makes
+    /// it.
     #[project = QueuedProj]
     pub(crate) enum Queued<S, Req, A, C, K> {
         Waiting {
@@ -55,8 +56,8 @@ pin_project! {
 }
 
 impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
-    /// Calls the service, now or later. The instance that was polled ready makes the call; for a later call, a clone takes
-    /// its place.
+    /// Calls the service, now or later. The instance that was polled ready makes the call; for a
+    /// later call, a clone takes its place.
     #[inline(always)]
     pub(crate) fn start<P>(shared: &P, acquisition: Acquisition<K, A>, service: &mut S, request: Req) -> Self
     where

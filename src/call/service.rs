@@ -1,13 +1,14 @@
 //! Calls that borrow the state they share.
 //!
-//! A call's future must own the state that it reports to, and owning it costs two read-modify-writes on a reference
-//! count. A stack of five layers that each own theirs pays five times. So a pattern's part of a call owns nothing: the
-//! owner of the call passes the shared state `P` to every step. The owner of a single layer's call is its response
-//! future, with one [`StripedRef`]; the owner of a ready-made stack's call is the stack's future, with one reference
+//! A call's future must own the state that it reports to, and owning it costs two
+//! read-modify-writes on a reference count. A stack of five layers that each own theirs pays five
+//! times. So a pattern's part of a call owns nothing: the owner of the call passes the shared state
+//! `P` to every step. The owner of a single layer's call is its response future, with one
+//! [`StripedRef`]; the owner of a ready-made stack's call is the stack's future, with one reference
 //! for all of its parts. Each pattern is written once for both.
 //!
-//! The price: a dropped call cannot release its state in a destructor. Its owner calls [`cancel`](Cancel::cancel),
-//! which [`WithShared`] does.
+//! The price: a dropped call cannot release its state in a destructor. Its owner calls
+//! [`cancel`](Cancel::cancel), which [`WithShared`] does.
 
 use std::{
     future::Future,
@@ -23,8 +24,8 @@ use crate::shared::striped::StripedRef;
 
 /// A call that may be dropped before it completes.
 pub(crate) trait Cancel<P: ?Sized> {
-    /// Cancels the call: drops the inner call first, then releases what this one holds. Does nothing for a call that has
-    /// completed.
+    /// Cancels the call: drops the inner call first, then releases what this one holds. Does
+    /// nothing for a call that has completed.
     fn cancel(self: Pin<&mut Self>, shared: &P);
 }
 
@@ -34,8 +35,8 @@ pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
 
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
-    /// The time at which a timer that lives as long as this call wakes the task, as of the last pending poll. An outer
-    /// call with nothing to do before then needs no timer of its own.
+    /// The time at which a timer that lives as long as this call wakes the task, as of the last
+    /// pending poll. An outer call with nothing to do before then needs no timer of its own.
     #[inline(always)]
     fn wakes_at(&self) -> Option<Instant> {
         None
@@ -115,7 +116,8 @@ impl<T> HasShared for StripedRef<T> {
     }
 }
 
-/// For a call that reports to its handle only when there is an observer: without one it holds no reference.
+/// For a call that reports to its handle only when there is an observer: without one it holds no
+/// reference.
 impl<T> HasShared for Option<StripedRef<T>> {
     type Shared = Self;
 

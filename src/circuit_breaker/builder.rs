@@ -32,7 +32,8 @@ use crate::{
 /// | `probe_timeout` | 30 s | a probe that never completes must not keep the circuit half-open |
 /// | `consecutive_failures`, `count_window`, `slow_calls`, `gradual_recovery` | off | |
 ///
-/// The figures behind these, measured by the fault lab: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The figures behind these, measured by the fault lab:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct CircuitBreakerBuilder {
     name: Name,
@@ -75,23 +76,23 @@ impl CircuitBreakerBuilder {
         }
     }
 
-    /// Trips after this many consecutive failures, from 1 to 65,535. A success resets the count; a throttled or ignored
-    /// call leaves it unchanged.
+    /// Trips after this many consecutive failures, from 1 to 65,535. A success resets the count; a
+    /// throttled or ignored call leaves it unchanged.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive = Some(failures);
         self
     }
 
-    /// Evaluates the rates over exactly the last `calls` calls, from 1 to 1000. A success in a window without failures
-    /// writes nothing and reads no clock. The time window stays in place beside it;
-    /// [`no_time_window`](Self::no_time_window) removes that.
+    /// Evaluates the rates over exactly the last `calls` calls, from 1 to 1000. A success in a
+    /// window without failures writes nothing and reads no clock. The time window stays in place
+    /// beside it; [`no_time_window`](Self::no_time_window) removes that.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.count_window = Some(calls);
         self
     }
 
-    /// Evaluates the rates over the calls of the last `length`, from 10 ms to 24 hours. The window advances one bucket at a
-    /// time.
+    /// Evaluates the rates over the calls of the last `length`, from 10 ms to 24 hours. The window
+    /// advances one bucket at a time.
     pub fn time_window(mut self, length: Duration) -> Self {
         self.time_window = Some(length);
         self
@@ -115,8 +116,9 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at most 1, with a
-    /// resolution of one millionth. Evaluated at each failure, and in the count window also at the call that reaches `min_calls`.
+    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at
+    /// most 1, with a resolution of one millionth. Evaluated at each failure, and in the count
+    /// window also at the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
         self
@@ -135,16 +137,16 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets the first open time, at least 1 ms. Rounded down to a quarter of a millisecond. Raises the maximum of
-    /// [`open_growth`](Self::open_growth) if that is shorter.
+    /// Sets the first open time, at least 1 ms. Rounded down to a quarter of a millisecond. Raises
+    /// the maximum of [`open_growth`](Self::open_growth) if that is shorter.
     pub fn open_duration(mut self, first: Duration) -> Self {
         self.open.first = first;
         self.open.max = self.open.max.max(first);
         self
     }
 
-    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`. A factor of 1, the default,
-    /// keeps it constant. The factor applies at most 16 times.
+    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`. A
+    /// factor of 1, the default, keeps it constant. The factor applies at most 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self
@@ -162,20 +164,23 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets the number of probes that must succeed to close the circuit, from 1 to 8191. A failed probe opens it again.
+    /// Sets the number of probes that must succeed to close the circuit, from 1 to 8191. A failed
+    /// probe opens it again.
     pub fn probe_successes(mut self, successes: u32) -> Self {
         self.successes = successes;
         self
     }
 
-    /// Sets the time after which probes that have not completed lose their slots to new ones, at least 1 ms.
+    /// Sets the time after which probes that have not completed lose their slots to new ones, at
+    /// least 1 ms.
     pub fn probe_timeout(mut self, limit: Duration) -> Self {
         self.probe_timeout = limit;
         self
     }
 
-    /// Admits a growing share of the calls after closing, from a tenth to all, over this time: from 100 ms to one hour.
-    /// For dependencies with cold caches, which a stampede would take down again.
+    /// Admits a growing share of the calls after closing, from a tenth to all, over this time: from
+    /// 100 ms to one hour. For dependencies with cold caches, which a stampede would take down
+    /// again.
     pub fn gradual_recovery(mut self, over: Duration) -> Self {
         self.recovery = Some(over);
         self

@@ -12,8 +12,8 @@ use crate::{
 response_future! {
     /// A call that is admitted or rejected.
     ///
-    /// Dropping it before it completes cancels the call and releases its probe slot, if it has one. A cancelled call does
-    /// not count unless it was slow already.
+    /// Dropping it before it completes cancels the call and releases its probe slot, if it has one.
+    /// A cancelled call does not count unless it was slow already.
     pub struct ResponseFuture<F, C> =
         Rejectable<WithShared<BreakerOwner<C>, Guarded<Leaf<F>, AdmittedCall>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>, C: Classify<T, E>] -> Result<T, E>;

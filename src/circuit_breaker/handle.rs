@@ -14,7 +14,8 @@ use crate::{
     state::window::Counts,
 };
 
-/// A handle to a circuit, which rejects calls to a failing dependency. See the [module docs](super).
+/// A handle to a circuit, which rejects calls to a failing dependency. See the [module
+/// docs](super).
 ///
 /// Cheap to clone. All clones share the circuit.
 #[derive(Clone)]
@@ -31,9 +32,10 @@ impl CircuitBreaker {
         CircuitBreakerBuilder::new(name.into())
     }
 
-    /// Creates a breaker that trips after this many consecutive failures, and by no other rule: for dependencies that are
-    /// called rarely, where a rate would take too long to gather evidence. A single success resets the count, so it does
-    /// not detect a dependency that fails half of the time.
+    /// Creates a breaker that trips after this many consecutive failures, and by no other rule: for
+    /// dependencies that are called rarely, where a rate would take too long to gather evidence. A
+    /// single success resets the count, so it does not detect a dependency that fails half of the
+    /// time.
     ///
     /// # Errors
     ///
@@ -52,7 +54,8 @@ impl CircuitBreaker {
         CircuitBreakerLayer::new(self)
     }
 
-    /// Admits or rejects a call. The permit records the call's outcome; dropping it cancels the call.
+    /// Admits or rejects a call. The permit records the call's outcome; dropping it cancels the
+    /// call.
     ///
     /// One load while closed; one load and one clock read while open.
     ///
@@ -82,11 +85,13 @@ impl CircuitBreaker {
     /// # Ok(()) }
     /// ```
     ///
-    /// Cancel-safe: dropping the returned future cancels the call, which does not count unless it was slow already.
+    /// Cancel-safe: dropping the returned future cancels the call, which does not count unless it
+    /// was slow already.
     ///
     /// # Errors
     ///
-    /// The future's own error, or [`Rejection::CircuitOpen`], in which case the future is dropped without being polled.
+    /// The future's own error, or [`Rejection::CircuitOpen`], in which case the future is dropped
+    /// without being polled.
     pub async fn run<F, T, E>(&self, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,
@@ -113,7 +118,8 @@ impl CircuitBreaker {
         result
     }
 
-    /// Returns the current state. After the open time is over, the circuit remains open until the next call.
+    /// Returns the current state. After the open time is over, the circuit remains open until the
+    /// next call.
     pub fn state(&self) -> CircuitState {
         self.0.circuit.state()
     }
@@ -133,8 +139,9 @@ impl CircuitBreaker {
         self.0.set(CircuitState::Open, duration);
     }
 
-    /// Opens the circuit for `duration` because the service asked for it. It admits probes afterwards. Earlier decisions
-    /// take precedence: a circuit that is already open, forced open or disabled does not change.
+    /// Opens the circuit for `duration` because the service asked for it. It admits probes
+    /// afterwards. Earlier decisions take precedence: a circuit that is already open, forced open
+    /// or disabled does not change.
     ///
     /// For HTTP, `http::HonorRetryAfterLayer` does this.
     pub fn honor_retry_after(&self, duration: Duration) {
@@ -146,7 +153,8 @@ impl CircuitBreaker {
         self.0.set(CircuitState::HalfOpen, Duration::ZERO);
     }
 
-    /// Admits all calls until the state is changed manually. They are counted, but never trip the circuit.
+    /// Admits all calls until the state is changed manually. They are counted, but never trip the
+    /// circuit.
     pub fn disable(&self) {
         self.0.set(CircuitState::Disabled, Duration::ZERO);
     }
@@ -246,8 +254,8 @@ impl From<Counts> for WindowSnapshot {
 
 /// A permit of a [`CircuitBreaker`] for one call. It records the call's outcome.
 ///
-/// Dropping it without an outcome cancels the call, which does not count unless it was slow already. If a panic
-/// drops it, the call counts as a failure.
+/// Dropping it without an outcome cancels the call, which does not count unless it was slow
+/// already. If a panic drops it, the call counts as a failure.
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {

@@ -27,7 +27,8 @@ pub(crate) struct CircuitBreakerInner {
     pub(crate) slow_after: Option<Duration>,
     /// There is an observer, or calls are timed.
     pub(crate) watched: bool,
-    /// Not watched, and without a time window: a healthy call has nothing to report and nothing to write.
+    /// Not watched, and without a time window: a healthy call has nothing to report and nothing to
+    /// write.
     pub(crate) quiet: bool,
     pub(crate) random: Random,
     pub(crate) waiters: WakerList,
@@ -45,7 +46,8 @@ pub(crate) struct OpenTimes {
 }
 
 impl OpenTimes {
-    /// `first * growth^reopen_count`, at most `max`; with jitter, uniform between half of that and all of it.
+    /// `first * growth^reopen_count`, at most `max`; with jitter, uniform between half of that and
+    /// all of it.
     fn draw(&self, reopen_count: u32, random: &Random) -> Duration {
         let grown = self.first.as_secs_f64() * self.growth.powi(reopen_count.min(64) as i32);
         let full = Duration::try_from_secs_f64(grown).map_or(self.max, |grown| grown.min(self.max));
@@ -58,8 +60,8 @@ impl CircuitBreakerInner {
         self.time.now()
     }
 
-    /// Publishes a state change that has been made. Waiters are woken first: an observer that panics must not leave them
-    /// asleep.
+    /// Publishes a state change that has been made. Waiters are woken first: an observer that
+    /// panics must not leave them asleep.
     #[cold]
     fn changed(&self, Transition { from, to, generation, cause }: Transition) {
         self.waiters.wake_all();
@@ -167,8 +169,8 @@ impl CircuitBreakerInner {
             return self.finish(call, Verdict::Failure);
         }
         let (ended, elapsed, slow) = self.measure(call.started);
-        // A cancelled call is no evidence, unless it was slow already: otherwise a timeout outside of the breaker could
-        // never trip it.
+        // A cancelled call is no evidence, unless it was slow already: otherwise a timeout outside
+        // of the breaker could never trip it.
         let outcome = if slow { Outcome::CancelledSlow } else { Outcome::Ignored };
         if slow || call.admitted.is_probe() {
             self.record(call.admitted, outcome, slow, ended);
@@ -272,8 +274,8 @@ impl UnusedAdmission {
         self.0.is_probe()
     }
 
-    /// Whether it still admits a call. It does not once the state has changed, or once its slot, idle for too long, was
-    /// given to another caller.
+    /// Whether it still admits a call. It does not once the state has changed, or once its slot,
+    /// idle for too long, was given to another caller.
     pub(crate) fn is_current(self, breaker: &CircuitBreakerInner) -> bool {
         breaker.circuit.is_current(self.0)
     }

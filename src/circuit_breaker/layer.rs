@@ -10,7 +10,8 @@ use crate::{
 
 /// A layer that rejects calls to a service while a [`CircuitBreaker`] is open.
 ///
-/// `C` classifies results; it is cloned for each call. `M` is the [readiness mode](crate::readiness).
+/// `C` classifies results; it is cloned for each call. `M` is the [readiness
+/// mode](crate::readiness).
 #[derive(Clone)]
 pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
     breaker: CircuitBreaker,
@@ -19,7 +20,8 @@ pub struct CircuitBreakerLayer<C = DefaultClassifier, M = Reject> {
 }
 
 impl CircuitBreakerLayer {
-    /// Creates a layer that rejects calls while `breaker` is open, and classifies results with [`DefaultClassifier`].
+    /// Creates a layer that rejects calls while `breaker` is open, and classifies results with
+    /// [`DefaultClassifier`].
     pub fn new(breaker: &CircuitBreaker) -> Self {
         Self { breaker: breaker.clone(), classify: DefaultClassifier, mode: PhantomData }
     }
@@ -31,7 +33,8 @@ impl<C, M> CircuitBreakerLayer<C, M> {
         CircuitBreakerLayer { breaker: self.breaker, classify, mode: PhantomData }
     }
 
-    /// Sets a closure as the classifier of results. The error need not implement [`AsRejection`](crate::AsRejection).
+    /// Sets a closure as the classifier of results. The error need not implement
+    /// [`AsRejection`](crate::AsRejection).
     pub fn classify_with<F, T, E>(self, classify: F) -> CircuitBreakerLayer<F, M>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
@@ -40,7 +43,8 @@ impl<C, M> CircuitBreakerLayer<C, M> {
         self.classify(classify)
     }
 
-    /// Keeps `poll_ready` pending while the circuit would reject; see the [module docs](super#readiness).
+    /// Keeps `poll_ready` pending while the circuit would reject; see the [module
+    /// docs](super#readiness).
     pub fn backpressure(self) -> CircuitBreakerLayer<C, Backpressure> {
         CircuitBreakerLayer { breaker: self.breaker, classify: self.classify, mode: PhantomData }
     }

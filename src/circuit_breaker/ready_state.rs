@@ -41,7 +41,8 @@ pub(crate) fn is_current(probe: &CancelOnDrop<StripedRef<CircuitBreakerInner>, U
 pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
     key: Option<WakerKey>,
-    /// Wakes the task at the end of the open time. Only a task that waits for it has one (backpressure only).
+    /// Wakes the task at the end of the open time. Only a task that waits for it has one
+    /// (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -52,8 +53,8 @@ impl Drop for WaitForChange {
 }
 
 impl ReadyState {
-    /// Registers the task to be woken when the circuit changes. The caller must check the circuit afterwards: a change
-    /// that the check does not see wakes the task.
+    /// Registers the task to be woken when the circuit changes. The caller must check the circuit
+    /// afterwards: a change that the check does not see wakes the task.
     fn wait(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> &mut WaitForChange {
         if !matches!(self, Self::Waiting(_)) {
             *self = Self::Waiting(Box::new(WaitForChange { breaker: breaker.clone(), key: None, sleep: None }));
@@ -92,7 +93,8 @@ impl ReadyState {
         }
     }
 
-    /// The inner service is not ready. It must not delay the rejection either if the circuit opens while the task waits.
+    /// The inner service is not ready. It must not delay the rejection either if the circuit opens
+    /// while the task waits.
     #[inline(never)]
     fn opens_meanwhile(&mut self, breaker: &CircuitBreaker, cx: &Context<'_>) -> bool {
         self.wait(breaker, cx);
@@ -116,7 +118,8 @@ impl ReadyState {
         }
     }
 
-    /// Ready when the circuit would admit a call. Reserves a probe slot if the call would be a probe.
+    /// Ready when the circuit would admit a call. Reserves a probe slot if the call would be a
+    /// probe.
     pub(crate) fn poll_admitting(&mut self, breaker: &CircuitBreaker, cx: &mut Context<'_>) -> Poll<()> {
         let inner = &*breaker.0;
         loop {
@@ -134,7 +137,8 @@ impl ReadyState {
                     return Poll::Ready(());
                 }
                 PeekedAdmission::AdmitProbe => {
-                    // If there is none, the circuit has closed meanwhile or another caller took the slot: check again.
+                    // If there is none, the circuit has closed meanwhile or another caller took the
+                    // slot: check again.
                     if let Some(admission) = inner.reserve_probe() {
                         *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), admission));
                     }

@@ -96,7 +96,8 @@ pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
 }
 
 impl<S> CircuitBreakerService<S> {
-    /// Creates a service that rejects calls while `breaker` is open, and classifies results with [`DefaultClassifier`].
+    /// Creates a service that rejects calls while `breaker` is open, and classifies results with
+    /// [`DefaultClassifier`].
     pub fn new(inner: S, breaker: &CircuitBreaker) -> Self {
         Self::with(inner, breaker, DefaultClassifier)
     }
@@ -164,9 +165,9 @@ where
         ready_state.poll_rejecting(&self.breaker, cx, |cx| inner.inner.poll_ready(cx))
     }
 
-    // Closed and healthy: 2 RMWs on this thread's reference count; on the circuit, one load here, one in `poll_ready` and
-    // two at completion. A time window adds one store to the thread's own line and one clock read, slow calls one more
-    // clock read. No allocation. Rejected: no RMW.
+    // Closed and healthy: 2 RMWs on this thread's reference count; on the circuit, one load here,
+    // one in `poll_ready` and two at completion. A time window adds one store to the thread's own
+    // line and one clock read, slow calls one more clock read. No allocation. Rejected: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         match self.calls.ready_state.admit_rejecting(&self.breaker.0) {
@@ -192,7 +193,8 @@ where
         }
         let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
-            // A probe slot is released while the inner service is not ready: other callers could use it.
+            // A probe slot is released while the inner service is not ready: other callers could
+            // use it.
             self.calls.ready_state = ReadyState::Nothing;
         }
         ready

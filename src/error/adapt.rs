@@ -11,7 +11,8 @@ use tower_service::Service;
 
 use super::Error;
 
-/// Turns a foreign error `E` into [`Error<E>`]. This is the innermost layer, directly around the service.
+/// Turns a foreign error `E` into [`Error<E>`]. This is the innermost layer, directly around the
+/// service.
 ///
 /// ```
 /// use tower_layer::Layer;
@@ -110,7 +111,8 @@ where
     }
 }
 
-/// Turns the foreign error of a single future into [`Error<E>`]: `breaker.run(adapt(client.get(url).send()))`.
+/// Turns the foreign error of a single future into [`Error<E>`]:
+/// `breaker.run(adapt(client.get(url).send()))`.
 pub async fn adapt<T, E>(future: impl Future<Output = Result<T, E>>) -> Result<T, Error<E>> {
     future.await.map_err(Error::Service)
 }

@@ -4,8 +4,9 @@ use super::Rejection;
 
 /// Errors from which a [`Rejection`] can be recovered.
 ///
-/// The default classifiers use it to tell a layer's rejection from the service's own failure. Implement it beside
-/// `From<Rejection>` for your own error type. Boxed errors and `std::io::Error` are searched along their sources.
+/// The default classifiers use it to tell a layer's rejection from the service's own failure.
+/// Implement it beside `From<Rejection>` for your own error type. Boxed errors and `std::io::Error`
+/// are searched along their sources.
 #[diagnostic::on_unimplemented(
     message = "a `Rejection` cannot be recovered from `{Self}`",
     label = "the default classifier needs `{Self}: AsRejection`",
@@ -20,8 +21,8 @@ pub trait AsRejection {
 
 /// Errors that can hold a [`Rejection`]: exactly those that implement `From<Rejection>`.
 ///
-/// Layers require it of a service's error. Do not implement it manually: it exists only so that the compiler can explain
-/// what is missing, which `From` cannot.
+/// Layers require it of a service's error. Do not implement it manually: it exists only so that the
+/// compiler can explain what is missing, which `From` cannot.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot hold a `Rejection`, which a layer of `tower-rampart` may return",
     label = "`{Self}: From<Rejection>` is missing",
@@ -55,10 +56,11 @@ thread_local! {
 
 /// Returns the error's source, or the error itself if it is a rejection.
 ///
-/// When the compiler checks whether an async block is `Send`, it no longer knows that a boxed error in it is `'static`.
-/// So `AsRejection` must hold for boxes of any lifetime: without that, a stack that is called with `oneshot` in a spawned
-/// block would not compile. An error that may not be `'static` cannot be downcast, but its source can, always. So during
-/// a lookup, a rejection returns itself as its own source.
+/// When the compiler checks whether an async block is `Send`, it no longer knows that a boxed error
+/// in it is `'static`. So `AsRejection` must hold for boxes of any lifetime: without that, a stack
+/// that is called with `oneshot` in a spawned block would not compile. An error that may not be
+/// `'static` cannot be downcast, but its source can, always. So during a lookup, a rejection
+/// returns itself as its own source.
 fn source_or_rejection<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
     /// Ends the lookup if no rejection did, even if `source` panics.
     struct EndLookup;

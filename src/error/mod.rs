@@ -1,8 +1,9 @@
 //! One error taxonomy for every layer.
 //!
-//! A layer never wraps the error of its inner service: `type Error = S::Error`. To reject a call it makes a [`Rejection`],
-//! and requires only that the service's error can be made from one (`S::Error: From<Rejection>`). So a stack of five
-//! layers, in any order, has one flat error type. There are three ways to have such a type.
+//! A layer never wraps the error of its inner service: `type Error = S::Error`. To reject a call it
+//! makes a [`Rejection`], and requires only that the service's error can be made from one
+//! (`S::Error: From<Rejection>`). So a stack of five layers, in any order, has one flat error type.
+//! There are three ways to have such a type.
 //!
 //! **1. `BoxError`, `std::io::Error`, `anyhow::Error`**: nothing to do.
 //!
@@ -36,16 +37,17 @@
 //! }
 //! ```
 //!
-//! **3. A foreign error** (reqwest's, hyper-util's, tonic's): [`AdaptErrorLayer`] as the innermost layer turns `E` into
-//! [`Error<E>`], and the caller matches [`Error::Service`] with the foreign error, typed and unchanged, or
-//! [`Error::Rejected`]. For a single future there is [`adapt`].
+//! **3. A foreign error** (reqwest's, hyper-util's, tonic's): [`AdaptErrorLayer`] as the innermost
+//! layer turns `E` into [`Error<E>`], and the caller matches [`Error::Service`] with the foreign
+//! error, typed and unchanged, or [`Error::Rejected`]. For a single future there is [`adapt`].
 //!
-//! If the compiler says that an error [cannot hold a `Rejection`](FromRejection), use the third way. If it only says that
-//! a service "doesn't satisfy `Service<_>`" at a method call (`ready`, `call`, `oneshot`), name the request type, as in
-//! `ServiceExt::<Request>::ready(&mut service)`: the compiler then gives the reason.
+//! If the compiler says that an error [cannot hold a `Rejection`](FromRejection), use the third
+//! way. If it only says that a service "doesn't satisfy `Service<_>`" at a method call (`ready`,
+//! `call`, `oneshot`), name the request type, as in `ServiceExt::<Request>::ready(&mut service)`:
+//! the compiler then gives the reason.
 //!
-//! For servers that must not fail (axum wants `Infallible`), [`RespondLayer`] wraps a whole stack: it adapts on the
-//! inside and turns rejections into responses on the outside.
+//! For servers that must not fail (axum wants `Infallible`), [`RespondLayer`] wraps a whole stack:
+//! it adapts on the inside and turns rejections into responses on the outside.
 //!
 //! # What a rejection means
 //!
@@ -59,12 +61,14 @@
 //! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
 //! | `TimedOut`, not attempted | no | no | failure | 504, `DEADLINE_EXCEEDED` |
 //!
-//! A request that was not sent is safe to retry, even if it is not idempotent. [`Retry`](crate::retry) retries it where
-//! another attempt may succeed; "on another instance" requires
-//! [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The default verdict is that of
-//! [`DefaultClassifier`](crate::DefaultClassifier), and a breaker outside counts it.
+//! A request that was not sent is safe to retry, even if it is not idempotent.
+//! [`Retry`](crate::retry) retries it where another attempt may succeed; "on another instance"
+//! requires [`retry_on_other_instance`](crate::retry::RetryBuilder::retry_on_other_instance). The
+//! default verdict is that of [`DefaultClassifier`](crate::DefaultClassifier), and a breaker
+//! outside counts it.
 //!
-//! Exhausted retries and an exhausted retry budget are not rejections: the caller gets the last result, unchanged.
+//! Exhausted retries and an exhausted retry budget are not rejections: the caller gets the last
+//! result, unchanged.
 
 mod adapt;
 mod as_rejection;

@@ -5,14 +5,16 @@ use crate::{name::Name, pattern::Pattern};
 
 /// Why a layer rejected or abandoned a call.
 ///
-/// At most 40 bytes, cheap to clone, and independent of the service's error type. It says which pattern rejected
-/// ([`kind`](Self::kind)), which instance ([`name`](Self::name)), when to retry ([`retry_after`](Self::retry_after)), and
-/// whether the service may have processed the request ([`was_attempted`](Self::was_attempted)). The
-/// [module docs](super#what-a-rejection-means) have a table of all variants.
+/// At most 40 bytes, cheap to clone, and independent of the service's error type. It says which
+/// pattern rejected ([`kind`](Self::kind)), which instance ([`name`](Self::name)), when to retry
+/// ([`retry_after`](Self::retry_after)), and whether the service may have processed the request
+/// ([`was_attempted`](Self::was_attempted)). The [module docs](super#what-a-rejection-means) have a
+/// table of all variants.
 ///
-/// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for instance.
-// The tag is a whole word and the small fields come before the large ones: moving a rejection in pieces of unequal size
-// would cost more than making it.
+/// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for
+/// instance.
+// The tag is a whole word and the small fields come before the large ones: moving a rejection in
+// pieces of unequal size would cost more than making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -22,7 +24,8 @@ pub enum Rejection {
     CircuitOpen {
         /// The breaker's name.
         name: Name,
-        /// Time until the breaker admits a probe; `None` if unknown, as when it was forced open manually.
+        /// Time until the breaker admits a probe; `None` if unknown, as when it was forced open
+        /// manually.
         retry_after: Option<Duration>,
     },
     /// The bulkhead had no free permit and no free queue slot.
@@ -48,7 +51,8 @@ pub enum Rejection {
         limit: u32,
         /// The limiter's name.
         name: Name,
-        /// Time until the call would conform; `None` if it never can, because it costs more than the burst.
+        /// Time until the call would conform; `None` if it never can, because it costs more than
+        /// the burst.
         retry_after: Option<Duration>,
     },
     /// The call did not complete in time.
@@ -126,8 +130,8 @@ impl Rejection {
         }
     }
 
-    /// Returns whether the inner service may have processed the request. If `false`, retrying is safe even if the request
-    /// is not idempotent.
+    /// Returns whether the inner service may have processed the request. If `false`, retrying is
+    /// safe even if the request is not idempotent.
     pub fn was_attempted(&self) -> bool {
         self.semantics().attempted
     }
@@ -159,14 +163,16 @@ impl fmt::Display for Rejection {
 }
 
 impl std::error::Error for Rejection {
-    /// None, except while this crate looks for a rejection in an error of unknown lifetime: then the rejection itself.
+    /// None, except while this crate looks for a rejection in an error of unknown lifetime: then
+    /// the rejection itself.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         if take_lookup() { Some(self) } else { None }
     }
 }
 
 impl From<Rejection> for std::io::Error {
-    /// Keeps the rejection as the inner error. The kind is [`TimedOut`](std::io::ErrorKind::TimedOut) for a timeout and
+    /// Keeps the rejection as the inner error. The kind is
+    /// [`TimedOut`](std::io::ErrorKind::TimedOut) for a timeout and
     /// [`Other`](std::io::ErrorKind::Other) for all others.
     fn from(rejection: Rejection) -> Self {
         let kind = match rejection.kind() {

@@ -11,11 +11,13 @@ use tower_service::Service;
 
 use super::{AdaptError, Error, Rejection};
 
-/// Wraps a whole stack of layers around a server: rejections become responses, and the error type stays the server's.
+/// Wraps a whole stack of layers around a server: rejections become responses, and the error type
+/// stays the server's.
 ///
-/// A server such as axum must not fail (`Error = Infallible`), and hyper closes the connection of a service that does.
-/// So the stack is built over an [`AdaptError`] of the server, whose error can hold a rejection. On the outside `respond`
-/// turns each [`Rejection`] into a response, and the server's own errors pass unchanged.
+/// A server such as axum must not fail (`Error = Infallible`), and hyper closes the connection of a
+/// service that does. So the stack is built over an [`AdaptError`] of the server, whose error can
+/// hold a rejection. On the outside `respond` turns each [`Rejection`] into a response, and the
+/// server's own errors pass unchanged.
 ///
 /// ```
 /// use tower_layer::Identity;
@@ -60,8 +62,8 @@ impl<L: fmt::Debug, F> fmt::Debug for RespondLayer<L, F> {
 pub struct Respond<S, F> {
     inner: S,
     respond: F,
-    /// A rejection from `poll_ready`, which the next `call` responds to. No layer of this crate returns one there, but a
-    /// foreign layer may.
+    /// A rejection from `poll_ready`, which the next `call` responds to. No layer of this crate
+    /// returns one there, but a foreign layer may.
     rejected: Option<Rejection>,
 }
 
@@ -105,7 +107,8 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         if self.rejected.is_some() {
-            // A stack that failed its readiness must not be polled again, and a service that is ready stays ready.
+            // A stack that failed its readiness must not be polled again, and a service that is
+            // ready stays ready.
             return Poll::Ready(Ok(()));
         }
         match ready!(self.inner.poll_ready(cx)) {

@@ -3,8 +3,8 @@ use crate::{pattern::Pattern, verdict::Verdict};
 
 /// The meaning of a rejection: one row of [`Rejection::semantics`].
 ///
-/// Classifiers, retries, HTTP and gRPC responses, logs and metrics read it. HTTP and gRPC statuses are plain numbers, so
-/// that the table needs no feature.
+/// Classifiers, retries, HTTP and gRPC responses, logs and metrics read it. HTTP and gRPC statuses
+/// are plain numbers, so that the table needs no feature.
 #[derive(Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "http"), allow(dead_code))] // the statuses
 pub(crate) struct Semantics {
@@ -45,7 +45,8 @@ const RESOURCE_EXHAUSTED: i32 = 8;
 const UNAVAILABLE: i32 = 14;
 
 impl Rejection {
-    /// The table of rejections: one row per variant, and one more where a field changes the meaning.
+    /// The table of rejections: one row per variant, and one more where a field changes the
+    /// meaning.
     ///
     /// The documentation of [`error`](crate::error) shows it; a test compares the two.
     #[inline(never)] // no call that succeeds needs it
@@ -134,7 +135,8 @@ mod tests {
         ]
     }
 
-    /// The first cell of the row that the module docs have for this rejection. A new variant fails to compile here.
+    /// The first cell of the row that the module docs have for this rejection. A new variant fails
+    /// to compile here.
     fn documented_as(rejection: &Rejection) -> &'static str {
         match rejection {
             Rejection::CircuitOpen { .. } => "[`CircuitOpen`](Rejection::CircuitOpen)",

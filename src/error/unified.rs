@@ -4,10 +4,12 @@ use super::{AsRejection, Rejection};
 
 /// A service's own error, or a rejection by a layer around it.
 ///
-/// [`AdaptErrorLayer`](super::AdaptErrorLayer) makes it from a foreign error. It is exhaustive on purpose: there will never
-/// be a third case. There is no `From<E>`, which would overlap with `From<Rejection>`: map with [`Error::Service`].
+/// [`AdaptErrorLayer`](super::AdaptErrorLayer) makes it from a foreign error. It is exhaustive on
+/// purpose: there will never be a third case. There is no `From<E>`, which would overlap with
+/// `From<Rejection>`: map with [`Error::Service`].
 ///
-/// As a `std::error::Error`, its `source()` is the inner error, and its `Display` does not repeat that error's text.
+/// As a `std::error::Error`, its `source()` is the inner error, and its `Display` does not repeat
+/// that error's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// A layer rejected or abandoned the call.
@@ -66,8 +68,8 @@ impl<E> From<Rejection> for Error<E> {
     }
 }
 
-/// Finds only this stack's own rejections. A rejection from an inner service's own stack (a client's, inside a handler) is
-/// that service's failure, not a rejection here.
+/// Finds only this stack's own rejections. A rejection from an inner service's own stack (a
+/// client's, inside a handler) is that service's failure, not a rejection here.
 impl<E> AsRejection for Error<E> {
     fn as_rejection(&self) -> Option<&Rejection> {
         match self {

@@ -59,8 +59,8 @@ impl EventEmitter {
     fn notify(&self, observer: &dyn Observer, kind: EventKind<'_>) {
         let event = Event { pattern: self.pattern, name: &self.name, kind };
         if std::thread::panicking() {
-            // A panic, perhaps the observer's own, is dropping a call. A second panic that leaves the destructor we are
-            // called from would abort the process.
+            // A panic, perhaps the observer's own, is dropping a call. A second panic that leaves
+            // the destructor we are called from would abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(&event)));
         } else {
             observer.on_event(&event);

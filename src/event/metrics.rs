@@ -20,10 +20,10 @@ use crate::{error::Rejection, pattern::Pattern};
 /// | `rampart_permit_wait_seconds` | histogram | |
 /// | `rampart_fallbacks_total` | counter | `served` |
 ///
-/// Each event looks up its metrics by name and labels in the recorder that is installed at that time: an allocation and a
-/// map lookup for each metric, and two or three metrics when a call completes. Metric handles are not cached, so a recorder
-/// may be installed late, or for the duration of a test. If that costs too much on a hot path, give the observer to the
-/// breaker only.
+/// Each event looks up its metrics by name and labels in the recorder that is installed at that
+/// time: an allocation and a map lookup for each metric, and two or three metrics when a call
+/// completes. Metric handles are not cached, so a recorder may be installed late, or for the
+/// duration of a test. If that costs too much on a hot path, give the observer to the breaker only.
 ///
 /// The name is a label, so keep the number of different names small.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +72,8 @@ impl Observer for MetricsObserver {
         match event.kind {
             EventKind::Admitted => in_flight().increment(1.0),
             EventKind::Rejected { rejection } => {
-                // Only a timeout rejects a call that it has admitted. Without these calls the durations would hide the
-                // slowest.
+                // Only a timeout rejects a call that it has admitted. Without these calls the
+                // durations would hide the slowest.
                 let timed_out_after = match rejection {
                     Rejection::TimedOut { after, attempted: true, .. } if event.pattern == Pattern::Timeout => {
                         in_flight().decrement(1.0);

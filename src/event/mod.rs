@@ -1,12 +1,13 @@
 //! Events, and the [`Observer`] that receives them.
 //!
-//! A handle can have one observer (`.observer(..)` on its builder). It receives an [`Event`], borrowed and without
-//! allocation, for every step of a call and every change of state. A handle without one pays one predictable branch per
-//! event. For each request that reaches a layer there is exactly one terminal event: [`Rejected`](EventKind::Rejected),
+//! A handle can have one observer (`.observer(..)` on its builder). It receives an [`Event`],
+//! borrowed and without allocation, for every step of a call and every change of state. A handle
+//! without one pays one predictable branch per event. For each request that reaches a layer there
+//! is exactly one terminal event: [`Rejected`](EventKind::Rejected),
 //! [`Completed`](EventKind::Completed) or [`Cancelled`](EventKind::Cancelled).
 //!
-//! Observers run on the call path: be quick, do not block. The layer commits its state before it calls the observer, so a
-//! panicking observer affects only its own call.
+//! Observers run on the call path: be quick, do not block. The layer commits its state before it
+//! calls the observer, so a panicking observer affects only its own call.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -71,21 +72,23 @@ pub enum EventKind<'a> {
     },
     /// The call completed with a result. Terminal.
     Completed {
-        /// How the result counts. Patterns without a classifier report success for `Ok` and failure for `Err`.
+        /// How the result counts. Patterns without a classifier report success for `Ok` and failure
+        /// for `Err`.
         verdict: Verdict,
         /// Time from admission to completion, if the pattern measures it anyway.
         elapsed: Option<Duration>,
     },
     /// The call's future panicked, or was dropped before it completed. Terminal.
     Cancelled {
-        /// Whether the call had been admitted; `false` if it was still waiting for a permit or a token.
+        /// Whether the call had been admitted; `false` if it was still waiting for a permit or a
+        /// token.
         admitted: bool,
         /// Time from admission to cancellation, if the pattern measures it anyway.
         elapsed: Option<Duration>,
     },
-    /// A circuit breaker changed state. There is exactly one event for each transition, emitted by the thread that made it.
-    /// If transitions on different threads follow each other closely, the later event may be emitted first: `generation`
-    /// restores their order.
+    /// A circuit breaker changed state. There is exactly one event for each transition, emitted by
+    /// the thread that made it. If transitions on different threads follow each other closely, the
+    /// later event may be emitted first: `generation` restores their order.
     StateChanged {
         /// The previous state.
         from: CircuitState,

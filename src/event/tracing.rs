@@ -11,11 +11,11 @@ use super::{Event, EventKind, Observer};
 /// | rejected, retry scheduled, fallback served | debug |
 /// | admitted, completed, cancelled, wait completed | trace |
 ///
-/// State changes and an exhausted budget are rare and worth an operator's attention. Rejections are expected, and come in
-/// large numbers. A disabled level costs only tracing's own check.
+/// State changes and an exhausted budget are rare and worth an operator's attention. Rejections are
+/// expected, and come in large numbers. A disabled level costs only tracing's own check.
 ///
-/// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; unknown durations are omitted. A
-/// rejection has its label as `reason` and its text as `rejection`.
+/// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; unknown
+/// durations are omitted. A rejection has its label as `reason` and its text as `rejection`.
 ///
 /// ```
 /// use tower_rampart::{circuit_breaker::CircuitBreaker, event::TracingObserver};

@@ -14,8 +14,8 @@ impl Fallback {
         FallbackLayer::serving(name.into(), ServeValue(value))
     }
 
-    /// Creates a layer that serves the output of `function`, which is called with a clone of the request and the result
-    /// that is replaced.
+    /// Creates a layer that serves the output of `function`, which is called with a clone of the
+    /// request and the result that is replaced.
     pub fn function<F, Fut, Req, T, E>(name: impl Into<Name>, function: F) -> FallbackLayer<ServeFunction<F>>
     where
         F: Fn(Req, Result<T, E>) -> Fut,
@@ -24,8 +24,9 @@ impl Fallback {
         FallbackLayer::serving(name.into(), ServeFunction(function))
     }
 
-    /// As [`function`](Self::function), but `function` is called with the part of the request that `keep` has copied
-    /// before the service got the request. For requests that cannot be cloned, such as those with a streaming body.
+    /// As [`function`](Self::function), but `function` is called with the part of the request that
+    /// `keep` has copied before the service got the request. For requests that cannot be cloned,
+    /// such as those with a streaming body.
     pub fn function_with<K, F, Fut, Req, Kept, T, E>(
         name: impl Into<Name>,
         keep: K,

@@ -13,8 +13,8 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// A layer that serves a fallback in place of selected results of a service, and the handle of that fallback. See the
-/// [module docs](super).
+/// A layer that serves a fallback in place of selected results of a service, and the handle of that
+/// fallback. See the [module docs](super).
 ///
 /// `V` makes the fallback, `W` selects the results. Cheap to clone. Clones and services share both.
 pub struct FallbackLayer<V, W = Rejected> {
@@ -34,8 +34,8 @@ impl<V, W> FallbackLayer<V, W> {
         self.shared.events.name()
     }
 
-    /// Returns a layer that replaces the results for which `when` returns `true`: errors other than rejections, or
-    /// unwanted responses.
+    /// Returns a layer that replaces the results for which `when` returns `true`: errors other than
+    /// rejections, or unwanted responses.
     pub fn when<F, T, E>(&self, when: F) -> FallbackLayer<V, F>
     where
         F: Fn(Result<&T, &E>) -> bool,
@@ -55,7 +55,8 @@ impl<V, W> FallbackLayer<V, W> {
         Self { shared: StripedArc::new(FallbackInner { serve: serve.clone(), when: when.clone(), events }) }
     }
 
-    /// Runs `future`, and `fallback` with its result if that is to be replaced. For use without Tower.
+    /// Runs `future`, and `fallback` with its result if that is to be replaced. For use without
+    /// Tower.
     ///
     /// # Errors
     ///

@@ -2,9 +2,9 @@
 //!
 //! # The problem
 //!
-//! A page needs five services, and one of them is down. An error page helps no user; the page without recommendations,
-//! with yesterday's prices, or with a friendly message instead does. A fallback makes that choice once, where the call is
-//! made, instead of in every handler.
+//! A page needs five services, and one of them is down. An error page helps no user; the page
+//! without recommendations, with yesterday's prices, or with a friendly message instead does. A
+//! fallback makes that choice once, where the call is made, instead of in every handler.
 //!
 //! # Example
 //!
@@ -25,8 +25,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! By default a fallback replaces the rejections of the layers inside. This one replaces every error, by a function of the
-//! request and the error:
+//! By default a fallback replaces the rejections of the layers inside. This one replaces every
+//! error, by a function of the request and the error:
 //!
 //! ```
 //! # use tower_rampart::{BoxError, fallback::Fallback};
@@ -37,7 +37,8 @@
 //! # let _ = layer;
 //! ```
 //!
-//! A request with a streaming body cannot be cloned. Here only the part that the function needs is copied:
+//! A request with a streaming body cannot be cloned. Here only the part that the function needs is
+//! copied:
 //!
 //! ```
 //! # use tower_rampart::{BoxError, fallback::Fallback};
@@ -52,15 +53,16 @@
 //! # What it serves
 //!
 //! - [`Fallback::value`]: a clone of a value.
-//! - [`Fallback::function`]: the output of an async function, called with a clone of the request and the result.
-//! - [`Fallback::function_with`]: the output of an async function, called with a part of the request and the result. For
-//!   requests that cannot be cloned.
-//! - [`Fallback::service`]: the response of another service to a clone of the request. That service is polled ready only
-//!   when it is needed.
+//! - [`Fallback::function`]: the output of an async function, called with a clone of the request
+//!   and the result.
+//! - [`Fallback::function_with`]: the output of an async function, called with a part of the
+//!   request and the result. For requests that cannot be cloned.
+//! - [`Fallback::service`]: the response of another service to a clone of the request. That service
+//!   is polled ready only when it is needed.
 //!
 //! The output of the function or the service is the response, even if it is an error. The event
-//! ([`FallbackServed`](crate::EventKind::FallbackServed)) is the only trace of a fallback: the response itself has the
-//! service's type.
+//! ([`FallbackServed`](crate::EventKind::FallbackServed)) is the only trace of a fallback: the
+//! response itself has the service's type.
 //!
 //! The layer is the handle: [`FallbackLayer`] has the name and `run`, and it is cheap to clone.
 //!
@@ -70,19 +72,20 @@
 //!
 //! # Order
 //!
-//! Outermost, so that no other layer mistakes a fallback for a success of the service: a breaker outside of a fallback
-//! never trips.
+//! Outermost, so that no other layer mistakes a fallback for a success of the service: a breaker
+//! outside of a fallback never trips.
 //!
 //! # How to choose
 //!
-//! Serve less than the real response if need be, never a wrong one: an empty list of recommendations, but not an empty
-//! basket. Keep the fallback local; one that makes calls needs protection of its own. Fall back for rejections and timeouts
-//! by default, and for other errors only if the caller has no better option.
+//! Serve less than the real response if need be, never a wrong one: an empty list of
+//! recommendations, but not an empty basket. Keep the fallback local; one that makes calls needs
+//! protection of its own. Fall back for rejections and timeouts by default, and for other errors
+//! only if the caller has no better option.
 //!
 //! # Differences
 //!
-//! - resilience4j and Polly select by exception type; here a predicate sees the whole result, so it can also replace a
-//!   response.
+//! - resilience4j and Polly select by exception type; here a predicate sees the whole result, so it
+//!   can also replace a response.
 //! - Nothing is boxed, and only the forms that need the request copy it.
 
 mod builder;

@@ -128,7 +128,8 @@ where
     }
 }
 
-/// Serves the response of another service. Created by [`Fallback::service`](super::Fallback::service).
+/// Serves the response of another service. Created by
+/// [`Fallback::service`](super::Fallback::service).
 #[derive(Clone)]
 pub struct ServeService<S>(pub(super) S);
 

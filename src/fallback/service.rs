@@ -48,7 +48,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // 2 RMWs on this thread's reference count; no clock read, no allocation other than that of keeping the request.
+    // 2 RMWs on this thread's reference count; no clock read, no allocation other than that of
+    // keeping the request.
     fn call(&mut self, request: Req) -> Self::Future {
         let call = ObservedCall::begin(self.fallback.shared.acquire_ref());
         let kept = call.shared().serve.keep(&request);

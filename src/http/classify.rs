@@ -19,11 +19,12 @@ use crate::{
 /// | an error of the client | failure; ignored if the request itself was invalid |
 /// | a rejection by an inner layer | ignored; a timeout is a failure, as with [`DefaultClassifier`] |
 ///
-/// The classifier passes two things to a retry. The first is how long to wait: [`retry_after`](super::retry_after), and for
-/// a 429 also [`rate_limit_reset`](super::rate_limit_reset). If that exceeds the retry's
-/// [`max_retry_after`](crate::retry::RetryBuilder::max_retry_after), the retry does not wait, and the caller gets the
-/// response. The second is which requests were certainly not processed: those that found no connection, and those that
-/// got a 421, 425 or 429.
+/// The classifier passes two things to a retry. The first is how long to wait:
+/// [`retry_after`](super::retry_after), and for a 429 also
+/// [`rate_limit_reset`](super::rate_limit_reset). If that exceeds the retry's
+/// [`max_retry_after`](crate::retry::RetryBuilder::max_retry_after), the retry does not wait, and
+/// the caller gets the response. The second is which requests were certainly not processed: those
+/// that found no connection, and those that got a 421, 425 or 429.
 ///
 /// Works with `http::Response` and `reqwest::Response`.
 #[derive(Clone, Copy, Default)]

@@ -7,13 +7,14 @@ use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 
 /// Finds the address of a request's client, to use as a key for limits.
 ///
-/// By default this is the peer of the connection, and no header is trusted. Behind proxies, the peer is the last proxy and
-/// the same for every client. [`behind`](Self::behind) then sets how many proxies each request passes through, and trusts
-/// that many entries of `X-Forwarded-For` or `Forwarded`, counted from the end. Each proxy appends the address from which
-/// it received the request, so entries that a client writes itself always come before the trusted ones.
+/// By default this is the peer of the connection, and no header is trusted. Behind proxies, the
+/// peer is the last proxy and the same for every client. [`behind`](Self::behind) then sets how
+/// many proxies each request passes through, and trusts that many entries of `X-Forwarded-For` or
+/// `Forwarded`, counted from the end. Each proxy appends the address from which it received the
+/// request, so entries that a client writes itself always come before the trusted ones.
 ///
-/// Do not set more proxies than there are, and do not let clients bypass them: a client that reaches the server directly
-/// chooses the header itself.
+/// Do not set more proxies than there are, and do not let clients bypass them: a client that
+/// reaches the server directly chooses the header itself.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -39,15 +40,17 @@ use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
 ///
 /// # Requests without a key
 ///
-/// The key is `None` when the peer is unknown, or when the entry that counts is not an address (`unknown`, `_hidden`). The
-/// limiter's [`MissingKey`](crate::rate_limit::MissingKey) then decides. A request with fewer entries than proxies did not
-/// pass through all of them: it gets the key of its peer.
+/// The key is `None` when the peer is unknown, or when the entry that counts is not an address
+/// (`unknown`, `_hidden`). The limiter's [`MissingKey`](crate::rate_limit::MissingKey) then
+/// decides. A request with fewer entries than proxies did not pass through all of them: it gets the
+/// key of its peer.
 ///
 /// # Other keys
 ///
-/// Any function of the request can be a key: a header (`request.headers().get("x-api-key").cloned()`, with a
-/// `KeyedRateLimiter<HeaderValue>`), or an extension that an outer layer added, such as an authenticated user. An
-/// unverified header is no protection against an attacker: each new value starts with fresh limits.
+/// Any function of the request can be a key: a header
+/// (`request.headers().get("x-api-key").cloned()`, with a `KeyedRateLimiter<HeaderValue>`), or an
+/// extension that an outer layer added, such as an authenticated user. An unverified header is no
+/// protection against an attacker: each new value starts with fresh limits.
 #[derive(Clone)]
 pub struct ClientIp<F = ByPeerAddr> {
     peer: F,
@@ -55,8 +58,8 @@ pub struct ClientIp<F = ByPeerAddr> {
     header: ForwardedIn,
 }
 
-/// The peer of a request's connection. Servers that accept connections themselves, such as those of plain hyper, insert it
-/// into the request's extensions.
+/// The peer of a request's connection. Servers that accept connections themselves, such as those of
+/// plain hyper, insert it into the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerAddr(pub SocketAddr);
 
@@ -98,7 +101,8 @@ impl ClientIp {
         Self { peer: ByPeerAddr, proxies: 0, header: ForwardedIn::XForwardedFor }
     }
 
-    /// Uses the peer that the server leaves in the extensions: axum's `ConnectInfo`, tonic's `TcpConnectInfo`.
+    /// Uses the peer that the server leaves in the extensions: axum's `ConnectInfo`, tonic's
+    /// `TcpConnectInfo`.
     pub fn from_peer<F>(peer: F) -> ClientIp<F>
     where
         F: Fn(&Extensions) -> Option<IpAddr>,
@@ -114,8 +118,8 @@ impl Default for ClientIp {
 }
 
 impl<P> ClientIp<P> {
-    /// Sets how many trusted proxies every request passes through, and the header to which they append. With zero, no
-    /// header is trusted.
+    /// Sets how many trusted proxies every request passes through, and the header to which they
+    /// append. With zero, no header is trusted.
     pub fn behind(mut self, proxies: usize, header: ForwardedIn) -> Self {
         (self.proxies, self.header) = (proxies, header);
         self
@@ -154,8 +158,8 @@ fn from_end<'h>(headers: &'h HeaderMap, name: &HeaderName, index: usize) -> Opti
     lines.into_iter().rev().flat_map(|line| split_from_end(line.as_bytes(), b',')).nth(index)
 }
 
-/// Splits at separators outside quotes, from the end: the entries appended by the proxies are well formed, whatever the
-/// client wrote before them.
+/// Splits at separators outside quotes, from the end: the entries appended by the proxies are well
+/// formed, whatever the client wrote before them.
 fn split_from_end(text: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
@@ -191,7 +195,8 @@ impl<P> fmt::Debug for ClientIp<P> {
     }
 }
 
-/// A client's address as a key: an IPv4 address, or the /64 prefix of an IPv6 address, since one client has a whole /64.
+/// A client's address as a key: an IPv4 address, or the /64 prefix of an IPv6 address, since one
+/// client has a whole /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IpKey(IpAddr);
 

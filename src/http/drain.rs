@@ -16,17 +16,19 @@ use tower_service::Service;
 use super::classify::verdict_for_status;
 use crate::classify::Verdict;
 
-/// Reads the rest of a failed response's body when it is dropped, so that its HTTP/1.1 connection can be reused.
+/// Reads the rest of a failed response's body when it is dropped, so that its HTTP/1.1 connection
+/// can be reused.
 ///
-/// A retry drops a failed response before it waits, and an HTTP/1.1 connection must be closed if its response was not read
-/// to the end. Against a service that returns thousands of 503s, this means as many new connections at the worst time.
-/// hyper already reads the part of the body that has arrived, which for most error pages is all of it, and HTTP/2 does not
-/// have the problem. The layer is therefore optional, for servers whose error pages are large or late.
+/// A retry drops a failed response before it waits, and an HTTP/1.1 connection must be closed if
+/// its response was not read to the end. Against a service that returns thousands of 503s, this
+/// means as many new connections at the worst time. hyper already reads the part of the body that
+/// has arrived, which for most error pages is all of it, and HTTP/2 does not have the problem. The
+/// layer is therefore optional, for servers whose error pages are large or late.
 ///
-/// Place it inside the retry. A spawned task reads the rest, up to a limit in bytes and time: 64 KiB and one second by
-/// default. Beyond that, a new connection is cheaper. Responses that
-/// [`HttpClassifier`](super::HttpClassifier)'s table counts as success are left alone, as is every response dropped outside
-/// a tokio runtime.
+/// Place it inside the retry. A spawned task reads the rest, up to a limit in bytes and time: 64
+/// KiB and one second by default. Beyond that, a new connection is cheaper. Responses that
+/// [`HttpClassifier`](super::HttpClassifier)'s table counts as success are left alone, as is every
+/// response dropped outside a tokio runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLayer {
     bytes: u64,

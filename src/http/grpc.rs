@@ -21,12 +21,14 @@ use crate::{
 ///
 /// Errors and rejections count as with [`HttpClassifier`](super::HttpClassifier).
 ///
-/// The status is in the headers if a call fails before it has sent a message (a trailers-only response). Otherwise it is
-/// in the trailers, after the body. Trailers are visible only under [`full_response`](super::full_response); elsewhere, a
-/// response whose status is yet to come counts as a success.
+/// The status is in the headers if a call fails before it has sent a message (a trailers-only
+/// response). Otherwise it is in the trailers, after the body. Trailers are visible only under
+/// [`full_response`](super::full_response); elsewhere, a response whose status is yet to come
+/// counts as a success.
 ///
-/// `grpc-retry-pushback-ms` tells a retry how long to wait; a negative value stops the retries. With the feature `tonic`,
-/// the results of generated clients are classified too, a `tonic::Response` or a `tonic::Status`:
+/// `grpc-retry-pushback-ms` tells a retry how long to wait; a negative value stops the retries.
+/// With the feature `tonic`, the results of generated clients are classified too, a
+/// `tonic::Response` or a `tonic::Status`:
 ///
 /// ```
 /// # #[cfg(feature = "tonic")]
@@ -122,8 +124,8 @@ mod status {
         }
     }
 
-    /// Converts a rejection into the status with its gRPC code ([`error`](crate::error#what-a-rejection-means)). The rejection
-    /// is the status's source.
+    /// Converts a rejection into the status with its gRPC code
+    /// ([`error`](crate::error#what-a-rejection-means)). The rejection is the status's source.
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
             let mut status = Self::new(Code::from(rejection.semantics().grpc_status), rejection.reason());

@@ -4,11 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use ::http::{HeaderMap, HeaderName, header};
 
-/// Returns how long the response asks the client to wait, from `Retry-After` in seconds or as an HTTP date.
+/// Returns how long the response asks the client to wait, from `Retry-After` in seconds or as an
+/// HTTP date.
 ///
-/// A date is compared with the response's own `Date`, so clock skew does no harm, and with the local clock only if `Date`
-/// is missing. A date in the past is a wait of zero. `retry-after-ms` and fractions of a second are understood too.
-/// `None` if there is no such header or it is malformed.
+/// A date is compared with the response's own `Date`, so clock skew does no harm, and with the
+/// local clock only if `Date` is missing. A date in the past is a wait of zero. `retry-after-ms`
+/// and fractions of a second are understood too. `None` if there is no such header or it is
+/// malformed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,13 +33,15 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Returns the time until the exceeded rate limit resets, from the headers in common use.
 ///
-/// Read in this order: `RateLimit` (those quotas that are used up, both as the structured field `"name";r=0;t=30` and in
-/// the older form `limit=10, remaining=0, reset=30`), `RateLimit-Reset`, `X-RateLimit-Reset-After`, `X-RateLimit-Reset`,
-/// `X-Rate-Limit-Reset`, and the longer of `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`.
+/// Read in this order: `RateLimit` (those quotas that are used up, both as the structured field
+/// `"name";r=0;t=30` and in the older form `limit=10, remaining=0, reset=30`), `RateLimit-Reset`,
+/// `X-RateLimit-Reset-After`, `X-RateLimit-Reset`, `X-Rate-Limit-Reset`, and the longer of
+/// `x-ratelimit-reset-requests` and `x-ratelimit-reset-tokens`.
 ///
-/// A number is in seconds. Above a billion it is a time since 1970 in seconds, above a trillion in milliseconds. HTTP dates
-/// and durations such as `6m0s` are understood too. `None` if no header is understood, or if `X-RateLimit-Remaining` (or a
-/// variant of it) shows that the limit is not used up, so that the response has another reason.
+/// A number is in seconds. Above a billion it is a time since 1970 in seconds, above a trillion in
+/// milliseconds. HTTP dates and durations such as `6m0s` are understood too. `None` if no header is
+/// understood, or if `X-RateLimit-Remaining` (or a variant of it) shows that the limit is not used
+/// up, so that the response has another reason.
 pub fn rate_limit_reset(headers: &HeaderMap) -> Option<Duration> {
     if let Some(reset) = rate_limit_field(headers) {
         return reset;
@@ -66,7 +70,8 @@ fn rate_limit_field(headers: &HeaderMap) -> Option<Option<Duration>> {
     let mut longest = None;
     for value in headers.get_all("ratelimit") {
         let Ok(value) = value.to_str() else { continue };
-        // The older form spreads one quota over the list; the structured field has one quota per item.
+        // The older form spreads one quota over the list; the structured field has one quota per
+        // item.
         if value.contains("reset=") {
             let parameters = value.split([',', ';']);
             let (left, reset) = quota(parameters, "remaining", "reset");
@@ -95,7 +100,8 @@ fn quota<'v>(parameters: impl Iterator<Item = &'v str>, left: &str, reset: &str)
     found
 }
 
-/// Returns gRPC's own hint, from headers or trailers. A negative or malformed value asks for no retry at all.
+/// Returns gRPC's own hint, from headers or trailers. A negative or malformed value asks for no
+/// retry at all.
 pub(super) fn grpc_pushback(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-retry-pushback-ms")?;
     let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());

@@ -19,13 +19,14 @@ use crate::{
 
 /// Opens a circuit for as long as the service's `Retry-After` asks, on a 429 or 503.
 ///
-/// Place it inside the breaker's own layer. The breaker alone would first collect its own evidence; this layer honors the
-/// service's `Retry-After` immediately, for all callers. That is right when the header speaks for the whole service. It is
-/// wrong when a 429 is about one user of many: use [`only_unavailable`](Self::only_unavailable), or a breaker per user.
-/// See [`CircuitBreaker::honor_retry_after`].
+/// Place it inside the breaker's own layer. The breaker alone would first collect its own evidence;
+/// this layer honors the service's `Retry-After` immediately, for all callers. That is right when
+/// the header speaks for the whole service. It is wrong when a 429 is about one user of many: use
+/// [`only_unavailable`](Self::only_unavailable), or a breaker per user. See
+/// [`CircuitBreaker::honor_retry_after`].
 ///
-/// Waits longer than [`at_most`](Self::at_most) (one minute by default) are shortened to it, so that a mistaken header
-/// cannot cut off a dependency for a day.
+/// Waits longer than [`at_most`](Self::at_most) (one minute by default) are shortened to it, so
+/// that a mistaken header cannot cut off a dependency for a day.
 ///
 /// ```
 /// use tower::ServiceBuilder;

@@ -12,12 +12,13 @@ use super::{
     repeat::{IDEMPOTENCY_KEY, is_idempotent_method},
 };
 
-/// Adds a fresh `Idempotency-Key` to requests that cannot be retried safely without one: those whose method is not
-/// idempotent and that have no key yet.
+/// Adds a fresh `Idempotency-Key` to requests that cannot be retried safely without one: those
+/// whose method is not idempotent and that have no key yet.
 ///
-/// Place it outside the retry, so that all attempts send the same key. The server must support the header, which is that
-/// of draft-ietf-httpapi-idempotency-key-header and was made common by payment services. The key is a random UUID, bare as
-/// those services expect it; [`quoted`](Self::quoted) writes it as the draft does.
+/// Place it outside the retry, so that all attempts send the same key. The server must support the
+/// header, which is that of draft-ietf-httpapi-idempotency-key-header and was made common by
+/// payment services. The key is a random UUID, bare as those services expect it;
+/// [`quoted`](Self::quoted) writes it as the draft does.
 ///
 /// ```
 /// use tower::ServiceBuilder;

@@ -19,8 +19,8 @@
 //! # Clients and servers
 //!
 //! Each has a guide: wrapping [hyper](guide::hyper_client), [reqwest](guide::reqwest_client) and
-//! [tonic](guide::tonic_client) clients; protecting [axum](guide::axum_server), [hyper](guide::hyper_server) and
-//! [tonic](guide::tonic_server) servers.
+//! [tonic](guide::tonic_client) clients; protecting [axum](guide::axum_server),
+//! [hyper](guide::hyper_server) and [tonic](guide::tonic_server) servers.
 //!
 //! # Layer order in a client
 //!
@@ -29,14 +29,15 @@
 //!     -> attempt timeout -> DeadlineHeader::send -> AdaptErrorLayer -> client
 //! ```
 //!
-//! Layers outside the retry hold state that all attempts share: the idempotency key and the recorded body. Layers inside
-//! it act on each attempt.
+//! Layers outside the retry hold state that all attempts share: the idempotency key and the
+//! recorded body. Layers inside it act on each attempt.
 //!
 //! # Features
 //!
-//! `http` uses types of the crates `http`, `http-body` and `bytes`, and works with any client or server built on them.
-//! `h2`, `hyper-util`, `reqwest` and `tonic` add support that needs those crates' own types, above all telling a request
-//! that the server certainly has not processed from one that it may have processed.
+//! `http` uses types of the crates `http`, `http-body` and `bytes`, and works with any client or
+//! server built on them. `h2`, `hyper-util`, `reqwest` and `tonic` add support that needs those
+//! crates' own types, above all telling a request that the server certainly has not processed from
+//! one that it may have processed.
 
 mod classify;
 mod client_ip;

@@ -10,16 +10,18 @@ pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 
 /// Decides which HTTP requests may be retried.
 ///
-/// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are retried after failures and after timeouts. Other
-/// methods (POST, PATCH) are idempotent if the request has an `Idempotency-Key`
-/// ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one). Without one, they are retried only if the service
-/// certainly has not processed the request ([`ReplaySafety::IfUnprocessed`]): an inner layer rejected it, it found no
-/// connection, or the server says that it did not process it ([`HttpClassifier`](super::HttpClassifier)).
+/// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are retried after failures and
+/// after timeouts. Other methods (POST, PATCH) are idempotent if the request has an
+/// `Idempotency-Key` ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one). Without one,
+/// they are retried only if the service certainly has not processed the request
+/// ([`ReplaySafety::IfUnprocessed`]): an inner layer rejected it, it found no connection, or the
+/// server says that it did not process it ([`HttpClassifier`](super::HttpClassifier)).
 ///
-/// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`, `Empty`. A
-/// [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while it is sent, up to a limit; a request
-/// with a longer body is not retried. With the feature `reqwest`, it also works with `reqwest::Request`, by its
-/// `try_clone`: a request with a streaming body is sent once.
+/// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`,
+/// `Empty`. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while
+/// it is sent, up to a limit; a request with a longer body is not retried. With the feature
+/// `reqwest`, it also works with `reqwest::Request`, by its `try_clone`: a request with a streaming
+/// body is sent once.
 ///
 /// ```
 /// use tower_rampart::{http::{HttpClassifier, HttpRepeat}, retry::Retry, stack};
@@ -74,8 +76,9 @@ impl HttpRepeat {
 }
 
 impl<A> HttpRepeat<A> {
-    /// Decides by the request itself whether it is idempotent; `None` decides by method and `Idempotency-Key`. Use it for
-    /// gRPC, where every call is a POST, and for a POST that only reads.
+    /// Decides by the request itself whether it is idempotent; `None` decides by method and
+    /// `Idempotency-Key`. Use it for gRPC, where every call is a POST, and for a POST that only
+    /// reads.
     ///
     /// ```
     /// use http::Request;

@@ -13,9 +13,10 @@ use crate::error::Rejection;
 /// | `TimedOut` | 504 | |
 ///
 /// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, it is one second
-/// ([`retry_after`](Self::retry_after)). A call that costs more than the limiter's burst can never pass, so its response has
-/// no `Retry-After`. The `RateLimit` fields are those of draft-ietf-httpapi-ratelimit-headers and contain the limiter's
-/// name; no other part of a response discloses names.
+/// ([`retry_after`](Self::retry_after)). A call that costs more than the limiter's burst can never
+/// pass, so its response has no `Retry-After`. The `RateLimit` fields are those of
+/// draft-ietf-httpapi-ratelimit-headers and contain the limiter's name; no other part of a response
+/// discloses names.
 ///
 /// Pass the function to [`RespondLayer`](crate::RespondLayer), or to a stack:
 ///
@@ -63,8 +64,9 @@ impl Responses {
         Self { format: Format::Plain, retry_after: Some(Duration::from_secs(1)), x_headers: false }
     }
 
-    /// Responds with a problem detail (RFC 9457). In addition to the standard members it has `reason`, such as
-    /// `"rate_limited"`, and, whenever the response has `Retry-After`, `retry_after` in seconds.
+    /// Responds with a problem detail (RFC 9457). In addition to the standard members it has
+    /// `reason`, such as `"rate_limited"`, and, whenever the response has `Retry-After`,
+    /// `retry_after` in seconds.
     pub const fn problem_json() -> Self {
         Self { format: Format::ProblemJson, ..Self::plain() }
     }
@@ -75,8 +77,8 @@ impl Responses {
         self
     }
 
-    /// Adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (in seconds from now), for clients that do
-    /// not understand the newer fields.
+    /// Adds `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (in seconds from
+    /// now), for clients that do not understand the newer fields.
     pub const fn x_rate_limit(mut self) -> Self {
         self.x_headers = true;
         self
@@ -143,7 +145,8 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Formats a structured-field string (RFC 9651). Characters that it cannot hold unescaped become `_`.
+/// Formats a structured-field string (RFC 9651). Characters that it cannot hold unescaped become
+/// `_`.
 fn quoted(name: &str) -> String {
     let plain = |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\');
     let name: String = name.chars().map(|char| if plain(char) { char } else { '_' }).collect();
@@ -152,8 +155,9 @@ fn quoted(name: &str) -> String {
 
 /// Turns a rejection into a gRPC response: `grpc-status` in the headers, and no body.
 ///
-/// `CircuitOpen` is `UNAVAILABLE`, `BulkheadFull`, `QueueTimeout` and `RateLimited` are `RESOURCE_EXHAUSTED`, `TimedOut`
-/// is `DEADLINE_EXCEEDED`. If the rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it.
+/// `CircuitOpen` is `UNAVAILABLE`, `BulkheadFull`, `QueueTimeout` and `RateLimited` are
+/// `RESOURCE_EXHAUSTED`, `TimedOut` is `DEADLINE_EXCEEDED`. If the rejection has a `retry_after`,
+/// `grpc-retry-pushback-ms` carries it.
 ///
 /// ```
 /// use tonic::body::Body;

@@ -4,9 +4,10 @@ use crate::error::{Error, Rejection};
 
 /// An HTTP client's error that knows whether the server may have processed the request.
 ///
-/// Implemented for boxed errors, for [`Error<E>`](crate::Error) where `E` implements it, for `std::io::Error`, and, with
-/// the features of these names, for the errors of hyper-util's client, reqwest and tonic. For an error of your own that
-/// has the client's error as its source, call [`was_attempted`]:
+/// Implemented for boxed errors, for [`Error<E>`](crate::Error) where `E` implements it, for
+/// `std::io::Error`, and, with the features of these names, for the errors of hyper-util's client,
+/// reqwest and tonic. For an error of your own that has the client's error as its source, call
+/// [`was_attempted`]:
 ///
 /// ```
 /// use tower_rampart::http::{TransportError, was_attempted};
@@ -28,23 +29,25 @@ use crate::error::{Error, Rejection};
     note = "the errors of hyper-util, reqwest and tonic implement it with the features of these names"
 )]
 pub trait TransportError {
-    /// Returns whether the server may have processed the request. `false` only if it certainly has not: no connection was
-    /// established, or the server said so over HTTP/2.
+    /// Returns whether the server may have processed the request. `false` only if it certainly has
+    /// not: no connection was established, or the server said so over HTTP/2.
     fn was_attempted(&self) -> bool;
 
-    /// Returns whether the request itself was invalid, so that the error says nothing about the service.
+    /// Returns whether the request itself was invalid, so that the error says nothing about the
+    /// service.
     fn is_request_invalid(&self) -> bool {
         false
     }
 }
 
-/// Returns whether the server may have processed the request before this error. `false` if the error or one of its sources
-/// shows that it certainly has not.
+/// Returns whether the server may have processed the request before this error. `false` if the
+/// error or one of its sources shows that it certainly has not.
 ///
-/// Recognizes a refused connection in `std::io::Error`. With the features of these names, it also recognizes everything
-/// that fails before a connection is established (names that do not resolve, TLS, a connect timeout) in the errors of
-/// hyper-util's client, reqwest and tonic. With the feature `h2` (implied by `tonic`), it also recognizes streams that the
-/// server refused, or had not begun when it sent GOAWAY.
+/// Recognizes a refused connection in `std::io::Error`. With the features of these names, it also
+/// recognizes everything that fails before a connection is established (names that do not resolve,
+/// TLS, a connect timeout) in the errors of hyper-util's client, reqwest and tonic. With the
+/// feature `h2` (implied by `tonic`), it also recognizes streams that the server refused, or had
+/// not begun when it sent GOAWAY.
 pub fn was_attempted(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

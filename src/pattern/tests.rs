@@ -11,7 +11,8 @@ const FILES: [&str; 7] = ["mod", "builder", "handle", "layer", "service", "futur
 const WITHOUT: [(Pattern, &str); 3] = [
     // The handle holds the limit itself; a call's part is `timed_call.rs`.
     (Pattern::Timeout, "inner"),
-    // A fallback has no state to share: the layer is its handle, and `serve.rs` makes the substitutes.
+    // A fallback has no state to share: the layer is its handle, and `serve.rs` makes the
+    // substitutes.
     (Pattern::Fallback, "handle"),
     (Pattern::Fallback, "inner"),
 ];

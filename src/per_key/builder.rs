@@ -30,7 +30,8 @@ pub struct PerKeyBuilder<K, H> {
 }
 
 impl<K, H> PerKey<K, H> {
-    /// Starts building a `PerKey` whose handles are created by `make`. `make` receives the handle's name: `<name>.<key>`.
+    /// Starts building a `PerKey` whose handles are created by `make`. `make` receives the handle's
+    /// name: `<name>.<key>`.
     pub fn builder<F>(name: impl Into<Name>, make: F) -> PerKeyBuilder<K, H>
     where
         F: Fn(Name) -> Result<H, ConfigError> + Send + Sync + 'static,

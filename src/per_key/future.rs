@@ -9,7 +9,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 pin_project! {
-    /// Future of [`PerKeyService`](super::PerKeyService): waits until the key's layer is ready, then calls through it.
+    /// Future of [`PerKeyService`](super::PerKeyService): waits until the key's layer is ready,
+    /// then calls through it.
     pub struct PerKeyFuture<S, Req>
     where
         S: Service<Req>,

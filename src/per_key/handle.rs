@@ -14,7 +14,8 @@ impl<K, H> PerKey<K, H> {
         &self.0.name
     }
 
-    /// Returns the handle shared by requests without a key and by keys that arrive when the map is full.
+    /// Returns the handle shared by requests without a key and by keys that arrive when the map is
+    /// full.
     pub fn overflow(&self) -> &H {
         &self.0.overflow
     }
@@ -31,7 +32,8 @@ impl<K, H> PerKey<K, H> {
 }
 
 impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKey<K, H> {
-    /// Returns this key's handle. Creates it if the key is new; returns [`overflow`](Self::overflow) if the map is full.
+    /// Returns this key's handle. Creates it if the key is new; returns
+    /// [`overflow`](Self::overflow) if the map is full.
     pub fn get_or_create(&self, key: &K) -> H {
         self.0.get_or_create(key)
     }

@@ -93,7 +93,8 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKeyInner<K, H> {
         if !self.has_room() {
             return self.overflow.clone();
         }
-        // `make` is foreign code, so it runs outside the lock. It succeeded with these settings when it made `overflow`.
+        // `make` is foreign code, so it runs outside the lock. It succeeded with these settings
+        // when it made `overflow`.
         let Ok(handle) = (self.make)(Name::from(format!("{}.{key}", self.name))) else {
             return self.overflow.clone();
         };

@@ -14,9 +14,9 @@ pub struct PerKeyLayer<K, H, F, L> {
 impl<K, H> PerKey<K, H> {
     /// Returns a layer that selects a handle by each request's key.
     ///
-    /// `key` extracts the key. `layer` turns the handle into the layer through which the service is called, in any of the
-    /// handle's modes; it may also stack several layers. A request without a key goes through
-    /// [`overflow`](Self::overflow).
+    /// `key` extracts the key. `layer` turns the handle into the layer through which the service is
+    /// called, in any of the handle's modes; it may also stack several layers. A request without a
+    /// key goes through [`overflow`](Self::overflow).
     pub fn layer<F, L, Req, M>(&self, key: F, layer: L) -> PerKeyLayer<K, H, F, L>
     where
         F: Fn(&Req) -> Option<K>,

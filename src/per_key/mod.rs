@@ -2,11 +2,13 @@
 //!
 //! # The problem
 //!
-//! A client that calls many hosts through one circuit breaker loses all of them when one host fails. With one bulkhead,
-//! a slow host takes every permit. Each destination needs a handle of its own, and destinations come and go.
+//! A client that calls many hosts through one circuit breaker loses all of them when one host
+//! fails. With one bulkhead, a slow host takes every permit. Each destination needs a handle of its
+//! own, and destinations come and go.
 //!
-//! [`PerKey`] keeps one handle per key. The key is any function of the request: a host, a route, a tenant. A handle is
-//! created when its key first appears. The number of handles is bounded, and idle handles are evicted.
+//! [`PerKey`] keeps one handle per key. The key is any function of the request: a host, a route, a
+//! tenant. A handle is created when its key first appears. The number of handles is bounded, and
+//! idle handles are evicted.
 //!
 //! # Example
 //!
@@ -32,29 +34,32 @@
 //! # Ok(()) }
 //! ```
 //!
-//! For several patterns per key, use a tuple of handles:
-//! `.layer(key, |(breaker, bulkhead): &(CircuitBreaker, Bulkhead)| ..)`.
+//! For several patterns per key, use a tuple of handles: `.layer(key, |(breaker, bulkhead):
+//! &(CircuitBreaker, Bulkhead)| ..)`.
 //!
 //! # Eviction
 //!
-//! A handle is evicted when no request has asked for it for [`idle_after`](PerKeyBuilder::idle_after), provided that no
-//! state is lost ([`Evict`]). These handles stay: a bulkhead with calls in flight or waiting, a rate limiter that has not
-//! fully refilled, and a circuit that is open or was set manually. A flood of keys therefore cannot reset a circuit.
+//! A handle is evicted when no request has asked for it for
+//! [`idle_after`](PerKeyBuilder::idle_after), provided that no state is lost ([`Evict`]). These
+//! handles stay: a bulkhead with calls in flight or waiting, a rate limiter that has not fully
+//! refilled, and a circuit that is open or was set manually. A flood of keys therefore cannot reset
+//! a circuit.
 //!
-//! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is room. Requests without a
-//! key use it too. Sharing makes the limits stricter, never looser. The map is swept for idle handles when a new key
-//! arrives, at most four times per `idle_after`.
+//! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is
+//! room. Requests without a key use it too. Sharing makes the limits stricter, never looser. The
+//! map is swept for idle handles when a new key arrives, at most four times per `idle_after`.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's. The handle is known only with the request, so the response future waits until the
-//! handle's layer is ready and then calls through it. With a handle in backpressure mode, the wait happens in the future.
+//! `poll_ready` is the inner service's. The handle is known only with the request, so the response
+//! future waits until the handle's layer is ready and then calls through it. With a handle in
+//! backpressure mode, the wait happens in the future.
 //!
 //! # Cost
 //!
-//! A call hashes its key, takes the shared lock of one of 16 shards (2 read-modify-writes), reads the clock, clones the
-//! handle and the service, and makes the layer. A layer that is expensive to make, such as a whole
-//! [`stack`](crate::stack), costs that much on every call.
+//! A call hashes its key, takes the shared lock of one of 16 shards (2 read-modify-writes), reads
+//! the clock, clones the handle and the service, and makes the layer. A layer that is expensive to
+//! make, such as a whole [`stack`](crate::stack), costs that much on every call.
 
 mod builder;
 mod evict;

@@ -40,17 +40,18 @@ impl RateLimiterBuilder {
         Self { name, rate, burst: None, max_wait: Duration::ZERO, observer: None, time: TimeSource::default() }
     }
 
-    /// Sets the maximum number of tokens that can be consumed at one instant, from 1 to 67,108,863. With a burst of 1, calls
-    /// are spaced evenly.
+    /// Sets the maximum number of tokens that can be consumed at one instant, from 1 to 67,108,863.
+    /// With a burst of 1, calls are spaced evenly.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
     }
 
-    /// Sets how long a call may wait for its tokens. A call that would have to wait longer is rejected immediately.
+    /// Sets how long a call may wait for its tokens. A call that would have to wait longer is
+    /// rejected immediately.
     ///
-    /// Keep it below the callers' own timeouts: a cancelled waiter returns its tokens, but at most 64 returned tokens are
-    /// kept for other callers at a time; the rest go unused.
+    /// Keep it below the callers' own timeouts: a cancelled waiter returns its tokens, but at most
+    /// 64 returned tokens are kept for other callers at a time; the rest go unused.
     ///
     /// Applies where waiting is requested: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
     /// [`RateLimiter::acquire`] and [`RateLimiter::run`].
@@ -67,7 +68,8 @@ impl RateLimiterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the rate's count, its period or the burst is zero, or too large to represent.
+    /// [`ConfigError`] if the rate's count, its period or the burst is zero, or too large to
+    /// represent.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst)?;

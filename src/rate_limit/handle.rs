@@ -25,7 +25,8 @@ impl RateLimiter {
         RateLimiterBuilder::new(name.into(), rate)
     }
 
-    /// Creates a limiter that rejects calls above the rate immediately, with bursts of up to a full period's worth.
+    /// Creates a limiter that rejects calls above the rate immediately, with bursts of up to a full
+    /// period's worth.
     ///
     /// # Errors
     ///
@@ -34,8 +35,8 @@ impl RateLimiter {
         Self::builder(name, rate).build()
     }
 
-    /// Creates a limiter that spaces calls evenly, one each `per / count`: for a dependency that is sensitive to bursts.
-    /// Calls wait for up to `max_wait` where waiting is requested.
+    /// Creates a limiter that spaces calls evenly, one each `per / count`: for a dependency that is
+    /// sensitive to bursts. Calls wait for up to `max_wait` where waiting is requested.
     ///
     /// # Errors
     ///
@@ -60,7 +61,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// [`Rejection::RateLimited`], with the time after which the call would be admitted if no other call comes first.
+    /// [`Rejection::RateLimited`], with the time after which the call would be admitted if no other
+    /// call comes first.
     #[inline]
     pub fn check(&self) -> Result<(), Rejection> {
         self.check_n(1)
@@ -70,7 +72,8 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check); without a time if the cost exceeds the burst, so that the call can never be admitted.
+    /// As [`check`](Self::check); without a time if the cost exceeds the burst, so that the call
+    /// can never be admitted.
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
         self.0.check(cost)?;
@@ -88,7 +91,8 @@ impl RateLimiter {
         Ok(Token { slot, call: self.admitted() })
     }
 
-    /// Checks whether a call with this cost would be admitted now. Consumes no token and emits no event.
+    /// Checks whether a call with this cost would be admitted now. Consumes no token and emits no
+    /// event.
     ///
     /// # Errors
     ///
@@ -108,8 +112,9 @@ impl RateLimiter {
 
     /// Consumes `cost` tokens, waiting until they are due, for up to `max_wait`.
     ///
-    /// The tokens are reserved before the wait, so no later caller overtakes a waiter, though it may get the tokens of a
-    /// cancelled one. Cancel-safe: dropping the future while it waits returns the tokens.
+    /// The tokens are reserved before the wait, so no later caller overtakes a waiter, though it
+    /// may get the tokens of a cancelled one. Cancel-safe: dropping the future while it waits
+    /// returns the tokens.
     ///
     /// # Errors
     ///
@@ -152,8 +157,8 @@ impl RateLimiter {
         result
     }
 
-    /// Changes the rate and the burst while calls are in flight. The used part of the burst stays used, as a number of
-    /// tokens; calls that already wait keep their time.
+    /// Changes the rate and the burst while calls are in flight. The used part of the burst stays
+    /// used, as a number of tokens; calls that already wait keep their time.
     ///
     /// # Errors
     ///
@@ -205,7 +210,8 @@ pub struct RateLimiterSnapshot {
     pub max_wait: Duration,
 }
 
-/// Tokens acquired from a [`RateLimiter`]. Dropping it keeps them spent; [`refund`](Self::refund) returns them.
+/// Tokens acquired from a [`RateLimiter`]. Dropping it keeps them spent; [`refund`](Self::refund)
+/// returns them.
 pub struct Token<'a> {
     slot: Slot,
     call: CancelOnDrop<&'a RateLimiterInner, SpentTokens>,
@@ -214,8 +220,9 @@ pub struct Token<'a> {
 impl Token<'_> {
     /// Returns the tokens of a call that was never made.
     ///
-    /// Exact if no tokens were taken since, or if the bucket was not full before. Otherwise a token whose replacement has
-    /// begun is not returned, since the bucket could then exceed its limit; the limiter is stricter for one period at most.
+    /// Exact if no tokens were taken since, or if the bucket was not full before. Otherwise a token
+    /// whose replacement has begun is not returned, since the bucket could then exceed its limit;
+    /// the limiter is stricter for one period at most.
     pub fn refund(mut self) {
         self.call.consume(|inner, tokens| {
             inner.gcra.cancel(self.slot);

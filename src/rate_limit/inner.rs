@@ -60,7 +60,8 @@ impl RateLimiterInner {
         }
     }
 
-    /// Admits a call, queues it until its tokens are due if that is within `max_wait`, or rejects it.
+    /// Admits a call, queues it until its tokens are due if that is within `max_wait`, or rejects
+    /// it.
     #[inline(always)]
     pub(crate) fn admit(
         handle: &StripedArc<Self>,
@@ -74,7 +75,8 @@ impl RateLimiterInner {
     }
 }
 
-/// The in-flight state of an admitted call. Its tokens are spent, so nothing is released when it completes.
+/// The in-flight state of an admitted call. Its tokens are spent, so nothing is released when it
+/// completes.
 pub(crate) type SpentTokens = EventOnly<RateLimiterInner>;
 
 impl HasEvents<RateLimiterInner> for RateLimiterInner {

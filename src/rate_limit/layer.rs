@@ -23,8 +23,8 @@ impl RateLimitLayer {
 }
 
 impl<C, M> RateLimitLayer<C, M> {
-    /// Sets the function that computes a request's cost. A call takes all of its tokens or none; a cost above the burst is
-    /// permanently rejected.
+    /// Sets the function that computes a request's cost. A call takes all of its tokens or none; a
+    /// cost above the burst is permanently rejected.
     pub fn cost<F, Req>(self, cost: F) -> RateLimitLayer<CostOf<F>, M>
     where
         F: Fn(&Req) -> u32,
@@ -32,14 +32,14 @@ impl<C, M> RateLimitLayer<C, M> {
         RateLimitLayer { limiter: self.limiter, cost: CostOf(cost), mode: PhantomData }
     }
 
-    /// Acquires a token in `poll_ready`, which is pending until it is due. Every request costs one token; a cost function
-    /// does not apply.
+    /// Acquires a token in `poll_ready`, which is pending until it is due. Every request costs one
+    /// token; a cost function does not apply.
     pub fn backpressure(self) -> RateLimitLayer<One, Backpressure> {
         RateLimitLayer { limiter: self.limiter, cost: One, mode: PhantomData }
     }
 
-    /// Waits in the response future, for up to `max_wait`. The service must be `Clone`; only a call that has to wait clones
-    /// it.
+    /// Waits in the response future, for up to `max_wait`. The service must be `Clone`; only a call
+    /// that has to wait clones it.
     pub fn wait(self) -> RateLimitLayer<C, Wait> {
         RateLimitLayer { limiter: self.limiter, cost: self.cost, mode: PhantomData }
     }

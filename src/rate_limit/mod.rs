@@ -2,9 +2,9 @@
 //!
 //! # The problem
 //!
-//! A dependency allows a fixed number of calls per second, or charges for them; or one of your clients sends more than its
-//! share. A rate limiter enforces the limit: calls above the rate are rejected with the time to retry after, or wait their
-//! turn.
+//! A dependency allows a fixed number of calls per second, or charges for them; or one of your
+//! clients sends more than its share. A rate limiter enforces the limit: calls above the rate are
+//! rejected with the time to retry after, or wait their turn.
 //!
 //! # Example
 //!
@@ -56,42 +56,46 @@
 //!
 //! # How it counts
 //!
-//! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single number: the bucket holds
-//! `burst` tokens and refills at `rate`. In any interval of length t at most `burst + rate * t` calls are admitted, so there
-//! is no double burst at a window's edge. A rejected call leaves no trace. The time per token is kept in eighths of a
-//! nanosecond and rounded up: a rate around a million a second comes out up to 0.013% lower, and no rate comes out higher.
+//! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single
+//! number: the bucket holds `burst` tokens and refills at `rate`. In any interval of length t at
+//! most `burst + rate * t` calls are admitted, so there is no double burst at a window's edge. A
+//! rejected call leaves no trace. The time per token is kept in eighths of a nanosecond and rounded
+//! up: a rate around a million a second comes out up to 0.013% lower, and no rate comes out higher.
 //!
 //! # Readiness
 //!
-//! - [`layer()`](RateLimiter::layer) rejects: `call` returns [`RateLimited`](crate::Rejection::RateLimited).
-//! - [`.wait()`](RateLimitLayer::wait): the response future waits for its tokens, for up to `max_wait`, in order of arrival.
-//! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. The token is returned if the
-//!   service is dropped before the call, or if the inner service stops being ready. It counts from the time when it was
-//!   due: services that stay ready and idle for long may all be called at the same instant, and then exceed the rate by one
-//!   call each.
+//! - [`layer()`](RateLimiter::layer) rejects: `call` returns
+//!   [`RateLimited`](crate::Rejection::RateLimited).
+//! - [`.wait()`](RateLimitLayer::wait): the response future waits for its tokens, for up to
+//!   `max_wait`, in order of arrival.
+//! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. The token
+//!   is returned if the service is dropped before the call, or if the inner service stops being
+//!   ready. It counts from the time when it was due: services that stay ready and idle for long may
+//!   all be called at the same instant, and then exceed the rate by one call each.
 //!
-//! A wait is a reservation: its token is taken immediately, and due at a known time. So waiters are admitted in order of
-//! arrival and none starves. The token of a cancelled waiter goes to the next caller to arrive, even if others already wait
-//! for later ones.
+//! A wait is a reservation: its token is taken immediately, and due at a known time. So waiters are
+//! admitted in order of arrival and none starves. The token of a cancelled waiter goes to the next
+//! caller to arrive, even if others already wait for later ones.
 //!
 //! # Order
 //!
-//! On the client, inside of retry, so that every attempt counts. On the server, outermost except for the timeout: a
-//! rejection should cost nothing.
+//! On the client, inside of retry, so that every attempt counts. On the server, outermost except
+//! for the timeout: a rejection should cost nothing.
 //!
 //! # How to choose the numbers
 //!
-//! The rate is given, by a contract or by your capacity. The burst: the number of calls that may arrive at the same instant
-//! without harm; a whole period's worth (the default) for human users, less for machines, 1 for a dependency that is
-//! sensitive to bursts. Against a contract of N per T, `burst + N` calls may be admitted within the first T: choose a
-//! smaller burst or a lower rate if that matters.
+//! The rate is given, by a contract or by your capacity. The burst: the number of calls that may
+//! arrive at the same instant without harm; a whole period's worth (the default) for human users,
+//! less for machines, 1 for a dependency that is sensitive to bursts. Against a contract of N per
+//! T, `burst + N` calls may be admitted within the first T: choose a smaller burst or a lower rate
+//! if that matters.
 //!
 //! # Differences
 //!
-//! - `tower::limit::RateLimit` counts in fixed windows, admits nearly twice the rate around an edge, is not `Clone`, and
-//!   always waits.
-//! - governor uses the same algorithm; its keyed limiter keeps every key until told to discard the idle ones, its waiters do not
-//!   reserve and so may starve, and it has no refund.
+//! - `tower::limit::RateLimit` counts in fixed windows, admits nearly twice the rate around an
+//!   edge, is not `Clone`, and always waits.
+//! - governor uses the same algorithm; its keyed limiter keeps every key until told to discard the
+//!   idle ones, its waiters do not reserve and so may starve, and it has no refund.
 //! - resilience4j's limiter counts in fixed periods, and its rejected calls write.
 
 mod builder;

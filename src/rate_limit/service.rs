@@ -89,7 +89,8 @@ struct Reserved {
 }
 
 impl<S> RateLimitService<S> {
-    /// Creates a service that rejects calls above the rate of `limiter`; each request costs one token.
+    /// Creates a service that rejects calls above the rate of `limiter`; each request costs one
+    /// token.
     pub fn new(inner: S, limiter: &RateLimiter) -> Self {
         Self::with(inner, limiter, One)
     }
@@ -162,7 +163,8 @@ where
         self.get_mut().poll_ready(cx)
     }
 
-    // 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held, and nothing is allocated.
+    // 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held, and
+    // nothing is allocated.
     fn call(&mut self, request: Req) -> Self::Future {
         let admission = self.limiter.0.check(self.cost.cost(&request));
         self.start(admission, request)
@@ -179,7 +181,8 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // The inner service first: a token is reserved only while it can be used, and returned when it no longer can.
+        // The inner service first: a token is reserved only while it can be used, and returned when
+        // it no longer can.
         let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
             self.reserved = None;
@@ -212,7 +215,8 @@ where
                 tokens.disarm();
                 Ok(())
             }
-            // Called without being ready. The inner service may object to that; the rate is enforced all the same.
+            // Called without being ready. The inner service may object to that; the rate is
+            // enforced all the same.
             _ => self.limiter.0.check(1),
         };
         self.start(admission, request)

@@ -2,33 +2,35 @@ use std::fmt;
 
 /// Copies a request, and knows when it may be sent again.
 ///
-/// The default is [`Cloned`], for requests that are `Clone`. [`RetryLayer`](crate::retry::RetryLayer) has methods that take
-/// closures instead.
+/// The default is [`Cloned`], for requests that are `Clone`.
+/// [`RetryLayer`](crate::retry::RetryLayer) has methods that take closures instead.
 #[diagnostic::on_unimplemented(
     message = "the retry cannot copy the request `{Req}`",
     label = "`{Req}: Clone` is missing, which is how requests are copied by default",
     note = "for a request that can be copied only sometimes, use the layer's `.clone_with(..)`, as in `.clone_with(reqwest::Request::try_clone)`: without a copy it is sent once"
 )]
 pub trait Repeat<Req> {
-    /// Copies the request before it is sent. Returns `None` if it cannot be copied: it is then sent once, without retries.
+    /// Copies the request before it is sent. Returns `None` if it cannot be copied: it is then sent
+    /// once, without retries.
     fn clone_request(&self, request: &Req) -> Option<Req>;
 
-    /// Returns whether sending the request twice has the same effect as sending it once, or `None` if the retry's own
-    /// setting is to decide.
+    /// Returns whether sending the request twice has the same effect as sending it once, or `None`
+    /// if the retry's own setting is to decide.
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         let _ = request;
         None
     }
 
-    /// Returns the failures after which the request may be sent again. Called with the copy, after an attempt has failed: by then a body that was
-    /// recorded while it was sent may have turned out to be too long.
+    /// Returns the failures after which the request may be sent again. Called with the copy, after
+    /// an attempt has failed: by then a body that was recorded while it was sent may have turned
+    /// out to be too long.
     fn replay_safety(&self, copy: &Req) -> ReplaySafety {
         let _ = copy;
         ReplaySafety::AfterFailure
     }
 
-    /// Changes the request for its next attempt, for example its host or a header with the attempt's number. `attempt` is 2 for the
-    /// first retry.
+    /// Changes the request for its next attempt, for example its host or a header with the
+    /// attempt's number. `attempt` is 2 for the first retry.
     fn prepare(&self, attempt: u32, request: &mut Req) {
         let _ = (attempt, request);
     }
@@ -41,8 +43,8 @@ pub enum ReplaySafety {
     /// After every failure, but after a timeout only if the request is idempotent.
     #[default]
     AfterFailure,
-    /// Only if the service has certainly not processed it: if an inner layer rejected the call, other than by a timeout, or if the classifier
-    /// [says so](crate::Classify::was_attempted).
+    /// Only if the service has certainly not processed it: if an inner layer rejected the call,
+    /// other than by a timeout, or if the classifier [says so](crate::Classify::was_attempted).
     IfUnprocessed,
     /// Never.
     Never,
@@ -59,7 +61,8 @@ impl<Req: Clone> Repeat<Req> for Cloned {
     }
 }
 
-/// Copies the request with a closure that may fail. Created by [`RetryLayer::clone_with`](crate::retry::RetryLayer::clone_with).
+/// Copies the request with a closure that may fail. Created by
+/// [`RetryLayer::clone_with`](crate::retry::RetryLayer::clone_with).
 #[derive(Clone, Copy)]
 pub struct CloneWith<F>(F);
 

@@ -4,8 +4,8 @@ use crate::{error::ConfigError, shared::random::Random, state::time::nanos_of};
 
 /// The random spread of delays, so that clients that failed together do not retry together.
 ///
-/// The formulas are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS, 2015). The cap applies after the
-/// jitter: no delay is ever longer than the backoff's maximum.
+/// The formulas are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS, 2015). The cap
+/// applies after the jitter: no delay is ever longer than the backoff's maximum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -16,8 +16,8 @@ pub enum Jitter {
     Full,
     /// Uniform between half the delay and the delay: no retry is immediate.
     Equal,
-    /// Uniform between the base and three times the previous delay, or three times the base for the first delay. The
-    /// backoff's factor is not used.
+    /// Uniform between the base and three times the previous delay, or three times the base for the
+    /// first delay. The backoff's factor is not used.
     Decorrelated,
 }
 
@@ -34,8 +34,8 @@ pub enum Jitter {
 ///
 /// # Defaults
 ///
-/// Exponential from 50 ms to 20 s, doubling, with full jitter. The fault lab's figures for base and jitter:
-/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// Exponential from 50 ms to 20 s, doubling, with full jitter. The fault lab's figures for base and
+/// jitter: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
     base: Duration,
@@ -56,12 +56,14 @@ impl Backoff {
         Self { base: delay, factor: 1.0, max: delay, jitter: Jitter::Full }
     }
 
-    /// Creates a backoff that starts at `base` and doubles up to `max`, with full jitter unless changed.
+    /// Creates a backoff that starts at `base` and doubles up to `max`, with full jitter unless
+    /// changed.
     pub const fn exponential(base: Duration, max: Duration) -> Self {
         Self { base, factor: 2.0, max, jitter: Jitter::Full }
     }
 
-    /// Sets the factor between consecutive delays, at least 1. The default is 2, or 1 for a fixed backoff.
+    /// Sets the factor between consecutive delays, at least 1. The default is 2, or 1 for a fixed
+    /// backoff.
     pub const fn factor(mut self, factor: f64) -> Self {
         self.factor = factor;
         self
@@ -78,8 +80,8 @@ impl Backoff {
         self.max
     }
 
-    /// Returns the delays as an endless iterator, for retries without [`Retry`](super::Retry). The same seed gives the same
-    /// delays.
+    /// Returns the delays as an endless iterator, for retries without [`Retry`](super::Retry). The
+    /// same seed gives the same delays.
     pub fn delays(&self, seed: u64) -> Delays {
         Delays { backoff: *self, progress: Progress::default(), random: Random::seeded(seed) }
     }

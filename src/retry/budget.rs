@@ -8,15 +8,17 @@ use crate::{
 
 /// A handle to a retry budget, which bounds the load that retries add.
 ///
-/// The budget is a token bucket: each retry withdraws a token, each success deposits a share of one. While the service is
-/// healthy the bucket is full and every failure may be retried; when most calls fail, retries are limited to that share of
-/// the successes. In an outage, the dependency gets little more than its usual load, not a multiple of it.
+/// The budget is a token bucket: each retry withdraws a token, each success deposits a share of
+/// one. While the service is healthy the bucket is full and every failure may be retried; when most
+/// calls fail, retries are limited to that share of the successes. In an outage, the dependency
+/// gets little more than its usual load, not a multiple of it.
 ///
-/// Cheap to clone. All clones share one bucket, and all [`Retry`](super::Retry)s that call the same dependency should.
+/// Cheap to clone. All clones share one bucket, and all [`Retry`](super::Retry)s that call the same
+/// dependency should.
 ///
-/// The algorithm is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's budgets let deposits expire
-/// after ten seconds, which takes a clock read on every success; here the capacity bounds the retries that old successes
-/// pay for.
+/// The algorithm is that of gRPC's retry throttling and of the AWS SDKs. Finagle's and Tower's
+/// budgets let deposits expire after ten seconds, which takes a clock read on every success; here
+/// the capacity bounds the retries that old successes pay for.
 #[derive(Clone)]
 pub struct RetryBudget(Arc<BudgetInner>);
 
@@ -106,8 +108,10 @@ const MAX_TOKENS: u32 = 1_000_000;
 /// | `capacity` | 2 | the burst of retries that each of a thousand clients may add to an outage; the bucket starts full |
 /// | `min_per_second` | 0 | ten successes pay for a retry, however long they take; a refill by time would go to each of a thousand clients |
 ///
-/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
-/// A client with a lot of traffic may have a larger capacity: a tenth of the calls that a brief disruption would fail.
+/// The fault lab's figures for these:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md). A client
+/// with a lot of traffic may have a larger capacity: a tenth of the calls that a brief disruption
+/// would fail.
 #[must_use]
 #[derive(Clone, Debug)]
 pub struct RetryBudgetBuilder {
@@ -118,8 +122,8 @@ pub struct RetryBudgetBuilder {
 }
 
 impl RetryBudgetBuilder {
-    /// Sets the number of retries per success: 0, or from 0.001 to 1000. Counted exactly, in thousandths; a finer ratio is
-    /// rounded.
+    /// Sets the number of retries per success: 0, or from 0.001 to 1000. Counted exactly, in
+    /// thousandths; a finer ratio is rounded.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
@@ -131,8 +135,8 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// Sets the number of tokens that time adds per second, up to 1,000,000; 0 for none. The clock is read when a token is
-    /// withdrawn, never on a success.
+    /// Sets the number of tokens that time adds per second, up to 1,000,000; 0 for none. The clock
+    /// is read when a token is withdrawn, never on a success.
     pub fn min_per_second(mut self, tokens: u32) -> Self {
         self.min_per_second = tokens;
         self

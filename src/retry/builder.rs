@@ -28,7 +28,8 @@ use crate::{
 /// | `retry_on_other_instance` | `false` | a rejection by an inner layer means: not now, not here |
 /// | `when_not_ready` | [`WhenNotReady::Wait`] | |
 ///
-/// The fault lab's figures for attempts, backoff, jitter and budget: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for attempts, backoff, jitter and budget:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 #[must_use]
 pub struct RetryBuilder {
     name: Name,
@@ -62,9 +63,9 @@ impl RetryBuilder {
         }
     }
 
-    /// Sets attempts, backoff and `max_retry_after` for calls that a user waits for: 3 attempts, 25 ms doubling to 250 ms,
-    /// hints of up to 500 ms. The delays add at most 75 ms to a call, unless a hint asks for more: beyond that, an error is
-    /// the better response.
+    /// Sets attempts, backoff and `max_retry_after` for calls that a user waits for: 3 attempts, 25
+    /// ms doubling to 250 ms, hints of up to 500 ms. The delays add at most 75 ms to a call, unless
+    /// a hint asks for more: beyond that, an error is the better response.
     pub fn interactive(mut self) -> Self {
         self.max_attempts = 3;
         self.backoff = Backoff::exponential(Duration::from_millis(25), Duration::from_millis(250));
@@ -72,9 +73,10 @@ impl RetryBuilder {
         self
     }
 
-    /// Sets attempts, backoff and `max_retry_after` for background work: 6 attempts, 500 ms doubling to 30 s with equal
-    /// jitter, hints of up to a minute. The delays add up to 8 to 16 seconds, which outlasts the restart of a dependency,
-    /// and since there is no hurry, none of them is close to zero.
+    /// Sets attempts, backoff and `max_retry_after` for background work: 6 attempts, 500 ms
+    /// doubling to 30 s with equal jitter, hints of up to a minute. The delays add up to 8 to 16
+    /// seconds, which outlasts the restart of a dependency, and since there is no hurry, none of
+    /// them is close to zero.
     pub fn background(mut self) -> Self {
         self.max_attempts = 6;
         self.backoff = Backoff::exponential(Duration::from_millis(500), Duration::from_secs(30)).jitter(Jitter::Equal);
@@ -94,10 +96,11 @@ impl RetryBuilder {
         self
     }
 
-    /// Sets the time limit of the whole call, counted from `call`: no attempt starts after it, and no delay starts that
-    /// would end after it. (One exception: if a response was classified as a failure and the service is then not ready in
-    /// time for the next attempt, there is no result left to return, and the attempt is made late.) A running attempt is
-    /// not interrupted: for that, use a [`timeout`](crate::timeout), whose deadline the retry respects in the same way,
+    /// Sets the time limit of the whole call, counted from `call`: no attempt starts after it, and
+    /// no delay starts that would end after it. (One exception: if a response was classified as a
+    /// failure and the service is then not ready in time for the next attempt, there is no result
+    /// left to return, and the attempt is made late.) A running attempt is not interrupted: for
+    /// that, use a [`timeout`](crate::timeout), whose deadline the retry respects in the same way,
     /// without this setting.
     pub fn deadline(mut self, limit: Duration) -> Self {
         self.deadline = Some(limit);
@@ -116,22 +119,24 @@ impl RetryBuilder {
         self
     }
 
-    /// Sets the longest wait that a rejection or a response may ask for. A call that is asked to wait longer is not
-    /// retried. A shorter wait replaces the backoff's delay if it is longer than that.
+    /// Sets the longest wait that a rejection or a response may ask for. A call that is asked to
+    /// wait longer is not retried. A shorter wait replaces the backoff's delay if it is longer than
+    /// that.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self
     }
 
-    /// Sets whether to retry calls that timed out and so may have been processed. To decide per request, use
-    /// [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
+    /// Sets whether to retry calls that timed out and so may have been processed. To decide per
+    /// request, use [`RetryLayer::idempotent_if`](super::RetryLayer::idempotent_if).
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
         self
     }
 
-    /// Sets whether to retry calls that were rejected by an open circuit or a full bulkhead inside. Right if the next attempt may
-    /// go to another instance (with a balancer inside), wrong otherwise.
+    /// Sets whether to retry calls that were rejected by an open circuit or a full bulkhead inside.
+    /// Right if the next attempt may go to another instance (with a balancer inside), wrong
+    /// otherwise.
     pub fn retry_on_other_instance(mut self, retry: bool) -> Self {
         self.retry_on_other_instance = retry;
         self
@@ -155,8 +160,8 @@ impl RetryBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if `max_attempts` or `deadline` is zero, or the backoff's factor is below 1 or not a finite
-    /// number, its base above its maximum, or its base zero and its maximum not.
+    /// [`ConfigError`] if `max_attempts` or `deadline` is zero, or the backoff's factor is below 1
+    /// or not a finite number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
         check_attempts(self.max_attempts)?;
         if self.deadline.is_some_and(|limit| limit.is_zero()) {

@@ -7,13 +7,14 @@ use super::{
 };
 use crate::call::Leaf;
 
-/// The state that the calls of a retry service and its clones share. It saves each call a clone of the classifier and of the
-/// service, whose layers have counters that all threads share.
+/// The state that the calls of a retry service and its clones share. It saves each call a clone of
+/// the classifier and of the service, whose layers have counters that all threads share.
 pub(super) struct CallSite<S, C, Q> {
     pub(super) retry: Retry,
     classify: C,
     repeat: Q,
-    /// The service that further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
+    /// The service that further attempts are made on. Locked to clone it, by a retry that is about
+    /// to wait anyway.
     template: Mutex<S>,
 }
 

@@ -15,10 +15,11 @@ response_future! {
     ///
     /// Dropping it cancels the running attempt, or the wait for the next one.
     ///
-    /// A failed response is dropped before the delay, since it may hold a connection. The error of a failed attempt is kept
-    /// until the next attempt is sent, and returned if that never happens because the service fails, or does not become
-    /// ready in time. If the attempt failed with a response, there is no error to return: then the next attempt is made
-    /// late, or the error of the service's `poll_ready` is returned.
+    /// A failed response is dropped before the delay, since it may hold a connection. The error of
+    /// a failed attempt is kept until the next attempt is sent, and returned if that never happens
+    /// because the service fails, or does not become ready in time. If the attempt failed with a
+    /// response, there is no error to return: then the next attempt is made late, or the error of
+    /// the service's `poll_ready` is returned.
     pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>] =
         WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, S::Error>>;
     impl<> where [S: Service<Req> + Clone, C: Classify<S::Response, S::Error>, Q: Repeat<Req>]

@@ -26,7 +26,8 @@ impl Retry {
         RetryBuilder::new(name.into())
     }
 
-    /// Creates a retry with up to `max_attempts` attempts, including the first, and the other defaults.
+    /// Creates a retry with up to `max_attempts` attempts, including the first, and the other
+    /// defaults.
     ///
     /// # Errors
     ///
@@ -50,8 +51,8 @@ impl Retry {
         RetryLayer::new(self)
     }
 
-    /// Runs the futures that `attempt` makes, until one succeeds or should not be retried. `attempt` is called with the
-    /// number of the attempt, starting at 1.
+    /// Runs the futures that `attempt` makes, until one succeeds or should not be retried.
+    /// `attempt` is called with the number of the attempt, starting at 1.
     ///
     /// ```
     /// use tower_rampart::retry::Retry;
@@ -82,8 +83,9 @@ impl Retry {
         self.run_with(DefaultClassifier, attempt).await
     }
 
-    /// As [`run`](Self::run), with a classifier, which may also classify an `Ok` as a failure. A bare closure is a
-    /// classifier, but does not recognize rejections: wrap it in [`ClassifyFn`](crate::ClassifyFn) if there can be any.
+    /// As [`run`](Self::run), with a classifier, which may also classify an `Ok` as a failure. A
+    /// bare closure is a classifier, but does not recognize rejections: wrap it in
+    /// [`ClassifyFn`](crate::ClassifyFn) if there can be any.
     ///
     /// # Errors
     ///
@@ -126,10 +128,11 @@ impl Retry {
         }
     }
 
-    /// Changes the maximum number of attempts while calls are in flight: 1 disables retries. A call that waits for its next
-    /// attempt still makes it. An attempt that started as the last one has no copy of its request, and is not retried even
-    /// if the number is raised. The budget does not change: the default budget keeps the capacity for the number of
-    /// attempts that the retry was built with.
+    /// Changes the maximum number of attempts while calls are in flight: 1 disables retries. A call
+    /// that waits for its next attempt still makes it. An attempt that started as the last one has
+    /// no copy of its request, and is not retried even if the number is raised. The budget does not
+    /// change: the default budget keeps the capacity for the number of attempts that the retry was
+    /// built with.
     ///
     /// # Errors
     ///

@@ -50,7 +50,8 @@ impl ReplayHints {
 pub(crate) struct RetryState {
     made: u32,
     progress: Progress,
-    /// The earliest known deadline: the retry's own or, once an attempt has failed, one around the call.
+    /// The earliest known deadline: the retry's own or, once an attempt has failed, one around the
+    /// call.
     deadline: Option<Instant>,
     /// The verdict on the last result.
     verdict: Verdict,
@@ -87,7 +88,8 @@ impl RetryInner {
         }
     }
 
-    /// Returns the delay before the next attempt, or `None` if the result of this one is the response.
+    /// Returns the delay before the next attempt, or `None` if the result of this one is the
+    /// response.
     #[inline(never)]
     pub(super) fn delay_after<T, E, C, H>(
         &self,
@@ -112,7 +114,8 @@ impl RetryInner {
         }
         let hint = match rejection {
             Some(rejection) if rejection.semantics().retry == RetryWhen::RetryAfter => rejection.retry_after(),
-            // An open circuit has a `retry_after`, too, but the next attempt goes to another instance.
+            // An open circuit has a `retry_after`, too, but the next attempt goes to another
+            // instance.
             Some(_) => None,
             None => classify.retry_after(result),
         };
@@ -179,7 +182,8 @@ impl RetryInner {
         Some(delay)
     }
 
-    /// Whether the scheduled attempt would start too late, because the timer was late or the service was not ready in time.
+    /// Whether the scheduled attempt would start too late, because the timer was late or the
+    /// service was not ready in time.
     pub(crate) fn is_late(&self, state: &RetryState) -> bool {
         state.deadline.is_some_and(|deadline| clock::instant() >= deadline)
     }

@@ -27,14 +27,15 @@ impl RetryLayer {
 }
 
 impl<C, Q> RetryLayer<C, Q> {
-    /// Sets the classifier of results. A bare closure is a classifier too, but cannot tell a rejection from a failure: see
-    /// [`classify_with`](Self::classify_with).
+    /// Sets the classifier of results. A bare closure is a classifier too, but cannot tell a
+    /// rejection from a failure: see [`classify_with`](Self::classify_with).
     pub fn classify<D>(self, classify: D) -> RetryLayer<D, Q> {
         RetryLayer { retry: self.retry, classify, repeat: self.repeat }
     }
 
-    /// Classifies results with a closure. Rejections by inner layers keep their meaning: a call that timed out is retried
-    /// only if it is idempotent, and a call that an open circuit rejected is not retried.
+    /// Classifies results with a closure. Rejections by inner layers keep their meaning: a call
+    /// that timed out is retried only if it is idempotent, and a call that an open circuit rejected
+    /// is not retried.
     pub fn classify_with<F, T, E>(self, verdict: F) -> RetryLayer<ClassifyFn<F>, Q>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
@@ -48,8 +49,8 @@ impl<C, Q> RetryLayer<C, Q> {
         RetryLayer { retry: self.retry, classify: self.classify, repeat }
     }
 
-    /// Copies requests with a closure, for requests whose clone may fail, such as reqwest's (`Request::try_clone`). A
-    /// request that cannot be copied is sent once.
+    /// Copies requests with a closure, for requests whose clone may fail, such as reqwest's
+    /// (`Request::try_clone`). A request that cannot be copied is sent once.
     pub fn clone_with<F, Req>(self, clone: F) -> RetryLayer<C, CloneWith<F>>
     where
         F: Fn(&Req) -> Option<Req>,
@@ -57,8 +58,8 @@ impl<C, Q> RetryLayer<C, Q> {
         self.repeat(CloneWith::new(clone))
     }
 
-    /// Decides with a closure whether a request is idempotent: whether it may be retried after a timeout, when it may have
-    /// been processed already.
+    /// Decides with a closure whether a request is idempotent: whether it may be retried after a
+    /// timeout, when it may have been processed already.
     pub fn idempotent_if<F, Req>(self, idempotent: F) -> RetryLayer<C, IdempotentIf<Q, F>>
     where
         F: Fn(&Req) -> bool,
@@ -66,8 +67,8 @@ impl<C, Q> RetryLayer<C, Q> {
         RetryLayer { retry: self.retry, classify: self.classify, repeat: IdempotentIf::new(self.repeat, idempotent) }
     }
 
-    /// Changes the request with a closure before each further attempt. The closure is called with the number of the attempt,
-    /// 2 for the first retry.
+    /// Changes the request with a closure before each further attempt. The closure is called with
+    /// the number of the attempt, 2 for the first retry.
     pub fn prepare_with<F, Req>(self, prepare: F) -> RetryLayer<C, PrepareWith<Q, F>>
     where
         F: Fn(u32, &mut Req),

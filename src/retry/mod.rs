@@ -2,10 +2,11 @@
 //!
 //! # The problem
 //!
-//! Some failures pass within moments: a connection was reset, an instance restarted. Retrying is right then, but
-//! the same reflex makes outages worse: when a dependency fails under load, clients that try three times send it three
-//! times the load, all at the same moment, and keep it down after the cause is gone. The remedy: few attempts, spread in
-//! time by a random backoff, and a budget that lets isolated failures be retried freely, but hardly any in an outage.
+//! Some failures pass within moments: a connection was reset, an instance restarted. Retrying is
+//! right then, but the same reflex makes outages worse: when a dependency fails under load, clients
+//! that try three times send it three times the load, all at the same moment, and keep it down
+//! after the cause is gone. The remedy: few attempts, spread in time by a random backoff, and a
+//! budget that lets isolated failures be retried freely, but hardly any in an outage.
 //!
 //! # Example
 //!
@@ -58,41 +59,45 @@
 //! | `TimedOut` by an inner layer | if the request is idempotent: it may have been processed |
 //! | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` by an inner layer | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) is set |
 //!
-//! A request can restrict its retries to cases in which the service has certainly not processed it, or forbid them:
-//! [`Repeat::replay_safety`](crate::request::Repeat::replay_safety).
+//! A request can restrict its retries to cases in which the service has certainly not processed it,
+//! or forbid them: [`Repeat::replay_safety`](crate::request::Repeat::replay_safety).
 //!
-//! A retry recognizes a rejection with its classifier ([`Classify::rejection`](crate::Classify::rejection)). The default
-//! classifier can do this, and so can a closure given to [`classify_with`](RetryLayer::classify_with), but not a bare
-//! closure given to [`classify`](RetryLayer::classify) or [`run_with`](Retry::run_with). There the verdict alone decides,
-//! and a timeout or an open circuit that the closure classifies as a failure is retried.
+//! A retry recognizes a rejection with its classifier
+//! ([`Classify::rejection`](crate::Classify::rejection)). The default classifier can do this, and
+//! so can a closure given to [`classify_with`](RetryLayer::classify_with), but not a bare closure
+//! given to [`classify`](RetryLayer::classify) or [`run_with`](Retry::run_with). There the verdict
+//! alone decides, and a timeout or an open circuit that the closure classifies as a failure is
+//! retried.
 //!
-//! A call is not retried when attempts, time or budget are exhausted, when its request cannot be copied, or when the failure
-//! comes from an inner retry that has stopped retrying: nested retries do not multiply. The caller then gets the last
-//! result, unchanged.
+//! A call is not retried when attempts, time or budget are exhausted, when its request cannot be
+//! copied, or when the failure comes from an inner retry that has stopped retrying: nested retries
+//! do not multiply. The caller then gets the last result, unchanged.
 //!
 //! # Readiness
 //!
-//! `poll_ready` is the inner service's own, and covers the first attempt. Further attempts are made on a clone, which is
-//! polled ready after the delay ([`WhenNotReady`]).
+//! `poll_ready` is the inner service's own, and covers the first attempt. Further attempts are made
+//! on a clone, which is polled ready after the delay ([`WhenNotReady`]).
 //!
 //! # Order
 //!
-//! Outside of breaker, bulkhead and attempt timeout, inside of the total timeout: the breaker counts every attempt, an open
-//! circuit ends the retries immediately, and a delay between attempts holds no permit. A rate limiter inside counts
-//! attempts, one outside counts calls.
+//! Outside of breaker, bulkhead and attempt timeout, inside of the total timeout: the breaker
+//! counts every attempt, an open circuit ends the retries immediately, and a delay between attempts
+//! holds no permit. A rate limiter inside counts attempts, one outside counts calls.
 //!
 //! # How to choose the numbers
 //!
-//! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two good sets.
-//! Attempts: 3. The budget's ratio is the extra load that you allow in an outage: 0.1 is a tenth. Its capacity comes on
-//! top, once per client: small if there are many, larger for a single client with a lot of traffic. Base delay: the time it
-//! takes to reconnect, tens of milliseconds. The cap: the longest delay that a caller would wait for. More important than
-//! any of these is a total timeout around the retry.
+//! [`interactive`](RetryBuilder::interactive) and [`background`](RetryBuilder::background) are two
+//! good sets. Attempts: 3. The budget's ratio is the extra load that you allow in an outage: 0.1 is
+//! a tenth. Its capacity comes on top, once per client: small if there are many, larger for a
+//! single client with a lot of traffic. Base delay: the time it takes to reconnect, tens of
+//! milliseconds. The cap: the longest delay that a caller would wait for. More important than any
+//! of these is a total timeout around the retry.
 //!
 //! # Differences
 //!
-//! - `tower::retry` needs a policy that you write yourself. Its jitter truncates to whole seconds, its budget rounds the
-//!   ratio (0.6 becomes 1) and takes a lock on every success, and it loses the result if the service is not ready again.
+//! - `tower::retry` needs a policy that you write yourself. Its jitter truncates to whole seconds,
+//!   its budget rounds the ratio (0.6 becomes 1) and takes a lock on every success, and it loses
+//!   the result if the service is not ready again.
 //! - tower-resilience's retry boxes its future and allocates per call.
 //! - The retries of resilience4j and Polly have no budget.
 

@@ -56,9 +56,11 @@ pin_project! {
         state: Option<RetryState>,
         // A copy of the request for the next attempt.
         copy: Option<Req>,
-        // The request's hints, set with the last attempt, for which there is no copy to get them from.
+        // The request's hints, set with the last attempt, for which there is no copy to get them
+        // from.
         hints: ReplayHints,
-        // The service for the next attempt, once an attempt has failed: allocation does not matter then.
+        // The service for the next attempt, once an attempt has failed: allocation does not matter
+        // then.
         service: Option<Box<S>>,
         // The error of the last attempt.
         error: Option<E>,
@@ -206,7 +208,8 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         }
     }
 
-    /// Returns the delay before the next attempt, or `None` if the result of this one is the response.
+    /// Returns the delay before the next attempt, or `None` if the result of this one is the
+    /// response.
     #[inline(always)]
     fn delay_after<P, T>(
         &mut self,
@@ -225,7 +228,8 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         shared.retry().delay_after(self.state.as_mut()?, attempt)
     }
 
-    /// Waits until the service is ready for the next attempt. Returns the error to respond with if no attempt is to be made.
+    /// Waits until the service is ready for the next attempt. Returns the error to respond with if
+    /// no attempt is to be made.
     fn poll_ready<P>(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Option<E>>
     where
         P: HasRetry + AttemptSource<S>,

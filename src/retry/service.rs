@@ -65,7 +65,8 @@ where
 
 /// The service of a [`RetryLayer`](super::RetryLayer).
 ///
-/// There is no `get_mut`: further attempts are made on clones of the service as it was when it was wrapped.
+/// There is no `get_mut`: further attempts are made on clones of the service as it was when it was
+/// wrapped.
 pub struct RetryService<S, C = DefaultClassifier, Q = Cloned> {
     calls: WithRetry<Leaf<S>>,
     call_site: StripedArc<CallSite<S, C, Q>>,
@@ -120,8 +121,8 @@ where
         self.calls.inner.inner.poll_ready(cx)
     }
 
-    // 2 RMWs on this thread's reference count and one load of the budget; no clock read without a deadline of its own, no
-    // allocation other than that of cloning the request.
+    // 2 RMWs on this thread's reference count and one load of the budget; no clock read without a
+    // deadline of its own, no allocation other than that of cloning the request.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let call_site = self.call_site.acquire_ref();

@@ -1,5 +1,5 @@
-//! Building blocks that threads share, other than state machines: striped reference counts, thread numbers, wakers, the
-//! wait queue, random numbers.
+//! Building blocks that threads share, other than state machines: striped reference counts, thread
+//! numbers, wakers, the wait queue, random numbers.
 
 pub(crate) mod random;
 pub(crate) mod striped;

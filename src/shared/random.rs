@@ -10,8 +10,8 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::state::time::nanos_of;
 
-/// A lock-free source of random numbers, shared by the calls of a handle. Only cold paths draw from it (a delay before a
-/// retry, an open time), so one shared counter is enough.
+/// A lock-free source of random numbers, shared by the calls of a handle. Only cold paths draw from
+/// it (a delay before a retry, an open time), so one shared counter is enough.
 #[derive(Debug)]
 pub(crate) struct Random(AtomicU64);
 
@@ -27,8 +27,8 @@ impl Random {
     }
 
     fn rng(&self) -> SmallRng {
-        // `seed_from_u64` mixes its argument well, so successive states make independent generators. An odd step visits
-        // all states.
+        // `seed_from_u64` mixes its argument well, so successive states make independent
+        // generators. An odd step visits all states.
         SmallRng::seed_from_u64(self.0.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed))
     }
 

@@ -1,8 +1,9 @@
 //! A striped `Arc`: a response future's reference to its handle.
 //!
-//! A future must own the state that it reports to, and an `Arc::clone` per call is two read-modify-writes on a counter
-//! that all threads share: under load that costs more than the whole state core. So a handle keeps one reference count
-//! per thread stripe, and a call counts on the stripe of its thread, which few other threads use.
+//! A future must own the state that it reports to, and an `Arc::clone` per call is two
+//! read-modify-writes on a counter that all threads share: under load that costs more than the
+//! whole state core. So a handle keeps one reference count per thread stripe, and a call counts on
+//! the stripe of its thread, which few other threads use.
 
 use std::{
     fmt,
@@ -18,8 +19,8 @@ pub(crate) struct StripedArc<T> {
     lines: Arc<[OnceLock<Arc<Line<T>>>]>,
 }
 
-/// A stripe's own reference count for `value`. The alignment gives the count, which `Arc` puts before the data, a cache
-/// line of its own.
+/// A stripe's own reference count for `value`. The alignment gives the count, which `Arc` puts
+/// before the data, a cache line of its own.
 #[repr(align(128))]
 struct Line<T> {
     value: Arc<T>,
@@ -30,8 +31,8 @@ impl<T> StripedArc<T> {
         Self { value: Arc::new(value), lines: (0..stripes()).map(|_| OnceLock::new()).collect() }
     }
 
-    /// Acquires a reference for one call: one read-modify-write now and one on drop, on this thread's stripe. The first
-    /// call of a stripe allocates it.
+    /// Acquires a reference for one call: one read-modify-write now and one on drop, on this
+    /// thread's stripe. The first call of a stripe allocates it.
     #[inline]
     pub(crate) fn acquire_ref(&self) -> StripedRef<T> {
         #[cfg(test)]
@@ -93,7 +94,8 @@ pub(crate) mod tests {
     use super::*;
 
     thread_local! {
-        /// References acquired by this thread: two read-modify-writes each, one now and one on drop.
+        /// References acquired by this thread: two read-modify-writes each, one now and one on
+        /// drop.
         pub(crate) static REFS: Cell<u32> = const { Cell::new(0) };
     }
 
@@ -114,8 +116,8 @@ pub(crate) mod tests {
         let line = |shared: &StripedArc<()>| Arc::as_ptr(&shared.acquire_ref().0) as usize;
         let here = line(&shared);
         assert_eq!(here, line(&shared));
-        // Threads have different numbers only while they live at the same time, so they wait for each other. Other tests use
-        // numbers, too.
+        // Threads have different numbers only while they live at the same time, so they wait for
+        // each other. Other tests use numbers, too.
         let threads = 4 * stripes();
         let all = Barrier::new(threads);
         let there = || {

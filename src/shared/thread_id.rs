@@ -19,8 +19,8 @@ pub(crate) fn stripes() -> usize {
 
 /// A small number that no other living thread has.
 ///
-/// The numbers of threads that have ended are reused, the lowest first; a thread that gets one has seen all writes of its
-/// last owner. [`NO_NUMBER`] for a thread whose destructors have run.
+/// The numbers of threads that have ended are reused, the lowest first; a thread that gets one has
+/// seen all writes of its last owner. [`NO_NUMBER`] for a thread whose destructors have run.
 #[inline]
 pub(crate) fn thread_number() -> usize {
     NUMBER.with(|number| match number.get() {

@@ -13,15 +13,16 @@ use crate::state::atomics::Mutex;
 
 /// A counted resource, such as permits, whose units go to waiters in order of arrival.
 ///
-/// The resource keeps its own count of waiters, beside its free units, and changes it only where this trait says so.
+/// The resource keeps its own count of waiters, beside its free units, and changes it only where
+/// this trait says so.
 pub(crate) trait Queueable {
     /// The error of a full queue.
     type Full;
 
     fn queue(&self) -> &WaitQueue;
 
-    /// Acquires a unit (`true`), or counts the caller as a waiter (`false`) if fewer than `max_waiting` wait. Called with
-    /// the queue locked.
+    /// Acquires a unit (`true`), or counts the caller as a waiter (`false`) if fewer than
+    /// `max_waiting` wait. Called with the queue locked.
     ///
     /// # Errors
     ///
@@ -37,12 +38,14 @@ pub(crate) trait Queueable {
 
 /// A queue of waiters.
 ///
-/// Waiters take the lock, and so does a release that finds waiters. A resource with free units never takes it. (tokio's
-/// `Semaphore` takes its lock on every release, which is why it is not used here.)
+/// Waiters take the lock, and so does a release that finds waiters. A resource with free units
+/// never takes it. (tokio's `Semaphore` takes its lock on every release, which is why it is not
+/// used here.)
 ///
-/// No wakeup is lost: a caller acquires a unit or joins the waiters in one atomic step of the resource, and the number of
-/// waiters changes only under the lock. So a release either finds no waiter, and later callers see the free unit; or it
-/// finds one and takes the lock, and by then the waiter is in the queue.
+/// No wakeup is lost: a caller acquires a unit or joins the waiters in one atomic step of the
+/// resource, and the number of waiters changes only under the lock. So a release either finds no
+/// waiter, and later callers see the free unit; or it finds one and takes the lock, and by then the
+/// waiter is in the queue.
 #[derive(Debug, Default)]
 pub(crate) struct WaitQueue {
     waiters: Mutex<Waiters>,
@@ -69,7 +72,8 @@ impl WaitQueue {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Grants a unit to the first waiter if `grant` takes it from the resource. `grant` runs with the queue locked.
+    /// Grants a unit to the first waiter if `grant` takes it from the resource. `grant` runs with
+    /// the queue locked.
     pub(crate) fn grant_one(&self, grant: impl FnOnce() -> bool) {
         let waker = {
             let mut waiters = self.lock();
@@ -81,8 +85,8 @@ impl WaitQueue {
         }
     }
 
-    /// Grants units to waiters as long as `grant` takes them from the resource, after `change`. Both run with the queue
-    /// locked.
+    /// Grants units to waiters as long as `grant` takes them from the resource, after `change`.
+    /// Both run with the queue locked.
     pub(crate) fn grant_while(&self, change: impl FnOnce(), mut grant: impl FnMut() -> bool) {
         let mut wakers = Vec::new();
         {

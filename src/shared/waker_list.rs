@@ -6,9 +6,10 @@ use crate::state::atomics::Mutex;
 
 /// The wakers of the tasks that wait until a handle changes its state.
 ///
-/// Behind a lock, which only waiting tasks and changes of state take; both are rare. No wakeup is lost if a task registers
-/// before it checks the state, and the state changes before [`wake_all`](Self::wake_all): either `wake_all` finds the
-/// registration under the lock, or the task sees the change.
+/// Behind a lock, which only waiting tasks and changes of state take; both are rare. No wakeup is
+/// lost if a task registers before it checks the state, and the state changes before
+/// [`wake_all`](Self::wake_all): either `wake_all` finds the registration under the lock, or the
+/// task sees the change.
 #[derive(Debug, Default)]
 pub(crate) struct WakerList {
     registered: Mutex<Registered>,
@@ -17,7 +18,8 @@ pub(crate) struct WakerList {
 #[derive(Debug, Default)]
 struct Registered {
     next: u64,
-    /// Sorted by id, since each is pushed at the end: a binary search finds it even among many tasks.
+    /// Sorted by id, since each is pushed at the end: a binary search finds it even among many
+    /// tasks.
     wakers: Vec<(u64, Waker)>,
 }
 
@@ -135,7 +137,8 @@ mod tests {
         assert_eq!((left.0.load(Ordering::SeqCst), stays.0.load(Ordering::SeqCst)), (0, 1));
     }
 
-    /// A waker that uses the list when it is woken, like that of a task that is polled or dropped immediately.
+    /// A waker that uses the list when it is woken, like that of a task that is polled or dropped
+    /// immediately.
     struct Reenter(Arc<WakerList>);
 
     impl Wake for Reenter {

@@ -18,7 +18,8 @@ use crate::{
 response_future! {
     /// Future of [`ClientService`](super::ClientService).
     ///
-    /// Dropping it cancels the running attempt, or the wait for the next one, and releases what the parts hold for it.
+    /// Dropping it cancels the running attempt, or the wait for the next one, and releases what the
+    /// parts hold for it.
     pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>] =
         WithShared<StripedRef<ClientShared<S, C, Q>>, ClientCall<Leaf<S>, Req, Leaf<S::Future>, S::Error>>;
     impl<> where [

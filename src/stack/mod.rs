@@ -5,22 +5,23 @@
 //! server   total timeout -> [rate limiter] -> [circuit breaker] -> bulkhead -> service
 //! ```
 //!
-//! Parts in brackets are optional. Every other part has a default, and can be left out or replaced by a handle of your own,
-//! which other stacks may share.
+//! Parts in brackets are optional. Every other part has a default, and can be left out or replaced
+//! by a handle of your own, which other stacks may share.
 //!
 //! # Why this order
 //!
-//! - Retry is outside of the breaker, so that the breaker counts every attempt and an open circuit ends the retries
-//!   immediately.
+//! - Retry is outside of the breaker, so that the breaker counts every attempt and an open circuit
+//!   ends the retries immediately.
 //! - The bulkhead is inside of retry, so that a delay between attempts holds no permit.
-//! - The attempt timeout is innermost, so that a call that hangs counts as a failure in the breaker.
-//! - The total timeout is outside of retry: it bounds the caller's wait. The retry sees it, and schedules
-//!   no attempt that would start after it.
+//! - The attempt timeout is innermost, so that a call that hangs counts as a failure in the
+//!   breaker.
+//! - The total timeout is outside of retry: it bounds the caller's wait. The retry sees it, and
+//!   schedules no attempt that would start after it.
 //!
-//! The other common order has breaker and limiter outermost and retry inside: the breaker then counts one verdict per
-//! user's call, and a rejection costs nothing at all. Choose it if single failures are common and harmless, and only a call
-//! that fails after all its retries is significant. Build it from the layers themselves; the error is the same flat one in
-//! any order.
+//! The other common order has breaker and limiter outermost and retry inside: the breaker then
+//! counts one verdict per user's call, and a rejection costs nothing at all. Choose it if single
+//! failures are common and harmless, and only a call that fails after all its retries is
+//! significant. Build it from the layers themselves; the error is the same flat one in any order.
 //!
 //! # Example
 //!
@@ -42,7 +43,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! For a server whose service must not fail, put the stack into a [`RespondLayer`](crate::RespondLayer).
+//! For a server whose service must not fail, put the stack into a
+//! [`RespondLayer`](crate::RespondLayer).
 
 mod client;
 mod describe;

@@ -64,7 +64,8 @@ fn call<S: Service<u64, Response = u64>>(service: &mut S) {
     while response.as_mut().poll(&mut cx).is_pending() {}
 }
 
-/// Counts the operations on shared words, the references to shared state and the clock reads of a call in the steady state.
+/// Counts the operations on shared words, the references to shared state and the clock reads of a
+/// call in the steady state.
 fn cost<S: Service<u64, Response = u64>>(mut service: S) -> (Ops, u32, u32) {
     (0..200).for_each(|_| call(&mut service));
     REFS.set(0);
@@ -82,7 +83,8 @@ fn rmws(ops: Ops, refs: u32) -> u32 {
 async fn a_healthy_call_of_the_client_stack_makes_four_read_modify_writes_and_reads_the_clock_twice_at_most() {
     for pending in 0..3 {
         let (ops, refs, readings) = cost(client("c").build().unwrap().layer(Inner(pending)));
-        // The test runner may create more threads than there are stripes. Such a thread counts by a swap, in shared cells.
+        // The test runner may create more threads than there are stripes. Such a thread counts by a
+        // swap, in shared cells.
         let shared_cells = u32::from(thread_number() >= stripes());
         assert_eq!((refs, rmws(ops, refs)), (1, 4 + shared_cells), "{ops:?}");
         // One read for the time window, and one for the timer, which is armed once.
@@ -108,7 +110,8 @@ async fn a_healthy_call_of_the_server_stack_makes_four_read_modify_writes() {
     }
 }
 
-/// The total timeout relies on the attempt's timer if that fires first, and on its own timer if not.
+/// The total timeout relies on the attempt's timer if that fires first, and on its own timer if
+/// not.
 #[tokio::test(start_paused = true)]
 async fn the_total_timeout_fires_whichever_timer_wakes_the_task() {
     for (total, attempt) in [(50, 40), (50, 49), (50, 30), (50, 10)] {

@@ -1,4 +1,5 @@
-//! The atomics of the state core: the standard library's, counting ones in unit tests, loom's in models.
+//! The atomics of the state core: the standard library's, counting ones in unit tests, loom's in
+//! models.
 
 #[cfg(rampart_loom)]
 #[allow(unused_imports)] // only tests inject faults
@@ -16,7 +17,8 @@ pub(crate) use counting::{AtomicU32, AtomicU64, Ops, Ordering, count};
 
 /// A value on cache lines of its own, so that writes to its neighbors do not invalidate it.
 ///
-/// 128 bytes: the adjacent-line prefetcher of x86-64 and the cache lines of some AArch64 cores make 64 too few.
+/// 128 bytes: the adjacent-line prefetcher of x86-64 and the cache lines of some AArch64 cores make
+/// 64 too few.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Padded<T>(pub(crate) T);

@@ -14,7 +14,8 @@ pub(crate) const TOKEN: u32 = 1000;
 /// A tick of the refill clock is 2^24 ns, about 17 ms.
 const REFILL_TICK_BITS: u32 = 24;
 
-/// A token bucket in one word: the retry budget of gRPC and the AWS SDKs, with an optional refill over time.
+/// A token bucket in one word: the retry budget of gRPC and the AWS SDKs, with an optional refill
+/// over time.
 ///
 /// ```text
 /// word: [tick of the last refill: 32 | thousandths of tokens: 32]
@@ -25,11 +26,12 @@ const REFILL_TICK_BITS: u32 = 24;
 /// - budget.I2 retries granted <= capacity + ratio * successes + refill * time.
 /// - budget.I3 idle time costs nothing: the next withdrawal adds the refill for all of it.
 ///
-/// Cost: a deposit is 1 load when the bucket is full, otherwise 1 load and 1 RMW, and reads no clock; a withdrawal is 1
-/// load and 1 RMW, a denied one 1 load. Only withdrawals read the clock, and only if the budget refills over time.
+/// Cost: a deposit is 1 load when the bucket is full, otherwise 1 load and 1 RMW, and reads no
+/// clock; a withdrawal is 1 load and 1 RMW, a denied one 1 load. Only withdrawals read the clock,
+/// and only if the budget refills over time.
 ///
-/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went backwards: a budget that is
-/// idle for longer than 1.1 years is refilled by less than it might be.
+/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went
+/// backwards: a budget that is idle for longer than 1.1 years is refilled by less than it might be.
 #[derive(Debug)]
 pub(crate) struct Budget {
     word: Padded<AtomicU64>,

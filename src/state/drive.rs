@@ -12,9 +12,9 @@ pub(crate) enum Step<T> {
 
 /// Retries `step` until it keeps the word or its write succeeds.
 ///
-/// One load, and one read-modify-write for each `Write` that is tried. Lock-free: a write fails only when another one
-/// has succeeded. The linearization point is the write, or the load that led to `Keep`. `step` may run several times, so
-/// it must not have side effects.
+/// One load, and one read-modify-write for each `Write` that is tried. Lock-free: a write fails
+/// only when another one has succeeded. The linearization point is the write, or the load that led
+/// to `Keep`. `step` may run several times, so it must not have side effects.
 #[inline]
 pub(crate) fn drive<T>(word: &AtomicU64, step: impl FnMut(u64) -> Step<T>) -> T {
     drive_from(word, word.load(Ordering::Acquire), step)

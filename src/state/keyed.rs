@@ -14,27 +14,31 @@ use super::{
 /// entry: [fingerprint: 16 | theoretical arrival time (TAT): 48]
 /// ```
 ///
-/// A key's hash selects a set of eight entries, which fill a cache line, and a fingerprint. An entry whose TAT has passed
-/// is a full bucket, no different from an absent one. Only such an idle entry is ever replaced, so eviction loses nothing.
-/// A key without an entry in a set whose entries are all active is limited by the set's overflow limiter, which such keys
-/// share.
+/// A key's hash selects a set of eight entries, which fill a cache line, and a fingerprint. An
+/// entry whose TAT has passed is a full bucket, no different from an absent one. Only such an idle
+/// entry is ever replaced, so eviction loses nothing. A key without an entry in a set whose entries
+/// are all active is limited by the set's overflow limiter, which such keys share.
 ///
 /// Invariants:
 /// - keyed.I1 memory is constant: 72 bytes per set.
-/// - keyed.I2 an active entry is written by its own key only: an entry is replaced by a swap of its idle word.
+/// - keyed.I2 an active entry is written by its own key only: an entry is replaced by a swap of its
+///   idle word.
 /// - keyed.I3 a lookup is at most eight loads.
-/// - keyed.I4 two keys in a set with the same fingerprint (one in 65,535) share a limiter: stricter, never looser.
+/// - keyed.I4 two keys in a set with the same fingerprint (one in 65,535) share a limiter:
+///   stricter, never looser.
 /// - keyed.I5 a rejection writes nothing.
 /// - keyed.I6 a set has at most one entry of a key.
 ///
-/// keyed.I6 is not obvious, since two callers may insert a new key concurrently, with different times. It holds because
-/// the TAT of a way only grows, and because a new key goes to the way with the least TAT, the first of several. Suppose
-/// that one caller inserts the key in way p over the TAT P, and another in way q over Q, and neither has seen the other's
-/// entry. Each saw in the other way a TAT no later than the one replaced there, so P <= Q and Q <= P; and if they are
+/// keyed.I6 is not obvious, since two callers may insert a new key concurrently, with different
+/// times. It holds because the TAT of a way only grows, and because a new key goes to the way with
+/// the least TAT, the first of several. Suppose that one caller inserts the key in way p over the
+/// TAT P, and another in way q over Q, and neither has seen the other's entry. Each saw in the
+/// other way a TAT no later than the one replaced there, so P <= Q and Q <= P; and if they are
 /// equal both take the first way.
 ///
-/// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at the highest rates.
-/// Bounds hold to within that. The horizon is 9.1 years or more; there the time saturates.
+/// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at
+/// the highest rates. Bounds hold to within that. The horizon is 9.1 years or more; there the time
+/// saturates.
 ///
 /// Cost: up to 8 loads, and 1 RMW when admitted; the overflow limiter is 1 load more.
 #[derive(Debug)]
@@ -76,8 +80,8 @@ impl Keyed {
     /// The shortest period of a token: eight units.
     pub(crate) const MIN_PERIOD: Duration = Duration::from_nanos(8 * MIN_UNIT);
 
-    /// `count` tokens per `per` and key, at most one each `MIN_PERIOD`, and entries for at least `max_keys` keys. The number
-    /// of sets is rounded up to a power of two.
+    /// `count` tokens per `per` and key, at most one each `MIN_PERIOD`, and entries for at least
+    /// `max_keys` keys. The number of sets is rounded up to a power of two.
     pub(crate) fn new(count: u32, per: Duration, burst: u32, max_keys: usize, share_overflow: bool) -> Self {
         // Twice the entries, because sets fill unevenly.
         let sets = (max_keys.div_ceil(WAYS).saturating_mul(2)).next_power_of_two();
@@ -161,8 +165,8 @@ impl Keyed {
         }
     }
 
-    /// Returns the way and word of the key's entry, or of an idle one to replace; otherwise the time at which the first
-    /// becomes idle.
+    /// Returns the way and word of the key's entry, or of an idle one to replace; otherwise the
+    /// time at which the first becomes idle.
     fn find(&self, index: usize, fingerprint: u64, now: u64) -> Result<(usize, u64), u64> {
         let (mut way, mut least) = (0, 0);
         for (at, entry) in self.sets[index].0.iter().enumerate() {
@@ -256,7 +260,8 @@ mod tests {
         let _ = allowed(&keyed, 7, Nanos::new(0));
     }
 
-    // contract L25. The behaviour test floods the limiter with ten million keys; this one checks the table.
+    // contract L25. The behaviour test floods the limiter with ten million keys; this one checks
+    // the table.
     #[test]
     fn a_flood_of_keys_neither_evicts_nor_resets_a_limited_key() {
         let keyed = Keyed::new(5, Duration::from_secs(900), 5, 1000, true);
@@ -277,7 +282,8 @@ mod tests {
     #[test]
     fn concurrent_inserts_of_a_key_make_one_limiter() {
         for round in 0..300 {
-            // Two sets whose entries become idle in a moment: for some threads they are idle, for others still active.
+            // Two sets whose entries become idle in a moment: for some threads they are idle, for
+            // others still active.
             let keyed = Keyed::new(1, Duration::from_secs(1), 3, 8, true);
             (0..6).for_each(|other| assert!(allowed(&keyed, 1000 + other, at(0))));
             let admitted: usize = std::thread::scope(|scope| {
@@ -292,7 +298,8 @@ mod tests {
     }
 
     proptest! {
-        /// contract L24: keys are independent, and each is a token bucket, while there are entries for all.
+        /// contract L24: keys are independent, and each is a token bucket, while there are entries
+        /// for all.
         #[test]
         fn keyed_limiter_matches_a_map_of_token_buckets(
             burst in 1_u32..5,

@@ -1,17 +1,20 @@
 //! The lock-free state core.
 //!
-//! Every structure here is a small state machine over one or a few atomic words. It takes the time as an argument (a
-//! lazily called `now`, so that a path that needs no clock reads none), allocates nothing after construction, takes no
-//! lock, and depends on neither tokio nor Tower nor the rest of this crate.
+//! Every structure here is a small state machine over one or a few atomic words. It takes the time
+//! as an argument (a lazily called `now`, so that a path that needs no clock reads none), allocates
+//! nothing after construction, takes no lock, and depends on neither tokio nor Tower nor the rest
+//! of this crate.
 //!
-//! Decisions are functions without side effects, from a word to the next word and a result, and [`drive`] applies them in
-//! its compare-and-swap loop. Two structures have loops of their own, because each round involves more than one word:
-//! [`CountWindow::record`] may have to publish a block before it writes, and [`Keyed::check`] searches for its key's entry
-//! again in each round. The other words need no loop: a time window stores its bound and the cells that only one thread
+//! Decisions are functions without side effects, from a word to the next word and a result, and
+//! [`drive`] applies them in its compare-and-swap loop. Two structures have loops of their own,
+//! because each round involves more than one word: [`CountWindow::record`] may have to publish a
+//! block before it writes, and [`Keyed::check`] searches for its key's entry again in each round.
+//! The other words need no loop: a time window stores its bound and the cells that only one thread
 //! writes, a limiter stores its parameters and puts returned slots in cells by single swaps.
 //!
-//! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this crate's unit tests
-//! (which turn the cost contract into assertions), loom's under `--cfg rampart_loom`, for the interleavings in `models`.
+//! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this
+//! crate's unit tests (which turn the cost contract into assertions), loom's under `--cfg
+//! rampart_loom`, for the interleavings in `models`.
 //!
 //! [`CountWindow::record`]: window::count::CountWindow::record
 //! [`Keyed::check`]: keyed::Keyed::check

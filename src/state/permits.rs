@@ -13,18 +13,21 @@ use super::{
 ///
 /// Invariants:
 /// - permits.I1 `in flight` is the number of permits that exist.
-/// - permits.I2 a permit is acquired when `in flight < limit` and there are no waiters at its swap, or it is handed to a
-///   waiter.
-/// - permits.I3 a rejection has seen `in flight >= limit`, or a waiter: new callers do not overtake waiters.
-/// - permits.I4 a permit is never handed to a waiter while `in flight > limit`: a lowered limit takes effect as permits
-///   are released.
+/// - permits.I2 a permit is acquired when `in flight < limit` and there are no waiters at its swap,
+///   or it is handed to a waiter.
+/// - permits.I3 a rejection has seen `in flight >= limit`, or a waiter: new callers do not overtake
+///   waiters.
+/// - permits.I4 a permit is never handed to a waiter while `in flight > limit`: a lowered limit
+///   takes effect as permits are released.
 ///
-/// Only the owner of the queue changes `waiting`, under its lock; [`release`](Self::release) leaves waiters to it. Cost:
-/// acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW; no clock.
+/// Only the owner of the queue changes `waiting`, under its lock; [`release`](Self::release) leaves
+/// waiters to it. Cost: acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW; no
+/// clock.
 #[derive(Debug)]
 pub(crate) struct Permits {
     word: Padded<AtomicU64>,
-    // Read by every call and rarely written: on a line of its own, it stays shared between all cores.
+    // Read by every call and rarely written: on a line of its own, it stays shared between all
+    // cores.
     limit: Padded<AtomicU32>,
 }
 
@@ -85,7 +88,8 @@ impl Permits {
         })
     }
 
-    /// Releases a permit. If there are waiters, it only reports them: the queue decides, under its lock.
+    /// Releases a permit. If there are waiters, it only reports them: the queue decides, under its
+    /// lock.
     #[inline]
     pub(crate) fn release(&self) -> Result<(), HasWaiters> {
         drive(&self.word, |word| {
@@ -123,8 +127,8 @@ impl Permits {
         });
     }
 
-    /// For the queue, under its lock, with a permit: hands it to the first waiter (`true`), or releases it because there is
-    /// no waiter or the limit was lowered.
+    /// For the queue, under its lock, with a permit: hands it to the first waiter (`true`), or
+    /// releases it because there is no waiter or the limit was lowered.
     pub(crate) fn hand_off_or_release(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {
@@ -137,7 +141,8 @@ impl Permits {
         })
     }
 
-    /// For the queue, under its lock: acquires a permit for the first waiter, after the limit was raised.
+    /// For the queue, under its lock: acquires a permit for the first waiter, after the limit was
+    /// raised.
     pub(crate) fn admit_waiter(&self) -> bool {
         let limit = self.limit();
         drive(&self.word, |word| {

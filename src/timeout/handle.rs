@@ -22,8 +22,8 @@ pub struct Timeout(pub(crate) StripedArc<TimeoutInner>);
 impl Timeout {
     /// Creates a timeout that ends each call after `limit`.
     ///
-    /// With a limit of zero, a call that is not ready at its first poll times out. With [`Duration::MAX`], or any limit
-    /// beyond 584 years, no call does.
+    /// With a limit of zero, a call that is not ready at its first poll times out. With
+    /// [`Duration::MAX`], or any limit beyond 584 years, no call does.
     pub fn new(name: impl Into<Name>, limit: Duration) -> Self {
         Self::builder(name, limit).build()
     }
@@ -55,11 +55,13 @@ impl Timeout {
 
     /// Runs `future` for at most the limit.
     ///
-    /// The clock starts at the first poll. A result that is ready wins over a limit that has passed.
+    /// The clock starts at the first poll. A result that is ready wins over a limit that has
+    /// passed.
     ///
     /// # Errors
     ///
-    /// The future's own error, or [`Rejection::TimedOut`](crate::Rejection::TimedOut), after the future has been dropped.
+    /// The future's own error, or [`Rejection::TimedOut`](crate::Rejection::TimedOut), after the
+    /// future has been dropped.
     ///
     /// # Panics
     ///

@@ -84,7 +84,8 @@ impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
     }
 }
 
-/// The timeout of a single layer's call. Without an observer, a static name is all that the call needs.
+/// The timeout of a single layer's call. Without an observer, a static name is all that the call
+/// needs.
 pub(crate) enum TimeoutOwner {
     Unobserved(&'static str),
     Shared(StripedRef<TimeoutInner>),

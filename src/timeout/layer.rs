@@ -21,7 +21,8 @@ impl TimeoutLayer {
 }
 
 impl<D> TimeoutLayer<D> {
-    /// Determines the limit of each request with a closure. If it returns `None`, the timeout's own limit applies.
+    /// Determines the limit of each request with a closure. If it returns `None`, the timeout's own
+    /// limit applies.
     pub fn per_request<F, Req>(self, limit: F) -> TimeoutLayer<PerRequest<F>>
     where
         F: Fn(&Req) -> Option<Duration>,

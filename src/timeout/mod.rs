@@ -2,9 +2,9 @@
 //!
 //! # The problem
 //!
-//! A call without a limit waits as long as the other side likes, and meanwhile holds a task, a connection and a pool slot.
-//! Every other protection relies on calls ending: a breaker counts results, a bulkhead releases permits, a
-//! retry starts after an error.
+//! A call without a limit waits as long as the other side likes, and meanwhile holds a task, a
+//! connection and a pool slot. Every other protection relies on calls ending: a breaker counts
+//! results, a bulkhead releases permits, a retry starts after an error.
 //!
 //! # Example
 //!
@@ -26,8 +26,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The same layer has two uses: outermost it limits the total time of a call, innermost the time of one attempt. Requests may
-//! have limits of their own:
+//! The same layer has two uses: outermost it limits the total time of a call, innermost the time of
+//! one attempt. Requests may have limits of their own:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -41,13 +41,15 @@
 //!
 //! # When the clock starts
 //!
-//! At the first poll of the response future, so that a call that is ready immediately reads no clock and registers no timer.
-//! Waiting for readiness does not count; use [`deadline::scope`](crate::deadline::scope) for a deadline that includes it.
-//! Timers have a resolution of a millisecond: a call may run that much longer than its limit.
+//! At the first poll of the response future, so that a call that is ready immediately reads no
+//! clock and registers no timer. Waiting for readiness does not count; use
+//! [`deadline::scope`](crate::deadline::scope) for a deadline that includes it. Timers have a
+//! resolution of a millisecond: a call may run that much longer than its limit.
 //!
-//! The inner service sees the limit as a [`deadline`](crate::deadline). Nesting only shortens it: of two nested timeouts the
-//! shorter one fires, and the rejection names it. If a deadline that was set with `scope` has passed already, the call is
-//! rejected without calling the service (`attempted: false`).
+//! The inner service sees the limit as a [`deadline`](crate::deadline). Nesting only shortens it:
+//! of two nested timeouts the shorter one fires, and the rejection names it. If a deadline that was
+//! set with `scope` has passed already, the call is rejected without calling the service
+//! (`attempted: false`).
 //!
 //! # Readiness
 //!
@@ -55,20 +57,23 @@
 //!
 //! # Order
 //!
-//! The total timeout goes outside of retry. The attempt timeout goes innermost, so that a call that hangs counts as a failure
-//! in the breaker. A timeout covers the time until the response is ready, but not the response's body; the feature `http`
-//! has layers that cover the body too (`http::full_response`).
+//! The total timeout goes outside of retry. The attempt timeout goes innermost, so that a call that
+//! hangs counts as a failure in the breaker. A timeout covers the time until the response is ready,
+//! but not the response's body; the feature `http` has layers that cover the body too
+//! (`http::full_response`).
 //!
 //! # How to choose the numbers
 //!
-//! The attempt timeout: somewhat above the 99.9th percentile of the dependency's latency, so that ordinary slowness does not
-//! time out. The total timeout: the time that your own caller waits, less the time that you need to respond. At most the
-//! number of attempts times the attempt timeout, and never less than one attempt.
+//! The attempt timeout: somewhat above the 99.9th percentile of the dependency's latency, so that
+//! ordinary slowness does not time out. The total timeout: the time that your own caller waits,
+//! less the time that you need to respond. At most the number of attempts times the attempt
+//! timeout, and never less than one attempt.
 //!
 //! # Differences
 //!
-//! - `tower::timeout` polls a bare timer after the inner future: a future that exhausts tokio's cooperative budget at each
-//!   poll never times out. It registers a timer for every call, and boxes the error.
+//! - `tower::timeout` polls a bare timer after the inner future: a future that exhausts tokio's
+//!   cooperative budget at each poll never times out. It registers a timer for every call, and
+//!   boxes the error.
 //! - tower-resilience's timeout boxes its future.
 
 mod builder;

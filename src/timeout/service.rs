@@ -143,8 +143,8 @@ where
         self.get_mut().poll_ready(cx)
     }
 
-    // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the limit and a few
-    // accesses to a thread-local; no RMW, no clock read, no timer, no allocation.
+    // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the
+    // limit and a few accesses to a thread-local; no RMW, no clock read, no timer, no allocation.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let limit = self.limits.limit(&request).map_or_else(|| self.timeout.0.limit(), nanos_of);

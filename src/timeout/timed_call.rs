@@ -64,8 +64,9 @@ pub(crate) struct StartingTimedCall<'a> {
 }
 
 impl<'a> StartingTimedCall<'a> {
-    /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER); `None` if it bypasses the timeout. Rejected
-    /// if an outer deadline has passed that only this timeout enforces.
+    /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER); `None` if it
+    /// bypasses the timeout. Rejected if an outer deadline has passed that only this timeout
+    /// enforces.
     #[inline(always)]
     pub(crate) fn new<P, K>(
         shared: &'a P,
@@ -219,7 +220,8 @@ where
                 *after
             }
         };
-        // Drops the inner future before the observer is called, so that its resources are free even if the observer panics.
+        // Drops the inner future before the observer is called, so that its resources are free even
+        // if the observer panics.
         self.set(Self::Finished { rejection: None, kind: PhantomData });
         Poll::Ready(Err(shared.time_out(duration_of(after), true).into()))
     }

@@ -12,8 +12,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// A timer that is armed once its call is pending. It is exempt from tokio's cooperative budget: an inner future that
-/// exhausts the budget at each poll would starve it.
+/// A timer that is armed once its call is pending. It is exempt from tokio's cooperative budget: an
+/// inner future that exhausts the budget at each poll would starve it.
 pub(crate) trait Timer: Default {
     fn arm(self: Pin<&mut Self>, deadline: Instant);
 
@@ -53,8 +53,8 @@ impl Timer for Inline {
     }
 }
 
-/// A timer for calls that rarely arm one, because an inner timer wakes the task earlier. Allocated when it is armed, which
-/// makes all calls smaller.
+/// A timer for calls that rarely arm one, because an inner timer wakes the task earlier. Allocated
+/// when it is armed, which makes all calls smaller.
 #[derive(Default)]
 pub(crate) struct Boxed(Option<Pin<Box<Inline>>>);
 

@@ -13,7 +13,8 @@ use std::time::Duration;
 use support::probe::Reply;
 use tower_rampart::circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder};
 
-/// Trips after `failures` consecutive failures, opens for exactly one second, and closes after one successful probe.
+/// Trips after `failures` consecutive failures, opens for exactly one second, and closes after one
+/// successful probe.
 fn consecutive(failures: u32) -> CircuitBreakerBuilder {
     CircuitBreaker::builder("db")
         .no_time_window()

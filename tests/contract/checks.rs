@@ -44,7 +44,8 @@ pub(crate) async fn assert_responds<S: Checked>(service: &mut S) {
     assert_eq!(service.ready().await.unwrap().call("again").await.unwrap(), "ok");
 }
 
-/// G1 to G4: pending while the inner service is, woken when it becomes ready, and ready until the call.
+/// G1 to G4: pending while the inner service is, woken when it becomes ready, and ready until the
+/// call.
 pub(crate) async fn readiness<L>(layer: L)
 where
     L: Layer<Mock>,
@@ -80,7 +81,8 @@ where
     assert_eq!(error.to_string(), "broken");
 }
 
-/// G5, G6, G7: the polled instance makes the call; a clone starts unready and does not take the readiness.
+/// G5, G6, G7: the polled instance makes the call; a clone starts unready and does not take the
+/// readiness.
 pub(crate) async fn clones<S: Checked>(mut service: S, script: &Script) {
     service.ready().await.unwrap();
     let mut clone = service.clone();
@@ -97,7 +99,8 @@ pub(crate) async fn unused_readiness<S: Checked>(service: S) {
     assert_responds(&mut service.clone()).await;
 }
 
-/// G9, G10: dropping a call, unpolled or in flight, releases its resources and cancels the inner call.
+/// G9, G10: dropping a call, unpolled or in flight, releases its resources and cancels the inner
+/// call.
 pub(crate) async fn dropped_calls<S: Checked>(mut service: S, script: &Script) {
     for polled in [false, true] {
         script.reply(Reply::Later);
@@ -213,7 +216,8 @@ pub(crate) fn not_unpin()
     })
 }
 
-/// G26: a thousand calls on eight threads, each on its own clone; all complete, and nothing is held afterwards.
+/// G26: a thousand calls on eight threads, each on its own clone; all complete, and nothing is held
+/// afterwards.
 pub(crate) fn concurrent_clones<S: Checked + Sync>(service: S) {
     on_threads(8, |_| {
         let service = service.clone();

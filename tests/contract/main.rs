@@ -1,7 +1,8 @@
 //! The generic checks (items G of the contract), run for every layer in every readiness mode.
 //!
-//! The `layers!` table lists the layers: a new layer is a new row. `every_layer_and_mode_is_in_the_tables` fails when a
-//! layer or one of its modes is missing. Pattern-specific behaviour is tested with the pattern.
+//! The `layers!` table lists the layers: a new layer is a new row.
+//! `every_layer_and_mode_is_in_the_tables` fails when a layer or one of its modes is missing.
+//! Pattern-specific behaviour is tested with the pattern.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -74,8 +75,8 @@ fn fallback_response(_: Rejection) -> &'static str {
     "instead"
 }
 
-/// For each layer: its requirements (see `requirements`), the number of layers that report events, and its constructor
-/// from an observer.
+/// For each layer: its requirements (see `requirements`), the number of layers that report events,
+/// and its constructor from an observer.
 macro_rules! layers {
     ($($name:ident, $requirements:ident, $observed:literal => |$recorder:ident| $layer:expr;)+) => {
         $(
@@ -170,8 +171,8 @@ async fn advance_one_second() {
     tokio::time::advance(SECOND + Duration::from_millis(1)).await;
 }
 
-/// For each layer that can be saturated: its behaviour when saturated, a saturated handle with the action that relieves
-/// it, a healthy handle, and the layer's constructor.
+/// For each layer that can be saturated: its behaviour when saturated, a saturated handle with the
+/// action that relieves it, a healthy handle, and the layer's constructor.
 macro_rules! saturated_layers {
     ($($name:ident, $behaviour:ident => $handle:expr, $healthy:expr, $layer:expr;)+) => {
         mod when_saturated {

@@ -1,5 +1,5 @@
-//! Checks that a layer adds no trait bounds that its pattern does not need: the service need not be `Clone`, and the
-//! request neither `Clone` nor `Send`.
+//! Checks that a layer adds no trait bounds that its pattern does not need: the service need not be
+//! `Clone`, and the request neither `Clone` nor `Send`.
 
 use std::{
     future::{Ready, ready},
@@ -59,7 +59,8 @@ where
     assert_eq!(service.ready().await.unwrap().call(Request(Rc::new(["echo"]))).await.unwrap(), "echo");
 }
 
-/// Generates the test. `clone_all` generates none: the pattern needs a service and a request that are `Clone`.
+/// Generates the test. `clone_all` generates none: the pattern needs a service and a request that
+/// are `Clone`.
 macro_rules! minimal {
     (clone_all, $layer:expr) => {};
     ($requirements:ident, $layer:expr) => {

@@ -1,5 +1,5 @@
-//! Checks for saturated layers: an open circuit, a full bulkhead, a limiter without tokens. Each comes with an action that
-//! relieves it.
+//! Checks for saturated layers: an open circuit, a full bulkhead, a limiter without tokens. Each
+//! comes with an action that relieves it.
 
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tower::{
@@ -33,8 +33,8 @@ where
     service.ready().await.expect("readiness never fails").call("request").await
 }
 
-/// G15, G17: the layer is ready and the call returns a rejection, which callers find through other middleware; a rejected
-/// call leaves nothing behind that blocks other calls.
+/// G15, G17: the layer is ready and the call returns a rejection, which callers find through other
+/// middleware; a rejected call leaves nothing behind that blocks other calls.
 pub(crate) async fn rejects<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,
@@ -99,8 +99,8 @@ where
     assert_eq!(call(&mut service.clone()).await.unwrap(), "ok");
 }
 
-/// G17: middleware that polls readiness sees the saturation. `LoadShed` sheds and leaves no waiter in the queue; `Buffer`
-/// waits.
+/// G17: middleware that polls readiness sees the saturation. `LoadShed` sheds and leaves no waiter
+/// in the queue; `Buffer` waits.
 pub(crate) async fn pending_is_visible<L>(layer: L, relieve: impl AsyncFn())
 where
     L: Layer<Probe, Service: Checked>,

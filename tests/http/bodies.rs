@@ -103,7 +103,8 @@ where
 #[tokio::test(start_paused = true)]
 async fn a_streaming_body_is_replayed_from_its_beginning() {
     let chunks = || Chunks::new(&["ab", "cd", "ef"]).with_trailers();
-    // Read to the end; in part, so that later attempts continue with the body itself; and not at all.
+    // Read to the end; in part, so that later attempts continue with the body itself; and not at
+    // all.
     assert_eq!(send(chunks(), ReplayLayer::new(), 5).await.0, ["abcdef+\"7\"."; 3]);
     assert_eq!(send(chunks(), ReplayLayer::new(), 2).await.0, ["abcd"; 3]);
     assert_eq!(send(chunks(), ReplayLayer::new(), 0).await.0, [""; 3]);

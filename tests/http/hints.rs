@@ -41,7 +41,8 @@ fn rate_limit_resets_are_read_from_the_headers_in_common_use() {
         rate_limit_reset(response(429, &[&[DATE], headers].concat()).headers())
     }
     let at = |seconds: u64| (EPOCH + seconds).to_string();
-    // draft-ietf-httpapi-ratelimit-headers-08 and later: the longest of the quotas that are used up.
+    // draft-ietf-httpapi-ratelimit-headers-08 and later: the longest of the quotas that are used
+    // up.
     assert_eq!(reset(&[("ratelimit", "\"default\";r=0;t=30")]), Some(secs(30)));
     assert_eq!(reset(&[("ratelimit", "\"burst\";r=0;t=3, \"daily\";r=7;t=3600")]), Some(secs(3)));
     assert_eq!(reset(&[("ratelimit", "\"burst\";r=0;t=3"), ("ratelimit", "\"daily\";r=0;t=60")]), Some(secs(60)));

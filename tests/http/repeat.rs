@@ -1,5 +1,5 @@
-//! Which requests are retried: by method, by `Idempotency-Key`, or because they were certainly not processed; and which
-//! hints are honored.
+//! Which requests are retried: by method, by `Idempotency-Key`, or because they were certainly not
+//! processed; and which hints are honored.
 
 use std::{
     io,
@@ -30,7 +30,8 @@ fn layer() -> RetryLayer<HttpClassifier, HttpRepeat> {
     retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new())
 }
 
-/// Sends a request whose every attempt has this outcome. Returns the number of attempts and the time they took.
+/// Sends a request whose every attempt has this outcome. Returns the number of attempts and the
+/// time they took.
 async fn attempts(request: Request<()>, outcome: fn() -> Outcome) -> (usize, Duration) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();

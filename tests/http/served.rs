@@ -48,7 +48,8 @@ async fn axum(router: Router) -> String {
     format!("http://{address}")
 }
 
-/// Each layer's rejection becomes its own response, with `layer` around all routes and `route_layer` around one.
+/// Each layer's rejection becomes its own response, with `layer` around all routes and
+/// `route_layer` around one.
 #[tokio::test]
 async fn an_axum_server_responds_to_rejections() {
     let bulkhead = Bulkhead::new("api", 1).unwrap();
@@ -297,7 +298,8 @@ impl tonic::codec::Decoder for Plain {
     }
 }
 
-/// Greets a name. The next `unavailable` calls fail with UNAVAILABLE, and the name `slow` never completes.
+/// Greets a name. The next `unavailable` calls fail with UNAVAILABLE, and the name `slow` never
+/// completes.
 #[derive(Clone)]
 struct Greeter {
     unavailable: Arc<AtomicUsize>,

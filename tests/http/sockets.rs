@@ -1,5 +1,6 @@
-//! Clients against a server with faults, over real sockets. For each fault: the caller's result, the number of attempts that
-//! reached the server, that all permits are released, and that the client stays usable.
+//! Clients against a server with faults, over real sockets. For each fault: the caller's result,
+//! the number of attempts that reached the server, that all permits are released, and that the
+//! client stays usable.
 
 use std::{fmt::Debug, pin::Pin, time::Duration};
 
@@ -148,8 +149,8 @@ fn subjects() -> [Subject; 3] {
     [by_hyper_util(), by_hyper_util_full_response(), by_reqwest()]
 }
 
-/// Sends a request through the faults, then checks that the client is still usable. Returns the outcome and the number of
-/// attempts.
+/// Sends a request through the faults, then checks that the client is still usable. Returns the
+/// outcome and the number of attempts.
 async fn send_through(subject: &Subject, method: Method, faults: &[Fault]) -> (Outcome, usize) {
     let server = FaultServer::start(faults.iter().cloned()).await;
     let got = (subject.send)(method, server.url(), "ping").await;

@@ -1,5 +1,5 @@
-//! A circuit breaker against a circuit made of lists, including what the handle adds to the core: permits and their times,
-//! manual changes, waiting services, and events.
+//! A circuit breaker against a circuit made of lists, including what the handle adds to the core:
+//! permits and their times, manual changes, waiting services, and events.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,8 @@ use super::support::{
     recorder::Recorder,
 };
 
-/// The unit of time, about a millisecond. The breaker stores open times in quarters of it, so nothing is rounded.
+/// The unit of time, about a millisecond. The breaker stores open times in quarters of it, so
+/// nothing is rounded.
 const UNIT: u64 = 1 << 20;
 
 const fn units(units: u64) -> Duration {

@@ -1,7 +1,9 @@
-//! A rate limiter between two bounds: a token bucket without refunds below, and the rate itself above.
+//! A rate limiter between two bounds: a token bucket without refunds below, and the rate itself
+//! above.
 //!
-//! A limiter that accepts refunds may admit more than such a bucket, never less, and no interval may hold more used tokens
-//! than the burst and the rate allow. Until the first refund, limiter and bucket agree to the nanosecond.
+//! A limiter that accepts refunds may admit more than such a bucket, never less, and no interval
+//! may hold more used tokens than the burst and the rate allow. Until the first refund, limiter and
+//! bucket agree to the nanosecond.
 
 use std::{
     future::Future,
@@ -61,7 +63,8 @@ struct Bucket {
     burst: u64,
     /// When the bucket is full again.
     full_at: u64,
-    /// Whether nothing was refunded since it was full. Refunding the last tokens taken does not count: it undoes them.
+    /// Whether nothing was refunded since it was full. Refunding the last tokens taken does not
+    /// count: it undoes them.
     exact: bool,
     /// Counts payments, and every change after which the last payment can no longer be undone.
     payments: usize,
@@ -122,7 +125,8 @@ struct Waiter<'a> {
     task: Spawn<Acquire<'a>>,
     started: u64,
     segment: usize,
-    /// The latest time it is due; the exact time if nothing had been refunded when the wait started.
+    /// The latest time it is due; the exact time if nothing had been refunded when the wait
+    /// started.
     due: u64,
     exact: bool,
 }

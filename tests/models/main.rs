@@ -1,8 +1,8 @@
-//! Model-based tests: long random sequences of operations on the public handles, compared with simple reference models of
-//! lists and numbers.
+//! Model-based tests: long random sequences of operations on the public handles, compared with
+//! simple reference models of lists and numbers.
 //!
-//! The state core has reference models of its own, next to its source. These tests cover what the handles add: waiters and
-//! wakeups, dropped calls, configuration changes during calls, and events.
+//! The state core has reference models of its own, next to its source. These tests cover what the
+//! handles add: waiters and wakeups, dropped calls, configuration changes during calls, and events.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -110,7 +110,8 @@ async fn cloning_between_readiness_and_call_changes_nothing() {
     let mut unready = service.ready().await.unwrap().clone();
     assert_eq!(service.call("a").await.unwrap(), "ok");
     assert_eq!(limiter.snapshot().available, 0);
-    // Called without being polled ready: the limit holds, and the inner service, not this layer, panics.
+    // Called without being polled ready: the limit holds, and the inner service, not this layer,
+    // panics.
     assert!(rejection_of(&unready.call("b").await).is_some());
     advance(SECOND).await;
     let panic = AssertUnwindSafe(async { unready.call("c").await }).catch_unwind().await.unwrap_err();
@@ -222,7 +223,8 @@ fn thousands_of_concurrent_calls_lose_no_token() {
     assert_eq!(recorder.count("completed"), script.calls());
     assert_eq!(recorder.count("cancelled waiting") + script.calls(), 4000);
     assert!(script.calls() >= 100, "at least the burst");
-    // Returned slots that found no cell are paid off with the rest of the debt, at one hour per hundred.
+    // Returned slots that found no cell are paid off with the rest of the debt, at one hour per
+    // hundred.
     assert!(limiter.snapshot().full_after <= Duration::from_secs(41 * 3600));
 }
 

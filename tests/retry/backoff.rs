@@ -41,7 +41,8 @@ fn jitter_spreads_whole_second_delays_over_their_range() {
             firsts.dedup();
             assert!(firsts.len() > 390, "{jitter:?}: {} distinct delays of 400", firsts.len());
             assert!(*firsts.first().unwrap() >= low && *firsts.last().unwrap() <= high, "{jitter:?}");
-            // Each quarter of the range holds about 100 delays; fewer than 50 has a probability of 10^-9.
+            // Each quarter of the range holds about 100 delays; fewer than 50 has a probability of
+            // 10^-9.
             for quarter in 0..4 {
                 let (from, to) = (low + (high - low) * quarter / 4, low + (high - low) * (quarter + 1) / 4);
                 let count = firsts.iter().filter(|delay| (from..=to).contains(delay)).count();

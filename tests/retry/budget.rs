@@ -178,7 +178,8 @@ async fn a_cold_client_can_retry_and_the_budget_refills_over_time() {
     assert_eq!(drain(&budget), 5, "no more than the capacity");
 }
 
-// R25: deposits do not expire, since that would read the clock for every success. The capacity bounds them.
+// R25: deposits do not expire, since that would read the clock for every success. The capacity
+// bounds them.
 #[test]
 fn old_deposits_buy_no_more_than_the_capacity() {
     let budget = budget(7);

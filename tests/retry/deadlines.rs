@@ -131,7 +131,8 @@ async fn no_attempt_starts_after_the_deadline_even_on_a_late_wakeup() {
     }
 }
 
-// R12, R32: the failed response is dropped before the delay, so only another attempt can produce a result.
+// R12, R32: the failed response is dropped before the delay, so only another attempt can produce a
+// result.
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_response_a_delayed_attempt_is_made_past_the_deadline() {
     let (script, probe) = Script::new();

@@ -1,4 +1,5 @@
-//! The exact sequence of events for every way a call can go. G23: exactly one terminal event, the last one.
+//! The exact sequence of events for every way a call can go. G23: exactly one terminal event, the
+//! last one.
 
 use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceExt};

@@ -62,7 +62,8 @@ fn failing(calls: usize) -> (Script, Probe) {
     (script, probe)
 }
 
-/// A classifier by text: `Ok("bad")` is a failure, `Ok("slow down")` is throttled, an error with "ignore" is ignored.
+/// A classifier by text: `Ok("bad")` is a failure, `Ok("slow down")` is throttled, an error with
+/// "ignore" is ignored.
 fn by_text(result: Result<&&'static str, &BoxError>) -> Verdict {
     match result {
         Ok(&"bad") => Verdict::Failure,

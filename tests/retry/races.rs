@@ -1,4 +1,5 @@
-//! Panics, drops, configuration changes and concurrent calls: no token is lost, and the retry keeps working.
+//! Panics, drops, configuration changes and concurrent calls: no token is lost, and the retry keeps
+//! working.
 
 use std::{
     panic::AssertUnwindSafe,

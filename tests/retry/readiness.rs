@@ -166,7 +166,8 @@ async fn give_up_returns_the_last_error_when_the_service_is_not_ready() {
     assert_eq!(recorder.take(), events);
 }
 
-// R15, R12: the failed response is dropped before the delay, so only another attempt can produce a result.
+// R15, R12: the failed response is dropped before the delay, so only another attempt can produce a
+// result.
 #[tokio::test(start_paused = true)]
 async fn after_a_failed_response_even_give_up_waits_for_readiness() {
     let giving_up = builder().when_not_ready(WhenNotReady::GiveUp);

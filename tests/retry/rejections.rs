@@ -17,7 +17,8 @@ use crate::{
     },
 };
 
-/// Rejects the first attempt, and returns the number of attempts and the time until the last one ended.
+/// Rejects the first attempt, and returns the number of attempts and the time until the last one
+/// ended.
 async fn attempts_after(builder: RetryBuilder, rejection: Rejection) -> (usize, Duration) {
     let (script, probe) = Script::new();
     script.reply(Reply::Err(rejection.clone().into()));

@@ -1,4 +1,5 @@
-//! Types: errors of all kinds, Tower's generic middleware, auto traits, and construction without a runtime.
+//! Types: errors of all kinds, Tower's generic middleware, auto traits, and construction without a
+//! runtime.
 
 use std::{convert::Infallible, task::Poll};
 

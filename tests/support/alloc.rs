@@ -7,7 +7,8 @@ use std::{
 
 use tower::Service;
 
-/// Asserts that calls to a ready service allocate nothing from the second one on, and returns the result of the first.
+/// Asserts that calls to a ready service allocate nothing from the second one on, and returns the
+/// result of the first.
 ///
 /// The first call may allocate: a handle then creates its state for this thread.
 #[track_caller]

@@ -58,7 +58,8 @@ struct State {
 }
 
 impl Script {
-    /// Creates a probe and its script. Without scripted replies the probe responds `Ok("ok")` immediately.
+    /// Creates a probe and its script. Without scripted replies the probe responds `Ok("ok")`
+    /// immediately.
     pub fn new() -> (Self, Probe) {
         let script = Self::default();
         let probe = Probe { script: script.clone(), ready: false };
@@ -122,8 +123,8 @@ impl Script {
     }
 }
 
-/// The service. Readiness belongs to the instance: `call` panics unless this instance was polled ready, and a clone
-/// starts unready.
+/// The service. Readiness belongs to the instance: `call` panics unless this instance was polled
+/// ready, and a clone starts unready.
 pub struct Probe {
     script: Script,
     ready: bool,

@@ -13,7 +13,8 @@ impl Recorder {
         Self::default()
     }
 
-    /// Takes the events recorded so far, one line each: `admitted`, `rejected circuit_open`, `completed success`, ...
+    /// Takes the events recorded so far, one line each: `admitted`, `rejected circuit_open`,
+    /// `completed success`, ...
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

@@ -11,7 +11,8 @@ use crate::{
     sim::{self, Stack},
 };
 
-/// Returns the figures of each pair of a scenario and a stack, in order. They do not depend on the number of processors.
+/// Returns the figures of each pair of a scenario and a stack, in order. They do not depend on the
+/// number of processors.
 pub fn run(pairs: &[(&Scenario, &dyn Stack)], seed: u64) -> Vec<Figures> {
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism().map_or(1, usize::from).min(pairs.len().max(1));

@@ -4,8 +4,8 @@ use std::{fmt, ops::Range};
 
 use crate::sim::{Plan, Record};
 
-/// The system has recovered when, in every later window of five seconds, the share of requests answered in time reaches this
-/// fraction of the share before the trigger.
+/// The system has recovered when, in every later window of five seconds, the share of requests
+/// answered in time reaches this fraction of the share before the trigger.
 const RECOVERED: f64 = 0.99;
 const WINDOW: usize = 5;
 /// The last seconds of a run, whose requests have no time to be answered.
@@ -54,18 +54,20 @@ pub struct Figures {
     pub overall: f64,
     /// How long recovery took.
     pub recovery: Recovery,
-    /// Calls that reached a service per request that needs it, from the start of the trigger until recovery: the largest of
-    /// all services.
+    /// Calls that reached a service per request that needs it, from the start of the trigger until
+    /// recovery: the largest of all services.
     pub amplification: f64,
     /// The share of the work done for callers that had left, from the start of the trigger.
     pub wasted: f64,
-    /// The average wait, in milliseconds, of users without a timely response, from the start of the trigger.
+    /// The average wait, in milliseconds, of users without a timely response, from the start of the
+    /// trigger.
     pub wasted_wait: f64,
     /// The latency of timely responses in milliseconds: p50, p99 and p99.9.
     pub latency: [u64; 3],
     /// Jain's fairness index of the clients' shares of requests answered in time: 1 is fair.
     pub fairness: f64,
-    /// The peak call rate, per tenth of a second, in the ten seconds after the trigger, as a multiple of the average before it.
+    /// The peak call rate, per tenth of a second, in the ten seconds after the trigger, as a
+    /// multiple of the average before it.
     pub spike: Option<f64>,
     /// The goodput of the worst unaffected route, from the start of the trigger.
     pub healthy: Option<f64>,

@@ -14,7 +14,8 @@ use tower_rampart::rate_limit::Rate;
 
 const SEED: u64 = 1;
 
-/// Scenarios in which another stack may do better by more than two points; `docs/evidence.md` gives the reasons.
+/// Scenarios in which another stack may do better by more than two points; `docs/evidence.md` gives
+/// the reasons.
 const TRADE_OFFS: [&str; 3] = ["flapping", "abusive client", "four hops"];
 
 struct Results {

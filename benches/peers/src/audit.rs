@@ -1,9 +1,10 @@
 //! Counts the writes of healthy calls, as seen by valgrind's lackey on this binary.
 //!
-//! The program runs itself under `--tool=lackey --trace-mem=yes`. The child records the addresses of the handle's
-//! allocations and stores to a marker word before and after its calls. The parent counts the loads and stores in between that
-//! touch the handle. It sees the code that the compiler emitted, and the result holds for any number of cores: memory that is
-//! never written is never contended.
+//! The program runs itself under `--tool=lackey --trace-mem=yes`. The child records the addresses
+//! of the handle's allocations and stores to a marker word before and after its calls. The parent
+//! counts the loads and stores in between that touch the handle. It sees the code that the compiler
+//! emitted, and the result holds for any number of cores: memory that is never written is never
+//! contended.
 
 use std::{
     io::{BufRead, BufReader},
@@ -74,8 +75,8 @@ fn breaker(name: &'static str) -> CircuitBreaker {
     CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("the settings are valid")
 }
 
-/// Creates a handle and records its allocations, which all its clones share. A thread's own counters are allocated at its
-/// first call and are not shared.
+/// Creates a handle and records its allocations, which all its clones share. A thread's own
+/// counters are allocated at its first call and are not shared.
 fn recorded<T>(make: impl FnOnce() -> T) -> T {
     RECORDING.store(true, Ordering::Relaxed);
     let made = make();
@@ -100,7 +101,8 @@ fn audit(subject: &str) -> Audit {
         .stderr(Stdio::piped())
         .spawn()
         .expect("valgrind is installed");
-    // Read the whole trace first: the child prints the addresses only at its end, and the pipe must not fill up.
+    // Read the whole trace first: the child prints the addresses only at its end, and the pipe must
+    // not fill up.
     let trace: Vec<String> =
         BufReader::new(child.stderr.take().expect("piped")).lines().map_while(Result::ok).collect();
     let mut addresses = String::new();

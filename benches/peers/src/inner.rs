@@ -124,7 +124,8 @@ pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime")
 });
 
-/// Makes one call and polls it to completion without a runtime, whose overhead would be the same for all candidates.
+/// Makes one call and polls it to completion without a runtime, whose overhead would be the same
+/// for all candidates.
 #[inline(always)]
 pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
@@ -139,7 +140,8 @@ pub fn call<S: Service<u64>>(service: &mut S) -> bool {
     }
 }
 
-/// Returns a worker that calls a service, and checks that the calls succeed or fail as `ok` says, if given.
+/// Returns a worker that calls a service, and checks that the calls succeed or fail as `ok` says,
+/// if given.
 pub fn calls<S>(mut service: S, ok: Option<bool>) -> Worker
 where
     S: Service<u64> + Send + 'static,

@@ -4,8 +4,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The header that carries the time left for a call.
 ///
-/// It carries a duration, not an instant, so clock skew does no harm. Each hop loses the time that the request spends on
-/// the network.
+/// It carries a duration, not an instant, so clock skew does no harm. Each hop loses the time that
+/// the request spends on the network.
 ///
 /// ```
 /// use std::time::Duration;
@@ -68,7 +68,8 @@ impl DeadlineHeader {
         }
     }
 
-    /// Writes the limit, rounded down, but never below the smallest value that the format can express.
+    /// Writes the limit, rounded down, but never below the smallest value that the format can
+    /// express.
     pub fn write(&self, limit: Duration, headers: &mut HeaderMap) {
         let value = match self.format {
             Format::Millis => HeaderValue::from(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).max(1)),

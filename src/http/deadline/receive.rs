@@ -13,8 +13,8 @@ use super::header::DeadlineHeader;
 use crate::{clock, deadline, http::RequestHead};
 
 impl DeadlineHeader {
-    /// Returns a layer that makes a request's limit the [deadline](crate::deadline::scope) of its call. The limit counts from
-    /// `call`. Only the timeouts inside enforce it.
+    /// Returns a layer that makes a request's limit the [deadline](crate::deadline::scope) of its
+    /// call. The limit counts from `call`. Only the timeouts inside enforce it.
     pub fn receive(&self) -> DeadlineReceiveLayer {
         DeadlineReceiveLayer { header: self.clone() }
     }

@@ -7,8 +7,9 @@ use super::header::DeadlineHeader;
 use crate::{deadline, http::RequestHead};
 
 impl DeadlineHeader {
-    /// Returns a layer that sends the time left until the current call's [`deadline`](crate::deadline), if it has one. A
-    /// shorter limit already in the request is kept.
+    /// Returns a layer that sends the time left until the current call's
+    /// [`deadline`](crate::deadline), if it has one. A shorter limit already in the request is
+    /// kept.
     pub fn send(&self) -> DeadlineSendLayer {
         DeadlineSendLayer { header: self.clone() }
     }
@@ -50,7 +51,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // With a deadline, up to 2 clock reads: reading the time left starts outer timeouts that have not started yet.
+    // With a deadline, up to 2 clock reads: reading the time left starts outer timeouts that have
+    // not started yet.
     fn call(&mut self, mut request: Req) -> S::Future {
         if let Some(left) = deadline::remaining() {
             let own = self.header.read(request.headers());

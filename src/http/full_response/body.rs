@@ -19,7 +19,8 @@ use crate::{BoxError, classify::Verdict, http::classify::verdict_for_status};
 pin_project! {
     /// A response body covered by layers to its end. It carries the layers' call, `F`, until then.
     ///
-    /// `From<String>` and `Default` make a body that carries no call, for responses made from rejections.
+    /// `From<String>` and `Default` make a body that carries no call, for responses made from
+    /// rejections.
     pub struct FullResponseBody<F, B>
     where
         F: Future,
@@ -49,7 +50,8 @@ impl<F: Future, B> CallGuard<F, B> {
         channel.send_body_end(end);
         match call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(output) => Some(output),
-            // A layer that does not complete with its inner service. Dropping the call here cancels it.
+            // A layer that does not complete with its inner service. Dropping the call here cancels
+            // it.
             Poll::Pending => None,
         }
     }
@@ -57,7 +59,8 @@ impl<F: Future, B> CallGuard<F, B> {
 
 impl<F: Future, B> Drop for CallGuard<F, B> {
     fn drop(&mut self) {
-        // A body dropped before its end cancels the call, unless the status already made it a failure.
+        // A body dropped before its end cancels the call, unless the status already made it a
+        // failure.
         if !std::thread::panicking() && verdict_for_status(self.status) != Verdict::Success {
             self.complete(BodyEnd::default());
         }

@@ -16,9 +16,10 @@ use crate::{BoxError, timeout::Timeout};
 
 /// Breaks a response's body off when its next frame does not arrive in time.
 ///
-/// The timer runs only while the reader waits for a frame, so a slow reader does not trip it. The error is the timeout's
-/// [`Rejection`](crate::Rejection), boxed. The layer works on its own; inside a
-/// [`FullResponseLayer`](super::FullResponseLayer), a circuit breaker sees that the body broke off.
+/// The timer runs only while the reader waits for a frame, so a slow reader does not trip it. The
+/// error is the timeout's [`Rejection`](crate::Rejection), boxed. The layer works on its own;
+/// inside a [`FullResponseLayer`](super::FullResponseLayer), a circuit breaker sees that the body
+/// broke off.
 #[derive(Clone, Debug)]
 pub struct BodyTimeoutLayer {
     timeout: Timeout,

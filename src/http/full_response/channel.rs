@@ -7,7 +7,8 @@ use std::{
 
 use ::http::{HeaderMap, Response};
 
-/// Connects the outer half of a call, which returns to the caller, with its inner half, which calls the service.
+/// Connects the outer half of a call, which returns to the caller, with its inner half, which calls
+/// the service.
 ///
 /// The response travels outward, and the end of its body travels back inward. Each travels once.
 pub(super) struct ResponseChannel<B>(Mutex<ChannelState<B>>);

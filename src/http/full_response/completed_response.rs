@@ -5,8 +5,8 @@ use ::http::{HeaderMap, StatusCode};
 use super::channel::BodyEnd;
 use crate::http::ResponseHead;
 
-/// A response whose body has ended, as seen by layers that cover the whole response: its head, its trailers, and whether
-/// the body broke off. The body itself went to the caller.
+/// A response whose body has ended, as seen by layers that cover the whole response: its head, its
+/// trailers, and whether the body broke off. The body itself went to the caller.
 ///
 /// The classifiers of this module classify it.
 pub struct CompletedResponse<B> {

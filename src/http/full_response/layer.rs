@@ -2,7 +2,8 @@ use tower_layer::Layer;
 
 use super::{inner_service::InnerService, service::FullResponse};
 
-/// Applies layers to a service so that they cover its whole responses. See the [module docs](super).
+/// Applies layers to a service so that they cover its whole responses. See the [module
+/// docs](super).
 #[derive(Clone, Copy, Debug)]
 pub struct FullResponseLayer<L> {
     layers: L,

@@ -2,16 +2,18 @@
 //!
 //! # The problem
 //!
-//! A response arrives when its headers do. For the layers of this crate the call completes then: the permit is released,
-//! the breaker records the result, the timeout stops. The body may still take an hour, or break off.
+//! A response arrives when its headers do. For the layers of this crate the call completes then:
+//! the permit is released, the breaker records the result, the timeout stops. The body may still
+//! take an hour, or break off.
 //!
-//! [`FullResponseLayer`] wraps layers so that their call lasts until the body has ended, while the caller still gets the
-//! response as soon as the headers arrive:
+//! [`FullResponseLayer`] wraps layers so that their call lasts until the body has ended, while the
+//! caller still gets the response as soon as the headers arrive:
 //!
 //! - a bulkhead's permit is held until the body ends or is dropped;
-//! - a timeout covers headers and body: it breaks the body off with its [`Rejection`](crate::Rejection);
-//! - a breaker classifies the complete response: whether the body broke off, gRPC's status in the trailers, and the total
-//!   time.
+//! - a timeout covers headers and body: it breaks the body off with its
+//!   [`Rejection`](crate::Rejection);
+//! - a breaker classifies the complete response: whether the body broke off, gRPC's status in the
+//!   trailers, and the total time.
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,23 +40,25 @@
 //!
 //! # Why this is not the default
 //!
-//! It is right for some responses and wrong for others, and being wrong costs more. A caller that reads slowly, or streams
-//! events all day, would hold a permit of the dependency and make it look slow to the breaker, through no fault of the
-//! dependency. A total timeout would cut off healthy downloads. Most responses are small and arrive together with their
-//! headers, so for them it makes no difference.
+//! It is right for some responses and wrong for others, and being wrong costs more. A caller that
+//! reads slowly, or streams events all day, would hold a permit of the dependency and make it look
+//! slow to the breaker, through no fault of the dependency. A total timeout would cut off healthy
+//! downloads. Most responses are small and arrive together with their headers, so for them it makes
+//! no difference.
 //!
-//! The call therefore completes with the headers unless you wrap the layers. Wrap them where bodies are large and the work
-//! of producing them needs the limit, where a service fails in the middle of a body, and for gRPC, whose status comes
-//! last.
+//! The call therefore completes with the headers unless you wrap the layers. Wrap them where bodies
+//! are large and the work of producing them needs the limit, where a service fails in the middle of
+//! a body, and for gRPC, whose status comes last.
 //!
 //! # How a body counts
 //!
-//! A body ends when it has been read to its end, breaks off, or is dropped. Dropping the body cancels the call, which
-//! counts neither as success nor as failure unless the call was already slow. If the response's status is a failure, the
-//! call counts as a failure, whether or not the body was read.
+//! A body ends when it has been read to its end, breaks off, or is dropped. Dropping the body
+//! cancels the call, which counts neither as success nor as failure unless the call was already
+//! slow. If the response's status is a failure, the call counts as a failure, whether or not the
+//! body was read.
 //!
-//! A retry must be outside, where responses have their usual type. Inside, it does not compile, because a
-//! [`TrackedRequest`] cannot be cloned.
+//! A retry must be outside, where responses have their usual type. Inside, it does not compile,
+//! because a [`TrackedRequest`] cannot be cloned.
 //!
 //! # Cost
 //!

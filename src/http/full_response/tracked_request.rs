@@ -5,7 +5,8 @@ use std::{any::Any, fmt, ops::Deref, sync::Arc};
 /// Dereferences to the request, for layers that inspect it. Not `Clone`: it is sent once.
 pub struct TrackedRequest<Req> {
     pub(super) request: Req,
-    /// A `ResponseChannel`. Its type is erased because the request does not know the response's body.
+    /// A `ResponseChannel`. Its type is erased because the request does not know the response's
+    /// body.
     pub(super) channel: Arc<dyn Any + Send + Sync>,
 }
 

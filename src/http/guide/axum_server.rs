@@ -1,7 +1,7 @@
 //! Protecting an axum server.
 //!
-//! axum's services cannot fail (`Infallible`), so wrap the layers in a [`RespondLayer`](crate::RespondLayer), which turns
-//! rejections into responses:
+//! axum's services cannot fail (`Infallible`), so wrap the layers in a
+//! [`RespondLayer`](crate::RespondLayer), which turns rejections into responses:
 //!
 //! ```
 //! use std::{net::SocketAddr, time::Duration};
@@ -48,11 +48,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - **`layer` and `route_layer`.** axum applies a layer to every route that exists at that point, and clones services for
-//!   each connection and request. Handles are shared, so the limits are too.
-//! - **Keys.** Behind proxies, set how many there are: [`ClientIp::behind`](crate::http::ClientIp::behind). To limit users,
-//!   let an outer authentication layer put the user into the extensions, and read it from there.
-//! - **Response bodies.** Permits and timeouts end with the headers. For large bodies that are produced while they are sent,
-//!   wrap the layers in a [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).
+//! - **`layer` and `route_layer`.** axum applies a layer to every route that exists at that point,
+//!   and clones services for each connection and request. Handles are shared, so the limits are
+//!   too.
+//! - **Keys.** Behind proxies, set how many there are:
+//!   [`ClientIp::behind`](crate::http::ClientIp::behind). To limit users, let an outer
+//!   authentication layer put the user into the extensions, and read it from there.
+//! - **Response bodies.** Permits and timeouts end with the headers. For large bodies that are
+//!   produced while they are sent, wrap the layers in a
+//!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).
 //! - **Deadlines.** To honor the callers' deadlines, put
 //!   [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive) outside the stack.

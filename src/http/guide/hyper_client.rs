@@ -31,12 +31,14 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - **Request bodies.** `Full` and `Empty` are cloned for the retry. For a streaming body, build the client for
-//!   [`ReplayBody`](crate::http::ReplayBody) and put a [`ReplayLayer`](crate::http::ReplayLayer) outermost.
-//! - **Connections.** If the server closed an idle connection, the client itself sends the request on another one. The
-//!   response of a failed attempt is dropped before the backoff; see [`DrainLayer`](crate::http::DrainLayer).
-//! - **Readiness.** The client is always ready and opens as many connections as there are requests. The bulkhead bounds
-//!   them.
+//! - **Request bodies.** `Full` and `Empty` are cloned for the retry. For a streaming body, build
+//!   the client for [`ReplayBody`](crate::http::ReplayBody) and put a
+//!   [`ReplayLayer`](crate::http::ReplayLayer) outermost.
+//! - **Connections.** If the server closed an idle connection, the client itself sends the request
+//!   on another one. The response of a failed attempt is dropped before the backoff; see
+//!   [`DrainLayer`](crate::http::DrainLayer).
+//! - **Readiness.** The client is always ready and opens as many connections as there are requests.
+//!   The bulkhead bounds them.
 //! - **Response bodies.** The layers' limits end with the headers. To cover the body, see
 //!   [`full_response`](crate::http::full_response).
 //! - **Many hosts.** For one breaker per host, see [`per_key`](crate::per_key).

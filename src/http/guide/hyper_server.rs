@@ -1,7 +1,7 @@
 //! Protecting a plain hyper server.
 //!
-//! hyper closes the connection when a service fails, so wrap the layers in a [`RespondLayer`](crate::RespondLayer), which
-//! turns rejections into responses:
+//! hyper closes the connection when a service fails, so wrap the layers in a
+//! [`RespondLayer`](crate::RespondLayer), which turns rejections into responses:
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -53,5 +53,6 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Connection timeouts (for a request's headers, for idle connections) are hyper's own: `http1().header_read_timeout(..)` and
-//! `http2().keep_alive_timeout(..)`. The layers here act on requests.
+//! Connection timeouts (for a request's headers, for idle connections) are hyper's own:
+//! `http1().header_read_timeout(..)` and `http2().keep_alive_timeout(..)`. The layers here act on
+//! requests.

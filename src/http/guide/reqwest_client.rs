@@ -24,12 +24,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - **Requests.** A retry copies a request by `try_clone`: a request with a body in memory is retried, one with a streaming
-//!   body is sent once. Build requests with `client.post(url).json(&item).build()?`.
-//! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server refused or had not begun.
-//!   Its `timeout` also covers the body, and a timeout error counts as a failure like any other. Use `read_timeout` to limit
-//!   the wait between two pieces of a body, and `connect_timeout` for a timeout that proves that nothing was sent.
-//! - **Status codes.** Call `error_for_status` outside the stack: inside, the classifier needs the response itself.
-//! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s. Convert reqwest's inside it
-//!   with `.map_response(http::Response::from)`, and back outside it with `.map_response(|response|
-//!   reqwest::Response::from(response.map(reqwest::Body::wrap)))`.
+//! - **Requests.** A retry copies a request by `try_clone`: a request with a body in memory is
+//!   retried, one with a streaming body is sent once. Build requests with
+//!   `client.post(url).json(&item).build()?`.
+//! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server
+//!   refused or had not begun. Its `timeout` also covers the body, and a timeout error counts as a
+//!   failure like any other. Use `read_timeout` to limit the wait between two pieces of a body, and
+//!   `connect_timeout` for a timeout that proves that nothing was sent.
+//! - **Status codes.** Call `error_for_status` outside the stack: inside, the classifier needs the
+//!   response itself.
+//! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s.
+//!   Convert reqwest's inside it with `.map_response(http::Response::from)`, and back outside it
+//!   with `.map_response(|response| reqwest::Response::from(response.map(reqwest::Body::wrap)))`.

@@ -1,7 +1,7 @@
 //! Wrapping a tonic channel (feature `tonic`).
 //!
-//! Around the channel, the layers see HTTP requests and responses; build the generated client on top of them. The layers
-//! classify by [`GrpcClassifier`](crate::http::GrpcClassifier):
+//! Around the channel, the layers see HTTP requests and responses; build the generated client on
+//! top of them. The layers classify by [`GrpcClassifier`](crate::http::GrpcClassifier):
 //!
 //! ```
 //! use http::Request;
@@ -36,13 +36,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - **Where the status is.** A call that fails before it has sent a message has its status in the headers, and the retry
-//!   sees it. Otherwise the status is in the trailers. A breaker that covers the
-//!   [full response](crate::http::full_response) sees it; the retry does not, because the caller has the response by then.
-//! - **One level up**, around a generated client's method, the result is a `tonic::Response` or a `tonic::Status`, and the
-//!   status is always known: `retry.run_with(GrpcClassifier, |_| ..)`, `breaker.run_with(GrpcClassifier, ..)`. There, a
-//!   [`Rejection`](crate::Rejection) becomes a `Status` with its code, and can be recovered from it.
+//! - **Where the status is.** A call that fails before it has sent a message has its status in the
+//!   headers, and the retry sees it. Otherwise the status is in the trailers. A breaker that covers
+//!   the [full response](crate::http::full_response) sees it; the retry does not, because the
+//!   caller has the response by then.
+//! - **One level up**, around a generated client's method, the result is a `tonic::Response` or a
+//!   `tonic::Status`, and the status is always known: `retry.run_with(GrpcClassifier, |_| ..)`,
+//!   `breaker.run_with(GrpcClassifier, ..)`. There, a [`Rejection`](crate::Rejection) becomes a
+//!   `Status` with its code, and can be recovered from it.
 //! - **Rejections** by layers around the channel arrive as a `Status` of code `Unknown`, in which
 //!   [`as_rejection`](crate::AsRejection) finds them.
-//! - **Not sent.** A `Status` caused by a failure to connect says so ([`TransportError`](crate::http::TransportError)). Such
-//!   a call is retried, idempotent or not.
+//! - **Not sent.** A `Status` caused by a failure to connect says so
+//!   ([`TransportError`](crate::http::TransportError)). Such a call is retried, idempotent or not.

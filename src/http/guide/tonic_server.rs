@@ -26,11 +26,12 @@
 //! | `BulkheadFull`, `QueueTimeout`, `RateLimited` | `RESOURCE_EXHAUSTED` |
 //! | `TimedOut` | `DEADLINE_EXCEEDED` |
 //!
-//! - **Hints.** If a rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it, for clients that support it: those
-//!   in C++ and Java, and [`GrpcClassifier`](crate::http::GrpcClassifier).
-//! - **Keys.** The peer is in the extensions:
-//!   `ClientIp::from_peer(|extensions| Some(extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()?.ip()))`.
-//! - **In a handler**, `breaker.run(..)` and the other handles' `run` can return a `tonic::Status` (feature `tonic`), since it
-//!   is an error type that can carry a [`Rejection`](crate::Rejection).
-//! - **Streams.** A streaming response is covered only until its headers, unless the layers are wrapped in a
-//!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).
+//! - **Hints.** If a rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it, for
+//!   clients that support it: those in C++ and Java, and
+//!   [`GrpcClassifier`](crate::http::GrpcClassifier).
+//! - **Keys.** The peer is in the extensions: `ClientIp::from_peer(|extensions|
+//!   Some(extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()?.ip()))`.
+//! - **In a handler**, `breaker.run(..)` and the other handles' `run` can return a `tonic::Status`
+//!   (feature `tonic`), since it is an error type that can carry a [`Rejection`](crate::Rejection).
+//! - **Streams.** A streaming response is covered only until its headers, unless the layers are
+//!   wrapped in a [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).

@@ -13,8 +13,8 @@ use crate::BoxError;
 
 /// A body that its clones can send again. Made by [`ReplayLayer`](super::ReplayLayer).
 ///
-/// Each clone starts at the beginning. The last one to start reading is the one being sent: when it is first polled, the
-/// earlier ones fail, which ends the attempts they belong to.
+/// Each clone starts at the beginning. The last one to start reading is the one being sent: when it
+/// is first polled, the earlier ones fail, which ends the attempts they belong to.
 pub struct ReplayBody<B> {
     /// `None` for a body without data.
     recording: Option<Arc<Recording<B>>>,
@@ -44,8 +44,8 @@ impl<B> ReplayBody<B> {
 }
 
 impl Cursor {
-    /// Makes this reader the current one on its first poll. Fails if the body cannot be replayed, or if a later reader has
-    /// started.
+    /// Makes this reader the current one on its first poll. Fails if the body cannot be replayed,
+    /// or if a later reader has started.
     fn start<B>(&mut self, state: &mut RecordingState<B>, status: &RecordingStatus) -> Result<(), ReplayError> {
         if self.reader == 0 {
             if state.has_readers() && !status.is_complete() {

@@ -7,13 +7,15 @@ use tower_service::Service;
 
 use super::body::ReplayBody;
 
-/// Makes requests with streaming bodies retryable: records the body while it is sent, for a retry inside.
+/// Makes requests with streaming bodies retryable: records the body while it is sent, for a retry
+/// inside.
 ///
-/// The body becomes a [`ReplayBody`]. It is sent as it arrives, without waiting for its end, and it is recorded only while
-/// a copy of the request exists that might be sent too. If the body turns out longer than the limit, the recording is
-/// dropped: the request is sent once, and the caller gets that attempt's result ([`HttpRepeat`](crate::http::HttpRepeat)
-/// checks for this). A body without data costs nothing, and a body whose announced length exceeds the limit is not
-/// recorded at all.
+/// The body becomes a [`ReplayBody`]. It is sent as it arrives, without waiting for its end, and it
+/// is recorded only while a copy of the request exists that might be sent too. If the body turns
+/// out longer than the limit, the recording is dropped: the request is sent once, and the caller
+/// gets that attempt's result ([`HttpRepeat`](crate::http::HttpRepeat) checks for this). A body
+/// without data costs nothing, and a body whose announced length exceeds the limit is not recorded
+/// at all.
 ///
 /// The default limit is 64 KiB per request in flight.
 ///
@@ -39,7 +41,8 @@ impl ReplayLayer {
         Self { limit: 64 * 1024 }
     }
 
-    /// Sets how many bytes of each body are recorded. With zero, a request that has a body is sent once.
+    /// Sets how many bytes of each body are recorded. With zero, a request that has a body is sent
+    /// once.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self

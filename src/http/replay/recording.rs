@@ -60,12 +60,13 @@ impl<B: Body> Recording<B> {
 
 impl<B> Recording<B> {
     pub(super) fn lock(&self) -> MutexGuard<'_, RecordingState<B>> {
-        // Only the body itself can panic under the lock, and the reader that polled it sees that panic.
+        // Only the body itself can panic under the lock, and the reader that polled it sees that
+        // panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records `chunk` if it fits the limit and a copy exists that might replay it; otherwise stops recording. Returns
-    /// whether it was recorded.
+    /// Records `chunk` if it fits the limit and a copy exists that might replay it; otherwise stops
+    /// recording. Returns whether it was recorded.
     pub(super) fn record_chunk(&self, state: &mut RecordingState<B>, chunk: &Bytes, has_copies: bool) -> bool {
         if !self.status.is_complete() {
             return false;
@@ -133,7 +134,8 @@ impl<B> RecordingState<B> {
         self.current_reader != 0
     }
 
-    /// Makes a new reader the current one and wakes its predecessor, whose attempt is over. Returns the reader's number.
+    /// Makes a new reader the current one and wakes its predecessor, whose attempt is over. Returns
+    /// the reader's number.
     pub(super) fn supersede_reader(&mut self) -> u64 {
         self.current_reader += 1;
         if let Some(superseded) = self.waker.take() {
@@ -155,7 +157,8 @@ impl<B> RecordingState<B> {
         }
     }
 
-    /// Whether a reader at `position` has read everything recorded, and the body has no more to add.
+    /// Whether a reader at `position` has read everything recorded, and the body has no more to
+    /// add.
     pub(super) fn is_end(&self, position: usize) -> bool
     where
         B: Body,

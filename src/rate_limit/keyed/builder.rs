@@ -26,12 +26,13 @@ const MIN_PERIOD: Duration = Duration::from_micros(10);
 const _: () = assert!(MIN_PERIOD.as_nanos() >= Keyed::MIN_PERIOD.as_nanos());
 const MAX_PERIOD: Duration = Duration::from_secs(366 * 86_400);
 
-/// The policy for a new key while all the table slots it could use are taken by keys that are being limited.
+/// The policy for a new key while all the table slots it could use are taken by keys that are being
+/// limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// It shares one limiter, of the same rate and burst, with the other keys in its part of the table that have no slot.
-    /// When it gets its own slot, it starts there with all its tokens.
+    /// It shares one limiter, of the same rate and burst, with the other keys in its part of the
+    /// table that have no slot. When it gets its own slot, it starts there with all its tokens.
     #[default]
     Share,
     /// It is rejected.
@@ -80,14 +81,15 @@ impl<K: ?Sized> KeyedRateLimiterBuilder<K> {
 }
 
 impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
-    /// Sets the maximum number of tokens that a key can consume at one instant, from 1 to 67,108,863.
+    /// Sets the maximum number of tokens that a key can consume at one instant, from 1 to
+    /// 67,108,863.
     pub fn burst(mut self, tokens: u32) -> Self {
         self.burst = Some(tokens);
         self
     }
 
-    /// Sets the maximum number of keys that are limited at the same time, from 1 to 100 million. Each takes 18 to 36 bytes,
-    /// allocated up front.
+    /// Sets the maximum number of keys that are limited at the same time, from 1 to 100 million.
+    /// Each takes 18 to 36 bytes, allocated up front.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
@@ -103,9 +105,9 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
 
     clock_setter!();
 
-    /// Sets the hash function of the keys, for example a faster one. If clients choose the keys, it must be seeded and hard
-    /// to predict, or they can crowd their keys into one part of the table. All 64 bits of the hash are used, and clones of
-    /// the hasher must produce the same hashes.
+    /// Sets the hash function of the keys, for example a faster one. If clients choose the keys, it
+    /// must be seeded and hard to predict, or they can crowd their keys into one part of the table.
+    /// All 64 bits of the hash are used, and clones of the hasher must produce the same hashes.
     pub fn hasher<N: BuildHasher>(self, hasher: N) -> KeyedRateLimiterBuilder<K, N> {
         let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, key } = self;
         KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, key }
@@ -115,7 +117,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a field is out of range, or if the rate of a key is above 100,000 a second or below one a year.
+    /// [`ConfigError`] if a field is out of range, or if the rate of a key is above 100,000 a
+    /// second or below one a year.
     pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
         let Rate { count, per } = self.rate;
         check_rate(self.rate)?;

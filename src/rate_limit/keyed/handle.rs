@@ -20,13 +20,14 @@ use crate::{
     shared::striped::StripedArc,
 };
 
-/// A handle to one rate limit per key, in a table of fixed size. See the [module docs](crate::rate_limit).
+/// A handle to one rate limit per key, in a table of fixed size. See the [module
+/// docs](crate::rate_limit).
 ///
-/// A key with all its tokens is equivalent to a key that was never seen, so only such keys are forgotten: a flood of new
-/// keys can neither evict nor reset a key that is being limited. It can fill the table; [`WhenFull`](super::WhenFull) is
-/// the policy for further keys. Keys are hashed with random seeds, so an attacker cannot target a table slot. When the
-/// table is full, two keys share a limiter with a probability of about one in ten thousand: they are then limited
-/// together.
+/// A key with all its tokens is equivalent to a key that was never seen, so only such keys are
+/// forgotten: a flood of new keys can neither evict nor reset a key that is being limited. It can
+/// fill the table; [`WhenFull`](super::WhenFull) is the policy for further keys. Keys are hashed
+/// with random seeds, so an attacker cannot target a table slot. When the table is full, two keys
+/// share a limiter with a probability of about one in ten thousand: they are then limited together.
 ///
 /// The rate is fixed. To change it, create another limiter.
 ///
@@ -38,7 +39,8 @@ pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
 }
 
 impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
-    /// Returns a builder of a limiter of `rate` per key, with the defaults of [`KeyedRateLimiterBuilder`].
+    /// Returns a builder of a limiter of `rate` per key, with the defaults of
+    /// [`KeyedRateLimiterBuilder`].
     pub fn builder(name: impl Into<Name>, rate: Rate) -> KeyedRateLimiterBuilder<K> {
         KeyedRateLimiterBuilder::new(name.into(), rate)
     }
@@ -47,8 +49,8 @@ impl<K: Hash + ?Sized> KeyedRateLimiter<K> {
 impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// Consumes a token of `key`.
     ///
-    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a rejection writes nothing,
-    /// except that it counts an overflow if the key found no free slot.
+    /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a
+    /// rejection writes nothing, except that it counts an overflow if the key found no free slot.
     ///
     /// # Errors
     ///
@@ -61,8 +63,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     ///
     /// # Errors
     ///
-    /// As [`check_key`](Self::check_key); without a time if the cost exceeds the burst, so that the call can never be
-    /// admitted.
+    /// As [`check_key`](Self::check_key); without a time if the cost exceeds the burst, so that the
+    /// call can never be admitted.
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
         inner.take(self.hasher.hash_one(key), cost)?;
@@ -72,7 +74,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         Ok(())
     }
 
-    /// Checks whether a call of `key` that costs one token would be admitted now. Consumes no token and emits no event.
+    /// Checks whether a call of `key` that costs one token would be admitted now. Consumes no token
+    /// and emits no event.
     ///
     /// # Errors
     ///
@@ -87,7 +90,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     ///
     /// # Errors
     ///
-    /// The future's own error, or [`Rejection::RateLimited`], in which case the future is dropped without being polled.
+    /// The future's own error, or [`Rejection::RateLimited`], in which case the future is dropped
+    /// without being polled.
     pub async fn run_key<F, T, E>(&self, key: &K, future: F) -> Result<T, E>
     where
         F: Future<Output = Result<T, E>>,

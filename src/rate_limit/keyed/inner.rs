@@ -19,7 +19,8 @@ use crate::{
 pub(super) struct KeyedInner {
     pub(super) table: Keyed,
     pub(super) rate: Rate,
-    /// The hash of all requests without a key. It is fixed: a key with the same hash shares their limiter.
+    /// The hash of all requests without a key. It is fixed: a key with the same hash shares their
+    /// limiter.
     pub(super) no_key: u64,
     pub(super) overflows: AtomicU64,
     pub(super) events: EventEmitter,
@@ -54,7 +55,8 @@ impl KeyedInner {
     }
 }
 
-/// The in-flight state of an admitted call. Its token is spent, so nothing is released when it completes.
+/// The in-flight state of an admitted call. Its token is spent, so nothing is released when it
+/// completes.
 pub(super) type SpentToken = EventOnly<KeyedInner>;
 
 impl HasEvents<KeyedInner> for KeyedInner {

@@ -8,8 +8,9 @@ use super::{KeyedRateLimitService, KeyedRateLimiter};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MissingKey {
-    /// All requests without a key share one limiter, as if they had the same key. So omitting the key does not evade the
-    /// limit, and an outage of the keys' source does not reject every request.
+    /// All requests without a key share one limiter, as if they had the same key. So omitting the
+    /// key does not evade the limit, and an outage of the keys' source does not reject every
+    /// request.
     #[default]
     Share,
     /// It is admitted, without a limit.
@@ -18,7 +19,8 @@ pub enum MissingKey {
     Reject,
 }
 
-/// A layer that limits the rate of a service's calls per key by a [`KeyedRateLimiter`], and rejects the rest.
+/// A layer that limits the rate of a service's calls per key by a [`KeyedRateLimiter`], and rejects
+/// the rest.
 ///
 /// `F` is the function from a request to its key.
 pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
@@ -28,7 +30,8 @@ pub struct KeyedRateLimitLayer<K: ?Sized, F, H = RandomState> {
 }
 
 impl<K: ?Sized, H: Clone> KeyedRateLimiter<K, H> {
-    /// Returns a layer that limits the rate of a service's calls by the key that `key` extracts from each request.
+    /// Returns a layer that limits the rate of a service's calls by the key that `key` extracts
+    /// from each request.
     pub fn layer<F, Req, Q>(&self, key: F) -> KeyedRateLimitLayer<K, F, H>
     where
         F: Fn(&Req) -> Option<Q>,

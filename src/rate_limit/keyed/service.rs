@@ -64,7 +64,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held.
+    // The hash of the key, 1 RMW and one clock read; a rejection, no RMW. Without an observer no
+    // reference is held.
     fn call(&mut self, request: Req) -> Self::Future {
         let limiter = &self.layer.limiter;
         let admission = match ((self.layer.key)(&request), self.layer.missing_key) {

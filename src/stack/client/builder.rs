@@ -50,10 +50,11 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | bulkhead | 64 calls, without a queue | the share of this process that one dependency may hold |
 /// | attempt timeout | 2 s | two full attempts fit into the total |
 ///
-/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for these:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 ///
-/// The parts have the stack's name; the attempt timeout's is `<name>.attempt`. Custom handles keep their own names and
-/// observers.
+/// The parts have the stack's name; the attempt timeout's is `<name>.attempt`. Custom handles keep
+/// their own names and observers.
 #[must_use]
 pub struct ClientBuilder<C = DefaultClassifier, Q = Cloned, F = Identity> {
     parts: PartsBuilder,
@@ -97,7 +98,8 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self
     }
 
-    /// Sets the budget of the default retry. All retries that call the same dependency should share one.
+    /// Sets the budget of the default retry. All retries that call the same dependency should share
+    /// one.
     pub fn retry_budget(mut self, budget: &RetryBudget) -> Self {
         self.budget = Some(budget.clone());
         self
@@ -108,8 +110,8 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|_, repeat, fallback| (classify, repeat, fallback))
     }
 
-    /// Classifies results with a closure, for the breaker and the retry. For the retry, rejections keep their meaning: a
-    /// call that timed out is retried only if it is idempotent.
+    /// Classifies results with a closure, for the breaker and the retry. For the retry, rejections
+    /// keep their meaning: a call that timed out is retried only if it is idempotent.
     pub fn classify_with<G, T, E>(self, verdict: G) -> ClientBuilder<ClassifyFn<G>, Q, F>
     where
         G: Fn(Result<&T, &E>) -> Verdict,
@@ -131,7 +133,8 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|classify, _, fallback| (classify, CloneWith::new(clone), fallback))
     }
 
-    /// Decides with a closure whether a request is idempotent: whether it may be retried after a timeout.
+    /// Decides with a closure whether a request is idempotent: whether it may be retried after a
+    /// timeout.
     pub fn idempotent_if<G, Req>(self, idempotent: G) -> ClientBuilder<C, IdempotentIf<Q, G>, F>
     where
         G: Fn(&Req) -> bool,
@@ -139,7 +142,8 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self.change(|classify, repeat, fallback| (classify, IdempotentIf::new(repeat, idempotent), fallback))
     }
 
-    /// Sets the fallback, which is outermost: a [`FallbackLayer`](crate::fallback::FallbackLayer), or any layer.
+    /// Sets the fallback, which is outermost: a [`FallbackLayer`](crate::fallback::FallbackLayer),
+    /// or any layer.
     pub fn fallback<G>(self, fallback: G) -> ClientBuilder<C, Q, G> {
         self.change(|classify, repeat, _| (classify, repeat, fallback))
     }
@@ -153,9 +157,10 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for parts that contradict each other: an attempt timeout, a wait for a permit or a token, or a
-    /// retry's deadline that is not below the total timeout; calls that are slow only after the attempt timeout; a budget
-    /// without a retry, or together with a custom retry, which has its own.
+    /// [`ConfigError`] for parts that contradict each other: an attempt timeout, a wait for a
+    /// permit or a token, or a retry's deadline that is not below the total timeout; calls that are
+    /// slow only after the attempt timeout; a budget without a retry, or together with a custom
+    /// retry, which has its own.
     pub fn build(self) -> Result<ClientStack<C, Q, F>, ConfigError> {
         let Self { parts, retry, budget, classify, repeat, fallback } = self;
         if budget.is_some() && !matches!(retry, Setting::Default) {

@@ -17,8 +17,8 @@ use crate::{
 
 /// The service of a [`ClientStack`](super::ClientStack), inside of its fallback.
 ///
-/// It behaves like the separate layers, but a call owns all of their handles through one reference, and the total timeout
-/// needs no timer while the attempt's timer runs.
+/// It behaves like the separate layers, but a call owns all of their handles through one reference,
+/// and the total timeout needs no timer while the attempt's timer runs.
 pub struct ClientService<S, C = DefaultClassifier, Q = Cloned> {
     calls: ClientCalls<Leaf<S>>,
     shared: StripedArc<ClientShared<S, C, Q>>,
@@ -58,9 +58,10 @@ where
         self.calls.poll_ready(&*self.shared, cx)
     }
 
-    // Healthy, with the default parts: 4 RMWs (2 on this thread's reference count, 2 on the bulkhead's permits) and one
-    // clock read, for the breaker's time window; one more read and one timer if the service is not ready immediately. No
-    // allocation other than that of cloning the request.
+    // Healthy, with the default parts: 4 RMWs (2 on this thread's reference count, 2 on the
+    // bulkhead's permits) and one clock read, for the breaker's time window; one more read and one
+    // timer if the service is not ready immediately. No allocation other than that of cloning the
+    // request.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let shared = self.shared.acquire_ref();

@@ -15,7 +15,8 @@ pub(crate) struct ClientShared<S, C, Q> {
     parts: StackParts<C>,
     retry: Part<Retry>,
     repeat: Q,
-    /// The service that further attempts are made on. Locked to clone it, by a retry that is about to wait anyway.
+    /// The service that further attempts are made on. Locked to clone it, by a retry that is about
+    /// to wait anyway.
     template: Mutex<Attempts<Leaf<S>>>,
 }
 

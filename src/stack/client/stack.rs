@@ -20,7 +20,8 @@ use crate::{
 
 /// A client stack: a layer, and the handles of its parts.
 ///
-/// Clones, and all services made from them, share the handles. `Display` describes the stack in one line.
+/// Clones, and all services made from them, share the handles. `Display` describes the stack in one
+/// line.
 #[derive(Clone)]
 pub struct ClientStack<C = DefaultClassifier, Q = Cloned, F = Identity> {
     pub(super) name: Name,

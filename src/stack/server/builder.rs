@@ -38,7 +38,8 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 /// | circuit breaker | none | a server should rarely reject requests because of its own failures |
 /// | bulkhead | 256 requests, and 256 more wait for up to 100 ms | a bounded queue absorbs bursts; beyond it, a quick rejection is better than a late response |
 ///
-/// The fault lab's figures for these: [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+/// The fault lab's figures for these:
+/// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 ///
 /// The parts have the stack's name. Custom handles keep their own names and observers.
 #[must_use]

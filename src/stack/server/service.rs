@@ -54,8 +54,9 @@ where
         self.calls.poll_ready(&*self.parts, cx)
     }
 
-    // Healthy, with the default parts: 4 RMWs (2 on this thread's reference count, 2 on the bulkhead's permits); no clock
-    // read, but one read and one timer if the service is not ready immediately. No allocation.
+    // Healthy, with the default parts: 4 RMWs (2 on this thread's reference count, 2 on the
+    // bulkhead's permits); no clock read, but one read and one timer if the service is not ready
+    // immediately. No allocation.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let parts = self.parts.acquire_ref();

@@ -13,7 +13,8 @@ use crate::{
 
 /// A server stack: a layer, and the handles of its parts.
 ///
-/// Clones, and all services made from them, share the handles. `Display` describes the stack in one line.
+/// Clones, and all services made from them, share the handles. `Display` describes the stack in one
+/// line.
 #[derive(Clone)]
 pub struct ServerStack<C = DefaultClassifier> {
     pub(super) name: Name,
@@ -23,7 +24,8 @@ pub struct ServerStack<C = DefaultClassifier> {
 impl<C> ServerStack<C> {
     part_accessors!();
 
-    /// Returns a layer that turns rejections into responses, for a server whose service must not fail.
+    /// Returns a layer that turns rejections into responses, for a server whose service must not
+    /// fail.
     pub fn respond<T, F>(self, respond: F) -> RespondLayer<Self, F>
     where
         F: Fn(Rejection) -> T,

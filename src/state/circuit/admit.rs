@@ -21,8 +21,8 @@ impl Circuit {
         Some(Admitted::call(generation))
     }
 
-    /// The nanoseconds left until the deadline of an open circuit. Otherwise an error, with the time if the clock was
-    /// read. One load.
+    /// The nanoseconds left until the deadline of an open circuit. Otherwise an error, with the
+    /// time if the clock was read. One load.
     #[inline]
     pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
         let deadline = deadline_if_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
@@ -59,9 +59,11 @@ impl Circuit {
         }
     }
 
-    /// The admission that a caller would get now; takes no probe slot. During a recovery it may still be rejected.
+    /// The admission that a caller would get now; takes no probe slot. During a recovery it may
+    /// still be rejected.
     ///
-    /// Arms the lease where a caller would be rejected: callers that only peek must not wait for a lost probe forever.
+    /// Arms the lease where a caller would be rejected: callers that only peek must not wait for a
+    /// lost probe forever.
     pub(crate) fn peek_admission(&self, now: impl Fn() -> Nanos) -> PeekedAdmission {
         let word = self.load();
         if matches!(word.phase, Phase::Closed { .. } | Phase::Disabled) {
@@ -84,8 +86,8 @@ impl Circuit {
         }
     }
 
-    /// The tick at which the probes of this word lose their slots, which are all taken. Arms the lease unless it is
-    /// armed for the same generation and number of probes admitted.
+    /// The tick at which the probes of this word lose their slots, which are all taken. Arms the
+    /// lease unless it is armed for the same generation and number of probes admitted.
     fn lease_expiry(&self, word: CircuitWord, now: Nanos) -> u64 {
         let Phase::HalfOpen { probes_admitted, .. } = word.phase else { return 0 };
         let tag = u64::from(word.generation & 0xFFF) << 52 | u64::from(probes_admitted & 0xFFF) << 40;
@@ -99,8 +101,9 @@ impl Circuit {
         })
     }
 
-    /// Admits a share of the callers that grows from a tenth to all. Spread evenly: the multiples of the golden ratio
-    /// fill the circle without gaps (a Weyl sequence), so no random numbers are needed.
+    /// Admits a share of the callers that grows from a tenth to all. Spread evenly: the multiples
+    /// of the golden ratio fill the circle without gaps (a Weyl sequence), so no random numbers are
+    /// needed.
     fn admit_share(&self, word: CircuitWord, start: u32, now: Nanos) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
         let admitted = Admission::Admitted(Admitted::call(word.generation));

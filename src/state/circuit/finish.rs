@@ -17,9 +17,9 @@ use crate::state::{
 const CLEAN: Sample = Sample { failed: false, slow: false };
 
 impl Circuit {
-    /// Whether a success of this call, which was not slow, changes nothing: the circuit is closed, in the call's
-    /// generation, without consecutive failures, and the count window, if there is one, holds only clean calls. At most
-    /// two loads. Only for circuits without a time window.
+    /// Whether a success of this call, which was not slow, changes nothing: the circuit is closed,
+    /// in the call's generation, without consecutive failures, and the count window, if there is
+    /// one, holds only clean calls. At most two loads. Only for circuits without a time window.
     #[inline(always)]
     pub(crate) fn success_changes_nothing(&self, admitted: Admitted) -> bool {
         debug_assert!(self.time.is_none());
@@ -29,8 +29,9 @@ impl Circuit {
 
     /// Completes a call.
     ///
-    /// `open_for` returns the open time, given the number of times that the circuit has opened again since it was last
-    /// closed. `now` and `open_for` are called only when they are needed, and at most once.
+    /// `open_for` returns the open time, given the number of times that the circuit has opened
+    /// again since it was last closed. `now` and `open_for` are called only when they are needed,
+    /// and at most once.
     pub(crate) fn finish(
         &self,
         admitted: Admitted,
@@ -106,7 +107,8 @@ impl Circuit {
         self.apply(seen, event, inputs).transition
     }
 
-    /// Records a success that was not slow. Only the count window can trip by it, if it completes the minimum of calls.
+    /// Records a success that was not slow. Only the count window can trip by it, if it completes
+    /// the minimum of calls.
     #[inline]
     fn record_clean(
         &self,
@@ -123,7 +125,8 @@ impl Circuit {
         cause
     }
 
-    /// Records a call in the windows. Returns the reason to trip, if there is one: failures come before slow calls.
+    /// Records a call in the windows. Returns the reason to trip, if there is one: failures come
+    /// before slow calls.
     fn record(
         &self,
         generation: u32,

@@ -47,22 +47,23 @@ pub(crate) struct CircuitConfig {
 /// The state machine of a circuit breaker.
 ///
 /// Invariants:
-/// - circuit.I1 the word changes by compare-and-swap only, and every transition begins a generation.
-/// - circuit.I2 while half-open, `in flight` is the number of this generation's probes that have not completed, and
-///   never above `probes`.
+/// - circuit.I1 the word changes by compare-and-swap only, and every transition begins a
+///   generation.
+/// - circuit.I2 while half-open, `in flight` is the number of this generation's probes that have
+///   not completed, and never above `probes`.
 /// - circuit.I3 each transition is returned to one caller, the one whose swap made it.
 /// - circuit.I4 completing a call of another generation has no effect.
-/// - circuit.I5 in every state that was not set manually, a caller that keeps trying as time passes is admitted in the
-///   end: a probe that never completes loses its slot when the lease expires.
+/// - circuit.I5 in every state that was not set manually, a caller that keeps trying as time passes
+///   is admitted in the end: a probe that never completes loses its slot when the lease expires.
 /// - circuit.I6 no call is admitted between a trip and the end of the open time.
 ///
-/// Cost: an admission while closed is 1 load; a rejection while open 1 load and the clock; a probe 1 load and 1 RMW at
-/// each end. A success is 2 loads, no RMW and no clock if the count window is clean or there is none, and no failures
-/// precede it. A failure costs the windows' records, and 1 RMW where consecutive failures trip; a trip is 1 RMW and the
-/// clock.
+/// Cost: an admission while closed is 1 load; a rejection while open 1 load and the clock; a probe
+/// 1 load and 1 RMW at each end. A success is 2 loads, no RMW and no clock if the count window is
+/// clean or there is none, and no failures precede it. A failure costs the windows' records, and 1
+/// RMW where consecutive failures trip; a trip is 1 RMW and the clock.
 ///
-/// The generation has 18 bits: an outcome is taken for one of the current generation if exactly k * 262,144 transitions
-/// happen during its call.
+/// The generation has 18 bits: an outcome is taken for one of the current generation if exactly k *
+/// 262,144 transitions happen during its call.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     word: Padded<AtomicU64>,
@@ -83,7 +84,8 @@ struct Applied {
     transition: Option<Transition>,
 }
 
-/// An admitted call, which must be [finished](Circuit::finish): with [`Outcome::Ignored`] if it was never made.
+/// An admitted call, which must be [finished](Circuit::finish): with [`Outcome::Ignored`] if it was
+/// never made.
 ///
 /// ```text
 /// [probe: 1 | generation: 18]
@@ -118,7 +120,8 @@ pub(crate) enum PeekedAdmission {
 pub(crate) enum Outcome {
     Success,
     Failure,
-    /// Counts as a failure for the rates and for a probe, but leaves the consecutive failures as they are.
+    /// Counts as a failure for the rates and for a probe, but leaves the consecutive failures as
+    /// they are.
     Throttled,
     /// Cancelled after it had become slow: counts as slow only.
     CancelledSlow,
@@ -161,7 +164,8 @@ impl Circuit {
         CircuitWord::unpack(self.word.load(Ordering::Acquire))
     }
 
-    /// Applies an event, starting from the value `seen` of the word. The word is written nowhere else.
+    /// Applies an event, starting from the value `seen` of the word. The word is written nowhere
+    /// else.
     #[inline]
     fn apply(&self, seen: u64, event: CircuitEvent, inputs: &mut impl StepInputs) -> Applied {
         let applied = drive_from(&self.word, seen, |seen| {
@@ -185,8 +189,8 @@ impl Circuit {
         }
     }
 
-    /// Sets the state manually. Always begins a generation, which clears the windows; returns `None` if the state stays the
-    /// same. `open_for` is the open time of [`CircuitState::Open`].
+    /// Sets the state manually. Always begins a generation, which clears the windows; returns
+    /// `None` if the state stays the same. `open_for` is the open time of [`CircuitState::Open`].
     pub(crate) fn set(&self, to: CircuitState, now: Nanos, open_for: Duration) -> Option<Transition> {
         self.apply_manual(CircuitEvent::Set(to), now, open_for)
     }

@@ -18,7 +18,8 @@ pub(super) enum CircuitEvent {
     Set(CircuitState),
     /// The service asks not to be called for a while.
     RetryAfter,
-    /// A caller asks for admission. `expired` is the word whose probes have outlived their lease, if there is one.
+    /// A caller asks for admission. `expired` is the word whose probes have outlived their lease,
+    /// if there is one.
     Admit { expired: Option<CircuitWord> },
     /// A call of this generation succeeded or failed.
     Complete { generation: u32, failed: bool },
@@ -37,7 +38,8 @@ pub(super) enum ProbeOutcome {
     Ignored,
 }
 
-/// The inputs of a step that are not free to read: the time, and the open time, which may be random.
+/// The inputs of a step that are not free to read: the time, and the open time, which may be
+/// random.
 pub(super) trait StepInputs {
     fn now(&mut self) -> Nanos;
 
@@ -45,7 +47,8 @@ pub(super) trait StepInputs {
     fn deadline(&mut self, reopen_count: u32) -> u64;
 }
 
-/// Reads each input at most once, when a step first needs it: a step that is retried sees the same values.
+/// Reads each input at most once, when a step first needs it: a step that is retried sees the same
+/// values.
 pub(super) struct LazyInputs<N, O> {
     clock: N,
     open_for: O,
@@ -77,8 +80,8 @@ impl<N: Fn() -> Nanos, O: Fn(u32) -> Duration> StepInputs for LazyInputs<N, O> {
 }
 
 impl CircuitWord {
-    /// Returns the word after `event`, and the transition if the state changes. An event that has no effect, such as one
-    /// of an earlier generation, returns the word as it is.
+    /// Returns the word after `event`, and the transition if the state changes. An event that has
+    /// no effect, such as one of an earlier generation, returns the word as it is.
     #[inline]
     pub(super) fn step(
         self,
@@ -103,7 +106,8 @@ impl CircuitWord {
         }
     }
 
-    /// Always begins a generation, which clears the windows. A transition only if the state changes.
+    /// Always begins a generation, which clears the windows. A transition only if the state
+    /// changes.
     fn set(self, to: CircuitState, inputs: &mut impl StepInputs) -> (Self, Option<Transition>) {
         let phase = match to {
             CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovery_start: None },
@@ -146,8 +150,9 @@ impl CircuitWord {
                 let (in_flight, probes_admitted) = (in_flight + 1, probes_admitted + 1);
                 self.keep(Phase::HalfOpen { in_flight, succeeded, probes_admitted })
             }
-            // A new generation reclaims the slots of all probes in flight. The successes so far stay: otherwise one probe in
-            // a few that hangs would keep the circuit from ever closing.
+            // A new generation reclaims the slots of all probes in flight. The successes so far
+            // stay: otherwise one probe in a few that hangs would keep the circuit from ever
+            // closing.
             Phase::HalfOpen { succeeded, .. } if expired == Some(self) => {
                 (self.next_generation(self.reopen_count, first_probe(succeeded)), None)
             }

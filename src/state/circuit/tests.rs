@@ -218,7 +218,8 @@ fn a_success_before_the_trip_prevents_it() {
     let bench = Bench::new(consecutive(2));
     let (late, success) = (bench.admit().unwrap(), bench.admit().unwrap());
     bench.call(Outcome::Failure);
-    // The second failure reads the clock to open the circuit; at that moment a success resets the count.
+    // The second failure reads the clock to open the circuit; at that moment a success resets the
+    // count.
     let now = || {
         bench.finish(success, Outcome::Success);
         bench.now()

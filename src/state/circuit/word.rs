@@ -122,17 +122,17 @@ pub(super) fn deadline_if_open(word: u64) -> Option<u64> {
     (word >> 62 == 1).then_some(word & MAX_TICK)
 }
 
-/// Whether the circuit is closed, in the generation of this call, without consecutive failures and not recovering: a
-/// success does not change the word. Always false for a probe: the shift moves its probe bit into the reopen
-/// count, which is masked out of the word.
+/// Whether the circuit is closed, in the generation of this call, without consecutive failures and
+/// not recovering: a success does not change the word. Always false for a probe: the shift moves
+/// its probe bit into the reopen count, which is masked out of the word.
 #[inline]
 pub(super) fn is_closed_without_failures(word: u64, admitted: u32) -> bool {
     const REOPEN_COUNT: u64 = 15 << 58;
     word & !REOPEN_COUNT == u64::from(admitted) << 40
 }
 
-/// Rounded down, like the deadlines it is compared with: a clock that advances by exactly the open time reaches the
-/// deadline.
+/// Rounded down, like the deadlines it is compared with: a clock that advances by exactly the open
+/// time reaches the deadline.
 #[inline]
 pub(super) fn tick(now: Nanos) -> u64 {
     (now.get() >> TICK_BITS).min(MAX_TICK)
@@ -152,8 +152,8 @@ pub(super) fn ramp_tick(now: Nanos) -> u32 {
     (now.get() >> RAMP_TICK_BITS & RAMP_MASK) as u32
 }
 
-/// The progress of a recovery, from 0 to 1. The start wraps after 39 hours: a circuit that is idle for just that long may
-/// recover once more.
+/// The progress of a recovery, from 0 to 1. The start wraps after 39 hours: a circuit that is idle
+/// for just that long may recover once more.
 pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
     let nanos = |ticks: u32| (u64::from(ticks) & RAMP_MASK) << RAMP_TICK_BITS;
     let recovery = nanos_of(recovery).max(1);

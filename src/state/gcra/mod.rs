@@ -24,30 +24,34 @@ use super::{
 /// word: [version: 2 | returned: 1 | theoretical arrival time (TAT): 61]
 /// ```
 ///
-/// The TAT is the time at which the bucket is full again: a call of cost n moves it from `max(TAT, now)` by n periods,
-/// and is admitted if it is then at most `burst` periods ahead. Each token taken owns a slot of one period on the
-/// timeline, identified by its end.
+/// The TAT is the time at which the bucket is full again: a call of cost n moves it from `max(TAT,
+/// now)` by n periods, and is admitted if it is then at most `burst` periods ahead. Each token
+/// taken owns a slot of one period on the timeline, identified by its end.
 ///
 /// Invariants:
-/// - gcra.I1 at most `burst + (b - a) / period` tokens are admitted in `[a, b]`: a token whose slot ends at v is admitted
-///   between `v - burst * period` and `v - period`, and slots are a period apart.
+/// - gcra.I1 at most `burst + (b - a) / period` tokens are admitted in `[a, b]`: a token whose slot
+///   ends at v is admitted between `v - burst * period` and `v - period`, and slots are a period
+///   apart.
 /// - gcra.I2 the TAT moves back only when the last slot is returned, or with a change of the rate.
 /// - gcra.I3 a rejection writes nothing.
-/// - gcra.I4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from there by a swap.
+/// - gcra.I4 a slot has one owner: it is returned to the TAT or to a cell by a swap, and taken from
+///   there by a swap.
 ///
-/// A returned slot that is not the last goes to a cell, where a later call that would be rejected or have to wait takes
-/// it, for as long as it is usable. The `returned` bit says that there may be such slots. A returned slot is lost if all
-/// cells are taken or its period has begun: the limiter is then stricter by a token for a moment, never looser. A call
-/// that costs more than one token does not look into the cells.
+/// A returned slot that is not the last goes to a cell, where a later call that would be rejected
+/// or have to wait takes it, for as long as it is usable. The `returned` bit says that there may be
+/// such slots. A returned slot is lost if all cells are taken or its period has begun: the limiter
+/// is then stricter by a token for a moment, never looser. A call that costs more than one token
+/// does not look into the cells.
 ///
-/// The parameters are in a table of four, indexed by the word's version: a change of the rate publishes the next entry,
-/// and one swap of the word switches to it and converts the debt. No check sees an old debt with a new rate. A slot
-/// carries the full number of its change, whose last two bits are the version, so that it cannot be returned to a later
-/// rate with the same version.
+/// The parameters are in a table of four, indexed by the word's version: a change of the rate
+/// publishes the next entry, and one swap of the word switches to it and converts the debt. No
+/// check sees an old debt with a new rate. A slot carries the full number of its change, whose last
+/// two bits are the version, so that it cannot be returned to a later rate with the same version.
 ///
-/// Cost: an admission is 2 loads (word, parameters) and 1 RMW, a rejection 2 loads, both with the one clock read of the
-/// caller. A rejection while slots are returned reads the cells too. A slot that can be returned costs 1 load more. The
-/// horizon is 9.1 years: there the time saturates, and the limiter admits everything.
+/// Cost: an admission is 2 loads (word, parameters) and 1 RMW, a rejection 2 loads, both with the
+/// one clock read of the caller. A rejection while slots are returned reads the cells too. A slot
+/// that can be returned costs 1 load more. The horizon is 9.1 years: there the time saturates, and
+/// the limiter admits everything.
 #[derive(Debug)]
 pub(crate) struct Gcra {
     word: Padded<AtomicU64>,
@@ -59,7 +63,8 @@ pub(crate) struct Gcra {
 #[derive(Debug)]
 struct ParamsTable {
     params: [AtomicU64; 4],
-    /// The number of changes begun. The word's version is that of the last one, or of the one before until its swap.
+    /// The number of changes begun. The word's version is that of the last one, or of the one
+    /// before until its swap.
     changes: AtomicU64,
 }
 
@@ -130,7 +135,8 @@ impl Gcra {
 
     /// Takes `cost` tokens that are due within `max_wait`. Returns the wait until then.
     pub(crate) fn reserve(&self, now: Nanos, cost: u32, max_wait: Duration) -> Result<(Duration, Slot), GcraRejection> {
-        // Loaded before the word, which then cannot be of a change earlier than the one before this.
+        // Loaded before the word, which then cannot be of a change earlier than the one before
+        // this.
         let begun = self.table.changes.load(Ordering::Acquire);
         if cost == 0 {
             return Ok((Duration::ZERO, Slot { end: 0, cost, period: 0, change: begun }));
@@ -201,7 +207,8 @@ impl Gcra {
         }
     }
 
-    /// The tokens available now, and the time until the bucket is full. Slots in the cells are not counted.
+    /// The tokens available now, and the time until the bucket is full. Slots in the cells are not
+    /// counted.
     pub(crate) fn available(&self, now: Nanos) -> (u32, Duration) {
         let ((word, params), now) = (self.load(), units(now));
         let ahead = word.tat.saturating_sub(now);
@@ -209,10 +216,12 @@ impl Gcra {
         (left.min(u64::from(params.burst)) as u32, duration(ahead))
     }
 
-    /// Returns tokens that were not used, because the request was never sent or its wait was cancelled.
+    /// Returns tokens that were not used, because the request was never sent or its wait was
+    /// cancelled.
     ///
-    /// The last slot is returned to the TAT, along with returned slots right before it. Any other goes to a cell, where it
-    /// is usable until its period begins, a period before its end. Slots of an earlier rate are lost.
+    /// The last slot is returned to the TAT, along with returned slots right before it. Any other
+    /// goes to a cell, where it is usable until its period begins, a period before its end. Slots
+    /// of an earlier rate are lost.
     pub(crate) fn cancel(&self, mut slot: Slot) {
         let version = slot.change & VERSION_MASK;
         while slot.cost > 0 && self.return_last(slot) {
@@ -227,7 +236,8 @@ impl Gcra {
         if self.is_current(slot) {
             self.set_hint();
         } else {
-            // The rate has changed since, and may have cleared the cells before these slots were there.
+            // The rate has changed since, and may have cleared the cells before these slots were
+            // there.
             self.returned.clear(version);
         }
     }
@@ -239,8 +249,8 @@ impl Gcra {
     }
 
     fn is_of(&self, slot: Slot, seen: GcraWord) -> bool {
-        // The word is of the slot's change or of a later one that has begun. If the versions are equal and fewer than four
-        // changes have begun since, the change is the same.
+        // The word is of the slot's change or of a later one that has begun. If the versions are
+        // equal and fewer than four changes have begun since, the change is the same.
         let begun = self.table.changes.load(Ordering::Acquire);
         seen.version == slot.change & VERSION_MASK && begun < slot.change + 4
     }
@@ -257,8 +267,8 @@ impl Gcra {
 
     /// Sets the `returned` bit: there may be returned slots.
     fn set_hint(&self) {
-        // Written even if it is set: either this comes before a concurrent `clear_hint`, which then sees the slot, or after
-        // it and stands.
+        // Written even if it is set: either this comes before a concurrent `clear_hint`, which then
+        // sees the slot, or after it and stands.
         drive(&self.word, |seen| Step::Write(GcraWord { returned: true, ..GcraWord::unpack(seen) }.pack(), ()));
     }
 
@@ -270,8 +280,8 @@ impl Gcra {
         }
     }
 
-    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots reserved before keep their times; if
-    /// they are cancelled later they are lost.
+    /// Changes the rate and the burst. The debt stays the same number of tokens. Slots reserved
+    /// before keep their times; if they are cancelled later they are lost.
     ///
     /// The caller ensures that there is one change at a time.
     pub(crate) fn set(&self, params: Params, now: Nanos) {

@@ -8,8 +8,8 @@ use super::word::UNITS_PER_NANO;
 /// [burst: 26 | exponent: 6 | mantissa: 32]     period = mantissa << exponent, in eighths of a nanosecond
 /// ```
 ///
-/// The period is exact below half a second, and rounded up by less than one part in two billion above: the rate is never
-/// higher than configured.
+/// The period is exact below half a second, and rounded up by less than one part in two billion
+/// above: the rate is never higher than configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Params {
     pub(super) period: u64,
@@ -25,8 +25,9 @@ const MAX_TOLERANCE: u64 = 1 << 59;
 impl Params {
     pub(crate) const MAX_BURST: u32 = (1 << (64 - MANTISSA_BITS - EXPONENT_BITS)) - 1;
 
-    /// `count` tokens in `per`, and a burst of `burst`; at most eight tokens per nanosecond. `None` if a number is zero or too
-    /// large: a burst above `MAX_BURST`, or one that takes more than two years to refill.
+    /// `count` tokens in `per`, and a burst of `burst`; at most eight tokens per nanosecond. `None`
+    /// if a number is zero or too large: a burst above `MAX_BURST`, or one that takes more than two
+    /// years to refill.
     pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
         let period = (per.as_nanos().checked_mul(UNITS_PER_NANO.into())?).div_ceil(u128::from(count.max(1)));
         let period = u64::try_from(period).ok()?;

@@ -3,8 +3,8 @@ use crate::state::atomics::{AtomicU64, Ordering};
 
 /// Slots that were returned while later ones were taken, one token each.
 ///
-/// A cell is a [`GcraWord`] with the version of the slot's rate and the slot's end as its TAT, or zero if it is empty. A
-/// swap puts a slot in a cell and a swap takes it, so it has one owner.
+/// A cell is a [`GcraWord`] with the version of the slot's rate and the slot's end as its TAT, or
+/// zero if it is empty. A swap puts a slot in a cell and a swap takes it, so it has one owner.
 #[derive(Debug)]
 pub(super) struct ReturnedSlots([AtomicU64; CELLS]);
 
@@ -36,7 +36,8 @@ impl ReturnedSlots {
         }
     }
 
-    /// The earliest slot of this version that ends at `usable_from` or later. Clears the others, which will never be usable.
+    /// The earliest slot of this version that ends at `usable_from` or later. Clears the others,
+    /// which will never be usable.
     pub(super) fn earliest(&self, version: u64, usable_from: u64) -> Option<FoundSlot> {
         let mut best: Option<FoundSlot> = None;
         for (cell, packed) in self.0.iter().enumerate() {

@@ -258,7 +258,8 @@ proptest! {
         }
     }
 
-    /// contract L18, L21: in whatever order slots are returned, none is lost while there is a cell for it.
+    /// contract L18, L21: in whatever order slots are returned, none is lost while there is a cell
+    /// for it.
     #[test]
     fn slots_returned_in_any_order_are_all_available_again(
         burst in 1_u32..6,
@@ -274,8 +275,9 @@ proptest! {
         prop_assert!((0..burst).all(|_| take(&gcra, at(0))) && !take(&gcra, at(0)));
     }
 
-    /// contract L33: a token bucket to the nanosecond, with waits, cancelled waits and changes of the rate. The steps are chosen so
-    /// that the conversions of the debt divide without a remainder.
+    /// contract L33: a token bucket to the nanosecond, with waits, cancelled waits and changes of
+    /// the rate. The steps are chosen so that the conversions of the debt divide without a
+    /// remainder.
     #[test]
     fn limiter_matches_a_token_bucket_whose_rate_changes(
         ops in prop::collection::vec((0_u8..8, 0_u64..12, 1_u32..6, 0_u64..40), 1..120),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::{GcraRejection, Params};
 use crate::state::time::{Nanos, nanos_of};
 
-/// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not truncated.
+/// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not
+/// truncated.
 pub(super) const UNITS_PER_NANO: u64 = 8;
 
 const TAT_BITS: u32 = 61;

@@ -28,7 +28,8 @@ model! {
         let budget = Arc::new(Budget::new(3 * TOKEN, TOKEN, 0, NOW));
         assert!(budget.withdraw(|| NOW) && budget.withdraw(|| NOW));
         let other = Arc::clone(&budget);
-        // One of the three tokens is left, and three are deposited: one more than fit if the withdrawal comes last.
+        // One of the three tokens is left, and three are deposited: one more than fit if the
+        // withdrawal comes last.
         let there = thread::spawn(move || {
             other.deposit();
             other.withdraw(|| NOW)

@@ -1,6 +1,7 @@
 //! Models of the circuit.
 //!
-//! Each transition is returned to one caller, which emits the one `StateChanged` for it: the handle's tests check that.
+//! Each transition is returned to one caller, which emits the one `StateChanged` for it: the
+//! handle's tests check that.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -61,7 +62,8 @@ fn open(circuit: &Circuit) {
     circuit.set(CircuitState::Open, NOW, SECOND);
 }
 
-/// The transitions in order. Each begins in the state that the one before ended in, and none is returned twice.
+/// The transitions in order. Each begins in the state that the one before ended in, and none is
+/// returned twice.
 fn chain(mut transitions: Vec<Transition>, circuit: &Circuit) -> Vec<(CircuitState, CircuitState)> {
     transitions.sort_by_key(|transition| transition.generation);
     assert!(transitions.windows(2).all(|pair| pair[0].generation < pair[1].generation), "{transitions:?}");
@@ -98,8 +100,8 @@ model! {
 }
 
 model! {
-    /// circuit.I2, circuit.I3: one of the callers after the open time makes the circuit half-open, and only that one is
-    /// admitted.
+    /// circuit.I2, circuit.I3: one of the callers after the open time makes the circuit half-open,
+    /// and only that one is admitted.
     one_caller_makes_an_open_circuit_half_open, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         open(&circuit);
@@ -113,7 +115,8 @@ model! {
 }
 
 model! {
-    /// circuit.I3: of two probes that complete concurrently one decides; the other is of an earlier generation then.
+    /// circuit.I3: of two probes that complete concurrently one decides; the other is of an earlier
+    /// generation then.
     concurrent_probes_decide_once, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(CircuitConfig { probes: 2, ..config() });
         open(&circuit);
@@ -142,7 +145,8 @@ model! {
 }
 
 model! {
-    /// circuit.I4: the outcome of a call of an earlier generation does not count, even if the circuit is closed again.
+    /// circuit.I4: the outcome of a call of an earlier generation does not count, even if the
+    /// circuit is closed again.
     a_stale_outcome_never_counts, preemptions: None, refuted by [SplitSwap], {
         let circuit = circuit(config());
         let stale = must_admit(&circuit, NOW);

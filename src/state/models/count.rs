@@ -49,7 +49,8 @@ model! {
 }
 
 model! {
-    /// count.I1, count.I5: a complete block is published once, by the first recorder, with all of its calls.
+    /// count.I1, count.I5: a complete block is published once, by the first recorder, with all of
+    /// its calls.
     a_complete_block_is_published_once, preemptions: None, refuted by [SplitSwap], {
         // The block [ok, failed] is complete; both recorders try to begin the next.
         let window = after(&[OK, FAILED]);

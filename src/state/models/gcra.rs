@@ -89,13 +89,15 @@ model! {
         let there = thread::spawn(move || other.reserve(NOW, 1, Duration::ZERO).is_ok());
         limiter.cancel(first);
         assert!(there.join().unwrap());
-        // Even if the slot was returned while a later one was taken, it is still usable: its period has not begun.
+        // Even if the slot was returned while a later one was taken, it is still usable: its period
+        // has not begun.
         assert_eq!(drain(&limiter, NOW), 1);
     }
 }
 
 model! {
-    /// A change of the rate happens before a call or after it, and keeps the number of tokens taken.
+    /// A change of the rate happens before a call or after it, and keeps the number of tokens
+    /// taken.
     a_change_of_the_rate_is_atomic, preemptions: None, refuted by [SplitSwap, Relaxed], {
         let limiter = limiter(2);
         assert!(limiter.check(NOW, 1).is_ok());

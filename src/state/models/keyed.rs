@@ -36,7 +36,8 @@ model! {
 }
 
 model! {
-    /// keyed.I6: the same when their times differ, and the entries are idle for one and active for the other.
+    /// keyed.I6: the same when their times differ, and the entries are idle for one and active for
+    /// the other.
     a_key_has_one_entry_with_differing_times, preemptions: None, refuted by [SplitSwap], {
         let table = Arc::new(Keyed::new(1, SECOND, 1, 1, false));
         assert!(passes(&table, 1, NOW) && passes(&table, 2, at(Duration::from_millis(100))));
@@ -60,7 +61,8 @@ model! {
         let there = thread::spawn(move || passes(&other, 3, at(SECOND)));
         let here = passes(&table, 1, at(SECOND));
         let there = there.join().unwrap();
-        // Either the first key keeps its entry and the new one shares the overflow limiter, or the other way round.
+        // Either the first key keeps its entry and the new one shares the overflow limiter, or the
+        // other way round.
         assert!(here && there);
         assert!((1..=3).all(|key| !passes(&table, key, at(SECOND))), "all three are limited");
     }

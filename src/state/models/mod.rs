@@ -2,13 +2,15 @@
 //!
 //! `RUSTFLAGS='--cfg rampart_loom' cargo test --release --lib --target-dir target/loom -- models`
 //!
-//! A model begins one step before the critical moment, with the smallest structures (windows of three calls in blocks of
-//! two, two buckets, two ways), and is explored exhaustively; only the model with three recorders of the time window is
-//! limited to three preemptions. Each model also has a test that it can fail: [`refuted`] runs it with a [`Fault`] in all
-//! words, and expects it not to hold.
+//! A model begins one step before the critical moment, with the smallest structures (windows of
+//! three calls in blocks of two, two buckets, two ways), and is explored exhaustively; only the
+//! model with three recorders of the time window is limited to three preemptions. Each model also
+//! has a test that it can fail: [`refuted`] runs it with a [`Fault`] in all words, and expects it
+//! not to hold.
 //!
-//! loom does not explore everything that the memory model allows (a load does not see a store that comes later in program
-//! order), and treats `SeqCst` as `AcqRel`; nothing here needs more than `AcqRel`.
+//! loom does not explore everything that the memory model allows (a load does not see a store that
+//! comes later in program order), and treats `SeqCst` as `AcqRel`; nothing here needs more than
+//! `AcqRel`.
 
 mod budget;
 mod circuit;

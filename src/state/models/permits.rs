@@ -18,7 +18,8 @@ model! {
 }
 
 model! {
-    /// permits.I1: the count is the number of permits while they are acquired and released and the limit changes.
+    /// permits.I1: the count is the number of permits while they are acquired and released and the
+    /// limit changes.
     permits_are_conserved, preemptions: None, refuted by [SplitSwap], {
         let permits = Arc::new(Permits::new(2));
         assert!(permits.try_acquire());
@@ -32,7 +33,8 @@ model! {
         assert!(released.join().unwrap(), "there are no waiters");
         let in_flight = u32::from(here) + u32::from(resized.join().unwrap());
         assert_eq!(permits.counts(), (in_flight, 0));
-        // One more permit than the lowered limit may be in flight if it was acquired before; no further one is acquired.
+        // One more permit than the lowered limit may be in flight if it was acquired before; no
+        // further one is acquired.
         assert!(in_flight <= 2 && (in_flight == 0 || !permits.try_acquire()));
     }
 }

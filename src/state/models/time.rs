@@ -49,7 +49,8 @@ model! {
 }
 
 model! {
-    /// time.I1, time.I2: a call that is late by a lap counts in the bucket that its cell has reached.
+    /// time.I1, time.I2: a call that is late by a lap counts in the bucket that its cell has
+    /// reached.
     a_call_a_lap_late_loses_nothing, preemptions: None, refuted by [SplitSwap], {
         let window = window(9);
         let other = Arc::clone(&window);
@@ -62,8 +63,8 @@ model! {
 }
 
 model! {
-    /// time.I1, time.I5: clean calls of a thread with cells of its own and of two without are all counted as a bucket
-    /// begins.
+    /// time.I1, time.I5: clean calls of a thread with cells of its own and of two without are all
+    /// counted as a bucket begins.
     every_clean_call_counts, preemptions: None, refuted by [SplitSwap], {
         let window = window(9);
         record(&window, OK, 0, 0);

@@ -17,27 +17,29 @@ use crate::state::{
 /// ring:    [generation: 14 | 1       | block: 21 |                           | outcomes: 16]
 /// ```
 ///
-/// An outcome is one bit (failed), or two (failed, slow). The newest outcomes, up to sixteen bits, are in `current`,
-/// whose swap is the linearization point of a record. A complete block is published in the ring by the next recorder,
-/// before the next block begins.
+/// An outcome is one bit (failed), or two (failed, slow). The newest outcomes, up to sixteen bits,
+/// are in `current`, whose swap is the linearization point of a record. A complete block is
+/// published in the ring by the next recorder, before the next block begins.
 ///
 /// Invariants:
-/// - count.I1 `current` and the ring together hold the last `min(N, all)` outcomes of the generation, in the order of
-///   the swaps.
+/// - count.I1 `current` and the ring together hold the last `min(N, all)` outcomes of the
+///   generation, in the order of the swaps.
 /// - count.I2 a clean call changes nothing in a full window without bad calls, and is not written.
-/// - count.I3 the counts that a record returns are those at its swap: they are computed from the word that it replaces.
+/// - count.I3 the counts that a record returns are those at its swap: they are computed from the
+///   word that it replaces.
 /// - count.I4 outcomes of other generations are never counted.
 /// - count.I5 lock-free: a swap fails only if another recorder's succeeded.
 ///
-/// A record evaluates the window after a bad call, and after the call that reaches the minimum of calls: any other clean
-/// call can only lower the shares.
+/// A record evaluates the window after a bad call, and after the call that reaches the minimum of
+/// calls: any other clean call can only lower the shares.
 ///
-/// Cost: 1 load for a clean call in a clean window; otherwise 1 load and 1 RMW, one more RMW and two loads for each
-/// block, and a load per block for an evaluation. No clock.
+/// Cost: 1 load for a clean call in a clean window; otherwise 1 load and 1 RMW, one more RMW and
+/// two loads for each block, and a load per block for an evaluation. No clock.
 ///
-/// Tags wrap. The low bits of a block's number are its index in the ring, so the wrap of block numbers has no effect; a
-/// thread that is suspended in the middle of a record for exactly `k * 2^21` blocks would miscount. The tags do not tell
-/// which of two generations is older: a recorder that finds another generation asks whether its own is still current.
+/// Tags wrap. The low bits of a block's number are its index in the ring, so the wrap of block
+/// numbers has no effect; a thread that is suspended in the middle of a record for exactly `k *
+/// 2^21` blocks would miscount. The tags do not tell which of two generations is older: a recorder
+/// that finds another generation asks whether its own is still current.
 #[derive(Debug)]
 pub(crate) struct CountWindow {
     current: Padded<AtomicU64>,
@@ -120,7 +122,8 @@ impl CountWindow {
 
     /// Small blocks make small models.
     pub(crate) fn with_blocks(size: u32, block: u32, width: u32, rates: Rates) -> Self {
-        // A power of two divides the range of block numbers, so that ring indices stay in step when they wrap.
+        // A power of two divides the range of block numbers, so that ring indices stay in step when
+        // they wrap.
         let blocks = (size.saturating_sub(1).div_ceil(block) + 1).next_power_of_two();
         // The tag of a generation that a new window is far from, so no block counts as published.
         let nothing = published_block((1 << GENERATION_BITS) - 1, 0, 0);
@@ -134,8 +137,9 @@ impl CountWindow {
         }
     }
 
-    /// Empties the window for a generation that begins. The first recorder would do the same, but a window that no call
-    /// touched for long might then be taken for that of a generation with the same tag.
+    /// Empties the window for a generation that begins. The first recorder would do the same, but a
+    /// window that no call touched for long might then be taken for that of a generation with the
+    /// same tag.
     pub(crate) fn begin_generation(&self, generation: u64, is_current: impl Fn() -> bool) {
         let generation = tag_of_generation(generation);
         drive(&self.current, |seen| {
@@ -168,8 +172,8 @@ impl CountWindow {
         }
     }
 
-    /// Records a call of `generation`. `is_current` returns whether that is still the current generation; it is called only
-    /// if the window is of another one.
+    /// Records a call of `generation`. `is_current` returns whether that is still the current
+    /// generation; it is called only if the window is of another one.
     #[inline]
     pub(crate) fn record(&self, generation: u64, sample: Sample, is_current: impl Fn() -> bool) -> Recorded {
         let generation = tag_of_generation(generation);
@@ -227,7 +231,8 @@ impl CountWindow {
         word.bits == 0 && word.clean * u64::from(self.block) + u64::from(word.fill) >= u64::from(self.size)
     }
 
-    /// Ensures that the complete block of `word` is in the ring. `false` if the word has changed since.
+    /// Ensures that the complete block of `word` is in the ring. `false` if the word has changed
+    /// since.
     fn publish(&self, seen: u64, word: CountWord) -> bool {
         let slot = &self.ring[(word.block % self.ring.len() as u64) as usize];
         let block = published_block(word.generation, word.block, word.bits);
@@ -235,8 +240,8 @@ impl CountWindow {
         if found == block {
             return true;
         }
-        // If the word has not changed, no later block can have been published, so the block found is an older one. If a
-        // later one is published after this load, the swap fails.
+        // If the word has not changed, no later block can have been published, so the block found
+        // is an older one. If a later one is published after this load, the swap fails.
         self.current.load(Ordering::Acquire) == seen
             && slot.compare_exchange(found, block, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -262,7 +267,8 @@ impl CountWindow {
         word.block * u64::from(self.block) + u64::from(word.fill)
     }
 
-    /// Counts the newest calls, up to the window's size. `None` if one of their blocks has been overwritten.
+    /// Counts the newest calls, up to the window's size. `None` if one of their blocks has been
+    /// overwritten.
     fn counts(&self, word: CountWord) -> Option<Counts> {
         let calls = if word.full { u64::from(self.size) } else { self.raw_calls(word) };
         let mut counts = Counts { calls, failed: 0, slow: 0 };

@@ -13,7 +13,8 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    /// Whether the call neither failed nor was slow, so that it cannot bring a window closer to a trip.
+    /// Whether the call neither failed nor was slow, so that it cannot bring a window closer to a
+    /// trip.
     pub(crate) fn is_clean(self) -> bool {
         !self.failed && !self.slow
     }
@@ -30,8 +31,8 @@ pub(crate) struct Counts {
 /// Shares are compared as integers, in parts per million, so that no rounding decides.
 pub(crate) const MILLION: u64 = 1_000_000;
 
-/// A share in parts per million. Rounded down, except for the error of a floating-point fraction: two calls of three
-/// reach a share of `2.0 / 3.0`.
+/// A share in parts per million. Rounded down, except for the error of a floating-point fraction:
+/// two calls of three reach a share of `2.0 / 3.0`.
 pub(crate) fn millionths(share: f64) -> u32 {
     // At least one: a window without bad calls never reaches a share above zero.
     ((share * MILLION as f64 + 1e-3) as u32).max(1)
@@ -66,14 +67,15 @@ impl Rates {
         }
     }
 
-    /// Returns a lower bound on the further bad calls that are needed before a trip can be due, whatever else is recorded
-    /// in the meantime.
+    /// Returns a lower bound on the further bad calls that are needed before a trip can be due,
+    /// whatever else is recorded in the meantime.
     pub(crate) fn bad_calls_to_trip(&self, counts: Counts) -> u64 {
         let to_trip = |share: Option<u32>, bad: u64| {
             let Some(share) = share else { return u64::MAX };
             let (share, calls) = (u128::from(share), u128::from(counts.calls));
             let (bad, million) = (u128::from(bad), u128::from(MILLION));
-            // Below the minimum of calls, the share is that of the minimum: good calls may fill it up.
+            // Below the minimum of calls, the share is that of the minimum: good calls may fill it
+            // up.
             let of_minimum = (share * u128::from(self.min_calls)).div_ceil(million).saturating_sub(bad);
             // The least d with (bad + d) * million >= share * (calls + d).
             let lacking = (share * calls).saturating_sub(bad * million);

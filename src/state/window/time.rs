@@ -19,41 +19,46 @@ use crate::state::{
 /// ticket, bound: [generation: 10 | epoch | number]    epoch = time / bucket width
 /// ```
 ///
-/// A thread counts clean calls in cells of its own, by a plain store; threads without cells of their own share some, by
-/// swaps. Bad calls (failed or slow) are counted in cells that all threads share. The first call that counts in a cell of
-/// an older bucket clears it. Laps and epochs are as wide as the clock requires and counts get the rest: time never
-/// wraps, however long a window is idle.
+/// A thread counts clean calls in cells of its own, by a plain store; threads without cells of
+/// their own share some, by swaps. Bad calls (failed or slow) are counted in cells that all threads
+/// share. The first call that counts in a cell of an older bucket clears it. Laps and epochs are as
+/// wide as the clock requires and counts get the rest: time never wraps, however long a window is
+/// idle.
 ///
-/// Only a bad call can trip the circuit, so only bad calls evaluate the window, and only when a trip is arithmetically
-/// possible. Each draws a ticket, numbered within the newest bucket of any bad call; each evaluation leaves a `bound`:
-/// "in this generation and bucket, no trip before this ticket".
+/// Only a bad call can trip the circuit, so only bad calls evaluate the window, and only when a
+/// trip is arithmetically possible. Each draws a ticket, numbered within the newest bucket of any
+/// bad call; each evaluation leaves a `bound`: "in this generation and bucket, no trip before this
+/// ticket".
 ///
 /// Invariants:
-/// - time.I1 the cells of a generation and a bucket count every call that was recorded. A call that is late by a whole
-///   window counts in the bucket that its cell has reached.
+/// - time.I1 the cells of a generation and a bucket count every call that was recorded. A call that
+///   is late by a whole window counts in the bucket that its cell has reached.
 /// - time.I2 a cell of an older generation or bucket is never summed.
-/// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call or by a concurrent
-///   one.
+/// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call
+///   or by a concurrent one.
 /// - time.I4 a clock that goes backwards clears nothing newer.
-/// - time.I5 a cell of a stripe is written by one thread at a time. The caller ensures this: it passes a number that no
-///   other living thread has, and a thread that reuses a number has seen the stores of the previous owner.
+/// - time.I5 a cell of a stripe is written by one thread at a time. The caller ensures this: it
+///   passes a number that no other living thread has, and a thread that reuses a number has seen
+///   the stores of the previous owner.
 ///
-/// Why time.I3 holds: a bad call writes its cells first and draws its ticket afterwards, and tickets are drawn by swaps of
-/// one word. So an evaluation that saw ticket q has seen the cells of all tickets up to q, and if another d bad calls are
-/// needed, no ticket before q + d can make a trip due: within a bucket the number of calls only grows. That stays true
-/// forever, so bounds may overtake each other; a bound of another bucket or generation is ignored.
+/// Why time.I3 holds: a bad call writes its cells first and draws its ticket afterwards, and
+/// tickets are drawn by swaps of one word. So an evaluation that saw ticket q has seen the cells of
+/// all tickets up to q, and if another d bad calls are needed, no ticket before q + d can make a
+/// trip due: within a bucket the number of calls only grows. That stays true forever, so bounds may
+/// overtake each other; a bound of another bucket or generation is ignored.
 ///
-/// Sums are read cell by cell: they lie between the true values at the beginning and at the end of the reading
-/// (interval-linearizable, not linearizable). For one sequential caller, the result is the same as with an evaluation at
-/// every bad call.
+/// Sums are read cell by cell: they lie between the true values at the beginning and at the end of
+/// the reading (interval-linearizable, not linearizable). For one sequential caller, the result is
+/// the same as with an evaluation at every bad call.
 ///
-/// Cost: a clean call is 1 load and 1 store on the thread's own line, no RMW; on the shared line, an RMW instead of the
-/// store. A bad call is 3 loads and 2 RMWs (one more of each if it is both slow and failed); an evaluation adds a load
-/// per cell and a store. There are a few evaluations per bucket, whatever the rate of calls. The clock is read once, by
-/// the caller.
+/// Cost: a clean call is 1 load and 1 store on the thread's own line, no RMW; on the shared line,
+/// an RMW instead of the store. A bad call is 3 loads and 2 RMWs (one more of each if it is both
+/// slow and failed); an evaluation adds a load per cell and a store. There are a few evaluations
+/// per bucket, whatever the rate of calls. The clock is read once, by the caller.
 ///
-/// Counts saturate: at 8 million per cell for 10 s, in proportion for other lengths. Tags have 10 bits of the generation:
-/// a cell is taken for a current one after exactly k * 1024 transitions within one T.
+/// Counts saturate: at 8 million per cell for 10 s, in proportion for other lengths. Tags have 10
+/// bits of the generation: a cell is taken for a current one after exactly k * 1024 transitions
+/// within one T.
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
     /// A stripe for each of the first threads.
@@ -82,7 +87,8 @@ const MIN_LENGTH: u64 = 1 << 20;
 
 const GENERATION_BITS: u32 = 10;
 
-/// The layout of a word: `[generation: 10 | period | count]`, with enough periods for all nanoseconds of a `u64`.
+/// The layout of a word: `[generation: 10 | period | count]`, with enough periods for all
+/// nanoseconds of a `u64`.
 #[derive(Clone, Copy, Debug)]
 struct WordLayout {
     count_bits: u32,
@@ -155,10 +161,11 @@ impl TimeWindow {
         now.get() / self.width
     }
 
-    /// Records a call of `generation` that completed `now`. Returns the window's counts if it was evaluated.
+    /// Records a call of `generation` that completed `now`. Returns the window's counts if it was
+    /// evaluated.
     ///
-    /// `thread` is the number of the calling thread. `is_current` returns whether the generation is still the current one;
-    /// it is called only for words of another.
+    /// `thread` is the number of the calling thread. `is_current` returns whether the generation is
+    /// still the current one; it is called only for words of another.
     pub(crate) fn record(
         &self,
         generation: u64,
@@ -209,7 +216,8 @@ impl TimeWindow {
         });
     }
 
-    /// The cell with one more call. `None` if it stays as it is: its count is at the maximum, or the call is stale.
+    /// The cell with one more call. `None` if it stays as it is: its count is at the maximum, or
+    /// the call is stale.
     #[inline]
     fn incremented(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
         let layout = self.cell_layout;
@@ -226,8 +234,8 @@ impl TimeWindow {
 
     fn evaluate_if_due(&self, generation: u64, epoch: u64, is_current: impl Fn() -> bool) -> Option<Counts> {
         let layout = self.ticket_layout;
-        // Drawn after the cells were written. A swap even if the number is at its maximum and stays: the swap publishes the
-        // cells to the evaluations after it.
+        // Drawn after the cells were written. A swap even if the number is at its maximum and
+        // stays: the swap publishes the cells to the evaluations after it.
         let ticket = drive(&self.tickets, |word| {
             let same_generation = layout.generation(word) == generation;
             if same_generation && layout.period(word) >= epoch {

@@ -1,4 +1,5 @@
-//! One of a thousand clients, which has no stack, sends three times as many requests as all others together.
+//! One of a thousand clients, which has no stack, sends three times as many requests as all others
+//! together.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Mode, Route, Shape, Users};

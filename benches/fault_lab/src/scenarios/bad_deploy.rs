@@ -1,5 +1,5 @@
-//! A hundred instances, one of which runs a bad build that fails every request immediately. A balancer that prefers the least
-//! loaded instance sends most requests there.
+//! A hundred instances, one of which runs a bad build that fails every request immediately. A
+//! balancer that prefers the least loaded instance sends most requests there.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Service, Users};

@@ -1,5 +1,5 @@
-//! A day without an incident: the load follows a daily curve, the work has a heavy tail, and 0.1% of the requests fail. Any
-//! rejection is a false one.
+//! A day without an incident: the load follows a daily curve, the work has a heavy tail, and 0.1%
+//! of the requests fail. Any rejection is a false one.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Dist, Mode, Shape};

@@ -1,5 +1,5 @@
-//! A brown-out with a thousand clients, each of which makes a call every four seconds. No client sees enough of the outage for a
-//! failure rate, and the retries that each may send add up.
+//! A brown-out with a thousand clients, each of which makes a call every four seconds. No client
+//! sees enough of the outage for a failure rate, and the retries that each may send add up.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Mode, Users};

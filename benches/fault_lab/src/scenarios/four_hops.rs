@@ -1,5 +1,5 @@
-//! A chain of four services, each of which retries, and cancels a request when its caller disconnects. The last service fails,
-//! and each hop multiplies the calls that reach it.
+//! A chain of four services, each of which retries, and cancels a request when its caller
+//! disconnects. The last service fails, and each hop multiplies the calls that reach it.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Service};

@@ -1,4 +1,5 @@
-//! Half of the workers are lost permanently: the remaining capacity is 200 requests a second, for a load of 280.
+//! Half of the workers are lost permanently: the remaining capacity is 200 requests a second, for a
+//! load of 280.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Change, Mode};

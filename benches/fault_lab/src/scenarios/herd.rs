@@ -1,5 +1,5 @@
-//! Dead for half a minute, and most users try three times before they leave. Afterwards the caches are cold, so that work takes
-//! twice as long at first; the trigger ends when they are warm.
+//! Dead for half a minute, and most users try three times before they leave. Afterwards the caches
+//! are cold, so that work takes twice as long at first; the trigger ends when they are warm.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Dist, Mode};

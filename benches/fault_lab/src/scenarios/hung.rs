@@ -1,4 +1,5 @@
-//! The dependency accepts requests and never responds: a deadlock, a full disk, a lost packet filter.
+//! The dependency accepts requests and never responds: a deadlock, a full disk, a lost packet
+//! filter.
 
 use super::{Scenario, base_plan};
 use crate::sim::Mode;

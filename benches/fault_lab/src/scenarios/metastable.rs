@@ -1,5 +1,6 @@
-//! Twice the usual load for ten seconds, then the usual load again. By then the queue is full, every user waits longer than
-//! their patience, and their retries keep it full: the system does not recover by itself.
+//! Twice the usual load for ten seconds, then the usual load again. By then the queue is full,
+//! every user waits longer than their patience, and their retries keep it full: the system does not
+//! recover by itself.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Mode, Shape};

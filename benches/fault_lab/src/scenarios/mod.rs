@@ -1,9 +1,10 @@
 //! The incidents, each in its own file.
 //!
-//! By default a scenario has one service with 20 workers and 50 ms of work per request (exponential), which is a capacity of
-//! 400 requests a second, a queue of 5 s, and 280 requests a second from 50 clients with a stack each: a utilization of 70%,
-//! as high as a service should run. Users expect a response within two seconds and leave after three; half of those without a
-//! timely response retry once, manually. 0.1% of the requests fail even when the service is healthy.
+//! By default a scenario has one service with 20 workers and 50 ms of work per request
+//! (exponential), which is a capacity of 400 requests a second, a queue of 5 s, and 280 requests a
+//! second from 50 clients with a stack each: a utilization of 70%, as high as a service should run.
+//! Users expect a response within two seconds and leave after three; half of those without a timely
+//! response retry once, manually. 0.1% of the requests fail even when the service is healthy.
 
 mod abusive_client;
 mod bad_deploy;

@@ -1,5 +1,5 @@
-//! A front-end service with 100 workers serves two routes: one needs a healthy dependency, the other one that hangs. Workers
-//! that wait for the second are not available to the first.
+//! A front-end service with 100 workers serves two routes: one needs a healthy dependency, the
+//! other one that hangs. Workers that wait for the second are not available to the first.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Change, Dist, Mode, Route, Service};

@@ -1,5 +1,5 @@
-//! The server pauses for ten seconds: garbage collection, or a migration to another host. Requests that arrive meanwhile
-//! are queued, and by the time they are handled their callers have left.
+//! The server pauses for ten seconds: garbage collection, or a migration to another host. Requests
+//! that arrive meanwhile are queued, and by the time they are handled their callers have left.
 
 use super::{Scenario, base_plan};
 use crate::sim::{Change, Mode};

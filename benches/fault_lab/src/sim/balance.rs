@@ -13,7 +13,8 @@ use tower::Service;
 
 use super::{Fault, Request, Response};
 
-/// A client-side balancer: picks the ready instance with the fewest requests in flight, and breaks ties at random.
+/// A client-side balancer: picks the ready instance with the fewest requests in flight, and breaks
+/// ties at random.
 #[derive(Clone)]
 pub struct Balance<S> {
     endpoints: Arc<[(S, AtomicU32)]>,

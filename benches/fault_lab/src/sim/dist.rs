@@ -19,8 +19,8 @@ pub enum Dist {
 }
 
 impl Dist {
-    /// Draws a time and multiplies it by `factor`. The result is rounded up or down to whole milliseconds at random, so that
-    /// the mean is preserved.
+    /// Draws a time and multiplies it by `factor`. The result is rounded up or down to whole
+    /// milliseconds at random, so that the mean is preserved.
     pub fn millis(self, factor: f64, rng: &mut SmallRng) -> u64 {
         let uniform = 1.0 - rng.random::<f64>(); // above 0
         let exact = factor
@@ -47,7 +47,8 @@ mod tests {
         assert!((mean(Dist::Constant(2.3)) - 2.3).abs() < 0.02);
         assert!((mean(Dist::Exponential(50.0)) - 50.0).abs() < 0.7);
         assert!((mean(Dist::Uniform(10.0, 30.0)) - 20.0).abs() < 0.2);
-        // The mean of a Pareto with index 1.5 is three times its minimum; the cap lowers it a little.
+        // The mean of a Pareto with index 1.5 is three times its minimum; the cap lowers it a
+        // little.
         assert!((2.6..3.0).contains(&(mean(Dist::HeavyTail { min: 10.0, max: 2000.0 }) / 10.0)));
     }
 }

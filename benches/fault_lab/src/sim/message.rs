@@ -3,7 +3,8 @@ use std::fmt;
 use tower::util::BoxCloneSyncService;
 use tower_rampart::{AsRejection, Rejection};
 
-/// A user's request. All requests in the lab are idempotent: others would differ only in that retries cannot help them.
+/// A user's request. All requests in the lab are idempotent: others would differ only in that
+/// retries cannot help them.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
     /// The client that sends it.

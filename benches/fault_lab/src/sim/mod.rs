@@ -1,9 +1,10 @@
 //! The simulator: services, networks and users on virtual time.
 //!
-//! A run has its own thread and its own runtime, whose paused clock advances only when every task is idle, so an hour takes as
-//! long as its events take to process. All random numbers derive from the seed, all times are whole milliseconds (the
-//! resolution of tokio's timers), and mathematical functions come from a crate instead of the system. The same seed
-//! therefore gives the same result to the last digit on any machine.
+//! A run has its own thread and its own runtime, whose paused clock advances only when every task
+//! is idle, so an hour takes as long as its events take to process. All random numbers derive from
+//! the seed, all times are whole milliseconds (the resolution of tokio's timers), and mathematical
+//! functions come from a crate instead of the system. The same seed therefore gives the same result
+//! to the last digit on any machine.
 
 mod balance;
 mod dist;

@@ -19,7 +19,8 @@ struct Endpoint {
     server: Client,
 }
 
-/// A link to a service: to one of its instances, or to a load balancer that sends to all of them in turn.
+/// A link to a service: to one of its instances, or to a load balancer that sends to all of them in
+/// turn.
 ///
 /// Whether dropping a call cancels it on the server depends on the server.
 fn link(world: &Arc<World>, endpoints: &[Endpoint]) -> Client {

@@ -28,8 +28,8 @@ pub enum Mode {
     Paused,
     /// Has only this share of its workers.
     FewerWorkers(f64),
-    /// Refuses connections. Afterwards work takes this many times longer, as with cold caches, and recovers over this many
-    /// seconds.
+    /// Refuses connections. Afterwards work takes this many times longer, as with cold caches, and
+    /// recovers over this many seconds.
     RefusesThenCold(u64, f64),
 }
 
@@ -93,8 +93,8 @@ impl Node {
         matches!(self.mode(), Mode::RefusesConnections | Mode::RefusesThenCold(..))
     }
 
-    /// Handles a request. If dropped while queued, the request leaves the queue; if dropped while a worker is on it, the work
-    /// continues and its result is discarded.
+    /// Handles a request. If dropped while queued, the request leaves the queue; if dropped while a
+    /// worker is on it, the work continues and its result is discarded.
     pub(super) async fn handle(self: Arc<Self>, request: Request) -> Result<Response, Fault> {
         match self.mode() {
             Mode::RefusesConnections | Mode::RefusesThenCold(..) => return Err(Fault::ConnectionReset),
@@ -165,7 +165,8 @@ impl Node {
         self.changed.notify_waiters();
     }
 
-    /// Waits until the instance has left this mode. Waiters resume in the order in which they arrived.
+    /// Waits until the instance has left this mode. Waiters resume in the order in which they
+    /// arrived.
     async fn wait_until_not(&self, mode: Mode) {
         while self.mode() == mode {
             self.changed.notified().await;

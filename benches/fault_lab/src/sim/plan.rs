@@ -15,7 +15,8 @@ pub struct Plan {
     pub users: Users,
     /// Changes to the services during the run.
     pub changes: Vec<Change>,
-    /// The start and end of the incident's trigger, in seconds; the end is `None` if the trigger stays.
+    /// The start and end of the incident's trigger, in seconds; the end is `None` if the trigger
+    /// stays.
     pub trigger: Option<(u64, Option<u64>)>,
 }
 
@@ -26,17 +27,19 @@ pub struct Service {
     pub name: &'static str,
     /// The number of instances.
     pub instances: usize,
-    /// Whether clients balance between the instances themselves, by requests in flight. Otherwise the network does, round
-    /// robin.
+    /// Whether clients balance between the instances themselves, by requests in flight. Otherwise
+    /// the network does, round robin.
     pub balanced_by_client: bool,
     /// Requests that an instance handles concurrently.
     pub workers: usize,
     /// The most requests that may wait for a worker; further requests are rejected.
     pub queue: usize,
-    /// The most connections that an instance keeps open, one per request; further connections are refused.
+    /// The most connections that an instance keeps open, one per request; further connections are
+    /// refused.
     pub connections: usize,
-    /// Whether a request is dropped when its caller disconnects, as in an HTTP server whose handlers call other services.
-    /// Otherwise it runs to completion and the result is discarded, as behind a proxy or in a thread of its own.
+    /// Whether a request is dropped when its caller disconnects, as in an HTTP server whose
+    /// handlers call other services. Otherwise it runs to completion and the result is discarded,
+    /// as behind a proxy or in a thread of its own.
     pub cancels_on_disconnect: bool,
     /// The service time.
     pub time: Dist,
@@ -49,8 +52,9 @@ pub struct Service {
 }
 
 impl Service {
-    /// One instance with 20 workers and 50 ms of work (exponential), which is a capacity of 400 requests a second, a queue of
-    /// 2000 requests (5 s), and 4000 connections: typical of a server whose queue was never sized.
+    /// One instance with 20 workers and 50 ms of work (exponential), which is a capacity of 400
+    /// requests a second, a queue of 2000 requests (5 s), and 4000 connections: typical of a server
+    /// whose queue was never sized.
     pub fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -81,8 +85,8 @@ pub struct Route {
     pub shape: Shape,
     /// Whether no change affects the services it needs, so that its goodput should not suffer.
     pub healthy: bool,
-    /// The client that sends all of these requests, if the route models an abuser: it has no stack, and its goodput is not
-    /// measured.
+    /// The client that sends all of these requests, if the route models an abuser: it has no stack,
+    /// and its goodput is not measured.
     pub abuser: Option<u32>,
 }
 
@@ -165,8 +169,8 @@ pub struct Users {
 }
 
 impl Users {
-    /// This many clients, whose users expect a response within two seconds and leave after three. Half of those without a
-    /// timely response retry once, manually.
+    /// This many clients, whose users expect a response within two seconds and leave after three.
+    /// Half of those without a timely response retry once, manually.
     pub fn with_clients(clients: u32) -> Self {
         Self {
             clients,

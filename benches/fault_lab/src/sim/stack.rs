@@ -17,8 +17,8 @@ pub trait Stack: Send + Sync {
     /// Wraps the link to a service. Each client process has its own.
     fn client(&self, context: &StackContext, link: Client) -> Client;
 
-    /// Wraps the links to all instances, for a client that balances between them itself. By default the stack goes around
-    /// the balancer.
+    /// Wraps the links to all instances, for a client that balances between them itself. By default
+    /// the stack goes around the balancer.
     fn balanced(&self, context: &StackContext, links: Vec<Client>) -> Client {
         self.client(context, boxed(Balance::new(links, context.seed)))
     }

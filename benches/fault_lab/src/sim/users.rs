@@ -33,8 +33,8 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    /// An open loop: users arrive independently of earlier users' responses. A Poisson process at the peak rate, thinned to
-    /// the current rate.
+    /// An open loop: users arrive independently of earlier users' responses. A Poisson process at
+    /// the peak rate, thinned to the current rate.
     async fn run(self, mut rng: SmallRng) {
         let peak = self.stream.shape.peak();
         let mut second = 0.0;

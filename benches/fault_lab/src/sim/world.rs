@@ -57,7 +57,8 @@ impl World {
     }
 }
 
-/// The time since the start of a run, from a fixed origin, so that windows start at the same instants in every run.
+/// The time since the start of a run, from a fixed origin, so that windows start at the same
+/// instants in every run.
 #[derive(Clone, Copy, Debug)]
 pub struct LabClock(Instant);
 

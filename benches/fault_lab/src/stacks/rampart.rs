@@ -212,7 +212,8 @@ impl Stack for Rampart {
         boxed(builder.build().expect("the lab's settings are valid").layer(link))
     }
 
-    /// As the circuit breaker's docs recommend: breakers in backpressure mode under the balancer, the retry around it.
+    /// As the circuit breaker's docs recommend: breakers in backpressure mode under the balancer,
+    /// the retry around it.
     fn balanced(&self, context: &StackContext, links: Vec<Client>) -> Client {
         let limit = |default: u64, given: Option<Duration>| {
             let limit = if self.omits(Part::Timeouts) { Duration::MAX } else { Duration::from_secs(default) };

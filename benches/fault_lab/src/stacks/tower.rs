@@ -1,4 +1,5 @@
-//! `tower`'s own layers, with its defaults where it has any, and with the retry policy that it leaves to the user.
+//! `tower`'s own layers, with its defaults where it has any, and with the retry policy that it
+//! leaves to the user.
 
 use std::{sync::Arc, time::Duration};
 

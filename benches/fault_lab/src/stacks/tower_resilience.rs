@@ -17,8 +17,8 @@ use tower_resilience::{
 
 use crate::sim::{Client, Fault, Request, Response, Stack, StackContext, boxed};
 
-/// A total timeout of 30 s, three attempts with backoff from 100 ms, a breaker at a 50% failure rate, and an attempt timeout
-/// of 10 s.
+/// A total timeout of 30 s, three attempts with backoff from 100 ms, a breaker at a 50% failure
+/// rate, and an attempt timeout of 10 s.
 pub struct TowerResilience;
 
 /// The breaker's default open duration.
@@ -45,8 +45,9 @@ impl Stack for TowerResilience {
 
     fn client(&self, context: &StackContext, link: Client) -> Client {
         let seconds = |seconds| TimeLimiterLayer::builder().timeout_duration(Duration::from_secs(seconds)).build();
-        // The breaker measures its open duration by the system clock, which virtual time does not advance. So its own open
-        // duration is zero, and the calls that it would reject in the meantime are rejected here.
+        // The breaker measures its open duration by the system clock, which virtual time does not
+        // advance. So its own open duration is zero, and the calls that it would reject in the
+        // meantime are rejected here.
         let clock = context.clock;
         let opened = Arc::new(AtomicU64::new(u64::MAX));
         let opened_at = opened.clone();

@@ -20,7 +20,8 @@ fn edges() -> Behaviour {
     fn observed(most: usize) -> Observed {
         Observed::new(most <= 11, format!("{most} calls within 100 ms"))
     }
-    /// Returns the most calls in any tenth of a second, given the times at which they passed, in milliseconds.
+    /// Returns the most calls in any tenth of a second, given the times at which they passed, in
+    /// milliseconds.
     fn most(passed: &[u64]) -> usize {
         let within = |from: u64| passed.iter().filter(|at| (from..=from + 100).contains(at)).count();
         passed.iter().map(|from| within(*from)).max().unwrap_or(0)

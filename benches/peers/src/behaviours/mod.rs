@@ -1,4 +1,5 @@
-//! The same behavioural checks for every crate that has the feature. Every statement about a crate is the output of its check.
+//! The same behavioural checks for every crate that has the feature. Every statement about a crate
+//! is the output of its check.
 
 mod breaker;
 mod limits;

@@ -70,7 +70,8 @@ impl Figures<'_> {
         Some(self.of(name)?.rate(Setting::Shared(threads))? / self.of(name)?.rate(Setting::Shared(1))?)
     }
 
-    /// Returns the time of two threads with separate instances relative to two threads on one: 1 if the threads do not contend.
+    /// Returns the time of two threads with separate instances relative to two threads on one: 1 if
+    /// the threads do not contend.
     fn separate(&self, name: &str) -> Option<f64> {
         Some(self.nanos(name, Setting::Separate)? / self.nanos(name, Setting::Shared(2))?)
     }

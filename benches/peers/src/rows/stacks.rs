@@ -24,7 +24,8 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The default window of tower-resilience's breaker. The ready-made stack's default is a time window.
+/// The default window of tower-resilience's breaker. The ready-made stack's default is a time
+/// window.
 fn count_window(name: &'static str) -> CircuitBreaker {
     CircuitBreaker::builder(name).no_time_window().count_window(100).build().expect("the settings are valid")
 }

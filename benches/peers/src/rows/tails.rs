@@ -1,4 +1,5 @@
-//! Tail latencies when more threads than processors share one breaker: do threads wait for a lock holder that is not running?
+//! Tail latencies when more threads than processors share one breaker: do threads wait for a lock
+//! holder that is not running?
 
 use std::{
     hint::black_box,

@@ -10,8 +10,8 @@ use crate::inner::{Immediate, call};
 
 const WINDOW: Duration = Duration::from_secs(600);
 
-/// Returns the nanoseconds per call for each number of calls in a window of ten minutes: this crate's and
-/// tower-resilience's.
+/// Returns the nanoseconds per call for each number of calls in a window of ten minutes: this
+/// crate's and tower-resilience's.
 pub fn window_sizes(quick: bool) -> Vec<(u32, f64, f64)> {
     let sizes: &[u32] = if quick { &[100, 1_000] } else { &[100, 10_000, 100_000] };
     sizes.iter().map(|calls| (*calls, ours(*calls), theirs(*calls))).collect()

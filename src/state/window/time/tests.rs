@@ -204,8 +204,8 @@ impl ListWindow {
 }
 
 proptest! {
-    /// time.I1 to time.I4, against a list that is evaluated after every bad call: with gaps, a clock that goes backwards,
-    /// and new generations.
+    /// time.I1 to time.I4, against a list that is evaluated after every bad call: with gaps, a
+    /// clock that goes backwards, and new generations.
     #[test]
     fn time_window_matches_a_list(
         min_calls in 1_u32..40,
