@@ -46,7 +46,7 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | total timeout | 5 s | by then, users have left |
 /// | retry | [`Retry::builder`]'s: 3 attempts, a budget of a tenth | |
 /// | rate limiter | none | only you know the rate |
-/// | circuit breaker | [`CircuitBreaker::new`]'s: trips if four of five calls within 10 s fail | |
+/// | circuit breaker | [`CircuitBreaker::new`](crate::circuit_breaker::CircuitBreaker::new)'s: trips if four of five calls within 10 s fail | |
 /// | bulkhead | 64 calls, without a queue | the share of this process that one dependency may hold |
 /// | attempt timeout | 2 s | two full attempts fit into the total |
 ///
