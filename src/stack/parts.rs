@@ -8,7 +8,7 @@ use crate::{
     circuit_breaker::{CircuitBreaker, CircuitBreakerInner, HasBreaker},
     event::EventEmitter,
     rate_limit::{RateLimiter, RateLimiterInner},
-    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutInner, TimeoutKind, TimeoutOf},
+    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutKind, TimeoutOf},
 };
 
 /// The parts of a stack, other than the retry.
@@ -48,23 +48,23 @@ impl TimeoutKind for Attempt {
 
 impl<C> TimeoutOf<Total> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &TimeoutInner {
-        &self.total.0
+    fn timeout(&self) -> &Part<Timeout> {
+        &self.total
     }
 }
 
 /// A server's stack has no other timeout.
 impl<C> TimeoutOf<Standalone> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &TimeoutInner {
-        &self.total.0
+    fn timeout(&self) -> &Part<Timeout> {
+        &self.total
     }
 }
 
 impl<C> TimeoutOf<Attempt> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &TimeoutInner {
-        &self.attempt.0
+    fn timeout(&self) -> &Part<Timeout> {
+        &self.attempt
     }
 }
 

@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::timer::{Inline, Timer};
+use super::{
+    Timeout,
+    timer::{Inline, Timer},
+};
 use crate::{
-    call::HasShared,
+    call::{HasShared, Part},
     deadline::NEVER,
     error::Rejection,
     event::EventEmitter,
@@ -68,19 +71,19 @@ pub(crate) trait HasTimeout<K> {
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
 }
 
-/// Gives a call access to the state of its timeout of the kind `K`.
+/// Gives a call access to its timeout of the kind `K`.
 pub(crate) trait TimeoutOf<K> {
-    fn timeout(&self) -> &TimeoutInner;
+    fn timeout(&self) -> &Part<Timeout>;
 }
 
 impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
     #[inline(always)]
     fn events(&self) -> Option<&EventEmitter> {
-        Some(&self.timeout().events)
+        self.timeout().as_option().map(|timeout| &timeout.0.events)
     }
 
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.timeout().time_out(after, attempted)
+        self.timeout().0.time_out(after, attempted)
     }
 }
 

@@ -155,9 +155,7 @@ where
             let started = *started;
             call.cancel(shared);
             self.set(Self::Finished { rejection: None, kind: PhantomData });
-            if started != deadline::NEVER
-                && let Some(events) = shared.events()
-            {
+            if let Some(events) = shared.events() {
                 events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
             }
         }
@@ -187,9 +185,7 @@ where
                 *limit = entered.leave();
                 if let Poll::Ready(result) = polled {
                     *completed = true;
-                    if let Some(events) = shared.events()
-                        && *started != deadline::NEVER
-                    {
+                    if let Some(events) = shared.events() {
                         let verdict = ResultClassifier.classify(result.as_ref());
                         events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }

@@ -7,7 +7,7 @@ use crate::{
         layers::Attempts,
         parts::{StackParts, Total},
     },
-    timeout::{TimeoutInner, TimeoutOf},
+    timeout::{Timeout, TimeoutOf},
 };
 
 /// The state that the calls of one client service share.
@@ -60,7 +60,7 @@ impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for ClientShared<S, C, Q> 
 
 impl<S, C, Q> TimeoutOf<Total> for ClientShared<S, C, Q> {
     #[inline(always)]
-    fn timeout(&self) -> &TimeoutInner {
+    fn timeout(&self) -> &Part<Timeout> {
         TimeoutOf::<Total>::timeout(&self.parts)
     }
 }
