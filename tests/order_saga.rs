@@ -26,7 +26,7 @@ use faults::Rates;
 use system::{Outcome, Settings, run};
 
 fn without_faults() -> Settings {
-    let rates = Rates { refused: 0.0, lost: 0.0, late: 0.0 };
+    let rates = Rates { rejected: 0.0, lost: 0.0, late: 0.0 };
     Settings { orders: 60, at_once: 6, rates, outages: false, crash: false, ..Settings::default() }
 }
 
@@ -50,14 +50,14 @@ async fn without_faults_every_request_is_sent_once() {
 #[tokio::test]
 async fn lost_responses_and_late_requests_duplicate_nothing() {
     let outcome =
-        run_and_audit(Settings { rates: Rates { refused: 0.1, lost: 0.1, late: 0.05 }, ..without_faults() }).await;
+        run_and_audit(Settings { rates: Rates { rejected: 0.1, lost: 0.1, late: 0.05 }, ..without_faults() }).await;
     // A retried charge is recognized by its idempotency key.
     assert!(outcome.audit.suppressed > 0 && outcome.tally.retries.load(Relaxed) > 0);
 }
 
 #[tokio::test]
 async fn the_audit_detects_a_service_that_ignores_idempotency_keys() {
-    let rates = Rates { refused: 0.0, lost: 0.2, late: 0.0 };
+    let rates = Rates { rejected: 0.0, lost: 0.2, late: 0.0 };
     let outcome = run(Settings { rates, payment_forgets: true, ..without_faults() }).await.unwrap();
     let complaints = &outcome.audit.complaints;
     assert!(
@@ -68,7 +68,7 @@ async fn the_audit_detects_a_service_that_ignores_idempotency_keys() {
 
 #[tokio::test]
 async fn a_crashed_coordinator_resumes_from_its_journal() {
-    let rates = Rates { refused: 0.02, lost: 0.05, late: 0.02 };
+    let rates = Rates { rejected: 0.02, lost: 0.05, late: 0.02 };
     assert_eq!(run_and_audit(Settings { rates, crash: true, ..without_faults() }).await.crashes, 1);
 }
 

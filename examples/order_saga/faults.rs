@@ -20,7 +20,7 @@ use rand::{RngExt, SeedableRng, rngs::SmallRng};
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// Rejected with a 503 before execution.
-    pub refused: f64,
+    pub rejected: f64,
     /// Executed, but the response is lost: the caller cannot know whether the request was executed.
     pub lost: f64,
     /// Executed late, after the caller has timed out, so that requests may be reordered.
@@ -52,12 +52,12 @@ impl Faults {
     }
 
     fn fate(&self) -> Fate {
-        let Rates { refused, lost, late } = self.rates;
+        let Rates { rejected, lost, late } = self.rates;
         match self.rng.lock().unwrap().random::<f64>() {
             _ if self.down.load(Relaxed) => Fate::Rejected,
-            draw if draw < refused => Fate::Rejected,
-            draw if draw < refused + lost => Fate::Lost,
-            draw if draw < refused + lost + late => Fate::Late,
+            draw if draw < rejected => Fate::Rejected,
+            draw if draw < rejected + lost => Fate::Lost,
+            draw if draw < rejected + lost + late => Fate::Late,
             _ => Fate::Fine,
         }
     }

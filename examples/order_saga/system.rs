@@ -47,7 +47,7 @@ impl Default for Settings {
             orders: 400,
             at_once: 32,
             seed: 1,
-            rates: Rates { refused: 0.05, lost: 0.03, late: 0.02 },
+            rates: Rates { rejected: 0.05, lost: 0.03, late: 0.02 },
             attempt: Duration::from_millis(250),
             payment_forgets: false,
             outages: true,

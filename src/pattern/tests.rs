@@ -8,13 +8,9 @@ use super::Pattern;
 const FILES: [&str; 7] = ["mod", "builder", "handle", "layer", "service", "future", "inner"];
 
 /// Files that a pattern does without, each with the reason.
-const WITHOUT: [(Pattern, &str); 3] = [
-    // The handle holds the limit itself; a call's part is `timed_call.rs`.
-    (Pattern::Timeout, "inner"),
-    // A fallback has no state to share: the layer is its handle, and `serve.rs` makes the
-    // substitutes.
+const WITHOUT: [(Pattern, &str); 1] = [
+    // The layer is the handle.
     (Pattern::Fallback, "handle"),
-    (Pattern::Fallback, "inner"),
 ];
 
 /// The pattern's folder and public module.

@@ -25,7 +25,7 @@ use crate::{
 
 /// A service whose response is pending this many times.
 #[derive(Clone)]
-struct Inner(u32);
+struct TestService(u32);
 
 struct PendingResponse(Cell<u32>);
 
@@ -43,7 +43,7 @@ impl Future for PendingResponse {
     }
 }
 
-impl Service<u64> for Inner {
+impl Service<u64> for TestService {
     type Response = u64;
     type Error = BoxError;
     type Future = PendingResponse;
@@ -82,7 +82,7 @@ fn rmws(ops: Ops, refs: u32) -> u32 {
 #[tokio::test(start_paused = true)]
 async fn a_healthy_call_of_the_client_stack_makes_four_read_modify_writes_and_reads_the_clock_twice_at_most() {
     for pending in 0..3 {
-        let (ops, refs, readings) = cost(client("c").build().unwrap().layer(Inner(pending)));
+        let (ops, refs, readings) = cost(client("c").build().unwrap().layer(TestService(pending)));
         // The test runner may create more threads than there are stripes. Such a thread counts by a
         // swap, in shared cells.
         let shared_cells = u32::from(thread_number() >= stripes());
@@ -97,7 +97,7 @@ async fn with_a_count_window_a_healthy_call_reads_no_clock_unless_it_waits() {
     for pending in 0..2 {
         let breaker = CircuitBreaker::builder("b").no_time_window().count_window(100).build().unwrap();
         let stack = client("c").circuit_breaker(&breaker).build().unwrap();
-        let (ops, refs, readings) = cost(stack.layer(Inner(pending)));
+        let (ops, refs, readings) = cost(stack.layer(TestService(pending)));
         assert_eq!((rmws(ops, refs), ops.stores, readings), (4, 0, pending), "{ops:?}");
     }
 }
@@ -105,7 +105,7 @@ async fn with_a_count_window_a_healthy_call_reads_no_clock_unless_it_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_healthy_call_of_the_server_stack_makes_four_read_modify_writes() {
     for pending in 0..2 {
-        let (ops, refs, readings) = cost(server("s").build().unwrap().layer(Inner(pending)));
+        let (ops, refs, readings) = cost(server("s").build().unwrap().layer(TestService(pending)));
         assert_eq!((rmws(ops, refs), readings), (4, pending), "{ops:?}");
     }
 }
@@ -121,7 +121,7 @@ async fn the_total_timeout_fires_whichever_timer_wakes_the_task() {
             .build()
             .unwrap();
         let started = instant();
-        let mut service = stack.layer(Inner(u32::MAX));
+        let mut service = stack.layer(TestService(u32::MAX));
         std::future::poll_fn(|cx| service.poll_ready(cx)).await.unwrap();
         let error = service.call(1).await.unwrap_err();
         let elapsed = instant() - started;
