@@ -191,3 +191,20 @@ async fn the_service_builder_extension_adds_every_layer() {
     assert_eq!(service.clone().oneshot("a").await.unwrap(), "ok");
     assert_eq!(service.oneshot("b").await.unwrap(), "instead", "the limiter rejected it");
 }
+
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)] // the time is paused
+async fn a_stack_without_timeouts_leaves_the_deadline_of_a_scope_to_others() {
+    let slow = |n: u32| async move {
+        tokio::time::sleep(2 * SECOND).await;
+        Ok::<_, BoxError>(n)
+    };
+    let client = stack::client("db").without_total_timeout().without_attempt_timeout().build().unwrap();
+    let server = stack::server("db").without_total_timeout().build().unwrap();
+    let at = tokio::time::Instant::now() + SECOND;
+    let calls = async {
+        let client = client.layer(service_fn(slow)).oneshot(1).await;
+        (client.unwrap(), server.layer(service_fn(slow)).oneshot(2).await.unwrap())
+    };
+    assert_eq!(tower_rampart::deadline::scope(at, calls).await, (1, 2));
+}

@@ -52,22 +52,9 @@ impl<S> AdaptError<S> {
     pub const fn new(inner: S) -> Self {
         Self { inner }
     }
-
-    /// Returns the inner service.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the inner service, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Consumes `self` and returns the inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
 }
+
+service_access!(AdaptError);
 
 impl<S, Req> Service<Req> for AdaptError<S>
 where

@@ -79,22 +79,7 @@ impl<S: fmt::Debug, F> fmt::Debug for Respond<S, F> {
     }
 }
 
-impl<S, F> Respond<S, F> {
-    /// Returns the wrapped stack.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// Returns the wrapped stack, mutably.
-    pub fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// Consumes `self` and returns the wrapped stack.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
-}
+service_access!(Respond, F);
 
 impl<S, F, E, Req> Service<Req> for Respond<S, F>
 where

@@ -4,11 +4,7 @@ use super::{
     handle::PerKey,
     inner::{MakeHandle, PerKeyInner},
 };
-use crate::{
-    clock::{Clock, TimeSource},
-    error::ConfigError,
-    name::Name,
-};
+use crate::{clock::TimeSource, error::ConfigError, name::Name};
 
 /// Configures a [`PerKey`].
 ///
@@ -60,11 +56,7 @@ impl<K, H> PerKeyBuilder<K, H> {
         self
     }
 
-    /// Sets the clock; tokio's by default.
-    pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.time = TimeSource::custom(clock);
-        self
-    }
+    clock_setter!();
 
     /// Builds the map and its [`overflow`](PerKey::overflow) handle.
     ///

@@ -163,7 +163,7 @@ fn a_cost_is_all_or_nothing_and_one_above_the_burst_never_passes() {
     assert!(limiter.check_n(2).is_ok(), "the rejected call took nothing");
     assert_eq!(retry_after(limiter.check_n(11)), None, "never");
     let rejection = limiter.check_n(11).unwrap_err();
-    assert!(rejection.to_string().contains("exceeds its burst of 10"), "{rejection}");
+    assert!(rejection.to_string().contains("exceeds the burst of 10"), "{rejection}");
 }
 
 // L20, L23

@@ -37,7 +37,7 @@ impl<C> ServerStack<C> {
 impl<C> fmt::Display for ServerStack<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parts = [
-            self.total_timeout().map(|timeout| describe::timeout("timeout", timeout)),
+            self.total_timeout().map(|timeout| describe::timeout("total timeout", timeout)),
             self.rate_limiter().map(describe::limiter),
             self.circuit_breaker().map(describe::breaker),
             self.bulkhead().map(describe::bulkhead),
