@@ -16,7 +16,7 @@ use super::{
 use crate::error::Rejection;
 
 pin_project! {
-    /// A call with a pattern's in-flight state.
+    /// A call with a pattern's in-flight state, or its rejection.
     #[project = GuardedProj]
     pub(crate) enum Guarded<C, K> {
         Calling {

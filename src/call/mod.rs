@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `service.rs` | [`CallService`] and [`CallFuture`]: services and calls that borrow; [`WithShared`]: a call with its owner |
 //! | `in_flight.rs` | [`InFlight`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
-//! | `guarded.rs` | [`Guarded`]: a call with in-flight state; [`Rejectable`]: a call or its rejection |
+//! | `guarded.rs` | [`Guarded`]: a call with in-flight state, or its rejection; [`Rejectable`]: the same for a future |
 //! | `queued.rs` | [`Queued`]: a call that may wait for its in-flight state |
 //! | `optional.rs` | [`Optional`]: a pattern that may have been left out of a stack |
 
