@@ -140,7 +140,8 @@ pub(crate) fn nanos_at(instant: Instant) -> u64 {
     let (instant, base) = (instant.into_std(), *BASE_INSTANT);
     match instant.checked_duration_since(base) {
         Some(after) => {
-            let nanos = after.as_secs().saturating_mul(1_000_000_000) + u64::from(after.subsec_nanos());
+            let seconds = after.as_secs().saturating_mul(1_000_000_000);
+            let nanos = seconds.saturating_add(u64::from(after.subsec_nanos()));
             BASE.saturating_add(nanos)
         }
         None => before_base(base, instant),

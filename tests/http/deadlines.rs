@@ -154,3 +154,23 @@ async fn a_received_limit_becomes_the_calls_deadline() {
     }));
     assert_eq!(relayed.oneshot(request(Some(ms(700)))).await.unwrap(), Some(ms(500)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_received_limit_of_any_size_is_harmless() {
+    let service = ServiceBuilder::new()
+        .layer(DeadlineHeader::default().receive())
+        .layer(Timeout::new("api", secs(1)).layer())
+        .service(service_fn(|_: Request<()>| async {
+            let left = deadline::remaining();
+            tokio::time::sleep(ms(500)).await;
+            Ok::<_, BoxError>(left)
+        }));
+    // 2^64 nanoseconds are 18,446,744,073,709 ms and a part of the next one.
+    let around = |center: u64| (center - 5..=center + 1000).step_by(5);
+    let limits = around(18_446_744_073_709).chain(around(u64::MAX - 2000)).chain([3_600_000, u64::MAX]);
+    for limit in limits {
+        let request = Request::builder().header("x-request-timeout-ms", limit).body(()).unwrap();
+        let left = service.clone().oneshot(request).await.unwrap();
+        assert_eq!(left, Some(secs(1)), "{limit} ms: the service's own timeout is the shorter one");
+    }
+}
