@@ -8,7 +8,7 @@ use crate::{
     circuit_breaker::{CircuitBreaker, CircuitBreakerInner, HasBreaker},
     event::EventEmitter,
     rate_limit::{RateLimiter, RateLimiterInner},
-    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutKind, TimeoutOf},
+    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutInner, TimeoutKind, TimeoutOf},
 };
 
 /// The parts of a stack, other than the retry.
@@ -48,23 +48,38 @@ impl TimeoutKind for Attempt {
 
 impl<C> TimeoutOf<Total> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &Part<Timeout> {
-        &self.total
+    fn timeout(&self) -> &TimeoutInner {
+        &self.total.0
+    }
+
+    #[inline(always)]
+    fn timeout_events(&self) -> Option<&EventEmitter> {
+        self.total.as_option().map(|timeout| &timeout.0.events)
     }
 }
 
 /// A server's stack has no other timeout.
 impl<C> TimeoutOf<Standalone> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &Part<Timeout> {
-        &self.total
+    fn timeout(&self) -> &TimeoutInner {
+        &self.total.0
+    }
+
+    #[inline(always)]
+    fn timeout_events(&self) -> Option<&EventEmitter> {
+        self.total.as_option().map(|timeout| &timeout.0.events)
     }
 }
 
 impl<C> TimeoutOf<Attempt> for StackParts<C> {
     #[inline(always)]
-    fn timeout(&self) -> &Part<Timeout> {
-        &self.attempt
+    fn timeout(&self) -> &TimeoutInner {
+        &self.attempt.0
+    }
+
+    #[inline(always)]
+    fn timeout_events(&self) -> Option<&EventEmitter> {
+        self.attempt.as_option().map(|timeout| &timeout.0.events)
     }
 }
 

@@ -5,12 +5,9 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Timeout,
-    timer::{Inline, Timer},
-};
+use super::timer::{Inline, Timer};
 use crate::{
-    call::{HasShared, Part},
+    call::HasShared,
     deadline::NEVER,
     error::Rejection,
     event::EventEmitter,
@@ -73,17 +70,20 @@ pub(crate) trait HasTimeout<K> {
 
 /// Gives a call access to its timeout of the kind `K`.
 pub(crate) trait TimeoutOf<K> {
-    fn timeout(&self) -> &Part<Timeout>;
+    fn timeout(&self) -> &TimeoutInner;
+
+    /// [`HasTimeout::events`]
+    fn timeout_events(&self) -> Option<&EventEmitter>;
 }
 
 impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
     #[inline(always)]
     fn events(&self) -> Option<&EventEmitter> {
-        self.timeout().as_option().map(|timeout| &timeout.0.events)
+        self.timeout_events()
     }
 
     fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.timeout().0.time_out(after, attempted)
+        self.timeout().time_out(after, attempted)
     }
 }
 

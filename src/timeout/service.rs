@@ -71,7 +71,7 @@ where
 
     #[inline(always)]
     fn admit(&mut self, shared: &P) -> Option<u64> {
-        Some(shared.timeout().0.limit())
+        Some(shared.timeout().limit())
     }
 
     #[inline(always)]

@@ -2,12 +2,13 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::{
     call::{Leaf, Part},
+    event::EventEmitter,
     retry::{AttemptSource, HasRetry, Retry, RetryInner},
     stack::{
         layers::Attempts,
         parts::{StackParts, Total},
     },
-    timeout::{Timeout, TimeoutOf},
+    timeout::{TimeoutInner, TimeoutOf},
 };
 
 /// The state that the calls of one client service share.
@@ -60,7 +61,12 @@ impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for ClientShared<S, C, Q> 
 
 impl<S, C, Q> TimeoutOf<Total> for ClientShared<S, C, Q> {
     #[inline(always)]
-    fn timeout(&self) -> &Part<Timeout> {
+    fn timeout(&self) -> &TimeoutInner {
         TimeoutOf::<Total>::timeout(&self.parts)
+    }
+
+    #[inline(always)]
+    fn timeout_events(&self) -> Option<&EventEmitter> {
+        TimeoutOf::<Total>::timeout_events(&self.parts)
     }
 }
