@@ -54,7 +54,7 @@ pub async fn users(options: &Options, system: &System, recorder: &Recorder) {
         });
         while users.try_join_next().is_some() {}
     }
-    // Users who are still waiting belong to the run, but their further attempts do not.
+    // Users that still wait count toward the run; their later attempts do not.
     let _ = tokio::time::timeout(PATIENCE, async { while users.join_next().await.is_some() {} }).await;
     users.shutdown().await;
 }

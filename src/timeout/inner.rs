@@ -47,12 +47,12 @@ pub(super) fn duration_of(nanos: u64) -> Duration {
     if nanos == NEVER { Duration::MAX } else { Duration::from_nanos(nanos) }
 }
 
-/// The position of a timeout: a stack may have two.
+/// The position of a timeout: a call may have two.
 pub(crate) trait TimeoutKind {
     type Timer: Timer;
 }
 
-/// The only timeout of a layer or a stack.
+/// The only timeout of a call.
 pub(crate) struct Standalone;
 
 impl TimeoutKind for Standalone {
