@@ -1,8 +1,11 @@
 //! Classification: how a result counts.
 //!
-//! A breaker counts [`Verdict`]s, and a retry decides by them. Both get them from a [`Classify`]
-//! implementation. The [`DefaultClassifier`] tells `Ok` from `Err`, and a layer's rejection from
-//! the service's own failure. For anything else, write a closure:
+//! A breaker counts [`Verdict`]s, and a retry decides by them. They ask a [`Classify`]
+//! implementation about the service's own results: the [`DefaultClassifier`] tells `Ok` from `Err`,
+//! and for anything else, write a closure. A [`Rejection`] by an inner layer is not such a result.
+//! Breaker and retry recognize it themselves ([`AsRejection`]), whatever the classifier: to a
+//! breaker, a timeout is a failure and any other rejection is ignored; a retry follows the
+//! [table of rejections](crate::error#what-a-rejection-means).
 //!
 //! ```
 //! use tower_rampart::{Classify, Verdict};
@@ -17,43 +20,44 @@
 //! assert_eq!(by_status.classify(Ok(&503)), Verdict::Failure);
 //! ```
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use crate::error::{AsRejection, Rejection};
 pub use crate::verdict::Verdict;
 
-/// Classifies results.
+/// Classifies the results of a service.
 ///
-/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The other three methods have defaults that
-/// make no assumptions, so a closure requires nothing of the error type. [`ClassifyFn`] wraps a
-/// closure and also recognizes rejections.
+/// Implemented by every `Fn(Result<&T, &E>) -> Verdict`. The other methods have defaults: a
+/// rejection has its [default verdict](Rejection::default_verdict), a request may have been
+/// processed, and no response says when to retry.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot classify results with the error `{E}`",
-    label = "the default classifier needs `{E}: AsRejection`",
-    note = "for your own error type, implement `tower_rampart::AsRejection` (three lines)",
-    note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{E}` into `tower_rampart::Error<{E}>`",
-    note = "or give the layer your own classifier, such as a closure (`.classify(..)`), which needs no `AsRejection`"
+    message = "`{Self}` cannot classify a `Result<&{T}, &{E}>`",
+    note = "a closure must name the types of its argument: `|result: Result<&Response, &Error>| ..`"
 )]
 pub trait Classify<T, E> {
-    /// Returns how this result counts.
+    /// Returns how this result counts. Not called for rejections.
     fn classify(&self, result: Result<&T, &E>) -> Verdict;
 
-    /// Returns the rejection in this error, if the classifier recognizes one.
-    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
-        let _ = error;
-        None
+    /// Returns how a rejection by an inner layer counts. The default is its
+    /// [default verdict](Rejection::default_verdict).
+    ///
+    /// A retry asks only about a timeout, and retries one that is a failure if the request is
+    /// idempotent. For the other rejections it has rules of its own: see the
+    /// [table](crate::error#what-a-rejection-means).
+    fn classify_rejection(&self, rejection: &Rejection) -> Verdict {
+        rejection.default_verdict()
     }
 
     /// Returns whether the service may have processed the request: `false` only if it certainly has
-    /// not, because no connection was established or because the service said so. Called for
-    /// results that are not rejections.
+    /// not, because no connection was established or because the service said so. Not called for
+    /// rejections.
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
         let _ = result;
         true
     }
 
     /// Returns how long the service asks its callers to wait before the next attempt, if this
-    /// result says so.
+    /// result says so. Not called for rejections.
     fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {
         let _ = result;
         None
@@ -69,69 +73,27 @@ where
     }
 }
 
-/// Classifies with a closure, and recognizes rejections.
-///
-/// The retry layer's and the client stack's `classify_with` make it. A retry needs more than a
-/// verdict: a call that timed out may have been processed, and must not be retried merely because
-/// it is a failure.
-#[derive(Clone, Copy)]
-pub struct ClassifyFn<F>(F);
-
-impl<F> ClassifyFn<F> {
-    /// Wraps `verdict`.
-    pub const fn new(verdict: F) -> Self {
-        Self(verdict)
-    }
-}
-
-impl<F, T, E> Classify<T, E> for ClassifyFn<F>
-where
-    F: Fn(Result<&T, &E>) -> Verdict,
-    E: AsRejection,
-{
-    fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        (self.0)(result)
-    }
-
-    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
-        error.as_rejection()
-    }
-}
-
-impl<F> fmt::Debug for ClassifyFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClassifyFn").finish_non_exhaustive()
-    }
-}
-
-/// The default classifier: `Ok` is a success and `Err` a failure. A [`Rejection`] from an inner
-/// layer is ignored, unless it is a timeout, which is a failure.
+/// The default classifier: `Ok` is a success and `Err` a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct DefaultClassifier;
 
-impl<T, E: AsRejection> Classify<T, E> for DefaultClassifier {
+impl<T, E> Classify<T, E> for DefaultClassifier {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        match result.map_err(AsRejection::as_rejection) {
-            Ok(_) => Verdict::Success,
-            Err(None) => Verdict::Failure,
-            Err(Some(rejection)) => rejection.semantics().verdict,
-        }
-    }
-
-    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
-        error.as_rejection()
+        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
     }
 }
 
-/// Classifies `Ok` as a success and `Err` of any type as a failure.
-///
-/// Patterns without a classifier (bulkhead, rate limiter, timeout) report its verdict in their
-/// events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ResultClassifier;
-
-impl<T, E> Classify<T, E> for ResultClassifier {
-    fn classify(&self, result: Result<&T, &E>) -> Verdict {
-        if result.is_ok() { Verdict::Success } else { Verdict::Failure }
+/// Returns how a result counts for a breaker or a retry: the classifier decides about the service's
+/// own results and, where it overrides the default, about rejections.
+#[inline(always)]
+pub(crate) fn verdict<C, T, E>(classify: &C, result: Result<&T, &E>) -> Verdict
+where
+    C: Classify<T, E>,
+    E: AsRejection,
+{
+    match result.map_err(|error| (error, error.as_rejection())) {
+        Err((_, Some(rejection))) => classify.classify_rejection(rejection),
+        Ok(response) => classify.classify(Ok(response)),
+        Err((error, None)) => classify.classify(Err(error)),
     }
 }

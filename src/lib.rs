@@ -104,7 +104,7 @@ mod state;
 pub mod timeout;
 mod verdict;
 
-pub use classify::{Classify, ClassifyFn, DefaultClassifier, ResultClassifier, Verdict};
+pub use classify::{Classify, DefaultClassifier, Verdict};
 pub use error::{AdaptErrorLayer, AsRejection, ConfigError, Error, Rejection, RespondLayer, adapt};
 pub use event::{Event, EventKind, Observer};
 pub use name::Name;

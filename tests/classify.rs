@@ -1,10 +1,8 @@
 //! Classification of results: by the crate's classifiers and by closures.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
-use tower_rampart::{
-    AsRejection, Classify, ClassifyFn, DefaultClassifier, Error, Name, Rejection, ResultClassifier, Verdict,
-};
+use tower_rampart::{Classify, DefaultClassifier, Name, Rejection, Verdict};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -22,48 +20,27 @@ fn rejections() -> [(Rejection, Verdict); 6] {
 // B28, B29
 #[test]
 fn by_default_rejections_are_ignored_and_timeouts_are_failures() {
-    fn classify<E: AsRejection>(error: &E) -> (Verdict, bool) {
-        let classifier = &DefaultClassifier as &dyn Classify<(), E>;
-        (classifier.classify(Err(error)), classifier.rejection(error).is_some())
-    }
-
     for (rejection, verdict) in rejections() {
-        assert_eq!(classify(&rejection), (verdict, true), "{rejection}");
-        assert_eq!(classify(&BoxError::from(rejection.clone())), (verdict, true));
-        assert_eq!(classify(&std::io::Error::from(rejection.clone())), (verdict, true));
-        assert_eq!(classify(&Error::<BoxError>::from(rejection)), (verdict, true));
+        assert_eq!(rejection.default_verdict(), verdict, "{rejection}");
+        assert_eq!(Classify::<(), BoxError>::classify_rejection(&DefaultClassifier, &rejection), verdict);
     }
-    assert_eq!(classify(&BoxError::from("boom")), (Verdict::Failure, false));
-    assert_eq!(classify(&Error::Service("boom")), (Verdict::Failure, false));
-    let ok = Ok::<(), Infallible>(());
-    assert_eq!(DefaultClassifier.classify(ok.as_ref()), Verdict::Success);
+    assert_eq!(DefaultClassifier.classify(Ok::<_, &BoxError>(&1)), Verdict::Success);
+    assert_eq!(DefaultClassifier.classify(Err::<&(), _>(&BoxError::from("boom"))), Verdict::Failure);
 }
 
 #[test]
-fn the_result_classifier_counts_every_error_as_a_failure() {
-    assert_eq!(ResultClassifier.classify(Ok::<_, &BoxError>(&1)), Verdict::Success);
-    for (rejection, _) in rejections() {
-        assert_eq!(ResultClassifier.classify(Err::<&(), _>(&rejection)), Verdict::Failure);
-    }
-}
-
-#[test]
-fn a_closure_finds_rejections_only_when_wrapped_in_classify_fn() {
+fn a_closure_classifies_the_services_own_results() {
     let by_status = |result: Result<&u16, &Rejection>| match result {
         Ok(429) => Verdict::Throttled,
         Ok(500..) => Verdict::Failure,
         Ok(_) => Verdict::Success,
-        Err(_) => Verdict::Ignored,
+        Err(_) => Verdict::Failure,
     };
+    let verdicts = [Ok(&200), Ok(&429), Ok(&503)].map(|result| by_status.classify(result));
+    assert_eq!(verdicts, [Verdict::Success, Verdict::Throttled, Verdict::Failure]);
     let open = Rejection::circuit_open("x", None);
-    let verdicts = [Ok(&200), Ok(&429), Ok(&503), Err(&open)].map(|result| by_status.classify(result));
-    assert_eq!(verdicts, [Verdict::Success, Verdict::Throttled, Verdict::Failure, Verdict::Ignored]);
-    assert_eq!(Classify::<u16, _>::rejection(&by_status, &open), None);
-    assert_eq!(by_status.retry_after(Ok(&429)), None);
-    let wrapped = ClassifyFn::new(by_status);
-    assert_eq!(wrapped.classify(Ok(&429)), Verdict::Throttled);
-    assert_eq!(Classify::<u16, _>::rejection(&wrapped, &open), Some(&open));
-    assert_eq!(format!("{wrapped:?}"), "ClassifyFn { .. }");
+    assert_eq!(Classify::<u16, Rejection>::classify_rejection(&by_status, &open), Verdict::Ignored);
+    assert_eq!((by_status.was_attempted(Ok(&429)), by_status.retry_after(Ok(&429))), (true, None));
 }
 
 #[test]

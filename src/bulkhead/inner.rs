@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use crate::{
     call::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
-    classify::{Classify, ResultClassifier, Verdict},
+    classify::{Classify, DefaultClassifier, Verdict},
     clock::{Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
@@ -143,7 +143,7 @@ impl<P: HasBulkhead> InFlight<P> for CallPermit {
 impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
-        self.finish(shared.bulkhead(), ResultClassifier.classify(result));
+        self.finish(shared.bulkhead(), DefaultClassifier.classify(result));
     }
 }
 

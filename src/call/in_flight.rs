@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, ops::Deref};
 
 use crate::{
-    classify::{Classify, ResultClassifier},
+    classify::{Classify, DefaultClassifier},
     event::{EventEmitter, EventKind},
 };
 
@@ -133,7 +133,7 @@ impl<K, P: HasEvents<K> + ?Sized, T, E> Complete<P, T, E> for EventOnly<K> {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
         if let Some(events) = shared.events() {
-            events.emit(|| EventKind::Completed { verdict: ResultClassifier.classify(result), elapsed: None });
+            events.emit(|| EventKind::Completed { verdict: DefaultClassifier.classify(result), elapsed: None });
         }
     }
 }

@@ -6,7 +6,7 @@ use super::inner::{AdmittedCall, BreakerOwner};
 use crate::{
     call::{Guarded, Leaf, Rejectable, WithShared, response_future},
     classify::Classify,
-    error::Rejection,
+    error::{AsRejection, Rejection},
 };
 
 response_future! {
@@ -16,5 +16,5 @@ response_future! {
     /// A cancelled call does not count unless it was slow already.
     pub struct ResponseFuture<F, C> =
         Rejectable<WithShared<BreakerOwner<C>, Guarded<Leaf<F>, AdmittedCall>>>;
-    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>, C: Classify<T, E>] -> Result<T, E>;
+    impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection> + AsRejection, C: Classify<T, E>] -> Result<T, E>;
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     call::CancelOnDrop,
-    classify::{Classify, DefaultClassifier, Verdict},
+    classify::{self, Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
     name::Name,
@@ -109,12 +109,12 @@ impl CircuitBreaker {
     where
         C: Classify<T, E>,
         F: Future<Output = Result<T, E>>,
-        E: FromRejection,
+        E: FromRejection + AsRejection,
     {
         let inner = &*self.0;
         let mut guard = CancelOnDrop::new(inner, inner.admit()?);
         let result = future.await;
-        guard.consume(|inner, call| call.finish(inner, classify.classify(result.as_ref())));
+        guard.consume(|inner, call| call.finish(inner, classify::verdict(&classify, result.as_ref())));
         result
     }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::{
     call::{CancelOnDrop, Complete, HasShared, InFlight, emit_admitted},
-    classify::{Classify, Verdict},
+    classify::{self, Classify, Verdict},
     clock::{Nanos, TimeSource},
-    error::Rejection,
+    error::{AsRejection, Rejection},
     event::{CircuitState, EventEmitter, EventKind},
     shared::{random::Random, striped::StripedRef, thread_id::thread_number, waker_list::WakerList},
     state::{
@@ -331,9 +331,10 @@ impl<P, T, E> Complete<P, T, E> for AdmittedCall
 where
     P: HasBreaker,
     P::Classifier: Classify<T, E>,
+    E: AsRejection,
 {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
-        self.finish(shared.breaker(), shared.classifier().classify(result));
+        self.finish(shared.breaker(), classify::verdict(shared.classifier(), result));
     }
 }

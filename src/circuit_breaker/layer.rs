@@ -28,13 +28,15 @@ impl CircuitBreakerLayer {
 }
 
 impl<C, M> CircuitBreakerLayer<C, M> {
-    /// Sets the classifier of results.
+    /// Sets the classifier of results: a [`Classify`] implementation, or a closure that names the
+    /// types of its argument. Rejections by inner layers have their
+    /// [default verdict](crate::Rejection::default_verdict) unless the implementation overrides it.
     pub fn classify<D>(self, classify: D) -> CircuitBreakerLayer<D, M> {
         CircuitBreakerLayer { breaker: self.breaker, classify, mode: PhantomData }
     }
 
-    /// Sets a closure as the classifier of results. The error need not implement
-    /// [`AsRejection`](crate::AsRejection).
+    /// Sets a closure as the classifier of results. As [`classify`](Self::classify), but the
+    /// compiler knows what kind of closure it is.
     pub fn classify_with<F, T, E>(self, classify: F) -> CircuitBreakerLayer<F, M>
     where
         F: Fn(Result<&T, &E>) -> Verdict,

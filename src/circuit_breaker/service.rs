@@ -16,7 +16,7 @@ use super::{
 use crate::{
     call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, WithShared},
     classify::{Classify, DefaultClassifier},
-    error::{FromRejection, Rejection},
+    error::{AsRejection, FromRejection, Rejection},
     readiness::{Backpressure, Reject},
     shared::striped::StripedRef,
 };
@@ -48,7 +48,7 @@ where
     P: HasBreaker + AsRef<CircuitBreaker>,
     P::Classifier: Classify<S::Response, S::Error>,
     S: CallService<P, Req>,
-    S::Error: From<Rejection>,
+    S::Error: From<Rejection> + AsRejection,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -152,7 +152,7 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C, Reject>
 where
     S: Service<Req>,
-    S::Error: FromRejection,
+    S::Error: FromRejection + AsRejection,
     C: Classify<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;
@@ -180,7 +180,7 @@ where
 impl<S, C, Req> Service<Req> for CircuitBreakerService<S, C, Backpressure>
 where
     S: Service<Req>,
-    S::Error: FromRejection,
+    S::Error: FromRejection + AsRejection,
     C: Classify<S::Response, S::Error> + Clone,
 {
     type Response = S::Response;

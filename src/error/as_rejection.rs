@@ -4,15 +4,17 @@ use super::Rejection;
 
 /// Errors from which a [`Rejection`] can be recovered.
 ///
-/// The default classifiers use it to tell a layer's rejection from the service's own failure.
-/// Implement it beside `From<Rejection>` for your own error type. Boxed errors and `std::io::Error`
-/// are searched along their sources.
+/// Breaker and retry use it to tell a layer's rejection from the service's own failure. Implement
+/// it beside `From<Rejection>` for your own error type. Boxed errors and `std::io::Error` are
+/// searched along their sources. With the features of these names, it is also implemented for the
+/// errors of hyper-util's client, of reqwest and of tonic, so that a retry can wrap such a client
+/// directly.
 #[diagnostic::on_unimplemented(
     message = "a `Rejection` cannot be recovered from `{Self}`",
-    label = "the default classifier needs `{Self}: AsRejection`",
+    label = "`{Self}: AsRejection` is missing, by which breaker and retry recognize rejections",
     note = "for your own error type, implement `tower_rampart::AsRejection` (three lines)",
     note = "for a foreign error, put `AdaptErrorLayer` innermost: it turns `{Self}` into `tower_rampart::Error<{Self}>`",
-    note = "or give the layer your own classifier, which needs no `AsRejection`"
+    note = "for a single future, `tower_rampart::adapt` does the same"
 )]
 pub trait AsRejection {
     /// Returns the rejection in this error, if there is one.

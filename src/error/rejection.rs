@@ -1,7 +1,7 @@
 use std::{fmt, time::Duration};
 
 use super::as_rejection::take_lookup;
-use crate::{name::Name, pattern::Pattern};
+use crate::{name::Name, pattern::Pattern, verdict::Verdict};
 
 /// Why a layer rejected or abandoned a call.
 ///
@@ -128,6 +128,13 @@ impl Rejection {
             Self::CircuitOpen { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
             Self::BulkheadFull { .. } | Self::QueueTimeout { .. } | Self::TimedOut { .. } => None,
         }
+    }
+
+    /// Returns how the rejection counts unless a classifier decides otherwise
+    /// ([`Classify::classify_rejection`](crate::Classify::classify_rejection)): a timeout is a
+    /// failure, any other rejection is ignored.
+    pub fn default_verdict(&self) -> Verdict {
+        self.semantics().verdict
     }
 
     /// Returns whether the inner service may have processed the request. If `false`, retrying is

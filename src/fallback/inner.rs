@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    classify::{Classify, ResultClassifier},
+    classify::{Classify, DefaultClassifier},
     event::{EventEmitter, EventKind, Served},
     shared::striped::StripedRef,
 };
@@ -51,7 +51,7 @@ impl<H: AsRef<EventEmitter>> ObservedCall<H> {
     /// Completes the call with the result that the caller gets, which also determines the verdict.
     pub(super) fn complete<T, E>(&mut self, result: &Result<T, E>) {
         self.completed = true;
-        let verdict = ResultClassifier.classify(result.as_ref());
+        let verdict = DefaultClassifier.classify(result.as_ref());
         self.shared.as_ref().emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }

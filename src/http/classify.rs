@@ -3,10 +3,7 @@ use std::{fmt, time::Duration};
 use ::http::StatusCode;
 
 use super::{ResponseHead, TransportError, hint};
-use crate::{
-    classify::{Classify, DefaultClassifier, Verdict},
-    error::{AsRejection, Rejection},
-};
+use crate::classify::{Classify, Verdict};
 
 /// Classifies HTTP responses by their status.
 ///
@@ -17,7 +14,7 @@ use crate::{
 /// | any other status | success: the service did its work, and a 404 is a valid response |
 /// | a body that broke off, under [`full_response`](super::full_response) | failure |
 /// | an error of the client | failure; ignored if the request itself was invalid |
-/// | a rejection by an inner layer | ignored; a timeout is a failure, as with [`DefaultClassifier`] |
+/// | a rejection by an inner layer | its [default verdict](crate::Rejection::default_verdict): a timeout is a failure, any other rejection is ignored |
 ///
 /// The classifier passes two things to a retry. The first is how long to wait:
 /// [`retry_after`](super::retry_after), and for a 429 also
@@ -99,18 +96,15 @@ pub(super) fn verdict_for_status(status: StatusCode) -> Verdict {
 }
 
 /// Returns the verdict on an error. It is the same for HTTP and gRPC.
-pub(super) fn verdict_for_error<E: AsRejection + TransportError>(error: &E) -> Verdict {
-    if error.is_request_invalid() {
-        return Verdict::Ignored;
-    }
-    DefaultClassifier.classify(Err::<&(), _>(error))
+pub(super) fn verdict_for_error<E: TransportError>(error: &E) -> Verdict {
+    if error.is_request_invalid() { Verdict::Ignored } else { Verdict::Failure }
 }
 
 impl<A, T, E> Classify<T, E> for HttpClassifier<A>
 where
     A: Adjust,
     T: ResponseHead,
-    E: AsRejection + TransportError,
+    E: TransportError,
 {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result {
@@ -120,10 +114,6 @@ where
             },
             Err(error) => verdict_for_error(error),
         }
-    }
-
-    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
-        error.as_rejection()
     }
 
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {

@@ -3,10 +3,7 @@ use std::time::Duration;
 use ::http::{HeaderMap, StatusCode};
 
 use super::{ResponseHead, TransportError, classify, hint};
-use crate::{
-    classify::{Classify, Verdict},
-    error::{AsRejection, Rejection},
-};
+use crate::classify::{Classify, Verdict};
 
 /// Classifies gRPC responses by their `grpc-status`.
 ///
@@ -65,7 +62,7 @@ fn grpc_status(response: &impl ResponseHead) -> Option<u32> {
 impl<T, E> Classify<T, E> for GrpcClassifier
 where
     T: ResponseHead,
-    E: AsRejection + TransportError,
+    E: TransportError,
 {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         let response = match result {
@@ -77,10 +74,6 @@ where
             (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
             (None, status) => classify::verdict_for_status(status),
         }
-    }
-
-    fn rejection<'e>(&self, error: &'e E) -> Option<&'e Rejection> {
-        error.as_rejection()
     }
 
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
@@ -100,19 +93,14 @@ mod status {
     use tonic::{Code, Response, Status};
 
     use super::*;
-    use crate::{classify::DefaultClassifier, error::find_rejection};
+    use crate::error::{AsRejection, Rejection, find_rejection};
 
     impl<T> Classify<Response<T>, Status> for GrpcClassifier {
         fn classify(&self, result: Result<&Response<T>, &Status>) -> Verdict {
             match result {
                 Ok(_) => Verdict::Success,
-                Err(status) if status.as_rejection().is_some() => DefaultClassifier.classify(Err::<&(), _>(status)),
                 Err(status) => verdict_for_code(i32::from(status.code()).unsigned_abs()),
             }
-        }
-
-        fn rejection<'e>(&self, error: &'e Status) -> Option<&'e Rejection> {
-            error.as_rejection()
         }
 
         fn was_attempted(&self, result: Result<&Response<T>, &Status>) -> bool {

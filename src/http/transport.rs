@@ -1,5 +1,7 @@
 use std::{convert::Infallible, error::Error as StdError, io};
 
+#[cfg(any(feature = "hyper-util", feature = "reqwest", feature = "tonic"))]
+use crate::error::AsRejection;
 use crate::error::{Error, Rejection};
 
 /// An HTTP client's error that knows whether the server may have processed the request.
@@ -159,4 +161,27 @@ impl TransportError for tonic::Status {
     fn was_attempted(&self) -> bool {
         was_attempted(self)
     }
+}
+
+/// Implements [`AsRejection`] for the errors of clients, which reject nothing themselves. A
+/// rejection among their sources belongs to another exchange, such as the upload of a proxy.
+#[cfg(any(feature = "hyper-util", feature = "reqwest", feature = "tonic"))]
+macro_rules! never_a_rejection {
+    ($(#[$feature:meta] $error:ty)*) => {
+        $(
+            #[$feature]
+            impl AsRejection for $error {
+                fn as_rejection(&self) -> Option<&Rejection> {
+                    None
+                }
+            }
+        )*
+    };
+}
+
+#[cfg(any(feature = "hyper-util", feature = "reqwest", feature = "tonic"))]
+never_a_rejection! {
+    #[cfg(feature = "hyper-util")] hyper_util::client::legacy::Error
+    #[cfg(feature = "reqwest")] reqwest::Error
+    #[cfg(feature = "tonic")] tonic::transport::Error
 }

@@ -6,6 +6,7 @@ use super::{call_site::CallSite, retry_call::RetryCall};
 use crate::{
     call::{Leaf, WithShared, response_future},
     classify::Classify,
+    error::AsRejection,
     request::Repeat,
     shared::striped::StripedRef,
 };
@@ -22,6 +23,10 @@ response_future! {
     /// the service's `poll_ready` is returned.
     pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>] =
         WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, S::Error>>;
-    impl<> where [S: Service<Req> + Clone, C: Classify<S::Response, S::Error>, Q: Repeat<Req>]
-        -> Result<S::Response, S::Error>;
+    impl<> where [
+        S: Service<Req> + Clone,
+        S::Error: AsRejection,
+        C: Classify<S::Response, S::Error>,
+        Q: Repeat<Req>,
+    ] -> Result<S::Response, S::Error>;
 }

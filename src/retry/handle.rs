@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     call::{CancelOnDrop, emit_admitted},
-    classify::{Classify, DefaultClassifier, Verdict},
+    classify::{self, Classify, DefaultClassifier, Verdict},
     deadline::DetectExhausted,
     error::{AsRejection, ConfigError},
     name::Name,
@@ -83,9 +83,7 @@ impl Retry {
         self.run_with(DefaultClassifier, attempt).await
     }
 
-    /// As [`run`](Self::run), with a classifier, which may also classify an `Ok` as a failure. A
-    /// bare closure is a classifier, but does not recognize rejections: wrap it in
-    /// [`ClassifyFn`](crate::ClassifyFn) if there can be any.
+    /// As [`run`](Self::run), with a classifier, which may also classify an `Ok` as a failure.
     ///
     /// # Errors
     ///
@@ -95,13 +93,14 @@ impl Retry {
         C: Classify<T, E>,
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, E>>,
+        E: AsRejection,
     {
         let inner = &*self.0;
         let mut guard = CancelOnDrop::new(inner, emit_admitted(&inner.events, inner, inner.begin()));
         let mut number = 1;
         loop {
             let (result, exhausted) = DetectExhausted::new(attempt(number)).await;
-            let verdict = classify.classify(result.as_ref());
+            let verdict = classify::verdict(&classify, result.as_ref());
             let delay = if verdict == Verdict::Success {
                 inner.succeeded();
                 None

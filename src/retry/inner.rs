@@ -11,7 +11,7 @@ use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
-    error::{Rejection, RetryWhen},
+    error::{AsRejection, Rejection, RetryWhen},
     event::{EventEmitter, EventKind},
     request::{Repeat, ReplaySafety},
     shared::random::Random,
@@ -98,11 +98,12 @@ impl RetryInner {
     ) -> Option<Duration>
     where
         C: Classify<T, E>,
+        E: AsRejection,
         H: FnOnce() -> ReplayHints,
     {
         let Attempt { verdict, classify, result, has_copy, hints, exhausted } = attempt;
         state.verdict = verdict;
-        let rejection = result.err().and_then(|error| classify.rejection(error));
+        let rejection = result.err().and_then(AsRejection::as_rejection);
         // No copy is made for the last attempt. A retry with a single attempt cannot be exhausted.
         let may_retry = self.may_retry(state);
         let retryable = if may_retry { has_copy } else { state.made > 1 };

@@ -4,8 +4,7 @@ use tower_layer::Layer;
 
 use super::{Retry, RetryService};
 use crate::{
-    classify::{ClassifyFn, DefaultClassifier, Verdict},
-    error::AsRejection,
+    classify::{Classify, DefaultClassifier, Verdict},
     request::{CloneWith, Cloned, IdempotentIf, PrepareWith},
 };
 
@@ -27,21 +26,22 @@ impl RetryLayer {
 }
 
 impl<C, Q> RetryLayer<C, Q> {
-    /// Sets the classifier of results. A bare closure is a classifier too, but cannot tell a
-    /// rejection from a failure: see [`classify_with`](Self::classify_with).
+    /// Sets the classifier of results: a [`Classify`] implementation, or a closure that names the
+    /// types of its argument. Rejections by inner layers keep their meaning: a call that timed out
+    /// is retried only if it is idempotent, and a call that an open circuit rejected is not
+    /// retried.
     pub fn classify<D>(self, classify: D) -> RetryLayer<D, Q> {
         RetryLayer { retry: self.retry, classify, repeat: self.repeat }
     }
 
-    /// Classifies results with a closure. Rejections by inner layers keep their meaning: a call
-    /// that timed out is retried only if it is idempotent, and a call that an open circuit rejected
-    /// is not retried.
-    pub fn classify_with<F, T, E>(self, verdict: F) -> RetryLayer<ClassifyFn<F>, Q>
+    /// Sets a closure as the classifier of results. As [`classify`](Self::classify), but the
+    /// compiler knows what kind of closure it is.
+    pub fn classify_with<F, T, E>(self, classify: F) -> RetryLayer<F, Q>
     where
         F: Fn(Result<&T, &E>) -> Verdict,
-        E: AsRejection,
+        F: Classify<T, E>,
     {
-        self.classify(ClassifyFn::new(verdict))
+        self.classify(classify)
     }
 
     /// Sets how requests are copied, and when they may be sent again.

@@ -62,12 +62,11 @@
 //! A request can restrict its retries to cases in which the service has certainly not processed it,
 //! or forbid them: [`Repeat::replay_safety`](crate::request::Repeat::replay_safety).
 //!
-//! A retry recognizes a rejection with its classifier
-//! ([`Classify::rejection`](crate::Classify::rejection)). The default classifier can do this, and
-//! so can a closure given to [`classify_with`](RetryLayer::classify_with), but not a bare closure
-//! given to [`classify`](RetryLayer::classify) or [`run_with`](Retry::run_with). There the verdict
-//! alone decides, and a timeout or an open circuit that the closure classifies as a failure is
-//! retried.
+//! A retry recognizes a rejection in the error itself ([`AsRejection`](crate::AsRejection)),
+//! whatever the classifier: a closure that calls every error a failure does not make a timed-out
+//! payment twice. To treat timeouts differently, declare the request idempotent
+//! ([`idempotent_if`](RetryLayer::idempotent_if)), or override
+//! [`Classify::classify_rejection`](crate::Classify::classify_rejection).
 //!
 //! A call is not retried when attempts, time or budget are exhausted, when its request cannot be
 //! copied, or when the failure comes from an inner retry that has stopped retrying: nested retries

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     call::{CallFuture, CallService, Cancel, CancelOnDrop, InFlight, emit_admitted},
-    classify::{Classify, Verdict},
+    classify::{self, Classify, Verdict},
     deadline,
+    error::AsRejection,
     request::Repeat,
 };
 
@@ -136,6 +137,7 @@ where
 impl<P, C, S, Req, T, E> CallFuture<P> for RetryCall<C, S, Req, E>
 where
     P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>> + AttemptSource<S>,
+    E: AsRejection,
     S: CallService<P::AttemptShared, Req, Call = C, Response = T, Error = E>,
     C: CallFuture<P::AttemptShared, Output = Result<T, E>>,
 {
@@ -157,7 +159,7 @@ where
                     let polled = call.poll(shared.attempt_shared(), cx);
                     let exhausted = deadline::swap_exhausted(outer);
                     let result = ready!(polled);
-                    let verdict = shared.classifier().classify(result.as_ref());
+                    let verdict = classify::verdict(shared.classifier(), result.as_ref());
                     let delay = if verdict == Verdict::Success {
                         shared.retry().succeeded();
                         None
@@ -220,6 +222,7 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
     ) -> Option<Duration>
     where
         P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>>,
+        E: AsRejection,
     {
         let (copy, declared) = (&*self.copy, *self.hints);
         let hints = || copy.as_ref().map_or(declared, |copy| ReplayHints::of(shared.repeat(), copy));

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     call::{CallService, Leaf, PatternService, WithShared},
     classify::{Classify, DefaultClassifier},
+    error::AsRejection,
     request::{Cloned, Repeat},
     shared::striped::StripedArc,
 };
@@ -34,6 +35,7 @@ impl<P, S, Req> PatternService<P, Req> for WithRetry<S>
 where
     P: HasRetry<Classifier: Classify<S::Response, S::Error>, Repeat: Repeat<Req>> + AttemptSource<S>,
     S: CallService<P::AttemptShared, Req>,
+    S::Error: AsRejection,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -110,6 +112,7 @@ impl<S: fmt::Debug, C, Q> fmt::Debug for RetryService<S, C, Q> {
 impl<S, C, Q, Req> Service<Req> for RetryService<S, C, Q>
 where
     S: Service<Req> + Clone,
+    S::Error: AsRejection,
     C: Classify<S::Response, S::Error>,
     Q: Repeat<Req>,
 {

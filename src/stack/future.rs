@@ -10,7 +10,7 @@ use super::{
 use crate::{
     call::{Leaf, WithShared, response_future},
     classify::Classify,
-    error::Rejection,
+    error::{AsRejection, Rejection},
     request::Repeat,
     shared::striped::StripedRef,
 };
@@ -24,7 +24,7 @@ response_future! {
         WithShared<StripedRef<ClientShared<S, C, Q>>, ClientCall<Leaf<S>, Req, Leaf<S::Future>, S::Error>>;
     impl<> where [
         S: Service<Req> + Clone,
-        S::Error: From<Rejection>,
+        S::Error: From<Rejection> + AsRejection,
         C: Classify<S::Response, S::Error>,
         Q: Repeat<Req>,
     ] -> Result<S::Response, S::Error>;
@@ -38,7 +38,7 @@ response_future! {
         WithShared<StripedRef<StackParts<C>>, ServerCall<Leaf<S>, Req, Leaf<S::Future>>>;
     impl<> where [
         S: Service<Req> + Clone,
-        S::Error: From<Rejection>,
+        S::Error: From<Rejection> + AsRejection,
         C: Classify<S::Response, S::Error>,
     ] -> Result<S::Response, S::Error>;
 }

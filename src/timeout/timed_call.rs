@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     call::{CallFuture, Cancel},
-    classify::{Classify, ResultClassifier},
+    classify::{Classify, DefaultClassifier},
     clock,
     deadline::{self, DeadlineGuard, Limit, SavedDeadline},
     error::Rejection,
@@ -186,7 +186,7 @@ where
                 if let Poll::Ready(result) = polled {
                     *completed = true;
                     if let Some(events) = shared.events() {
-                        let verdict = ResultClassifier.classify(result.as_ref());
+                        let verdict = DefaultClassifier.classify(result.as_ref());
                         events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
                     }
                     return Poll::Ready(result);

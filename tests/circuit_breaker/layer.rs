@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{
-    AsRejection, Verdict,
+    AsRejection, Rejection, Verdict,
     circuit_breaker::{CircuitBreaker, CircuitBreakerService, CircuitState},
 };
 
@@ -187,6 +187,31 @@ async fn a_classifier_counts_responses_as_failures() {
     script.reply(Reply::Ok("503"));
     assert!(call(&mut service).await.is_ok());
     assert_eq!(breaker.state(), CircuitState::Open, "and does not reset the consecutive failures");
+}
+
+// B28, B29
+#[tokio::test]
+async fn rejections_by_inner_layers_keep_their_verdict_under_any_classifier() {
+    let classify = |result: Result<&&'static str, &BoxError>| match result {
+        Ok(_) => Verdict::Success,
+        Err(_) => Verdict::Failure,
+    };
+    for (rejection, failed) in [
+        (Rejection::circuit_open("inner", None), 0),
+        (Rejection::bulkhead_full("inner", 5), 0),
+        (Rejection::queue_timeout("inner", Duration::ZERO), 0),
+        (Rejection::rate_limited("inner", None, 5), 0),
+        (Rejection::timed_out("inner", Duration::ZERO, true), 1),
+    ] {
+        let (script, probe) = Script::new();
+        let breaker = consecutive(100).build().unwrap();
+        script.reply(Reply::Err(rejection.clone().into()));
+        assert!(call(&mut breaker.layer().classify(classify).layer(probe)).await.is_err());
+        assert_eq!(breaker.snapshot().consecutive_failures, failed, "{rejection}");
+        let result = breaker.run_with(classify, std::future::ready(Err(BoxError::from(rejection)))).await;
+        assert!(result.is_err());
+        assert_eq!(breaker.snapshot().consecutive_failures, 2 * failed);
+    }
 }
 
 // B35

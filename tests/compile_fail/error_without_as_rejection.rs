@@ -1,4 +1,4 @@
-//! The default classifier must tell rejections from failures.
+//! Breaker and retry must recognize rejections in the error.
 
 use tower::{Layer, Service, service_fn};
 use tower_rampart::{Rejection, circuit_breaker::CircuitBreaker};

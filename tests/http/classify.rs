@@ -5,6 +5,7 @@ use std::{io, time::Duration};
 use http::{Response, StatusCode};
 use tower_rampart::{
     BoxError, Classify, Error, Rejection, Verdict,
+    circuit_breaker::CircuitBreaker,
     http::{GrpcClassifier, HttpClassifier},
 };
 
@@ -37,16 +38,20 @@ fn a_status_verdict_can_be_overridden() {
 }
 
 // B28, B29
-#[test]
-fn errors_are_failures_and_rejections_keep_their_verdicts() {
-    fn verdict(error: Failed) -> Verdict {
-        let http = HttpClassifier::new().classify(Err::<&Response<()>, _>(&error));
-        assert_eq!(GrpcClassifier.classify(Err::<&Response<()>, _>(&error)), http);
+#[tokio::test]
+async fn errors_are_failures_and_rejections_keep_their_verdicts() {
+    async fn failures(error: fn() -> Failed) -> u32 {
+        let result = || std::future::ready(Err::<Response<()>, _>(error()));
+        let breaker = CircuitBreaker::builder("b").consecutive_failures(9).build().unwrap();
+        let _ = breaker.run_with(HttpClassifier::new(), result()).await;
+        let http = breaker.snapshot().consecutive_failures;
+        let _ = breaker.run_with(GrpcClassifier, result()).await;
+        assert_eq!(breaker.snapshot().consecutive_failures, 2 * http);
         http
     }
-    assert_eq!(verdict(Error::Service(io::ErrorKind::ConnectionReset.into())), Verdict::Failure);
-    assert_eq!(verdict(Rejection::circuit_open("b", None).into()), Verdict::Ignored);
-    assert_eq!(verdict(Rejection::timed_out("t", secs(1), true).into()), Verdict::Failure);
+    assert_eq!(failures(|| Error::Service(io::ErrorKind::ConnectionReset.into())).await, 1);
+    assert_eq!(failures(|| Rejection::circuit_open("b", None).into()).await, 0);
+    assert_eq!(failures(|| Rejection::timed_out("t", secs(1), true).into()).await, 1);
 }
 
 #[test]
@@ -119,19 +124,21 @@ fn grpc_pushback_is_a_hint_and_a_negative_one_stops_retries() {
     assert_eq!(hint("soon"), Some(Duration::MAX));
 }
 
-#[test]
-fn a_tonic_status_carries_a_rejection_and_its_code() {
+#[tokio::test]
+async fn a_tonic_status_carries_a_rejection_and_its_code() {
     use tower_rampart::AsRejection;
 
     let cases = [
-        (Rejection::circuit_open("b", None), tonic::Code::Unavailable, Verdict::Ignored),
-        (Rejection::bulkhead_full("k", 1), tonic::Code::ResourceExhausted, Verdict::Ignored),
-        (Rejection::rate_limited("l", None, 1), tonic::Code::ResourceExhausted, Verdict::Ignored),
-        (Rejection::timed_out("t", secs(1), true), tonic::Code::DeadlineExceeded, Verdict::Failure),
+        (Rejection::circuit_open("b", None), tonic::Code::Unavailable, 0),
+        (Rejection::bulkhead_full("k", 1), tonic::Code::ResourceExhausted, 0),
+        (Rejection::rate_limited("l", None, 1), tonic::Code::ResourceExhausted, 0),
+        (Rejection::timed_out("t", secs(1), true), tonic::Code::DeadlineExceeded, 1),
     ];
-    for (rejection, code, verdict) in cases {
+    for (rejection, code, failures) in cases {
         let status = tonic::Status::from(rejection.clone());
         assert_eq!((status.code(), status.as_rejection()), (code, Some(&rejection)));
-        assert_eq!(GrpcClassifier.classify(Err::<&tonic::Response<()>, _>(&status)), verdict);
+        let breaker = CircuitBreaker::builder("b").consecutive_failures(9).build().unwrap();
+        let _ = breaker.run_with(GrpcClassifier, std::future::ready(Err::<tonic::Response<()>, _>(status))).await;
+        assert_eq!(breaker.snapshot().consecutive_failures, failures, "{rejection}");
     }
 }

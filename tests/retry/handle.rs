@@ -32,16 +32,16 @@ async fn run_makes_attempts_and_passes_their_number() {
 #[tokio::test(start_paused = true)]
 async fn run_with_retries_the_results_its_classifier_counts_as_failures() {
     let retry = builder().build().unwrap();
-    let below_three = |result: Result<&u32, &std::fmt::Error>| match result {
+    let below_three = |result: Result<&u32, &std::io::Error>| match result {
         Ok(..3) => Verdict::Throttled,
         Ok(_) => Verdict::Success,
         Err(_) => Verdict::Ignored,
     };
-    assert_eq!(retry.run_with(below_three, |attempt| async move { Ok(attempt) }).await, Ok(3));
+    assert_eq!(retry.run_with(below_three, |attempt| async move { Ok(attempt) }).await.unwrap(), 3);
     let mut attempts = 0;
     let result = retry.run_with(below_three, |attempt| {
         attempts = attempt;
-        async { Err(std::fmt::Error) }
+        async { Err(std::io::ErrorKind::Other.into()) }
     });
     assert!(result.await.is_err());
     assert_eq!(attempts, 1);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower::{Layer, ServiceExt};
 use tower_rampart::{
-    AsRejection, Classify, Rejection, Verdict,
+    AsRejection, Classify, DefaultClassifier, Error, Rejection, Verdict,
     request::{Repeat, ReplaySafety},
     retry::{Backoff, Jitter, RetryBuilder},
 };
@@ -104,30 +104,85 @@ async fn idempotency_can_be_decided_per_request() {
     }
 }
 
-// R28, R30, R31: with a closure that counts every error as a failure.
-#[tokio::test(start_paused = true)]
-async fn rejections_keep_their_rules_under_classify_with() {
-    let limited = |after| Rejection::rate_limited("inner", Some(ms(after)), 5);
-    for (rejection, calls) in [
-        (open(Some(ms(1))), 1),
-        (Rejection::bulkhead_full("inner", 5), 1),
-        (Rejection::timed_out("inner", ms(5), true), 1),
-        (limited(200), 2),
-        (limited(100_000), 1),
-    ] {
-        let (script, probe) = Script::new();
-        script.reply(Reply::Err(rejection.into()));
-        let _ = builder().build().unwrap().layer().classify_with(by_text).layer(probe).oneshot("post").await;
-        assert_eq!(script.calls(), calls);
+/// Only the required method: every error is a failure.
+#[derive(Clone)]
+struct EveryErrorFails;
+
+impl Classify<&'static str, BoxError> for EveryErrorFails {
+    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
+        by_text(result)
     }
 }
 
+// R28, R30, R31, R40
 #[tokio::test(start_paused = true)]
-async fn a_closure_given_to_classify_decides_alone() {
-    let (script, probe) = Script::new();
-    script.reply(Reply::Err(open(None).into()));
-    builder().build().unwrap().layer().classify(by_text).layer(probe).oneshot("a").await.unwrap();
-    assert_eq!(script.calls(), 2);
+async fn rejections_keep_their_rules_under_any_classifier() {
+    async fn check<C: Classify<&'static str, BoxError> + Clone>(classify: C) {
+        let limited = |after| Rejection::rate_limited("inner", Some(ms(after)), 5);
+        for (rejection, calls) in [
+            (open(Some(ms(1))), 1),
+            (Rejection::bulkhead_full("inner", 5), 1),
+            (Rejection::queue_timeout("inner", ms(5)), 1),
+            (Rejection::timed_out("inner", ms(5), true), 1),
+            (Rejection::timed_out("inner", ms(5), false), 1),
+            (limited(200), 2),
+            (limited(100_000), 1),
+        ] {
+            let wrapped: [fn(Rejection) -> BoxError; 3] = [
+                Into::into,
+                |rejection| std::io::Error::from(rejection).into(),
+                |rejection| Error::<std::fmt::Error>::Rejected(rejection).into(),
+            ];
+            for wrap in wrapped {
+                let (script, probe) = Script::new();
+                script.reply(Reply::Err(wrap(rejection.clone())));
+                let _ =
+                    builder().build().unwrap().layer().classify(classify.clone()).layer(probe).oneshot("post").await;
+                assert_eq!(script.calls(), calls, "{rejection}");
+            }
+            let mut attempts = 0;
+            let run = builder().build().unwrap();
+            let result = run.run_with(classify.clone(), |attempt| {
+                attempts = attempt;
+                let result = if attempt == 1 { Err(rejection.clone().into()) } else { Ok("ok") };
+                async { result }
+            });
+            let _ = result.await;
+            assert_eq!(attempts as usize, calls, "{rejection}");
+        }
+    }
+
+    check(by_text).await;
+    check(EveryErrorFails).await;
+    check(DefaultClassifier).await;
+}
+
+/// Overrides the verdict on timeouts.
+#[derive(Clone)]
+struct TimeoutsCount(Verdict);
+
+impl Classify<&'static str, BoxError> for TimeoutsCount {
+    fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
+        by_text(result)
+    }
+
+    fn classify_rejection(&self, _: &Rejection) -> Verdict {
+        self.0
+    }
+}
+
+// R31, R40
+#[tokio::test(start_paused = true)]
+async fn a_classifier_may_override_how_a_timeout_counts() {
+    for (verdict, idempotent, calls) in
+        [(Verdict::Ignored, true, 1), (Verdict::Failure, true, 2), (Verdict::Failure, false, 1)]
+    {
+        let (script, probe) = Script::new();
+        script.reply(Reply::Err(Rejection::timed_out("inner", ms(5), true).into()));
+        let retry = builder().idempotent(idempotent).build().unwrap();
+        let _ = retry.layer().classify(TimeoutsCount(verdict)).layer(probe).oneshot("post").await;
+        assert_eq!(script.calls(), calls, "{verdict}");
+    }
 }
 
 /// Counts every result but "ok" as throttled, with this hint.
@@ -196,10 +251,6 @@ struct ConnectFailures;
 impl Classify<&'static str, BoxError> for ConnectFailures {
     fn classify(&self, result: Result<&&'static str, &BoxError>) -> Verdict {
         by_text(result)
-    }
-
-    fn rejection<'e>(&self, error: &'e BoxError) -> Option<&'e Rejection> {
-        error.as_rejection()
     }
 
     fn was_attempted(&self, result: Result<&&'static str, &BoxError>) -> bool {

@@ -48,6 +48,8 @@ async fn it_accepts_services_with_errors_of_all_kinds() {
 
     fn is_supported<E: AsRejection>() {}
     is_supported::<Error<reqwest::Error>>();
+    is_supported::<reqwest::Error>();
+    is_supported::<hyper_util::client::legacy::Error>();
     is_supported::<Error<tonic::transport::Error>>();
     // A service that cannot fail is never retried, but can be wrapped.
     let infallible = service_fn(|()| async { Ok::<_, Infallible>(()) });
@@ -56,8 +58,15 @@ async fn it_accepts_services_with_errors_of_all_kinds() {
 
 // G19
 #[tokio::test(start_paused = true)]
-async fn with_a_custom_classifier_the_error_needs_no_trait() {
+async fn the_error_need_not_be_made_from_a_rejection() {
     struct Foreign;
+
+    impl AsRejection for Foreign {
+        fn as_rejection(&self) -> Option<&Rejection> {
+            None
+        }
+    }
+
     let service = service_fn(|()| async { Err::<(), Foreign>(Foreign) });
     let verdict = |result: Result<&(), &Foreign>| match result {
         Ok(()) => tower_rampart::Verdict::Success,

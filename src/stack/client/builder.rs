@@ -5,8 +5,8 @@ use tower_layer::Identity;
 use super::ClientStack;
 use crate::{
     call::Part,
-    classify::{ClassifyFn, DefaultClassifier, Verdict},
-    error::{AsRejection, ConfigError},
+    classify::{Classify, DefaultClassifier, Verdict},
+    error::ConfigError,
     name::Name,
     request::{CloneWith, Cloned, IdempotentIf},
     retry::{Retry, RetryBudget},
@@ -105,19 +105,21 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
         self
     }
 
-    /// Sets the classifier of the breaker and the retry.
+    /// Sets the classifier of the breaker and the retry: a [`Classify`] implementation, or a
+    /// closure that names the types of its argument. Rejections by the stack's own parts keep their
+    /// meaning: a call that timed out is retried only if it is idempotent.
     pub fn classify<D>(self, classify: D) -> ClientBuilder<D, Q, F> {
         self.change(|_, repeat, fallback| (classify, repeat, fallback))
     }
 
-    /// Classifies results with a closure, for the breaker and the retry. For the retry, rejections
-    /// keep their meaning: a call that timed out is retried only if it is idempotent.
-    pub fn classify_with<G, T, E>(self, verdict: G) -> ClientBuilder<ClassifyFn<G>, Q, F>
+    /// Sets a closure as the classifier of the breaker and the retry. As
+    /// [`classify`](Self::classify), but the compiler knows what kind of closure it is.
+    pub fn classify_with<G, T, E>(self, classify: G) -> ClientBuilder<G, Q, F>
     where
         G: Fn(Result<&T, &E>) -> Verdict,
-        E: AsRejection,
+        G: Classify<T, E>,
     {
-        self.classify(ClassifyFn::new(verdict))
+        self.classify(classify)
     }
 
     /// Sets how the retry copies requests, and when it may send them again.

@@ -9,7 +9,7 @@ use super::ClientShared;
 use crate::{
     call::{CallService, Leaf, WithShared},
     classify::{Classify, DefaultClassifier},
-    error::FromRejection,
+    error::{AsRejection, FromRejection},
     request::{Cloned, Repeat},
     shared::striped::StripedArc,
     stack::{future::ClientFuture, layers::ClientCalls},
@@ -45,7 +45,7 @@ impl<S, C, Q> fmt::Debug for ClientService<S, C, Q> {
 impl<S, C, Q, Req> Service<Req> for ClientService<S, C, Q>
 where
     S: Service<Req> + Clone,
-    S::Error: FromRejection,
+    S::Error: FromRejection + AsRejection,
     C: Classify<S::Response, S::Error>,
     Q: Repeat<Req>,
 {

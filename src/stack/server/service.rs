@@ -8,7 +8,7 @@ use tower_service::Service;
 use crate::{
     call::{CallService, Leaf, WithShared},
     classify::{Classify, DefaultClassifier},
-    error::FromRejection,
+    error::{AsRejection, FromRejection},
     shared::striped::StripedArc,
     stack::{future::ServerFuture, layers::ServerCalls, parts::StackParts},
 };
@@ -42,7 +42,7 @@ impl<S, C> fmt::Debug for ServerService<S, C> {
 impl<S, C, Req> Service<Req> for ServerService<S, C>
 where
     S: Service<Req> + Clone,
-    S::Error: FromRejection,
+    S::Error: FromRejection + AsRejection,
     C: Classify<S::Response, S::Error>,
 {
     type Response = S::Response;
