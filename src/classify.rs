@@ -4,8 +4,8 @@
 //! implementation about the service's own results: the [`DefaultClassifier`] tells `Ok` from `Err`,
 //! and for anything else, write a closure. A [`Rejection`] by an inner layer is not such a result.
 //! Breaker and retry recognize it themselves ([`AsRejection`]), whatever the classifier: to a
-//! breaker, a timeout is a failure and any other rejection is ignored; a retry follows the
-//! [table of rejections](crate::error#what-a-rejection-means).
+//! breaker, a timeout is a failure and any other rejection is ignored; a retry follows the [table
+//! of rejections](crate::error#what-a-rejection-means).
 //!
 //! ```
 //! use tower_rampart::{Classify, Verdict};
@@ -38,8 +38,8 @@ pub trait Classify<T, E> {
     /// Returns how this result counts. Not called for rejections.
     fn classify(&self, result: Result<&T, &E>) -> Verdict;
 
-    /// Returns how a rejection by an inner layer counts. The default is its
-    /// [default verdict](Rejection::default_verdict).
+    /// Returns how a rejection by an inner layer counts. The default is its [default
+    /// verdict](Rejection::default_verdict).
     ///
     /// A retry asks only about a timeout, and retries one that is a failure if the request is
     /// idempotent. For the other rejections it has rules of its own: see the

@@ -68,10 +68,10 @@
 //! to copy a request for a retry and in the first call of a thread. ([`per_key`] takes a read lock,
 //! and `http::full_response` boxes its call.) On that path the breaker and a full retry budget only
 //! read the state that threads share: a success in a count window without failures is two loads.
-//! This holds for as many threads as there are processors, up to 64; beyond that, some threads share
-//! a line of counters. A bulkhead and a rate limiter each write their own atomic word. The comment
-//! at each service's `call` counts its read-modify-writes and clock reads; tests assert those of the
-//! state core.
+//! This holds for as many threads as there are processors, up to 64; beyond that, some threads
+//! share a line of counters. A bulkhead and a rate limiter each write their own atomic word. The
+//! comment at each service's `call` counts its read-modify-writes and clock reads; tests assert
+//! those of the state core.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -87,13 +87,37 @@ fn a_rejection_is_found_in_anyhow_errors_under_context() {
 }
 
 #[test]
-fn a_unified_error_exposes_its_source_and_does_not_print_it() {
-    let error: Error<std::io::Error> = open().into();
-    assert_eq!(find_rejection(&error), Some(&open()));
-    assert!(!error.to_string().contains("db"));
-    let error = Error::Service(std::io::Error::other("disk"));
-    assert_eq!(error.source().unwrap().to_string(), "disk");
-    assert_eq!(error.as_rejection(), None);
+fn a_unified_error_is_transparent() {
+    let rejected: Error<Wrapped> = open().into();
+    assert_eq!((rejected.to_string(), rejected.source().is_none()), (open().to_string(), true));
+    let failed = Error::Service(Wrapped("disk".into()));
+    assert_eq!((failed.to_string(), failed.source().unwrap().to_string()), ("outermost".into(), "disk".into()));
+    let nested = Error::Service(failed);
+    assert_eq!((nested.to_string(), nested.source().unwrap().to_string()), ("outermost".into(), "disk".into()));
+    // A report of the whole chain has every text once.
+    #[cfg(feature = "anyhow")]
+    assert_eq!(format!("{:#}", anyhow::Error::from(nested)), "outermost: disk");
+}
+
+// The type of the service's error need not be known: here it is private to this test.
+#[test]
+fn what_a_unified_error_holds_is_found_boxed_and_nested() {
+    fn check(error: impl std::error::Error + Send + Sync + 'static) {
+        assert_eq!(find_rejection(&error), Some(&open()));
+        let boxed: BoxError = error.into();
+        assert_eq!(boxed.as_rejection(), Some(&open()));
+        let io = std::io::Error::other(Wrapped(Transparent(boxed).into()));
+        assert_eq!(io.as_rejection(), Some(&open()));
+    }
+    check(Error::<Wrapped>::Rejected(open()));
+    check(Error::Service(Error::<Wrapped>::Rejected(open())));
+    check(Error::Service(Wrapped(open().into())));
+    check(Error::Service(open()));
+    check(Error::Service(Error::Service(open())));
+    check(Error::Service(std::io::Error::from(open())));
+    check(Error::Service(Wrapped(Box::new(Error::Service(Error::Service(open()))))));
+    let own: Error<std::io::Error> = Error::Service(std::io::Error::from(open()));
+    assert_eq!(own.as_rejection(), None, "typed, it is the service's own failure");
 }
 
 #[test]

@@ -29,8 +29,8 @@ impl CircuitBreakerLayer {
 
 impl<C, M> CircuitBreakerLayer<C, M> {
     /// Sets the classifier of results: a [`Classify`] implementation, or a closure that names the
-    /// types of its argument. Rejections by inner layers have their
-    /// [default verdict](crate::Rejection::default_verdict) unless the implementation overrides it.
+    /// types of its argument. Rejections by inner layers have their [default
+    /// verdict](crate::Rejection::default_verdict) unless the implementation overrides it.
     pub fn classify<D>(self, classify: D) -> CircuitBreakerLayer<D, M> {
         CircuitBreakerLayer { breaker: self.breaker, classify, mode: PhantomData }
     }

@@ -39,32 +39,32 @@ impl<E: From<Rejection>> FromRejection for E {}
 
 /// Returns the first rejection in `error` or its sources.
 ///
-/// Finds it behind wrappers that skip their inner error in `source()`, such as `std::io::Error` and
-/// `#[error(transparent)]`.
+/// Finds it behind wrappers that skip their inner error in `source()`, such as
+/// [`Error`](super::Error), `std::io::Error` and `#[error(transparent)]`.
 pub fn find_rejection<'e>(error: &'e (dyn StdError + 'static)) -> Option<&'e Rejection> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(rejection) = error.downcast_ref::<Rejection>() {
-            return Some(rejection);
-        }
-        next = source_or_rejection(error);
-    }
-    None
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// Iterates over an error and the errors inside it, down to a rejection.
+pub(crate) fn chain<'e>(error: &'e (dyn StdError + 'static)) -> impl Iterator<Item = &'e (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |&error| if error.is::<Rejection>() { None } else { inner_error(error) })
 }
 
 thread_local! {
     static LOOKUP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns the error's source, or the error itself if it is a rejection.
+/// Returns the next error inside: the error's source, the error itself if it is a rejection, or the
+/// service's error in an [`Error`](super::Error).
 ///
 /// When the compiler checks whether an async block is `Send`, it no longer knows that a boxed error
 /// in it is `'static`. So `AsRejection` must hold for boxes of any lifetime: without that, a stack
 /// that is called with `oneshot` in a spawned block would not compile. An error that may not be
 /// `'static` cannot be downcast, but its source can, always. So during a lookup, a rejection
-/// returns itself as its own source.
-fn source_or_rejection<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
-    /// Ends the lookup if no rejection did, even if `source` panics.
+/// returns itself as its own source. An `Error` returns its inner error, which its `source()` skips
+/// otherwise, and whose type this module does not know.
+fn inner_error<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
+    /// Ends the lookup if no error did, even if `source` panics.
     struct EndLookup;
 
     impl Drop for EndLookup {
@@ -78,7 +78,7 @@ fn source_or_rejection<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn St
     error.source()
 }
 
-/// Returns whether [`source_or_rejection`] is looking for a rejection, and ends the lookup.
+/// Returns whether [`inner_error`] is looking into an error, and ends the lookup.
 pub(super) fn take_lookup() -> bool {
     LOOKUP.take()
 }
@@ -97,19 +97,19 @@ impl AsRejection for std::convert::Infallible {
 
 impl AsRejection for Box<dyn StdError + Send + Sync + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        source_or_rejection(&**self).and_then(find_rejection)
+        inner_error(&**self).and_then(find_rejection)
     }
 }
 
 impl AsRejection for Box<dyn StdError + Send + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        source_or_rejection(&**self).and_then(find_rejection)
+        inner_error(&**self).and_then(find_rejection)
     }
 }
 
 impl AsRejection for Box<dyn StdError + '_> {
     fn as_rejection(&self) -> Option<&Rejection> {
-        source_or_rejection(&**self).and_then(find_rejection)
+        inner_error(&**self).and_then(find_rejection)
     }
 }
 

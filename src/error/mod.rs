@@ -25,7 +25,6 @@
 //! enum PaymentError {
 //!     #[error("card declined")]
 //!     Declined,
-//!     // `#[error(transparent)]` would work here, but hide the rejection from other code that walks the sources.
 //!     #[error("payment service is protected")]
 //!     Rejected(#[from] Rejection),
 //! }
@@ -39,7 +38,8 @@
 //!
 //! **3. A foreign error** (reqwest's, hyper-util's, tonic's): [`AdaptErrorLayer`] as the innermost
 //! layer turns `E` into [`Error<E>`], and the caller matches [`Error::Service`] with the foreign
-//! error, typed and unchanged, or [`Error::Rejected`]. For a single future there is [`adapt`].
+//! error, typed and unchanged, or [`Error::Rejected`]. It displays as the error it holds. For a
+//! single future there is [`adapt`].
 //!
 //! If the compiler says that an error [cannot hold a `Rejection`](FromRejection), use the third
 //! way. If it only says that a service "doesn't satisfy `Service<_>`" at a method call (`ready`,
@@ -79,6 +79,8 @@ mod semantics;
 mod unified;
 
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
+#[cfg(feature = "http")]
+pub(crate) use as_rejection::chain;
 pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 pub use config::ConfigError;
 pub use rejection::Rejection;

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::{AsRejection, Rejection};
+use super::{AsRejection, Rejection, as_rejection::take_lookup};
 
 /// A service's own error, or a rejection by a layer around it.
 ///
@@ -8,8 +8,9 @@ use super::{AsRejection, Rejection};
 /// purpose: there will never be a third case. There is no `From<E>`, which would overlap with
 /// `From<Rejection>`: map with [`Error::Service`].
 ///
-/// As a `std::error::Error`, its `source()` is the inner error, and its `Display` does not repeat
-/// that error's text.
+/// As a `std::error::Error` it is transparent: its `Display` is the text of the rejection or of the
+/// service's error, and its `source()` is that error's source, so that a log shows why a call
+/// failed and shows it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error<E> {
     /// A layer rejected or abandoned the call.
@@ -79,20 +80,23 @@ impl<E> AsRejection for Error<E> {
     }
 }
 
-impl<E> fmt::Display for Error<E> {
+impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(_) => f.write_str("the call was rejected"),
-            Self::Service(_) => f.write_str("the service failed"),
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Service(error) => error.fmt(f),
         }
     }
 }
 
 impl<E: std::error::Error + 'static> std::error::Error for Error<E> {
+    /// The source of the rejection or of the service's error; while this crate searches an error
+    /// for what it knows, the service's error itself.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Rejected(rejection) => Some(rejection),
-            Self::Service(error) => Some(error),
+            Self::Rejected(rejection) => rejection.source(),
+            Self::Service(error) if take_lookup() => Some(error),
+            Self::Service(error) => error.source(),
         }
     }
 }

@@ -2,7 +2,7 @@ use std::{convert::Infallible, error::Error as StdError, io};
 
 #[cfg(any(feature = "hyper-util", feature = "reqwest", feature = "tonic"))]
 use crate::error::AsRejection;
-use crate::error::{Error, Rejection};
+use crate::error::{Error, Rejection, chain};
 
 /// An HTTP client's error that knows whether the server may have processed the request.
 ///
@@ -51,14 +51,7 @@ pub trait TransportError {
 /// feature `h2` (implied by `tonic`), it also recognizes streams that the server refused, or had
 /// not begun when it sent GOAWAY.
 pub fn was_attempted(error: &(dyn StdError + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if is_connect(error) || is_refused(error) {
-            return false;
-        }
-        next = error.source();
-    }
-    true
+    !chain(error).any(|error| is_connect(error) || is_refused(error))
 }
 
 fn is_connect(error: &(dyn StdError + 'static)) -> bool {
