@@ -216,11 +216,11 @@ proptest! {
         let client = stack::client("c").total_timeout(total).attempt_timeout(attempt).bulkhead(&bulkhead).build();
         match client {
             Ok(client) => prop_assert!(!client.to_string().is_empty()),
-            Err(error) => names_a_field(&error, &["attempt_timeout", "retry", "bulkhead", "circuit_breaker"])?,
+            Err(error) => names_a_field(&error, &["total_timeout", "attempt_timeout", "retry", "bulkhead", "circuit_breaker"])?,
         }
         match stack::server("s").total_timeout(total).bulkhead(&bulkhead).build() {
             Ok(server) => prop_assert!(!server.to_string().is_empty()),
-            Err(error) => names_a_field(&error, &["bulkhead"])?,
+            Err(error) => names_a_field(&error, &["total_timeout", "bulkhead"])?,
         }
     }
 }

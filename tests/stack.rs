@@ -11,11 +11,12 @@ use support::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_rampart::{
-    AsRejection, Rejection, ServiceBuilderExt, Verdict,
+    AsRejection, Name, Rejection, ServiceBuilderExt, Verdict,
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     fallback::Fallback,
-    rate_limit::{Rate, RateLimiter},
+    per_key::PerKey,
+    rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
     retry::{Retry, RetryBudget},
     stack,
 };
@@ -126,6 +127,7 @@ fn contradictory_configurations_do_not_build() {
         error.field()
     };
     let client = || stack::client("db").total_timeout(SECOND);
+    assert_eq!(field(stack::client("db").total_timeout(Duration::ZERO).build()), "total_timeout");
     assert_eq!(field(client().attempt_timeout(SECOND).build()), "attempt_timeout");
     assert_eq!(field(client().attempt_timeout(SECOND * 2).build()), "attempt_timeout");
     let budget = RetryBudget::default();
@@ -146,6 +148,69 @@ fn contradictory_configurations_do_not_build() {
     assert_eq!(server.bulkhead(&bulkhead).build().unwrap_err().field(), "bulkhead");
     let server = stack::server("api").total_timeout(SECOND);
     assert_eq!(server.rate_limiter(&limiter).build().unwrap_err().field(), "rate_limiter");
+}
+
+// Only limits that were set can contradict each other.
+#[test]
+fn defaults_follow_the_limits_that_were_set() {
+    let ms = Duration::from_millis;
+    let limits = |builder: stack::ClientBuilder| {
+        let stack = builder.build().unwrap();
+        (stack.total_timeout().unwrap().limit(), stack.attempt_timeout().unwrap().limit())
+    };
+    let client = || stack::client("db");
+    assert_eq!(limits(client()), (SECOND * 5, SECOND * 2));
+    assert_eq!(limits(client().total_timeout(SECOND)), (SECOND, ms(800)));
+    assert_eq!(limits(client().total_timeout(SECOND * 2)), (SECOND * 2, ms(1600)));
+    assert_eq!(limits(client().total_timeout(SECOND * 3)), (SECOND * 3, SECOND * 2));
+    assert_eq!(limits(client().total_timeout(Duration::from_nanos(1))).0, Duration::from_nanos(1));
+    assert_eq!(limits(client().attempt_timeout(SECOND * 8)), (SECOND * 10, SECOND * 8));
+    assert_eq!(limits(client().attempt_timeout(SECOND * 3)), (SECOND * 5, SECOND * 3));
+    assert_eq!(limits(client().attempt_timeout(Duration::MAX)).1, Duration::MAX);
+    let bulkhead = Bulkhead::builder("k").max_wait(SECOND * 10).build().unwrap();
+    assert_eq!(limits(client().bulkhead(&bulkhead)), (SECOND * 15, SECOND * 2));
+    let limiter = RateLimiter::smooth("l", Rate::per_second(1), SECOND * 10).unwrap();
+    assert_eq!(limits(client().rate_limiter(&limiter)), (SECOND * 15, SECOND * 2));
+    let retry = Retry::builder("r").deadline(SECOND * 30).build().unwrap();
+    assert_eq!(limits(client().retry(&retry)), (SECOND * 30, SECOND * 2));
+    let breaker = CircuitBreaker::builder("b").slow_calls(SECOND * 4, 0.5).build().unwrap();
+    assert_eq!(limits(client().circuit_breaker(&breaker)), (ms(6250), SECOND * 5));
+    // All of them at once, at both ends of the range.
+    for limit in [Duration::from_nanos(1), ms(1), SECOND, SECOND * 3600] {
+        let bulkhead = Bulkhead::builder("k").max_wait(limit).build().unwrap();
+        let limiter = RateLimiter::smooth("l", Rate::per_second(1), limit).unwrap();
+        let breaker = CircuitBreaker::builder("b").slow_calls(limit, 0.5).build().unwrap();
+        let retry = Retry::builder("r").deadline(limit).build().unwrap();
+        client().bulkhead(&bulkhead).rate_limiter(&limiter).circuit_breaker(&breaker).retry(&retry).build().unwrap();
+        stack::server("api").bulkhead(&bulkhead).rate_limiter(&limiter).build().unwrap();
+        client().total_timeout(limit).build().unwrap();
+        stack::server("api").total_timeout(limit).build().unwrap();
+    }
+}
+
+#[test]
+fn a_configuration_error_names_the_instance() {
+    let error = stack::client("db").total_timeout(Duration::ZERO).build().unwrap_err();
+    assert_eq!(error.to_string(), "invalid `total_timeout` of `db`: is zero: no call could complete");
+    assert_eq!((error.name().unwrap().as_str(), error.field()), ("db", "total_timeout"));
+    assert_eq!(stack::server("api").total_timeout(Duration::ZERO).build().unwrap_err().name().unwrap(), "api");
+    assert_eq!(Retry::attempts("r", 0).unwrap_err().name().unwrap(), "r");
+    assert_eq!(Retry::attempts("r", 1).unwrap().set_max_attempts(0).unwrap_err().name().unwrap(), "r");
+    assert_eq!(Bulkhead::new("k", 0).unwrap_err().name().unwrap(), "k");
+    assert_eq!(Bulkhead::new("k", 1).unwrap().resize(0).unwrap_err().name().unwrap(), "k");
+    assert_eq!(RateLimiter::new("l", Rate::per_second(0)).unwrap_err().name().unwrap(), "l");
+    let limiter = RateLimiter::new("l", Rate::per_second(1)).unwrap();
+    assert_eq!(limiter.set_rate(Rate::per_second(1), 0).unwrap_err().name().unwrap(), "l");
+    assert_eq!(
+        KeyedRateLimiter::<u32>::builder("keys", Rate::per_second(0)).build().unwrap_err().name().unwrap(),
+        "keys"
+    );
+    assert_eq!(CircuitBreaker::builder("b").probes(0).build().unwrap_err().name().unwrap(), "b");
+    let make = |_: Name| Bulkhead::new("part", 0);
+    assert_eq!(PerKey::<u32, _>::builder("map", make).max_keys(0).build().unwrap_err().name().unwrap(), "map");
+    assert_eq!(PerKey::<u32, _>::builder("map", make).build().unwrap_err().name().unwrap(), "part");
+    let error = RetryBudget::builder().ratio(-1.0).build().unwrap_err();
+    assert_eq!((error.name(), error.to_string().starts_with("invalid `ratio`: ")), (None, true));
 }
 
 #[test]

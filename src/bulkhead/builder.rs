@@ -81,10 +81,7 @@ impl BulkheadBuilder {
     /// [`ConfigError`] if `max_concurrent` is zero, or if calls may wait (`max_wait`) but the queue
     /// has no slots (`max_queue`).
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
-        check_limit(self.max_concurrent)?;
-        if self.max_queue == Some(0) && !self.max_wait.is_zero() {
-            return Err(ConfigError::new("max_queue", "is zero, but max_wait allows calls to wait; use at least 1"));
-        }
+        self.check().map_err(|error| error.of(&self.name))?;
         Ok(Bulkhead(StripedArc::new(BulkheadInner {
             permits: Permits::new(self.max_concurrent),
             queue: WaitQueue::default(),
@@ -93,6 +90,14 @@ impl BulkheadBuilder {
             events: EventEmitter::new(Pattern::Bulkhead, self.name, self.observer),
             time: self.time,
         })))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        check_limit(self.max_concurrent)?;
+        if self.max_queue == Some(0) && !self.max_wait.is_zero() {
+            return Err(ConfigError::new("max_queue", "is zero, but max_wait allows calls to wait; use at least 1"));
+        }
+        Ok(())
     }
 }
 

@@ -150,7 +150,7 @@ impl Bulkhead {
     ///
     /// [`ConfigError`] if `max_concurrent` is zero, in which case the limit does not change.
     pub fn resize(&self, max_concurrent: u32) -> Result<(), ConfigError> {
-        check_limit(max_concurrent)?;
+        check_limit(max_concurrent).map_err(|error| error.of(self.name()))?;
         self.0.set_limit(max_concurrent);
         Ok(())
     }

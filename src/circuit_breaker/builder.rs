@@ -202,11 +202,15 @@ impl CircuitBreakerBuilder {
     ///
     /// [`ConfigError`] if a field is out of range, or if no rule could trip the circuit.
     pub fn build(self) -> Result<CircuitBreaker, ConfigError> {
+        self.check().map_err(|error| error.of(&self.name))?;
+        Ok(self.make())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         self.check_windows()?;
         self.check_rules()?;
         self.check_open_time()?;
-        self.check_probes()?;
-        Ok(self.make())
+        self.check_probes()
     }
 
     fn check_windows(&self) -> Result<(), ConfigError> {

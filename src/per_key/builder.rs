@@ -64,15 +64,20 @@ impl<K, H> PerKeyBuilder<K, H> {
     ///
     /// Returns [`ConfigError`] if a field is out of range, or if making the overflow handle fails.
     pub fn build(self) -> Result<PerKey<K, H>, ConfigError> {
+        self.check().map_err(|error| error.of(&self.name))?;
+        let overflow = (self.make)(Name::from(format!("{}.overflow", self.name)))?;
+        let Self { name, make, max_keys, idle_after, time, .. } = self;
+        Ok(PerKey(Arc::new(PerKeyInner::new(name, make, overflow, max_keys, idle_after, time))))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
         if self.max_keys == 0 {
             return Err(ConfigError::new("max_keys", "is zero: no key could have a handle of its own"));
         }
         if self.idle_after < Duration::from_millis(1) {
             return Err(ConfigError::new("idle_after", "must be at least 1 ms"));
         }
-        let overflow = (self.make)(Name::from(format!("{}.overflow", self.name)))?;
-        let Self { name, make, max_keys, idle_after, time, .. } = self;
-        Ok(PerKey(Arc::new(PerKeyInner::new(name, make, overflow, max_keys, idle_after, time))))
+        Ok(())
     }
 }
 

@@ -72,7 +72,7 @@ impl RateLimiterBuilder {
     /// represent.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
-        let params = params(self.rate, burst)?;
+        let params = params(self.rate, burst).map_err(|error| error.of(&self.name))?;
         Ok(RateLimiter(StripedArc::new(RateLimiterInner {
             gcra: Gcra::new(params),
             rate: Mutex::new(self.rate),

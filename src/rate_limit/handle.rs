@@ -164,7 +164,7 @@ impl RateLimiter {
     ///
     /// [`ConfigError`] as for [`RateLimiterBuilder::build`], in which case nothing changes.
     pub fn set_rate(&self, rate: Rate, burst: u32) -> Result<(), ConfigError> {
-        let params = params(rate, burst)?;
+        let params = params(rate, burst).map_err(|error| error.of(self.name()))?;
         // Serializes changes; no call takes this lock.
         let mut current = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
         self.0.gcra.set(params, self.0.now());

@@ -163,11 +163,7 @@ impl RetryBuilder {
     /// [`ConfigError`] if `max_attempts` or `deadline` is zero, or the backoff's factor is below 1
     /// or not a finite number, its base above its maximum, or its base zero and its maximum not.
     pub fn build(self) -> Result<Retry, ConfigError> {
-        check_attempts(self.max_attempts)?;
-        if self.deadline.is_some_and(|limit| limit.is_zero()) {
-            return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
-        }
-        self.backoff.check()?;
+        self.check().map_err(|error| error.of(&self.name))?;
         let budget = self.budget.unwrap_or_else(|| Some(RetryBudget::for_attempts(self.max_attempts)));
         Ok(Retry(StripedArc::new(RetryInner {
             max_attempts: AtomicU32::new(self.max_attempts),
@@ -181,6 +177,14 @@ impl RetryBuilder {
             random: self.random,
             events: EventEmitter::new(Pattern::Retry, self.name, self.observer),
         })))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        check_attempts(self.max_attempts)?;
+        if self.deadline.is_some_and(|limit| limit.is_zero()) {
+            return Err(ConfigError::new("deadline", "is zero: no retry could ever start"));
+        }
+        self.backoff.check()
     }
 }
 

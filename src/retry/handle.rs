@@ -137,7 +137,7 @@ impl Retry {
     ///
     /// [`ConfigError`] if `attempts` is zero; the number does not change then.
     pub fn set_max_attempts(&self, attempts: u32) -> Result<(), ConfigError> {
-        check_attempts(attempts)?;
+        check_attempts(attempts).map_err(|error| error.of(self.name()))?;
         self.0.max_attempts.store(attempts, Ordering::Relaxed);
         Ok(())
     }

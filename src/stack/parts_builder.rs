@@ -27,6 +27,42 @@ pub(super) struct Defaults {
     pub(super) max_wait: Duration,
 }
 
+impl Defaults {
+    /// Fits the defaults to the limits that were set: what is inside of a limit shrinks to four
+    /// fifths of it, and what is outside of one grows to five quarters of it.
+    fn fitted(&self, given: &PartsBuilder, retry_deadline: Option<Duration>) -> Self {
+        let Self { total, attempt, max_concurrent, max_wait } = *self;
+        let inside = |limit: Duration| limit / 5 * 4;
+        let outside = |limit: Duration| limit.saturating_add(limit / 4);
+        let slow = match &given.breaker {
+            Setting::Custom(breaker) => breaker.slow_after(),
+            _ => None,
+        };
+        let attempt = slow.map_or(attempt, |slow| attempt.max(outside(slow)));
+        if let Setting::Custom(total) = given.total {
+            return Self {
+                total,
+                attempt: attempt.min(inside(total)),
+                max_concurrent,
+                max_wait: max_wait.min(inside(total)),
+            };
+        }
+        let pace = given.limiter.as_ref().map(|limiter| limiter.snapshot().max_wait);
+        let queue = match &given.bulkhead {
+            Setting::Custom(bulkhead) => Some(bulkhead.snapshot().max_wait),
+            _ => None,
+        };
+        let limit = match given.attempt {
+            Setting::Custom(limit) => Some(limit),
+            Setting::Default => Some(attempt),
+            Setting::Disabled => None,
+        };
+        let inner = [pace, queue, limit].into_iter().flatten().fold(Duration::ZERO, Duration::saturating_add);
+        let total = total.max(outside(inner)).max(retry_deadline.unwrap_or_default());
+        Self { total, attempt, max_concurrent, max_wait }
+    }
+}
+
 impl PartsBuilder {
     pub(super) fn new(name: Name) -> Self {
         Self {
@@ -40,7 +76,14 @@ impl PartsBuilder {
         }
     }
 
-    pub(super) fn build<C>(self, defaults: &Defaults, classify: C) -> Result<StackParts<C>, ConfigError> {
+    /// Builds the parts around a retry with this deadline, if there is one.
+    pub(super) fn build<C>(
+        self,
+        defaults: &Defaults,
+        retry_deadline: Option<Duration>,
+        classify: C,
+    ) -> Result<StackParts<C>, ConfigError> {
+        let defaults = defaults.fitted(&self, retry_deadline);
         let Self { name, observer, total, limiter, breaker, bulkhead, attempt } = self;
         let timeout = |name: Name, limit| {
             let builder = Timeout::builder(name, limit);

@@ -3,16 +3,18 @@
 use std::time::Duration;
 
 use super::parts::StackParts;
-use crate::{circuit_breaker::CircuitBreaker, error::ConfigError, retry::Retry};
+use crate::{circuit_breaker::CircuitBreaker, error::ConfigError};
 
 /// Checks that no part waits or runs for longer than the timeout around it.
-pub(super) fn validate<C>(parts: &StackParts<C>, retry: Option<&Retry>) -> Result<(), ConfigError> {
+pub(super) fn validate<C>(parts: &StackParts<C>, retry_deadline: Option<Duration>) -> Result<(), ConfigError> {
     let (total, attempt) = (parts.total_limit(), parts.attempt_limit());
+    if total == Some(Duration::ZERO) {
+        return Err(ConfigError::new("total_timeout", "is zero: no call could complete"));
+    }
     below("attempt_timeout", "", attempt, "total timeout", total)?;
-    let deadline = retry.and_then(|retry| retry.snapshot().deadline);
     // A deadline that equals the total timeout is redundant but harmless.
     let above_total = total.map(|total| total.saturating_add(Duration::from_nanos(1)));
-    below("retry", "a deadline of ", deadline, "total timeout", above_total)?;
+    below("retry", "a deadline of ", retry_deadline, "total timeout", above_total)?;
     let queue = parts.bulkhead.as_option().map(|bulkhead| bulkhead.snapshot().max_wait);
     below("bulkhead", "a wait of ", queue.filter(|wait| !wait.is_zero()), "total timeout", total)?;
     let pace = parts.limiter.as_option().map(|limiter| limiter.snapshot().max_wait);

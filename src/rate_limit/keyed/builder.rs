@@ -120,17 +120,9 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     /// [`ConfigError`] if a field is out of range, or if the rate of a key is above 100,000 a
     /// second or below one a year.
     pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
+        self.check().map_err(|error| error.of(&self.name))?;
         let Rate { count, per } = self.rate;
-        check_rate(self.rate)?;
-        let period = per / count;
-        if !(MIN_PERIOD..=MAX_PERIOD).contains(&period) {
-            return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
-        }
         let burst = self.burst.unwrap_or(count);
-        params(self.rate, burst)?;
-        if !(1..=100_000_000).contains(&self.max_keys) {
-            return Err(ConfigError::new("max_keys", "must be from 1 to 100 million"));
-        }
         let table = Keyed::new(count, per, burst, self.max_keys, self.when_full == WhenFull::Share);
         let shared = StripedArc::new(KeyedInner {
             table,
@@ -141,6 +133,19 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
             time: self.time,
         });
         Ok(KeyedRateLimiter::from_parts(shared, self.hasher))
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Rate { count, per } = self.rate;
+        check_rate(self.rate)?;
+        if !(MIN_PERIOD..=MAX_PERIOD).contains(&(per / count)) {
+            return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
+        }
+        params(self.rate, self.burst.unwrap_or(count))?;
+        if !(1..=100_000_000).contains(&self.max_keys) {
+            return Err(ConfigError::new("max_keys", "must be from 1 to 100 million"));
+        }
+        Ok(())
     }
 }
 

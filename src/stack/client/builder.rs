@@ -48,10 +48,15 @@ pub fn client(name: impl Into<Name>) -> ClientBuilder {
 /// | rate limiter | none | only you know the rate |
 /// | circuit breaker | [`CircuitBreaker::new`](crate::circuit_breaker::CircuitBreaker::new)'s: trips if four of five calls within 10 s fail | |
 /// | bulkhead | 64 calls, without a queue | the share of this process that one dependency may hold |
-/// | attempt timeout | 2 s | two full attempts fit into the total |
+/// | attempt timeout | 2 s | two full attempts fit into the default total |
 ///
 /// The fault lab's figures for these:
 /// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
+///
+/// Defaults follow the limits that you set. The default attempt timeout is at most four fifths of
+/// the total timeout, and longer than the limit of a custom breaker's slow calls by a quarter. The
+/// default total timeout is at least five quarters of the attempt timeout and the waits inside, and
+/// at least the deadline of a custom retry. Only limits that you set can contradict each other.
 ///
 /// The parts have the stack's name; the attempt timeout's is `<name>.attempt`. Custom handles keep
 /// their own names and observers.
@@ -159,10 +164,10 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] for parts that contradict each other: an attempt timeout, a wait for a
-    /// permit or a token, or a retry's deadline that is not below the total timeout; calls that are
-    /// slow only after the attempt timeout; a budget without a retry, or together with a custom
-    /// retry, which has its own.
+    /// [`ConfigError`] for a total timeout of zero and for parts that contradict each other: an
+    /// attempt timeout, a wait for a permit or a token, or a retry's deadline that is not below the
+    /// total timeout; calls that are slow only after the attempt timeout; a budget without a retry,
+    /// or together with a custom retry, which has its own.
     pub fn build(self) -> Result<ClientStack<C, Q, F>, ConfigError> {
         let Self { parts, retry, budget, classify, repeat, fallback } = self;
         if budget.is_some() && !matches!(retry, Setting::Default) {
@@ -170,7 +175,7 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
                 Setting::Custom(_) => "a custom retry has a budget of its own",
                 _ => "a budget has no effect without a retry",
             };
-            return Err(ConfigError::new("retry_budget", reason));
+            return Err(ConfigError::new("retry_budget", reason).of(&parts.name));
         }
         let name = parts.name.clone();
         let default_retry = || {
@@ -184,8 +189,9 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
             }
         };
         let retry = retry.resolve(default_retry)?;
-        let parts = parts.build(&DEFAULTS, classify)?;
-        validate(&parts, retry.as_ref())?;
+        let deadline = retry.as_ref().and_then(|retry| retry.snapshot().deadline);
+        let parts = parts.build(&DEFAULTS, deadline, classify)?;
+        validate(&parts, deadline).map_err(|error| error.of(&name))?;
         Ok(ClientStack { name, parts, retry: Part::new(retry), repeat, fallback })
     }
 }

@@ -41,6 +41,10 @@ pub fn server(name: impl Into<Name>) -> ServerBuilder {
 /// The fault lab's figures for these:
 /// [docs/evidence.md](https://docs.rs/crate/tower-rampart/latest/source/docs/evidence.md).
 ///
+/// Defaults follow the limits that you set: a wait of the default bulkhead is at most four fifths
+/// of the total timeout, and the default total timeout is at least five quarters of the waits
+/// inside.
+///
 /// The parts have the stack's name. Custom handles keep their own names and observers.
 #[must_use]
 pub struct ServerBuilder<C = DefaultClassifier> {
@@ -69,11 +73,12 @@ impl<C> ServerBuilder<C> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a wait for a permit or a token is not below the total timeout.
+    /// [`ConfigError`] if the total timeout is zero, or if a wait for a permit or a token is not
+    /// below it.
     pub fn build(self) -> Result<ServerStack<C>, ConfigError> {
         let name = self.parts.name.clone();
-        let parts = self.parts.build(&DEFAULTS, self.classify)?;
-        validate(&parts, None)?;
+        let parts = self.parts.build(&DEFAULTS, None, self.classify)?;
+        validate(&parts, None).map_err(|error| error.of(&name))?;
         Ok(ServerStack { name, parts })
     }
 }
