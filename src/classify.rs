@@ -3,9 +3,9 @@
 //! A breaker counts [`Verdict`]s, and a retry decides by them. They ask a [`Classify`]
 //! implementation about the service's own results: the [`DefaultClassifier`] tells `Ok` from `Err`,
 //! and for anything else, write a closure. A [`Rejection`] by an inner layer is not such a result.
-//! Breaker and retry recognize it themselves ([`AsRejection`]), whatever the classifier: to a
-//! breaker, a timeout is a failure and any other rejection is ignored; a retry follows the [table
-//! of rejections](crate::error#what-a-rejection-means).
+//! Breaker and retry recognize it themselves ([`AsRejection`](crate::AsRejection)), whatever the
+//! classifier: to a breaker, a timeout is a failure and any other rejection is ignored; a retry
+//! follows the [table of rejections](crate::error#what-a-rejection-means).
 //!
 //! ```
 //! use tower_rampart::{Classify, Verdict};
@@ -22,7 +22,7 @@
 
 use std::time::Duration;
 
-use crate::error::{AsRejection, Rejection};
+use crate::error::Rejection;
 pub use crate::verdict::Verdict;
 
 /// Classifies the results of a service.
@@ -80,20 +80,5 @@ pub struct DefaultClassifier;
 impl<T, E> Classify<T, E> for DefaultClassifier {
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         if result.is_ok() { Verdict::Success } else { Verdict::Failure }
-    }
-}
-
-/// Returns how a result counts for a breaker or a retry: the classifier decides about the service's
-/// own results and, where it overrides the default, about rejections.
-#[inline(always)]
-pub(crate) fn verdict<C, T, E>(classify: &C, result: Result<&T, &E>) -> Verdict
-where
-    C: Classify<T, E>,
-    E: AsRejection,
-{
-    match result.map_err(|error| (error, error.as_rejection())) {
-        Err((_, Some(rejection))) => classify.classify_rejection(rejection),
-        Ok(response) => classify.classify(Ok(response)),
-        Err((error, None)) => classify.classify(Err(error)),
     }
 }

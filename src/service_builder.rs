@@ -12,7 +12,7 @@ use crate::{
     timeout::{Timeout, TimeoutLayer},
 };
 
-/// Methods of [`ServiceBuilder`] that add the patterns, such as `.circuit_breaker(&breaker)`.
+/// Methods of [`ServiceBuilder`] that add the patterns, such as `.bulkhead(&bulkhead)`.
 ///
 /// Each adds the pattern's default layer; for another readiness mode or setting use `layer`, as in
 /// `.layer(breaker.layer().backpressure())`. Names differ where `ServiceBuilder` has a method of
@@ -22,26 +22,43 @@ use crate::{
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, ServiceExt};
 /// use tower_rampart::{
-///     BoxError, ServiceBuilderExt, bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, retry::Retry, timeout::Timeout,
+///     BoxError, DefaultClassifier, ServiceBuilderExt, bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, retry::Retry, timeout::Timeout,
 /// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), BoxError> {
 /// let service = ServiceBuilder::new()
 ///     .time_limit(&Timeout::new("search", Duration::from_secs(2)))
-///     .retries(&Retry::attempts("search", 3)?)
-///     .circuit_breaker(&CircuitBreaker::new("search"))
+///     .retries(&Retry::attempts("search", 3)?, DefaultClassifier)
+///     .circuit_breaker(&CircuitBreaker::new("search"), DefaultClassifier)
 ///     .bulkhead(&Bulkhead::new("search", 32)?)
 ///     .service_fn(|query: String| async move { Ok::<_, BoxError>(query.len()) });
 /// assert_eq!(service.oneshot("tower".to_owned()).await?, 5);
 /// # Ok(()) }
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
-    /// Rejects calls while the circuit is open: [`CircuitBreaker::layer`].
-    fn circuit_breaker(self, breaker: &CircuitBreaker) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>>;
+    /// Rejects calls while the circuit is open: [`CircuitBreaker::layer`], with this
+    /// [classifier](crate::classify). Around HTTP it is `http::HttpClassifier`: to
+    /// [`DefaultClassifier`](crate::DefaultClassifier), a 500 is a success.
+    fn circuit_breaker<C>(
+        self,
+        breaker: &CircuitBreaker,
+        classify: C,
+    ) -> ServiceBuilder<Stack<CircuitBreakerLayer<C>, L>>;
 
-    /// Retries failed calls: [`Retry::layer`].
-    fn retries(self, retry: &Retry) -> ServiceBuilder<Stack<RetryLayer, L>>;
+    /// Retries failed calls: [`Retry::layer`], with this [classifier](crate::classify). Clones
+    /// every request and retries it after any failure; around HTTP, use
+    /// [`http_retries`](Self::http_retries).
+    fn retries<C>(self, retry: &Retry, classify: C) -> ServiceBuilder<Stack<RetryLayer<C>, L>>;
+
+    /// Retries failed HTTP requests whose method or `Idempotency-Key` allows it: [`Retry::layer`]
+    /// with [`HttpClassifier`](crate::http::HttpClassifier) and
+    /// [`HttpRepeat`](crate::http::HttpRepeat).
+    #[cfg(feature = "http")]
+    fn http_retries(
+        self,
+        retry: &Retry,
+    ) -> ServiceBuilder<Stack<RetryLayer<crate::http::HttpClassifier, crate::http::HttpRepeat>, L>>;
 
     /// Limits the time of a call: [`Timeout::layer`].
     fn time_limit(self, timeout: &Timeout) -> ServiceBuilder<Stack<TimeoutLayer, L>>;
@@ -65,12 +82,25 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
 }
 
 impl<L> ServiceBuilderExt<L> for ServiceBuilder<L> {
-    fn circuit_breaker(self, breaker: &CircuitBreaker) -> ServiceBuilder<Stack<CircuitBreakerLayer, L>> {
-        self.layer(breaker.layer())
+    fn circuit_breaker<C>(
+        self,
+        breaker: &CircuitBreaker,
+        classify: C,
+    ) -> ServiceBuilder<Stack<CircuitBreakerLayer<C>, L>> {
+        self.layer(breaker.layer().classify(classify))
     }
 
-    fn retries(self, retry: &Retry) -> ServiceBuilder<Stack<RetryLayer, L>> {
-        self.layer(retry.layer())
+    fn retries<C>(self, retry: &Retry, classify: C) -> ServiceBuilder<Stack<RetryLayer<C>, L>> {
+        self.layer(retry.layer().classify(classify))
+    }
+
+    #[cfg(feature = "http")]
+    fn http_retries(
+        self,
+        retry: &Retry,
+    ) -> ServiceBuilder<Stack<RetryLayer<crate::http::HttpClassifier, crate::http::HttpRepeat>, L>> {
+        let (classify, repeat) = (crate::http::HttpClassifier::new(), crate::http::HttpRepeat::new());
+        self.layer(retry.layer().classify(classify).repeat(repeat))
     }
 
     fn time_limit(self, timeout: &Timeout) -> ServiceBuilder<Stack<TimeoutLayer, L>> {

@@ -14,7 +14,7 @@ use support::{BoxError, OwnError};
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
-    AdaptErrorLayer, AsRejection, Error, Rejection, RespondLayer, ServiceBuilderExt,
+    AdaptErrorLayer, AsRejection, DefaultClassifier, Error, Rejection, RespondLayer, ServiceBuilderExt,
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     rate_limit::{Rate, RateLimiter},
@@ -63,7 +63,7 @@ async fn a_reqwest_client_keeps_its_own_error_beside_rejections() {
         .time_limit(&all.timeout)
         .layer(all.retry.layer().clone_with(reqwest::Request::try_clone))
         .rate_limiter(&all.limiter)
-        .circuit_breaker(&all.breaker)
+        .circuit_breaker(&all.breaker, DefaultClassifier)
         .bulkhead(&all.bulkhead)
         .adapt_error()
         .service(reqwest::Client::new());
@@ -164,8 +164,8 @@ async fn a_box_error_stack_works_through_a_buffer() {
     let all = handles();
     let service = ServiceBuilder::new()
         .buffer::<u32>(4)
-        .retries(&all.retry)
-        .circuit_breaker(&all.breaker)
+        .retries(&all.retry, DefaultClassifier)
+        .circuit_breaker(&all.breaker, DefaultClassifier)
         .service(service_fn(|n: u32| async move { Ok::<_, BoxError>(n) }));
     assert_eq!(service.clone().oneshot(7).await.unwrap(), 7);
     all.breaker.force_open();
@@ -177,7 +177,7 @@ async fn an_own_error_enum_can_be_matched() {
     let all = handles();
     let service = ServiceBuilder::new()
         .time_limit(&all.timeout)
-        .circuit_breaker(&all.breaker)
+        .circuit_breaker(&all.breaker, DefaultClassifier)
         .service(service_fn(|fail: bool| async move { if fail { Err(OwnError::Failed) } else { Ok(1) } }));
     assert!(matches!(service.clone().oneshot(true).await, Err(OwnError::Failed)));
     all.breaker.force_open();
@@ -194,9 +194,9 @@ where
     let all = handles();
     ServiceBuilder::new()
         .time_limit(&all.timeout)
-        .retries(&all.retry)
+        .retries(&all.retry, DefaultClassifier)
         .rate_limiter(&all.limiter)
-        .circuit_breaker(&all.breaker)
+        .circuit_breaker(&all.breaker, DefaultClassifier)
         .bulkhead(&all.bulkhead)
         .service(service)
 }
@@ -225,7 +225,7 @@ async fn all_kinds_of_errors_type_check() {
         .time_limit(&all.timeout)
         .layer(all.retry.layer().clone_with(clone))
         .rate_limiter(&all.limiter)
-        .circuit_breaker(&all.breaker)
+        .circuit_breaker(&all.breaker, DefaultClassifier)
         .bulkhead(&all.bulkhead)
         .adapt_error()
         .service(channel);

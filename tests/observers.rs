@@ -18,7 +18,7 @@ use support::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_rampart::{
-    Rejection, ServiceBuilderExt, Verdict,
+    DefaultClassifier, Rejection, ServiceBuilderExt, Verdict,
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     event::{MetricsObserver, TracingObserver},
@@ -227,9 +227,9 @@ fn a_call_is_in_flight_from_its_admission_to_its_terminal_event() {
         let (script, probe) = Script::new();
         let mut service = ServiceBuilder::new()
             .fallback(Fallback::value(name(), "instead").observer(observer))
-            .retries(&Retry::builder(name()).max_attempts(1).observer(observer).build().unwrap())
+            .retries(&Retry::builder(name()).max_attempts(1).observer(observer).build().unwrap(), DefaultClassifier)
             .rate_limiter(&limiter)
-            .circuit_breaker(&CircuitBreaker::builder(name()).observer(observer).build().unwrap())
+            .circuit_breaker(&CircuitBreaker::builder(name()).observer(observer).build().unwrap(), DefaultClassifier)
             .bulkhead(&Bulkhead::builder(name()).max_concurrent(2).observer(observer).build().unwrap())
             .time_limit(&Timeout::builder(name(), LIMIT).observer(observer).build())
             .service(probe);

@@ -11,7 +11,7 @@ use support::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_rampart::{
-    AsRejection, Name, Rejection, ServiceBuilderExt, Verdict,
+    AsRejection, DefaultClassifier, Name, Rejection, ServiceBuilderExt, Verdict,
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     fallback::Fallback,
@@ -248,9 +248,9 @@ async fn the_service_builder_extension_adds_every_layer() {
     let service = tower::ServiceBuilder::new()
         .fallback(Fallback::value("f", "instead"))
         .time_limit(&tower_rampart::timeout::Timeout::new("t", SECOND))
-        .retries(&Retry::attempts("r", 2).unwrap())
+        .retries(&Retry::attempts("r", 2).unwrap(), DefaultClassifier)
         .rate_limiter(&RateLimiter::new("l", Rate::per_hour(1)).unwrap())
-        .circuit_breaker(&CircuitBreaker::new("b"))
+        .circuit_breaker(&CircuitBreaker::new("b"), DefaultClassifier)
         .bulkhead(&Bulkhead::new("k", 1).unwrap())
         .service(probe);
     assert_eq!(service.clone().oneshot("a").await.unwrap(), "ok");

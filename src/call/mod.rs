@@ -7,14 +7,17 @@
 //! | `in_flight.rs` | [`InFlight`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
 //! | `guarded.rs` | [`Guarded`]: a call with in-flight state, or its rejection; [`Rejectable`]: the same for a future |
 //! | `queued.rs` | [`Queued`]: a call that may wait for its in-flight state |
+//! | `classified.rs` | [`classify_result`]: how a result counts for a breaker or a retry |
 //! | `optional.rs` | [`Optional`]: a pattern that may have been left out of a stack |
 
+mod classified;
 mod guarded;
 mod in_flight;
 mod optional;
 mod queued;
 mod service;
 
+pub(crate) use classified::classify_result;
 pub(crate) use guarded::{Guarded, Rejectable};
 pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, HasEvents, InFlight, emit_admitted};
 pub(crate) use optional::{Optional, Part, PatternService};

@@ -5,8 +5,8 @@ use super::{
     inner::{AdmittedCall, CircuitBreakerInner},
 };
 use crate::{
-    call::CancelOnDrop,
-    classify::{self, Classify, DefaultClassifier, Verdict},
+    call::{CancelOnDrop, classify_result},
+    classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
     name::Name,
@@ -114,7 +114,7 @@ impl CircuitBreaker {
         let inner = &*self.0;
         let mut guard = CancelOnDrop::new(inner, inner.admit()?);
         let result = future.await;
-        guard.consume(|inner, call| call.finish(inner, classify::verdict(&classify, result.as_ref())));
+        guard.consume(|inner, call| call.finish(inner, classify_result(&inner.events, &classify, result.as_ref())));
         result
     }
 

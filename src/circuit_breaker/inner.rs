@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::{
-    call::{CancelOnDrop, Complete, HasShared, InFlight, emit_admitted},
-    classify::{self, Classify, Verdict},
+    call::{CancelOnDrop, Complete, HasShared, InFlight, classify_result, emit_admitted},
+    classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::{AsRejection, Rejection},
     event::{CircuitState, EventEmitter, EventKind},
@@ -335,6 +335,7 @@ where
 {
     #[inline(always)]
     fn complete(self, shared: &P, result: Result<&T, &E>) {
-        self.finish(shared.breaker(), classify::verdict(shared.classifier(), result));
+        let breaker = shared.breaker();
+        self.finish(breaker, classify_result(&breaker.events, shared.classifier(), result));
     }
 }

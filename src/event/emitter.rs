@@ -4,20 +4,21 @@ use std::{
     sync::Arc,
 };
 
-use super::{Event, EventKind, Observer};
+use super::{Event, EventKind, Observer, misfit::Logged};
 use crate::{error::Rejection, name::Name, pattern::Pattern};
 
 /// Sends a handle's events to its observer, if it has one.
 #[derive(Clone)]
 pub(crate) struct EventEmitter {
-    pattern: Pattern,
+    pub(super) pattern: Pattern,
+    pub(super) logged: Logged,
     name: Name,
     observer: Option<Arc<dyn Observer>>,
 }
 
 impl EventEmitter {
     pub(crate) fn new(pattern: Pattern, name: Name, observer: Option<Arc<dyn Observer>>) -> Self {
-        Self { pattern, name, observer }
+        Self { pattern, logged: Logged::default(), name, observer }
     }
 
     pub(crate) fn name(&self) -> &Name {

@@ -31,6 +31,7 @@
 mod emitter;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod misfit;
 mod observer;
 #[cfg(feature = "tracing")]
 mod tracing;
@@ -43,6 +44,7 @@ pub use self::observer::Observer;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
 pub(crate) use emitter::EventEmitter;
+pub(crate) use misfit::Misfit;
 
 pub use crate::state::transition::{Cause, CircuitState};
 use crate::{error::Rejection, name::Name, pattern::Pattern, verdict::Verdict};

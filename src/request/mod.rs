@@ -2,4 +2,5 @@
 
 mod repeat;
 
+pub(crate) use repeat::overlooks_method;
 pub use repeat::{CloneWith, Cloned, IdempotentIf, PrepareWith, Repeat, ReplaySafety};

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{any::type_name, fmt};
 
 /// Copies a request, and knows when it may be sent again.
 ///
@@ -15,7 +15,9 @@ pub trait Repeat<Req> {
     fn clone_request(&self, request: &Req) -> Option<Req>;
 
     /// Returns whether sending the request twice has the same effect as sending it once, or `None`
-    /// if the retry's own setting is to decide.
+    /// if it is not known. `Some(false)` restricts the retries of the request to failures that the
+    /// service has certainly not processed, as [`ReplaySafety::IfUnprocessed`] does. With `None`,
+    /// the retry's own setting decides after a timeout.
     fn is_idempotent(&self, request: &Req) -> Option<bool> {
         let _ = request;
         None
@@ -40,7 +42,8 @@ pub trait Repeat<Req> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplaySafety {
-    /// After every failure, but after a timeout only if the request is idempotent.
+    /// After every failure, but after a timeout only if the request is idempotent. If the request
+    /// is [not](Repeat::is_idempotent), as `IfUnprocessed`.
     #[default]
     AfterFailure,
     /// Only if the service has certainly not processed it: if an inner layer rejected the call,
@@ -173,4 +176,14 @@ impl<Q: fmt::Debug, F> fmt::Debug for PrepareWith<Q, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PrepareWith").field("repeat", &self.repeat).finish_non_exhaustive()
     }
+}
+
+/// Whether HTTP requests are only cloned, so that a POST that failed is sent again.
+///
+/// The types are recognized by their names, which the compiler compares: nothing of it remains
+/// where they are others. It serves a warning only.
+#[inline(always)]
+pub(crate) fn overlooks_method<Q, Req>() -> bool {
+    const REQUESTS: [&str; 2] = ["http::request::Request<", "reqwest::async_impl::request::Request"];
+    type_name::<Q>() == type_name::<Cloned>() && REQUESTS.into_iter().any(|name| type_name::<Req>().starts_with(name))
 }

@@ -6,8 +6,8 @@ use super::{
     inner::{Attempt, ReplayHints, RetryInner},
 };
 use crate::{
-    call::{CancelOnDrop, emit_admitted},
-    classify::{self, Classify, DefaultClassifier, Verdict},
+    call::{CancelOnDrop, classify_result, emit_admitted},
+    classify::{Classify, DefaultClassifier, Verdict},
     deadline::DetectExhausted,
     error::{AsRejection, ConfigError},
     name::Name,
@@ -100,7 +100,7 @@ impl Retry {
         let mut number = 1;
         loop {
             let (result, exhausted) = DetectExhausted::new(attempt(number)).await;
-            let verdict = classify::verdict(&classify, result.as_ref());
+            let verdict = classify_result(&inner.events, &classify, result.as_ref());
             let delay = if verdict == Verdict::Success {
                 inner.succeeded();
                 None

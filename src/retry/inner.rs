@@ -148,6 +148,10 @@ impl RetryInner {
         }
         let ReplayHints { idempotent, safety } = hints();
         match safety {
+            // The request itself says that it must not be made twice.
+            ReplaySafety::AfterFailure if idempotent == Some(false) => {
+                !rejection.map_or_else(attempted, Rejection::was_attempted)
+            }
             ReplaySafety::AfterFailure => when != Some(RetryWhen::Idempotent) || idempotent.unwrap_or(self.idempotent),
             ReplaySafety::IfUnprocessed => !rejection.map_or_else(attempted, Rejection::was_attempted),
             ReplaySafety::Never => false,

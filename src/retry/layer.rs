@@ -59,7 +59,8 @@ impl<C, Q> RetryLayer<C, Q> {
     }
 
     /// Decides with a closure whether a request is idempotent: whether it may be retried after a
-    /// timeout, when it may have been processed already.
+    /// failure or a timeout, when it may have been processed already. A request that is not is
+    /// retried only if it certainly was not processed.
     pub fn idempotent_if<F, Req>(self, idempotent: F) -> RetryLayer<C, IdempotentIf<Q, F>>
     where
         F: Fn(&Req) -> bool,

@@ -33,7 +33,7 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! use tower_rampart::retry::{Backoff, Jitter, Retry, RetryBudget};
+//! use tower_rampart::{Verdict, retry::{Backoff, Jitter, Retry, RetryBudget}};
 //!
 //! let budget = RetryBudget::builder().ratio(0.2).capacity(50).build()?; // share it among all clients of a dependency
 //! let retry = Retry::builder("inventory")
@@ -43,6 +43,11 @@
 //!     .build()?;
 //! let layer = retry
 //!     .layer()
+//!     .classify_with(|result: Result<&reqwest::Response, &reqwest::Error>| match result {
+//!         Ok(response) if response.status().is_server_error() => Verdict::Failure,
+//!         Ok(_) => Verdict::Success,
+//!         Err(_) => Verdict::Failure,
+//!     })
 //!     .clone_with(reqwest::Request::try_clone)
 //!     .idempotent_if(|request: &reqwest::Request| request.method().is_idempotent());
 //! # let _ = layer;

@@ -15,11 +15,12 @@ use super::{
     inner::{Attempt, ReplayHints, RetryInner, RetryState},
 };
 use crate::{
-    call::{CallFuture, CallService, Cancel, CancelOnDrop, InFlight, emit_admitted},
-    classify::{self, Classify, Verdict},
+    call::{CallFuture, CallService, Cancel, CancelOnDrop, InFlight, classify_result, emit_admitted},
+    classify::{Classify, Verdict},
     deadline,
     error::AsRejection,
-    request::Repeat,
+    event::Misfit,
+    request::{Repeat, overlooks_method},
 };
 
 /// Gives a call access to its retry.
@@ -103,6 +104,9 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
+        if overlooks_method::<P::Repeat, Req>() {
+            retry.events.warn_once(Misfit::Repeat);
+        }
         let may_repeat = retry.may_retry(&state);
         let guard = CancelOnDrop::new(retry, state);
         let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
@@ -159,7 +163,7 @@ where
                     let polled = call.poll(shared.attempt_shared(), cx);
                     let exhausted = deadline::swap_exhausted(outer);
                     let result = ready!(polled);
-                    let verdict = classify::verdict(shared.classifier(), result.as_ref());
+                    let verdict = classify_result(&shared.retry().events, shared.classifier(), result.as_ref());
                     let delay = if verdict == Verdict::Success {
                         shared.retry().succeeded();
                         None

@@ -13,6 +13,7 @@ mod hints;
 mod repeat;
 mod served;
 mod servers;
+mod snippets;
 mod sockets;
 
 use std::time::Duration;

@@ -104,6 +104,18 @@ async fn idempotency_can_be_decided_per_request() {
     }
 }
 
+// R31
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_not_idempotent_is_not_retried_after_a_failure() {
+    for (request, calls) in [("get", 3), ("post", 1)] {
+        let (script, probe) = failing(3);
+        let layer = builder().idempotent(true).build().unwrap().layer();
+        let service = layer.idempotent_if(|request: &&'static str| *request == "get").layer(probe);
+        service.oneshot(request).await.unwrap_err();
+        assert_eq!(script.calls(), calls, "{request}");
+    }
+}
+
 /// Only the required method: every error is a failure.
 #[derive(Clone)]
 struct EveryErrorFails;

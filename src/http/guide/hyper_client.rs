@@ -15,13 +15,18 @@
 //!     .repeat(HttpRepeat::new()) // methods, Idempotency-Key
 //!     .build()?;
 //! let service = stack.layer(AdaptErrorLayer::new().layer(client));
+//! # let breaker = stack.circuit_breaker().unwrap().clone();
 //!
+//! # let failing = axum::Router::new().route("/fails", axum::routing::any(|| async { http::StatusCode::INTERNAL_SERVER_ERROR }));
 //! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
 //! # let address = listener.local_addr()?;
 //! # tokio::spawn(async move {
-//! #     axum::serve(listener, axum::Router::new().route("/items", axum::routing::get(|| async { "apples" }))).await
+//! #     axum::serve(listener, failing.route("/items", axum::routing::get(|| async { "apples" }))).await
 //! # });
 //! let request = http::Request::get(format!("http://{address}/items")).body(Full::default())?;
+//! # let post = http::Request::post(format!("http://{address}/fails")).body(Full::default())?;
+//! # assert_eq!(service.clone().oneshot(post).await?.status(), 500);
+//! # assert_eq!(breaker.snapshot().time_window.unwrap().failed, 1, "a POST is sent once, and a 500 is a failure");
 //! match service.oneshot(request).await {
 //!     Ok(response) => assert_eq!(response.into_body().collect().await?.to_bytes(), "apples"),
 //!     Err(Error::Rejected(rejection)) => println!("rejected: {rejection}"),

@@ -141,7 +141,8 @@ impl<C, Q, F> ClientBuilder<C, Q, F> {
     }
 
     /// Decides with a closure whether a request is idempotent: whether it may be retried after a
-    /// timeout.
+    /// failure or a timeout, when it may have been processed already. A request that is not is
+    /// retried only if it certainly was not processed.
     pub fn idempotent_if<G, Req>(self, idempotent: G) -> ClientBuilder<C, IdempotentIf<Q, G>, F>
     where
         G: Fn(&Req) -> bool,

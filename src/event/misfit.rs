@@ -1,0 +1,54 @@
+//! Warnings about a default that does not fit the types it is used with.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::EventEmitter;
+
+/// A default that does not fit.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Misfit {
+    /// The default classifier, with HTTP responses.
+    Classifier = 1,
+    /// Cloned requests, with HTTP requests.
+    Repeat = 2,
+}
+
+/// The misfits that were logged.
+#[derive(Debug, Default)]
+pub(super) struct Logged(AtomicU8);
+
+/// A clone belongs to another handle.
+impl Clone for Logged {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl EventEmitter {
+    /// Logs a warning, once per handle.
+    #[inline(never)]
+    pub(crate) fn warn_once(&self, misfit: Misfit) {
+        let bit = misfit as u8;
+        let logged = &self.logged.0;
+        if logged.load(Ordering::Relaxed) & bit != 0 || logged.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        #[cfg(feature = "tracing")]
+        {
+            let (pattern, name) = (self.pattern.as_str(), self.name());
+            match misfit {
+                Misfit::Classifier => ::tracing::warn!(
+                    target: "tower_rampart", pattern, %name,
+                    "the default classifier counts every HTTP response as a success, a 500 too: \
+                     use `.classify(tower_rampart::http::HttpClassifier::new())`"
+                ),
+                Misfit::Repeat => ::tracing::warn!(
+                    target: "tower_rampart", pattern, %name,
+                    "every failed HTTP request is retried, a POST too: \
+                     use `.repeat(tower_rampart::http::HttpRepeat::new())`"
+                ),
+            }
+        }
+    }
+}
