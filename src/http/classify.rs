@@ -13,6 +13,7 @@ use crate::classify::{Classify, Verdict};
 /// | 408, 425, 5xx | failure |
 /// | any other status | success: the service did its work, and a 404 is a valid response |
 /// | a body that broke off, under [`full_response`](super::full_response) | failure |
+/// | a body that its reader did not read within a time limit, under `full_response` | ignored |
 /// | an error of the client | failure; ignored if the request itself was invalid |
 /// | a rejection by an inner layer | its [default verdict](crate::Rejection::default_verdict): a timeout is a failure, any other rejection is ignored |
 ///
@@ -110,6 +111,7 @@ where
         match result {
             Ok(response) => match self.status(response.status()) {
                 Verdict::Success if response.is_broken() => Verdict::Failure,
+                Verdict::Success if response.is_unread() => Verdict::Ignored,
                 verdict => verdict,
             },
             Err(error) => verdict_for_error(error),

@@ -72,6 +72,7 @@ where
         match (grpc_status(response), response.status()) {
             (Some(code), _) => verdict_for_code(code),
             (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
+            (None, StatusCode::OK) if response.is_unread() => Verdict::Ignored,
             (None, status) => classify::verdict_for_status(status),
         }
     }

@@ -17,6 +17,12 @@ pub trait ResponseHead {
     fn is_broken(&self) -> bool {
         false
     }
+
+    /// Returns whether the body was broken off because its reader did not read it in time, which is
+    /// no fault of the service's.
+    fn is_unread(&self) -> bool {
+        false
+    }
 }
 
 impl<B> ResponseHead for Response<B> {

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
 use tokio::sync::mpsc;
@@ -21,42 +21,43 @@ use tower_rampart::{
 
 use crate::{response, secs, support::recorder::Recorder};
 
-type BodyFrame = Result<Frame<Bytes>, io::Error>;
+pub(crate) type BodyFrame = Result<Frame<Bytes>, io::Error>;
+pub(crate) type Frames = mpsc::UnboundedSender<BodyFrame>;
 
-fn data(text: &'static str) -> BodyFrame {
+pub(crate) fn data(text: &'static str) -> BodyFrame {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
-fn grpc_status(code: &str) -> BodyFrame {
+pub(crate) fn grpc_status(code: &str) -> BodyFrame {
     Ok(Frame::trailers(HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())])))
 }
 
 /// A body whose frames the test sends.
-fn channel_body() -> (mpsc::UnboundedSender<BodyFrame>, BoxBody<Bytes, io::Error>) {
+pub(crate) fn channel_body() -> (mpsc::UnboundedSender<BodyFrame>, BoxBody<Bytes, io::Error>) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let body = StreamBody::new(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)));
     (sender, BoxBody::new(body))
 }
 
-struct Fixture {
-    breaker: CircuitBreaker,
-    bulkhead: Bulkhead,
+pub(crate) struct Fixture {
+    pub(crate) breaker: CircuitBreaker,
+    pub(crate) bulkhead: Bulkhead,
     recorder: Recorder,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let recorder = Recorder::new();
         let breaker = CircuitBreaker::builder("b").observer(recorder.clone()).build().unwrap();
         Self { breaker, bulkhead: Bulkhead::new("k", 1).unwrap(), recorder }
     }
 
-    fn in_flight(&self) -> u32 {
+    pub(crate) fn in_flight(&self) -> u32 {
         self.bulkhead.snapshot().in_flight
     }
 
     /// The results that the breaker recorded since the last call.
-    fn recorded(&self) -> Vec<String> {
+    pub(crate) fn recorded(&self) -> Vec<String> {
         self.recorder.take().into_iter().filter(|event| event != "admitted").collect()
     }
 }
@@ -72,8 +73,15 @@ macro_rules! covered {
                     .layer(Timeout::new("t", $limit).layer())
                     .into_inner(),
             ))
-            .service(service_fn(|response: Response<_>| std::future::ready(Ok::<_, BoxError>(response))))
+            .service(service_fn(|request: Request<Response<_>>| {
+                std::future::ready(Ok::<_, BoxError>(request.into_body()))
+            }))
     };
+}
+
+/// A request that the service answers with this response.
+pub(crate) fn answered<B>(response: Response<B>) -> Request<Response<B>> {
+    Request::new(response)
 }
 
 // K30
@@ -82,12 +90,12 @@ async fn the_permit_is_held_and_the_verdict_deferred_until_the_body_ends() {
     let fixture = Fixture::new();
     let mut service = covered!(fixture, HttpClassifier::new(), secs(60));
     let (sender, body) = channel_body();
-    let mut response = service.ready().await.unwrap().call(response(200, &[]).map(|()| body)).await.unwrap();
+    let mut response = service.ready().await.unwrap().call(answered(response(200, &[]).map(|()| body))).await.unwrap();
     assert_eq!((fixture.in_flight(), response.status().as_u16()), (1, 200), "the headers have arrived");
     sender.send(data("ab")).unwrap();
     assert_eq!(response.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
     assert_eq!((fixture.in_flight(), fixture.recorded()), (1, vec![]));
-    let rejected = service.call(crate::response(200, &[]).map(|()| channel_body().1)).await.unwrap_err();
+    let rejected = service.call(answered(crate::response(200, &[]).map(|()| channel_body().1))).await.unwrap_err();
     assert_eq!(rejected.as_rejection().unwrap().name(), "k");
     assert_eq!(fixture.recorded(), ["completed ignored"]);
     drop(sender);
@@ -101,7 +109,7 @@ async fn a_body_that_breaks_off_is_a_failure() {
     let fixture = Fixture::new();
     let service = covered!(fixture, HttpClassifier::new(), secs(60));
     let (sender, body) = channel_body();
-    let response = service.oneshot(response(200, &[]).map(|()| body)).await.unwrap();
+    let response = service.oneshot(answered(response(200, &[]).map(|()| body))).await.unwrap();
     sender.send(data("ab")).unwrap();
     sender.send(Err(io::ErrorKind::ConnectionReset.into())).unwrap();
     let error = response.collect().await.unwrap_err();
@@ -115,7 +123,7 @@ async fn a_timeout_breaks_off_a_slow_body_even_if_it_never_stalls() {
     let fixture = Fixture::new();
     let service = covered!(fixture, HttpClassifier::new(), secs(10));
     let (sender, body) = channel_body();
-    let mut response = service.oneshot(response(200, &[]).map(|()| body)).await.unwrap();
+    let mut response = service.oneshot(answered(response(200, &[]).map(|()| body))).await.unwrap();
     let drip = tokio::spawn(async move {
         while sender.send(data("x")).is_ok() {
             tokio::time::sleep(secs(1)).await;
@@ -141,7 +149,7 @@ async fn grpc_is_classified_by_its_trailers() {
         let fixture = Fixture::new();
         let service = covered!(fixture, GrpcClassifier, secs(60));
         let (sender, body) = channel_body();
-        let response = service.oneshot(response(200, &[]).map(|()| body)).await.unwrap();
+        let response = service.oneshot(answered(response(200, &[]).map(|()| body))).await.unwrap();
         sender.send(data("ab")).unwrap();
         sender.send(grpc_status(code)).unwrap();
         drop(sender);
@@ -157,7 +165,7 @@ async fn dropping_the_body_cancels_the_call_unless_the_status_is_a_failure() {
         let fixture = Fixture::new();
         let service = covered!(fixture, HttpClassifier::new(), secs(60));
         let (_sender, body) = channel_body();
-        let response = service.oneshot(response(status, &[]).map(|()| body)).await.unwrap();
+        let response = service.oneshot(answered(response(status, &[]).map(|()| body))).await.unwrap();
         assert_eq!(fixture.in_flight(), 1);
         drop(response);
         assert_eq!((fixture.in_flight(), fixture.recorded()), (0, vec![expected.to_owned()]), "{status}");
@@ -168,12 +176,12 @@ async fn dropping_the_body_cancels_the_call_unless_the_status_is_a_failure() {
 async fn the_call_completes_as_soon_as_the_end_of_the_body_is_known() {
     let fixture = Fixture::new();
     let service = covered!(fixture, HttpClassifier::new(), secs(60));
-    let empty = service.oneshot(response(204, &[]).map(|()| Empty::<Bytes>::new())).await.unwrap();
+    let empty = service.oneshot(answered(response(204, &[]).map(|()| Empty::<Bytes>::new()))).await.unwrap();
     assert_eq!((fixture.in_flight(), fixture.recorded()), (0, vec!["completed success".to_owned()]));
     assert!(empty.body().is_end_stream());
     // A body whose last frame is known to be the last: a server does not poll again.
     let service = covered!(fixture, HttpClassifier::new(), secs(60));
-    let mut full = service.oneshot(response(200, &[]).map(|()| Full::<Bytes>::from("ab"))).await.unwrap();
+    let mut full = service.oneshot(answered(response(200, &[]).map(|()| Full::<Bytes>::from("ab")))).await.unwrap();
     assert_eq!((fixture.in_flight(), full.body().size_hint().exact()), (1, Some(2)));
     full.frame().await.unwrap().unwrap();
     assert_eq!((fixture.in_flight(), fixture.recorded()), (0, vec!["completed success".to_owned()]));
@@ -186,12 +194,13 @@ async fn errors_pass_through_and_dropped_calls_release_their_permits() {
     let layer = FullResponseLayer::new(
         ServiceBuilder::new().layer(fixture.breaker.layer()).layer(fixture.bulkhead.layer()).into_inner(),
     );
-    let failing = layer.layer(service_fn(|()| async { Err::<Response<Full<Bytes>>, BoxError>("down".into()) }));
-    assert_eq!(failing.oneshot(()).await.unwrap_err().to_string(), "down");
-    let hanging = service_fn(|()| std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>());
+    let failing =
+        layer.layer(service_fn(|_: Request<()>| async { Err::<Response<Full<Bytes>>, BoxError>("down".into()) }));
+    assert_eq!(failing.oneshot(Request::new(())).await.unwrap_err().to_string(), "down");
+    let hanging = service_fn(|_: Request<()>| std::future::pending::<Result<Response<Full<Bytes>>, BoxError>>());
     let mut hanging = layer.layer(hanging);
-    drop(hanging.call(()));
-    let mut polled = tokio_test::task::spawn(hanging.call(()));
+    drop(hanging.call(Request::new(())));
+    let mut polled = tokio_test::task::spawn(hanging.call(Request::new(())));
     assert!(polled.poll().is_pending());
     assert_eq!(fixture.in_flight(), 1);
     drop(polled);

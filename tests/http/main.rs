@@ -8,7 +8,10 @@ mod support;
 mod bodies;
 mod classify;
 mod deadlines;
+#[macro_use]
 mod full_response;
+mod body_ends;
+mod covered_servers;
 mod hints;
 mod repeat;
 mod served;

@@ -20,6 +20,10 @@ use crate::{BoxError, timeout::Timeout};
 /// error is the timeout's [`Rejection`](crate::Rejection), boxed. The layer works on its own;
 /// inside a [`FullResponseLayer`](super::FullResponseLayer), a circuit breaker sees that the body
 /// broke off.
+///
+/// # Panics
+///
+/// Polling a body that is not ready panics outside of a tokio runtime with time enabled.
 #[derive(Clone, Debug)]
 pub struct BodyTimeoutLayer {
     timeout: Timeout,

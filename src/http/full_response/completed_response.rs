@@ -2,11 +2,11 @@ use std::{fmt, marker::PhantomData};
 
 use ::http::{HeaderMap, StatusCode};
 
-use super::channel::BodyEnd;
+use super::channel::{BodyEnd, EndKind};
 use crate::http::ResponseHead;
 
 /// A response whose body has ended, as seen by layers that cover the whole response: its head, its
-/// trailers, and whether the body broke off. The body itself went to the caller.
+/// trailers, and whether the body failed or was not read. The body itself went to the caller.
 ///
 /// The classifiers of this module classify it.
 pub struct CompletedResponse<B> {
@@ -36,7 +36,11 @@ impl<B> ResponseHead for CompletedResponse<B> {
     }
 
     fn is_broken(&self) -> bool {
-        self.end.is_broken
+        self.end.kind == EndKind::Broken
+    }
+
+    fn is_unread(&self) -> bool {
+        self.end.kind == EndKind::Unread
     }
 }
 
@@ -44,7 +48,7 @@ impl<B> fmt::Debug for CompletedResponse<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CompletedResponse")
             .field("status", &self.status)
-            .field("broken", &self.end.is_broken)
+            .field("end", &self.end.kind)
             .finish_non_exhaustive()
     }
 }

@@ -50,24 +50,67 @@
 //! are large and the work of producing them needs the limit, where a service fails in the middle of
 //! a body, and for gRPC, whose status comes last.
 //!
-//! # How a body counts
+//! # When a body ends
 //!
-//! A body ends when it has been read to its end, breaks off, or is dropped. Dropping the body
-//! cancels the call, which counts neither as success nor as failure unless the call was already
-//! slow. If the response's status is a failure, the call counts as a failure, whether or not the
-//! body was read.
+//! A reader need not poll a body to its end: servers drop it as soon as the protocol allows. The
+//! call completes when the body
 //!
-//! A retry must be outside, where responses have their usual type. Inside, it does not compile,
-//! because a [`TrackedRequest`] cannot be cloned.
+//! - says that it has ended, yields trailers, or fails;
+//! - is dropped after it has delivered its announced length: the `Content-Length`, or the exact
+//!   length of its [`size_hint`](http_body::Body::size_hint);
+//! - is not sent at all: in responses to HEAD, after a successful CONNECT, and with the statuses
+//!   1xx, 204 and 304. An upgraded connection is not covered.
+//!
+//! When the announced length is reached, the body is polled once more, ahead of the reader, to find
+//! its end or its trailers. A body that ends by itself earlier or later than announced is complete
+//! all the same; a server or client that checks the length reports its own error.
+//!
+//! Dropping a body earlier cancels the call, which counts neither as success nor as failure unless
+//! the call was already slow. If the response's status is a failure, the call counts as a failure,
+//! whether or not the body was read.
+//!
+//! # Slow readers
+//!
+//! Time limits do not depend on the reader. When a timer of a layer fires, a task polls the layers'
+//! call, even if the body is never polled again. The permit is released, and the service's body is
+//! dropped with its connection. When the reader polls again, it gets an error:
+//!
+//! - If it was waiting for the service (its last poll was pending), that is the timeout's
+//!   [`Rejection`](crate::Rejection), and the call is a failure.
+//! - If the service was waiting for the reader, that is [`SlowReader`]. The service is not to
+//!   blame, so the call counts as ignored
+//!   ([`ResponseHead::is_unread`](crate::http::ResponseHead::is_unread)), and peers that do not
+//!   read cannot open a circuit. Only timeouts of this crate make the distinction.
+//!
+//! Without a timeout among the layers, a reader that neither reads nor drops its body holds the
+//! permit for as long as it likes: put one there.
+//!
+//! # Runtime
+//!
+//! The task is spawned on the tokio runtime in which the response arrived. If that runtime shuts
+//! down, time limits no longer apply to a body that outlives it; the call still ends with the body.
+//! Outside of a tokio runtime, layers without timers work, and a layer of your own that wakes its
+//! task is polled when the reader polls.
+//!
+//! # Requirements
+//!
+//! The futures of the layers and of the service are `Send + 'static`. Requests implement
+//! [`RequestHead`](crate::http::RequestHead). A retry must be outside, where responses have their
+//! usual type. Inside, it does not compile, because a [`TrackedRequest`] cannot be cloned.
 //!
 //! # Cost
 //!
-//! Three allocations per call. Each frame of the body polls the layers once.
+//! Three allocations per call, and two more for a body that has not ended when the response
+//! arrives. Each frame of the body takes an uncontended lock twice. Tasks are spawned only when
+//! timers fire.
 
+mod announced_length;
 mod body;
 mod body_timeout;
 mod channel;
 mod completed_response;
+mod covered_body;
+mod covered_call;
 mod inner_service;
 mod layer;
 mod service;
@@ -76,6 +119,7 @@ mod tracked_request;
 pub use body::FullResponseBody;
 pub use body_timeout::{BodyTimeout, BodyTimeoutLayer, TimedBody};
 pub use completed_response::CompletedResponse;
+pub use covered_body::SlowReader;
 pub use inner_service::InnerService;
 pub use layer::FullResponseLayer;
 pub use service::FullResponse;

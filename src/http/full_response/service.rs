@@ -13,11 +13,10 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    body::{CoveredCall, FullResponseBody},
-    channel::ResponseChannel,
-    completed_response::CompletedResponse,
+    body::FullResponseBody, channel::ResponseChannel, completed_response::CompletedResponse, covered_call::CoveredCall,
     tracked_request::TrackedRequest,
 };
+use crate::AsRejection;
 
 /// Service made by [`FullResponseLayer`](super::FullResponseLayer).
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +35,11 @@ impl<S> FullResponse<S> {
 impl<S, Req, B> Service<Req> for FullResponse<S>
 where
     S: Service<TrackedRequest<Req>, Response = CompletedResponse<B>>,
+    S::Future: Send + 'static,
+    S::Error: AsRejection + fmt::Display + Send,
     B: Body + Send + 'static,
 {
-    type Response = Response<FullResponseBody<S::Future, B>>;
+    type Response = Response<FullResponseBody<B>>;
     type Error = S::Error;
     type Future = FullResponseFuture<S::Future, B>;
 
@@ -46,7 +47,8 @@ where
         self.inner.poll_ready(cx)
     }
 
-    // 2 allocations; the third is the copy of the headers when the response arrives.
+    // 2 allocations. When the response arrives, its headers are copied, and a body that has not
+    // ended takes 2 more.
     fn call(&mut self, request: Req) -> Self::Future {
         let channel = Arc::new(ResponseChannel::<B>::new());
         let call = self.inner.call(TrackedRequest { request, channel: channel.clone() });
@@ -63,10 +65,11 @@ pub struct FullResponseFuture<F, B> {
 
 impl<F, B, E> Future for FullResponseFuture<F, B>
 where
-    F: Future<Output = Result<CompletedResponse<B>, E>>,
-    B: Body,
+    F: Future<Output = Result<CompletedResponse<B>, E>> + Send + 'static,
+    E: AsRejection + fmt::Display + Send,
+    B: Body + Send + 'static,
 {
-    type Output = Result<Response<FullResponseBody<F, B>>, E>;
+    type Output = Result<Response<FullResponseBody<B>>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -82,14 +85,36 @@ where
         match this.channel.poll_response(cx) {
             Poll::Ready(response) => {
                 let call = this.call.take().filter(|_| !is_complete);
-                let call = call.map(|call| CoveredCall { call, channel: this.channel.clone() });
-                let status = response.status();
-                Poll::Ready(Ok(response.map(|body| FullResponseBody::new(body, call, status))))
+                Poll::Ready(this.cover(response, call))
             }
             Poll::Pending if is_complete => {
                 unreachable!("only `InnerService` makes a `CompletedResponse`, after it sent the response")
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<F, B, E> FullResponseFuture<F, B>
+where
+    F: Future<Output = Result<CompletedResponse<B>, E>> + Send + 'static,
+    E: AsRejection + fmt::Display + Send,
+    B: Body + Send + 'static,
+{
+    /// Returns the response, with the layers' call in its body if the call is not over.
+    fn cover(&self, response: Response<B>, call: Option<Pin<Box<F>>>) -> Result<Response<FullResponseBody<B>>, E> {
+        let Some(call) = call else { return Ok(response.map(FullResponseBody::uncovered)) };
+        let call = CoveredCall::new(call);
+        // From here on the call's timers wake the call itself, not the caller's task.
+        call.drive();
+        match call.take_output() {
+            None => {
+                let (head, body) = response.into_parts();
+                let body = FullResponseBody::covered(&head, body, call, self.channel.clone());
+                Ok(Response::from_parts(head, body))
+            }
+            Some(Ok(_completed)) => Ok(response.map(FullResponseBody::uncovered)),
+            Some(Err(error)) => Err(error),
         }
     }
 }

@@ -1,5 +1,9 @@
 use std::{any::Any, fmt, ops::Deref, sync::Arc};
 
+use ::http::{HeaderMap, Method};
+
+use crate::http::RequestHead;
+
 /// A request that passes through layers covering the whole response.
 ///
 /// Dereferences to the request, for layers that inspect it. Not `Clone`: it is sent once.
@@ -15,6 +19,20 @@ impl<Req> Deref for TrackedRequest<Req> {
 
     fn deref(&self) -> &Req {
         &self.request
+    }
+}
+
+impl<Req: RequestHead> RequestHead for TrackedRequest<Req> {
+    fn method(&self) -> &Method {
+        self.request.method()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.request.headers()
+    }
+
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.request.headers_mut()
     }
 }
 
