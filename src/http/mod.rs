@@ -11,6 +11,7 @@
 //! | retrying requests with streaming bodies | [`ReplayLayer`] |
 //! | reusing the connections of failed responses | [`DrainLayer`] |
 //! | covering a response's body | [`full_response`] |
+//! | slow uploads | [`UploadTimeoutLayer`] |
 //! | one breaker per host | [`per_key`](crate::per_key) |
 //! | propagating deadlines from hop to hop | [`DeadlineHeader`] |
 //! | turning rejections into responses | [`Responses`], [`grpc_response`] |
@@ -54,6 +55,7 @@ mod repeat;
 mod replay;
 mod respond;
 mod transport;
+mod upload;
 
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use client_ip::{ByPeerAddr, ClientIp, ForwardedIn, IpKey, Peer, PeerAddr};
@@ -68,8 +70,12 @@ pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
 pub use respond::{Responses, grpc_response};
 pub use transport::{TransportError, was_attempted};
+pub use upload::{UploadBody, UploadError, UploadTimeout, UploadTimeoutLayer};
 
 /// Futures of the services in this module.
 pub mod future {
-    pub use super::{deadline::DeadlineFuture, drain::DrainFuture, honor_retry_after::HonorRetryAfterFuture};
+    pub use super::{
+        deadline::DeadlineFuture, drain::DrainFuture, honor_retry_after::HonorRetryAfterFuture,
+        upload::UploadTimeoutFuture,
+    };
 }

@@ -93,4 +93,6 @@ pub use service::TimeoutService;
 pub(crate) use inner::{Standalone, TimeoutInner, TimeoutKind, TimeoutOf};
 pub(crate) use service::WithTimeout;
 pub(crate) use timed_call::TimedCall;
+#[cfg(feature = "http")]
+pub(crate) use timer::Timer;
 pub(crate) use timer::{Boxed, Inline};

@@ -18,6 +18,7 @@ mod served;
 mod servers;
 mod snippets;
 mod sockets;
+mod uploads;
 
 use std::time::Duration;
 
