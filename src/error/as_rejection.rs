@@ -63,7 +63,7 @@ thread_local! {
 /// `'static` cannot be downcast, but its source can, always. So during a lookup, a rejection
 /// returns itself as its own source. An `Error` returns its inner error, which its `source()` skips
 /// otherwise, and whose type this module does not know.
-fn inner_error<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
+pub(crate) fn inner_error<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError + 'static)> {
     /// Ends the lookup if no error did, even if `source` panics.
     struct EndLookup;
 
@@ -79,7 +79,7 @@ fn inner_error<'e>(error: &'e (dyn StdError + '_)) -> Option<&'e (dyn StdError +
 }
 
 /// Returns whether [`inner_error`] is looking into an error, and ends the lookup.
-pub(super) fn take_lookup() -> bool {
+pub(crate) fn take_lookup() -> bool {
     LOOKUP.take()
 }
 

@@ -79,9 +79,9 @@ mod semantics;
 mod unified;
 
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
-#[cfg(feature = "http")]
-pub(crate) use as_rejection::chain;
 pub use as_rejection::{AsRejection, FromRejection, find_rejection};
+#[cfg(feature = "http")]
+pub(crate) use as_rejection::{chain, inner_error, take_lookup};
 pub use config::ConfigError;
 pub use rejection::Rejection;
 pub use respond::{Respond, RespondLayer};

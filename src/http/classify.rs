@@ -14,7 +14,7 @@ use crate::classify::{Classify, Verdict};
 /// | any other status | success: the service did its work, and a 404 is a valid response |
 /// | a body that broke off, under [`full_response`](super::full_response) | failure |
 /// | a body that its reader did not read within a time limit, under `full_response` | ignored |
-/// | an error of the client | failure; ignored if the request itself was invalid |
+/// | an error of the client | that of its [origin](super::ErrorOrigin): ignored if the request or the caller is at fault |
 /// | a rejection by an inner layer | its [default verdict](crate::Rejection::default_verdict): a timeout is a failure, any other rejection is ignored |
 ///
 /// The classifier passes two things to a retry. The first is how long to wait:
@@ -25,9 +25,21 @@ use crate::classify::{Classify, Verdict};
 /// that found no connection, and those that got a 421, 425 or 429.
 ///
 /// Works with `http::Response` and `reqwest::Response`.
+///
+/// # Redirects
+///
+/// A refused connection and a 429 say that nothing was processed, but only in the last exchange. If
+/// a POST is answered with a redirect, and the redirect's target with a 429, the POST has been
+/// processed. reqwest follows redirects and does not say whether it did, so its results never count
+/// as unprocessed, unless [`single_exchange`](Self::single_exchange) is set. hyper-util's client
+/// and tonic do not follow redirects. A layer that does, such as tower-http's `FollowRedirect`,
+/// belongs outside of the retry and the breaker: then each exchange is a call of its own. Inside,
+/// its responses are recognized with the feature `tower-http`; its errors cannot be recognized, and
+/// a redirect whose target refuses connections makes a retry send a POST again.
 #[derive(Clone, Copy, Default)]
 pub struct HttpClassifier<F = ByStatus> {
     adjust: F,
+    single_exchange: bool,
 }
 
 /// Leaves every status at its default verdict. See [`HttpClassifier::adjust`].
@@ -55,7 +67,7 @@ impl<F: Fn(StatusCode) -> Option<Verdict>> Adjust for F {
 impl HttpClassifier {
     /// Creates a classifier with the verdicts of the table above.
     pub const fn new() -> Self {
-        Self { adjust: ByStatus }
+        Self { adjust: ByStatus, single_exchange: false }
     }
 }
 
@@ -76,7 +88,28 @@ impl<A> HttpClassifier<A> {
     where
         F: Fn(StatusCode) -> Option<Verdict>,
     {
-        HttpClassifier { adjust }
+        HttpClassifier { adjust, single_exchange: self.single_exchange }
+    }
+
+    /// Declares that the client makes one exchange per call: it follows no redirects and has no
+    /// retries of its own, except of requests that were not processed.
+    ///
+    /// With reqwest this is what allows a request that is not idempotent to be retried when the
+    /// connection is refused, and after a 421, 425 or 429:
+    ///
+    /// ```
+    /// # #[cfg(feature = "reqwest")]
+    /// # fn example() -> Result<(), reqwest::Error> {
+    /// use tower_rampart::http::HttpClassifier;
+    ///
+    /// let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    /// let classify = HttpClassifier::new().single_exchange();
+    /// # let _ = (client, classify);
+    /// # Ok(()) }
+    /// ```
+    pub fn single_exchange(mut self) -> Self {
+        self.single_exchange = true;
+        self
     }
 }
 
@@ -98,7 +131,13 @@ pub(super) fn verdict_for_status(status: StatusCode) -> Verdict {
 
 /// Returns the verdict on an error. It is the same for HTTP and gRPC.
 pub(super) fn verdict_for_error<E: TransportError>(error: &E) -> Verdict {
-    if error.is_request_invalid() { Verdict::Ignored } else { Verdict::Failure }
+    error.origin().verdict()
+}
+
+/// Whether earlier exchanges may have been processed. The response may have been converted from
+/// reqwest's, so the error's type counts, too.
+fn is_last_of_several<T: ResponseHead, E: TransportError>(response: &T) -> bool {
+    response.may_follow_others() || E::client_follows_redirects()
 }
 
 impl<A, T, E> Classify<T, E> for HttpClassifier<A>
@@ -120,10 +159,12 @@ where
 
     fn was_attempted(&self, result: Result<&T, &E>) -> bool {
         match result {
+            Ok(response) if !self.single_exchange && is_last_of_several::<_, E>(response) => true,
             Ok(response) => !matches!(
                 response.status(),
                 StatusCode::MISDIRECTED_REQUEST | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
             ),
+            Err(error) if self.single_exchange => error.last_exchange_origin().was_attempted(),
             Err(error) => error.was_attempted(),
         }
     }

@@ -25,7 +25,8 @@ use crate::classify::{Classify, Verdict};
 ///
 /// `grpc-retry-pushback-ms` tells a retry how long to wait; a negative value stops the retries.
 /// With the feature `tonic`, the results of generated clients are classified too, a
-/// `tonic::Response` or a `tonic::Status`:
+/// `tonic::Response` or a `tonic::Status`. A status that the client itself made from an error
+/// counts by that error's [origin](super::ErrorOrigin), not by the code that tonic chose for it:
 ///
 /// ```
 /// # #[cfg(feature = "tonic")]
@@ -91,6 +92,8 @@ where
 
 #[cfg(feature = "tonic")]
 mod status {
+    use std::error::Error as _;
+
     use tonic::{Code, Response, Status};
 
     use super::*;
@@ -100,6 +103,8 @@ mod status {
         fn classify(&self, result: Result<&Response<T>, &Status>) -> Verdict {
             match result {
                 Ok(_) => Verdict::Success,
+                // A status with a source is the client's own; the service's has none.
+                Err(status) if status.source().is_some() => status.origin().verdict(),
                 Err(status) => verdict_for_code(i32::from(status.code()).unsigned_abs()),
             }
         }

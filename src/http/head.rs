@@ -23,6 +23,15 @@ pub trait ResponseHead {
     fn is_unread(&self) -> bool {
         false
     }
+
+    /// Returns whether the client may have made other exchanges for the call before the one that
+    /// this is the response of, such as one that was answered with a redirect.
+    ///
+    /// `true` for `reqwest::Response` and, with the feature `tower-http`, for an `http::Response`
+    /// that has passed a `FollowRedirect` layer.
+    fn may_follow_others(&self) -> bool {
+        false
+    }
 }
 
 impl<B> ResponseHead for Response<B> {
@@ -32,6 +41,13 @@ impl<B> ResponseHead for Response<B> {
 
     fn headers(&self) -> &HeaderMap {
         self.headers()
+    }
+
+    #[cfg(feature = "tower-http")]
+    fn may_follow_others(&self) -> bool {
+        // The layer adds it to every response, and reqwest has the layer inside. Comparing the URI
+        // with the request's would not do: a POST is often redirected to its own URI.
+        self.extensions().get::<tower_http::follow_redirect::RequestUri>().is_some()
     }
 }
 
@@ -43,6 +59,10 @@ impl ResponseHead for reqwest::Response {
 
     fn headers(&self) -> &HeaderMap {
         self.headers()
+    }
+
+    fn may_follow_others(&self) -> bool {
+        true
     }
 }
 

@@ -7,7 +7,8 @@
 //! | classifying responses | [`HttpClassifier`], [`GrpcClassifier`] |
 //! | a service's request to wait | [`retry_after`], [`rate_limit_reset`]; the classifiers pass it to the retry |
 //! | opening a circuit when the service asks for it | [`HonorRetryAfterLayer`] |
-//! | deciding which requests may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`], [`TransportError`] |
+//! | attributing errors to the caller, the network or the service | [`ErrorOrigin`], [`TransportError`], [`CallerBodyLayer`] |
+//! | deciding which requests may be sent again | [`HttpRepeat`], [`IdempotencyKeyLayer`] |
 //! | retrying requests with streaming bodies | [`ReplayLayer`] |
 //! | reusing the connections of failed responses | [`DrainLayer`] |
 //! | covering a response's body | [`full_response`] |
@@ -31,15 +32,20 @@
 //! ```
 //!
 //! Layers outside the retry hold state that all attempts share: the idempotency key and the
-//! recorded body. Layers inside it act on each attempt.
+//! recorded body. Layers inside it act on each attempt. A layer that follows redirects goes
+//! outermost, so that each exchange is a call of its own ([why](HttpClassifier#redirects)).
 //!
 //! # Features
 //!
 //! `http` uses types of the crates `http`, `http-body` and `bytes`, and works with any client or
-//! server built on them. `h2`, `hyper-util`, `reqwest` and `tonic` add support that needs those
-//! crates' own types, above all telling a request that the server certainly has not processed from
-//! one that it may have processed.
+//! server built on them. `h2`, `hyper`, `hyper-util`, `reqwest` and `tonic` add support that needs
+//! those crates' own types, above all for the [origin of errors](ErrorOrigin): they tell the
+//! caller's faults from the service's, and a request that the server certainly has not processed
+//! from one that it may have processed. A client that speaks HTTP/2 needs `h2`.
 
+mod boxed;
+#[macro_use]
+mod caller;
 mod classify;
 mod client_ip;
 mod deadline;
@@ -51,12 +57,14 @@ mod head;
 mod hint;
 mod honor_retry_after;
 mod idempotency;
+mod origin;
 mod repeat;
 mod replay;
 mod respond;
 mod transport;
 mod upload;
 
+pub use caller::{CallerBody, CallerBodyLayer, CallerError, MarkCallerBody};
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use client_ip::{ByPeerAddr, ClientIp, ForwardedIn, IpKey, Peer, PeerAddr};
 pub use deadline::{DeadlineHeader, DeadlineReceive, DeadlineReceiveLayer, DeadlineSend, DeadlineSendLayer};
@@ -66,10 +74,11 @@ pub use head::{RequestHead, ResponseHead};
 pub use hint::{rate_limit_reset, retry_after};
 pub use honor_retry_after::{HonorRetryAfter, HonorRetryAfterLayer};
 pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
+pub use origin::{ErrorOrigin, error_origin};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
 pub use respond::{Responses, grpc_response};
-pub use transport::{TransportError, was_attempted};
+pub use transport::TransportError;
 pub use upload::{UploadBody, UploadError, UploadTimeout, UploadTimeoutLayer};
 
 /// Futures of the services in this module.

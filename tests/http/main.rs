@@ -13,6 +13,7 @@ mod full_response;
 mod body_ends;
 mod covered_servers;
 mod hints;
+mod origins;
 mod repeat;
 mod served;
 mod servers;

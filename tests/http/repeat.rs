@@ -13,7 +13,7 @@ use std::{
 use http::{Method, Request, Response};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
-    AsRejection, BoxError, Rejection,
+    AsRejection, BoxError, Error, Rejection,
     circuit_breaker::{CircuitBreaker, CircuitState},
     http::{HonorRetryAfterLayer, HttpClassifier, HttpRepeat, IdempotencyKeyLayer},
     retry::{Backoff, Jitter, Retry, RetryLayer},
@@ -73,7 +73,7 @@ async fn idempotent_methods_are_retried_and_others_are_not() {
 #[tokio::test(start_paused = true)]
 async fn a_post_that_was_certainly_not_processed_is_retried() {
     let outcomes: [fn() -> Outcome; 4] = [
-        || Err(io::Error::from(io::ErrorKind::ConnectionRefused).into()),
+        || Err(Error::Service(io::Error::from(io::ErrorKind::ConnectionRefused)).into()),
         || Err(Rejection::rate_limited("l", Some(Duration::ZERO), 1).into()),
         || Ok(response(429, &[])),
         || Ok(response(425, &[])),

@@ -23,6 +23,8 @@ pub enum Fault {
     Hang,
     /// Reads the request and closes the connection.
     Close,
+    /// Reads the request and resets the connection.
+    CloseByReset,
     /// Sends the headers and part of the body, then hangs.
     HeadersThenHang,
     /// Sends the headers and part of the body, then resets the connection.
@@ -103,6 +105,10 @@ impl State {
             None => send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello").await,
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Close) => None,
+            Some(Fault::CloseByReset) => {
+                stream.set_zero_linger().ok()?;
+                None
+            }
             Some(Fault::HeadersThenHang) => {
                 send(stream, "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhe").await?;
                 // Hold the connection until the client closes it.

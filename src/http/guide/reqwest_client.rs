@@ -32,6 +32,10 @@
 //! - **Requests.** A retry copies a request by `try_clone`: a request with a body in memory is
 //!   retried, one with a streaming body is sent once. Build requests with
 //!   `client.post(url).json(&item).build()?`.
+//! - **Redirects.** reqwest follows redirects, and its results describe the last exchange only. A
+//!   POST may have been processed although a connection was refused or the status is 429, so it is
+//!   not retried. For a client with `redirect::Policy::none()`, declare
+//!   [`HttpClassifier::single_exchange`](crate::http::HttpClassifier::single_exchange).
 //! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server
 //!   refused or had not begun. Its `timeout` also covers the body, and a timeout error counts as a
 //!   failure like any other. Use `read_timeout` to limit the wait between two pieces of a body, and

@@ -140,16 +140,23 @@ impl<B> fmt::Debug for ReplayBody<B> {
 }
 
 /// Why a [`ReplayBody`] failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ReplayError {
     /// The body itself failed.
-    #[error("the request's body failed")]
-    Body(#[source] BoxError),
+    Body(BoxError),
     /// A newer attempt is sending the body, so this attempt is over.
-    #[error("another attempt is sending the request's body")]
     Superseded,
     /// The body grew beyond the limit after another attempt had been decided on.
-    #[error("the request's body is too long to be sent again")]
     TooLong,
 }
+
+caller_error!(
+    ReplayError,
+    |error, f| f.write_str(match error {
+        Self::Body(_) => "the request's body failed",
+        Self::Superseded => "another attempt is sending the request's body",
+        Self::TooLong => "the request's body is too long to be sent again",
+    }),
+    |error| if let Self::Body(source) = error { Some(&**source) } else { None }
+);

@@ -123,16 +123,23 @@ impl<B> fmt::Debug for UploadBody<B> {
 ///
 /// HTTP clients have it among the sources of their own errors, except over HTTP/2, where they
 /// report a stream that they have reset.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum UploadError {
     /// The caller sent nothing for this long.
-    #[error("the caller sent nothing for {0:?}")]
     Stalled(Duration),
     /// The call has waited for the caller for this long in total.
-    #[error("the caller took longer than {0:?} to send the request")]
     TooSlow(Duration),
     /// The body itself failed.
-    #[error("the request's body failed")]
-    Body(#[source] BoxError),
+    Body(BoxError),
 }
+
+caller_error!(
+    UploadError,
+    |error, f| match error {
+        Self::Stalled(after) => write!(f, "the caller sent nothing for {after:?}"),
+        Self::TooSlow(after) => write!(f, "the caller took longer than {after:?} to send the request"),
+        Self::Body(_) => f.write_str("the request's body failed"),
+    },
+    |error| if let Self::Body(source) = error { Some(&**source) } else { None }
+);
