@@ -139,7 +139,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, CallerError>>> {
         let frame = ready!(self.project().body.poll_frame(cx));
-        Poll::Ready(frame.map(|result| result.map_err(|error| CallerError::new(error))))
+        Poll::Ready(frame.map(|result| result.map_err(CallerError::new)))
     }
 
     fn is_end_stream(&self) -> bool {

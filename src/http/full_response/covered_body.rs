@@ -41,8 +41,10 @@ pub(super) struct CoveredBody<B: Body> {
     size_hint: SizeHint,
     is_end_stream: bool,
     /// What came after the announced length: a frame, an error, or the end.
-    peeked: Option<Option<Result<Frame<B::Data>, B::Error>>>,
+    peeked: Option<Option<FrameResult<B>>>,
 }
+
+type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadState {
@@ -85,7 +87,7 @@ impl<B: Body> CoveredBody<B> {
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.size_hint.clone()
+        self.size_hint
     }
 
     fn has_delivered_all(&self) -> bool {
