@@ -84,6 +84,7 @@ impl BulkheadBuilder {
         self.check().map_err(|error| error.of(&self.name))?;
         Ok(Bulkhead(StripedArc::new(BulkheadInner {
             permits: Permits::new(self.max_concurrent),
+            built_limit: self.max_concurrent,
             queue: WaitQueue::default(),
             max_wait: self.max_wait,
             max_queue: self.max_queue.unwrap_or(self.max_concurrent),

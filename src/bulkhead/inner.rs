@@ -27,6 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct BulkheadInner {
     pub(crate) permits: Permits,
+    /// The limit that it was built with.
+    pub(crate) built_limit: u32,
     pub(crate) queue: WaitQueue,
     pub(crate) max_wait: Duration,
     pub(crate) max_queue: u32,

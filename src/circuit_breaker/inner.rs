@@ -7,7 +7,7 @@ use crate::{
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::{AsRejection, Rejection},
-    event::{CircuitState, EventEmitter, EventKind},
+    event::{Cause, CircuitState, EventEmitter, EventKind},
     shared::{random::Random, striped::StripedRef, thread_id::thread_number, waker_list::WakerList},
     state::{
         circuit::{self, Admission, Circuit, Outcome, PeekedAdmission},
@@ -72,6 +72,13 @@ impl CircuitBreakerInner {
         match self.circuit.set(to, self.now(), open_for) {
             Some(transition) => self.changed(transition),
             None => self.waiters.wake_all(),
+        }
+    }
+
+    /// Closes the circuit of a breaker that was evicted, for its observer.
+    pub(crate) fn close_evicted(&self) {
+        if let Some(transition) = self.circuit.set(CircuitState::Closed, self.now(), Duration::ZERO) {
+            self.changed(Transition { cause: Cause::Evicted, ..transition });
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{error::Rejection, pattern::Pattern};
 /// | `rampart_in_flight` | gauge | |
 /// | `rampart_call_duration_seconds` | histogram | where the pattern knows the duration; for a call that timed out, the limit |
 /// | `rampart_permit_wait_seconds` | histogram | |
+/// | `rampart_evictions_total` | counter | |
 /// | `rampart_fallbacks_total` | counter | `served` |
 ///
 /// Each event looks up its metrics by name and labels in the recorder that is installed at that
@@ -55,6 +56,7 @@ impl MetricsObserver {
         describe_gauge!("rampart_in_flight", Unit::Count, "Calls in flight");
         describe_histogram!("rampart_call_duration_seconds", Unit::Seconds, "Duration of calls");
         describe_histogram!("rampart_permit_wait_seconds", Unit::Seconds, "Time waited for a permit or a token");
+        describe_counter!("rampart_evictions_total", Unit::Count, "Handles evicted with the history of their calls");
         describe_counter!("rampart_fallbacks_total", Unit::Count, "Fallbacks served");
         Self {}
     }
@@ -115,6 +117,7 @@ impl Observer for MetricsObserver {
             EventKind::WaitCompleted { waited } => {
                 histogram!("rampart_permit_wait_seconds", labels(event, [])).record(waited.as_secs_f64());
             }
+            EventKind::Evicted => counter!("rampart_evictions_total", labels(event, [])).increment(1),
             EventKind::FallbackServed { served } => {
                 counter!("rampart_fallbacks_total", labels(event, [("served", served.as_str())])).increment(1);
             }

@@ -96,7 +96,8 @@ pub enum EventKind<'a> {
         from: CircuitState,
         /// The new state.
         to: CircuitState,
-        /// Grows with every transition, not always by one, and wraps around after 262,143.
+        /// Grows with every transition, not always by one, and wraps around after 262,143. If a
+        /// `PerKey` evicts the breaker, the next one of the same name begins at 1 again.
         generation: u64,
         /// The cause of the transition.
         cause: Cause,
@@ -123,6 +124,9 @@ pub enum EventKind<'a> {
         /// The time it waited.
         waited: Duration,
     },
+    /// A [`PerKey`](crate::per_key::PerKey) was full and evicted the handle, along with the history
+    /// of its calls. Not an event of a call.
+    Evicted,
     /// A fallback was served instead of the result.
     FallbackServed {
         /// The kind of substitute.

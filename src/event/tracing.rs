@@ -7,7 +7,7 @@ use super::{Event, EventKind, Observer};
 /// | event | level |
 /// |---|---|
 /// | state changed, budget exhausted | warn |
-/// | retries exhausted | info |
+/// | retries exhausted, evicted | info |
 /// | rejected, retry scheduled, fallback served | debug |
 /// | admitted, completed, cancelled, wait completed | trace |
 ///
@@ -48,6 +48,7 @@ impl Observer for TracingObserver {
             EventKind::BudgetExhausted { attempts } => {
                 warn!(target: TARGET, pattern, name, attempts, "retry budget exhausted");
             }
+            EventKind::Evicted => info!(target: TARGET, pattern, name, "evicted with the history of its calls"),
             EventKind::RetriesExhausted { attempts } => {
                 info!(target: TARGET, pattern, name, attempts, "retries exhausted");
             }

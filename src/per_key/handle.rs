@@ -29,6 +29,11 @@ impl<K, H> PerKey<K, H> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Returns a snapshot of the map.
+    pub fn snapshot(&self) -> PerKeySnapshot {
+        PerKeySnapshot { len: self.len(), max_keys: self.0.max_keys(), overflowed: self.0.overflowed() }
+    }
 }
 
 impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKey<K, H> {
@@ -38,12 +43,14 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKey<K, H> {
         self.0.get_or_create(key)
     }
 
-    /// Returns this key's handle, if it has one.
+    /// Returns this key's handle, if it has one. This does not count as a use of the handle, but
+    /// while the returned clone exists, the map does not evict it.
     pub fn get(&self, key: &K) -> Option<H> {
         self.0.get(key)
     }
 
-    /// Returns all keys that have a handle of their own, in no particular order.
+    /// Returns all keys that have a handle of their own, in no particular order, with their
+    /// handles. As with [`get`](Self::get), these are not evicted while the clones exist.
     pub fn entries(&self) -> Vec<(K, H)> {
         self.0.entries()
     }
@@ -57,6 +64,18 @@ impl<K, H> Clone for PerKey<K, H> {
 
 impl<K, H> fmt::Debug for PerKey<K, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PerKey").field("name", &self.0.name).field("len", &self.len()).finish_non_exhaustive()
+        f.debug_struct("PerKey").field("name", &self.0.name).field("snapshot", &self.snapshot()).finish_non_exhaustive()
     }
+}
+
+/// The state of a [`PerKey`] at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PerKeySnapshot {
+    /// Keys that have a handle of their own.
+    pub len: usize,
+    /// The maximum of `len`.
+    pub max_keys: usize,
+    /// Requests that got the overflow handle because the map was full, since it was built.
+    pub overflowed: u64,
 }

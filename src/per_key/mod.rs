@@ -39,15 +39,34 @@
 //!
 //! # Eviction
 //!
-//! A handle is evicted when no request has asked for it for
-//! [`idle_after`](PerKeyBuilder::idle_after), provided that no state is lost ([`Evict`]). These
-//! handles stay: a bulkhead with calls in flight or waiting, a rate limiter that has not fully
-//! refilled, and a circuit that is open or was set manually. A flood of keys therefore cannot reset
-//! a circuit.
+//! The map evicts what it can build again. A handle that no request has asked for during
+//! [`idle_after`](PerKeyBuilder::idle_after) is evicted if a handle built for its key later would
+//! behave the same: it is in the state in which it was built, and nothing but the map refers to it.
+//! All other handles stay ([`EvictionLoss`]):
+//!
+//! | handle | state that keeps it |
+//! |---|---|
+//! | any | a call in flight, a clone, a layer or a service made from it |
+//! | circuit breaker | open, half-open, recovering or set manually; consecutive failures; failed or slow calls in a window |
+//! | bulkhead | permits or waiters; a changed limit |
+//! | rate limiter | tokens that have not refilled; a changed rate or burst |
+//! | timeout | a changed limit |
+//! | retry | a budget that is not full and not shared with the overflow handle; a changed number of attempts |
+//!
+//! Successes alone do not keep a breaker. A key that returns starts with an empty window, which
+//! needs `min_calls` again.
 //!
 //! When the map is full, new keys share one additional handle, `<name>.overflow`, until there is
-//! room. Requests without a key use it too. Sharing makes the limits stricter, never looser. The
-//! map is swept for idle handles when a new key arrives, at most four times per `idle_after`.
+//! room. Requests without a key use it too. Sharing makes the limits stricter, never looser, and a
+//! flood of keys cannot reset a limit or a circuit. [`PerKeySnapshot::overflowed`] counts the
+//! requests. So that keys which failed once and never return do not fill the map forever, a full
+//! map evicts a handle whose only state is the history of its calls, once it has gone unused for
+//! [`forget_after`](PerKeyBuilder::forget_after). Its observer receives
+//! [`Evicted`](crate::event::EventKind::Evicted), after a
+//! [`StateChanged`](crate::event::EventKind::StateChanged) to closed if the circuit was not. A
+//! setting that was changed at run time, an open time and a debt of tokens are never evicted.
+//!
+//! The map is swept for idle handles when a new key arrives, at most four times per `idle_after`.
 //!
 //! # Readiness
 //!
@@ -70,8 +89,8 @@ mod layer;
 mod service;
 
 pub use builder::PerKeyBuilder;
-pub use evict::Evict;
+pub use evict::{Evict, EvictionLoss};
 pub use future::PerKeyFuture;
-pub use handle::PerKey;
+pub use handle::{PerKey, PerKeySnapshot};
 pub use layer::PerKeyLayer;
 pub use service::PerKeyService;

@@ -76,6 +76,7 @@ impl RateLimiterBuilder {
         Ok(RateLimiter(StripedArc::new(RateLimiterInner {
             gcra: Gcra::new(params),
             rate: Mutex::new(self.rate),
+            built_rate: (self.rate, burst),
             max_wait: self.max_wait,
             events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),
             time: self.time,

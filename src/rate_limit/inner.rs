@@ -27,6 +27,8 @@ pub(crate) struct RateLimiterInner {
     pub(crate) gcra: Gcra,
     /// The rate as it was configured. Locked to change or inspect it, not by calls.
     pub(crate) rate: Mutex<Rate>,
+    /// The rate and the burst that it was built with.
+    pub(crate) built_rate: (Rate, u32),
     pub(crate) max_wait: Duration,
     pub(crate) events: EventEmitter,
     pub(crate) time: TimeSource,

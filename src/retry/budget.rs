@@ -63,6 +63,17 @@ impl RetryBudget {
         self.0.budget.refund();
     }
 
+    /// Whether the two share one bucket.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether all tokens are in the bucket.
+    pub(crate) fn is_full(&self) -> bool {
+        let budget = &self.0.budget;
+        budget.balance(|| self.0.time.now()) == budget.capacity()
+    }
+
     /// Returns the current state.
     pub fn snapshot(&self) -> RetryBudgetSnapshot {
         let tokens = |thousandths: u32| f64::from(thousandths) / f64::from(TOKEN);

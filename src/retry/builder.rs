@@ -167,6 +167,7 @@ impl RetryBuilder {
         let budget = self.budget.unwrap_or_else(|| Some(RetryBudget::for_attempts(self.max_attempts)));
         Ok(Retry(StripedArc::new(RetryInner {
             max_attempts: AtomicU32::new(self.max_attempts),
+            built_max_attempts: self.max_attempts,
             backoff: self.backoff,
             deadline: self.deadline,
             max_retry_after: self.max_retry_after,

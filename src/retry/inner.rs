@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct RetryInner {
     /// Read once or twice per call, rarely written.
     pub(crate) max_attempts: AtomicU32,
+    /// The number that it was built with.
+    pub(crate) built_max_attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) deadline: Option<Duration>,
     pub(crate) max_retry_after: Duration,

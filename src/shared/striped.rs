@@ -8,7 +8,10 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{Ordering, fence},
+    },
 };
 
 use super::thread_id::{stripes, thread_number};
@@ -39,6 +42,20 @@ impl<T> StripedArc<T> {
         tests::REFS.with(|refs| refs.set(refs.get() + 1));
         let line = &self.lines[thread_number() & (self.lines.len() - 1)];
         StripedRef(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
+    }
+
+    /// Whether anything but this handle and one clone of it refers to the value: a further clone, or
+    /// a call. If not, the effects of all earlier references are visible.
+    pub(crate) fn is_in_use(&self) -> bool {
+        let lines = || self.lines.iter().filter_map(OnceLock::get);
+        // In this order. A stripe that is initialized after they are counted makes the value seem
+        // in use. Without a further handle, no call can begin, so the calls are counted last.
+        let initialized = lines().count();
+        let further_handle = Arc::strong_count(&self.value) > 2 + initialized;
+        fence(Ordering::Acquire);
+        let in_use = further_handle || lines().any(|line| Arc::strong_count(line) > 1);
+        fence(Ordering::Acquire);
+        in_use
     }
 }
 
@@ -108,6 +125,20 @@ pub(crate) mod tests {
         assert_eq!(Arc::strong_count(&reference), 2);
         drop(reference);
         assert_eq!(Arc::strong_count(&dropped), 1);
+    }
+
+    #[test]
+    fn a_value_is_in_use_while_a_further_handle_or_a_call_refers_to_it() {
+        let shared = StripedArc::new(());
+        let _of_the_map = shared.clone();
+        assert!(!shared.is_in_use());
+        let further = shared.clone();
+        assert!(shared.is_in_use());
+        let call = further.acquire_ref();
+        drop(further);
+        assert!(shared.is_in_use());
+        drop(call);
+        assert!(!shared.is_in_use());
     }
 
     #[test]

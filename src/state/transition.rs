@@ -57,6 +57,8 @@ pub enum Cause {
     RetryAfter,
     /// The state was set manually.
     Manual,
+    /// A `PerKey` evicted the breaker. Its key starts over with a closed one.
+    Evicted,
 }
 
 impl Cause {
@@ -71,6 +73,7 @@ impl Cause {
             Self::ProbeFailed => "probe_failed",
             Self::RetryAfter => "retry_after",
             Self::Manual => "manual",
+            Self::Evicted => "evicted",
         }
     }
 }

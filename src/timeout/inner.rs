@@ -18,18 +18,25 @@ use crate::{
 pub(crate) struct TimeoutInner {
     /// In nanoseconds, or [`NEVER`], to which `nanos_of` saturates.
     limit: AtomicU64,
+    built_limit: u64,
     pub(crate) events: EventEmitter,
 }
 
 impl TimeoutInner {
     pub(super) fn new(limit: Duration, events: EventEmitter) -> Self {
-        Self { limit: AtomicU64::new(nanos_of(limit)), events }
+        let limit = nanos_of(limit);
+        Self { limit: AtomicU64::new(limit), built_limit: limit, events }
     }
 
     /// The limit in nanoseconds, or [`NEVER`].
     #[inline]
     pub(crate) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether the limit is the one that it was built with.
+    pub(crate) fn has_built_limit(&self) -> bool {
+        self.limit() == self.built_limit
     }
 
     pub(super) fn set_limit(&self, limit: Duration) {

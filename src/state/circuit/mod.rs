@@ -228,6 +228,18 @@ impl Circuit {
         }
     }
 
+    /// Whether the circuit behaves as a new one: closed and not recovering, without failures or
+    /// slow calls that count. Clean calls in the windows are not considered.
+    pub(crate) fn is_as_built(&self, now: Nanos) -> bool {
+        let word = self.load();
+        let Phase::Closed { consecutive_failures: 0, recovery_start } = word.phase else { return false };
+        let generation = u64::from(word.generation);
+        let by_count = self.count.as_ref().map(|window| window.snapshot(generation));
+        let by_time = self.time.as_ref().map(|window| window.snapshot(generation, now));
+        recovery_start.is_none_or(|start| self.config.recovery_left(start, now).is_none())
+            && by_count.into_iter().chain(by_time).all(|counts| counts.failed == 0 && counts.slow == 0)
+    }
+
     pub(crate) fn view(&self, now: impl Fn() -> Nanos) -> CircuitView {
         let word = self.load();
         let (consecutive_failures, probes_in_flight, probes_succeeded, open_for) = match word.phase {
