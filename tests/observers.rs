@@ -222,16 +222,16 @@ fn a_call_is_in_flight_from_its_admission_to_its_terminal_event() {
     let handle = recorder.handle();
     let calls = async {
         // A name that is not static.
-        let (name, observer) = (|| format!("api-{}", 7), MetricsObserver::new());
-        let limiter = RateLimiter::builder(name(), Rate::per_second(100)).observer(observer).build().unwrap();
+        let (name, observer) = (|| format!("api-{}", 7), MetricsObserver::new);
+        let limiter = RateLimiter::builder(name(), Rate::per_second(100)).observer(observer()).build().unwrap();
         let (script, probe) = Script::new();
         let mut service = ServiceBuilder::new()
-            .fallback(Fallback::value(name(), "instead").observer(observer))
-            .retries(&Retry::builder(name()).max_attempts(1).observer(observer).build().unwrap(), DefaultClassifier)
+            .fallback(Fallback::value(name(), "instead").observer(observer()))
+            .retries(&Retry::builder(name()).max_attempts(1).observer(observer()).build().unwrap(), DefaultClassifier)
             .rate_limiter(&limiter)
-            .circuit_breaker(&CircuitBreaker::builder(name()).observer(observer).build().unwrap(), DefaultClassifier)
-            .bulkhead(&Bulkhead::builder(name()).max_concurrent(2).observer(observer).build().unwrap())
-            .time_limit(&Timeout::builder(name(), LIMIT).observer(observer).build())
+            .circuit_breaker(&CircuitBreaker::builder(name()).observer(observer()).build().unwrap(), DefaultClassifier)
+            .bulkhead(&Bulkhead::builder(name()).max_concurrent(2).observer(observer()).build().unwrap())
+            .time_limit(&Timeout::builder(name(), LIMIT).observer(observer()).build())
             .service(probe);
         for outcome in ["Ok", "Err", "drop", "panic", "time out", "drop unpolled"] {
             script.reply(Reply::Later);

@@ -30,6 +30,8 @@
 
 mod emitter;
 #[cfg(feature = "metrics")]
+mod metric_names;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod misfit;
 mod observer;

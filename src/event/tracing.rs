@@ -15,7 +15,8 @@ use super::{Event, EventKind, Observer};
 /// expected, and come in large numbers. A disabled level costs only tracing's own check.
 ///
 /// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; unknown
-/// durations are omitted. A rejection has its label as `reason` and its text as `rejection`.
+/// durations are omitted. A rejection has its label as `reason` and its text as `rejection`. Names
+/// are recorded as they are [shown](crate::Name): on one line, escaped and at most 256 bytes long.
 ///
 /// ```
 /// use tower_rampart::{circuit_breaker::CircuitBreaker, event::TracingObserver};
@@ -37,42 +38,53 @@ impl TracingObserver {
 
 const TARGET: &str = "tower_rampart";
 
+/// Records an event with its common fields, which are read only if the level is enabled.
+macro_rules! record {
+    ($level:ident, $event:ident, $($fields:tt)+) => {
+        $level!(
+            target: TARGET, pattern = $event.pattern.as_str(), name = &*$event.name.printable(), $($fields)+
+        )
+    };
+}
+
 impl Observer for TracingObserver {
     fn on_event(&self, event: &Event<'_>) {
-        let (pattern, name) = (event.pattern.as_str(), event.name.as_str());
         match &event.kind {
-            EventKind::StateChanged { from, to, generation, cause } => warn!(
-                target: TARGET, pattern, name, from = from.as_str(), to = to.as_str(), generation, cause = cause.as_str(),
+            EventKind::StateChanged { from, to, generation, cause } => record!(
+                warn,
+                event,
+                from = from.as_str(),
+                to = to.as_str(),
+                generation,
+                cause = cause.as_str(),
                 "circuit breaker changed state"
             ),
-            EventKind::BudgetExhausted { attempts } => {
-                warn!(target: TARGET, pattern, name, attempts, "retry budget exhausted");
-            }
-            EventKind::Evicted => info!(target: TARGET, pattern, name, "evicted with the history of its calls"),
-            EventKind::RetriesExhausted { attempts } => {
-                info!(target: TARGET, pattern, name, attempts, "retries exhausted");
-            }
+            EventKind::BudgetExhausted { attempts } => record!(warn, event, attempts, "retry budget exhausted"),
+            EventKind::Evicted => record!(info, event, "evicted with the history of its calls"),
+            EventKind::RetriesExhausted { attempts } => record!(info, event, attempts, "retries exhausted"),
             EventKind::Rejected { rejection } => {
-                debug!(target: TARGET, pattern, name, reason = rejection.reason(), %rejection, "call rejected");
+                record!(debug, event, reason = rejection.reason(), %rejection, "call rejected");
             }
             EventKind::RetryScheduled { attempt, delay } => {
-                debug!(target: TARGET, pattern, name, attempt, ?delay, "retry scheduled");
+                record!(debug, event, attempt, ?delay, "retry scheduled");
             }
             EventKind::FallbackServed { served } => {
-                debug!(target: TARGET, pattern, name, served = served.as_str(), "fallback served");
+                record!(debug, event, served = served.as_str(), "fallback served");
             }
-            EventKind::Admitted => trace!(target: TARGET, pattern, name, "call admitted"),
+            EventKind::Admitted => record!(trace, event, "call admitted"),
             EventKind::Completed { verdict, elapsed } => {
-                let elapsed = elapsed.map(field::debug);
-                trace!(target: TARGET, pattern, name, verdict = verdict.as_str(), elapsed, "call completed");
+                record!(
+                    trace,
+                    event,
+                    verdict = verdict.as_str(),
+                    elapsed = elapsed.map(field::debug),
+                    "call completed"
+                );
             }
             EventKind::Cancelled { admitted, elapsed } => {
-                let elapsed = elapsed.map(field::debug);
-                trace!(target: TARGET, pattern, name, admitted, elapsed, "call cancelled");
+                record!(trace, event, admitted, elapsed = elapsed.map(field::debug), "call cancelled");
             }
-            EventKind::WaitCompleted { waited } => {
-                trace!(target: TARGET, pattern, name, ?waited, "waited for a permit")
-            }
+            EventKind::WaitCompleted { waited } => record!(trace, event, ?waited, "waited for a permit"),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::error::Rejection;
 /// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, it is one second
 /// ([`retry_after`](Self::retry_after)). A call that costs more than the limiter's burst can never
 /// pass, so its response has no `Retry-After`. The `RateLimit` fields are those of
-/// draft-ietf-httpapi-ratelimit-headers and contain the limiter's name; no other part of a response
-/// discloses names.
+/// draft-ietf-httpapi-ratelimit-headers and contain the first 64 characters of the limiter's name;
+/// no other part of a response discloses names.
 ///
 /// Pass the function to [`RespondLayer`](crate::RespondLayer), or to a stack:
 ///
@@ -145,11 +145,14 @@ fn seconds(duration: Duration) -> u64 {
     duration.as_secs().saturating_add(u64::from(duration.subsec_nanos() > 0)).max(1)
 }
 
-/// Formats a structured-field string (RFC 9651). Characters that it cannot hold unescaped become
-/// `_`.
+/// The most of a limiter's name that a header shows, in characters.
+const MAX_NAME: usize = 64;
+
+/// Formats the beginning of a name as a structured-field string (RFC 9651). Characters that it
+/// cannot hold unescaped become `_`.
 fn quoted(name: &str) -> String {
     let plain = |char: char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\');
-    let name: String = name.chars().map(|char| if plain(char) { char } else { '_' }).collect();
+    let name: String = name.chars().take(MAX_NAME).map(|char| if plain(char) { char } else { '_' }).collect();
     format!("\"{name}\"")
 }
 

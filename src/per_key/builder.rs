@@ -27,7 +27,7 @@ pub struct PerKeyBuilder<K, H> {
 
 impl<K, H> PerKey<K, H> {
     /// Starts building a `PerKey` whose handles are created by `make`. `make` receives the handle's
-    /// name: `<name>.<key>`.
+    /// name: `<name>.<key>`, cut to 256 bytes.
     pub fn builder<F>(name: impl Into<Name>, make: F) -> PerKeyBuilder<K, H>
     where
         F: Fn(Name) -> Result<H, ConfigError> + Send + Sync + 'static,
@@ -79,7 +79,7 @@ impl<K, H> PerKeyBuilder<K, H> {
     /// Returns [`ConfigError`] if a field is out of range, or if making the overflow handle fails.
     pub fn build(self) -> Result<PerKey<K, H>, ConfigError> {
         self.check().map_err(|error| error.of(&self.name))?;
-        let overflow = (self.make)(Name::from(format!("{}.overflow", self.name)))?;
+        let overflow = (self.make)(self.name.with_suffix("overflow"))?;
         let Self { name, make, limits, time, .. } = self;
         Ok(PerKey(Arc::new(PerKeyInner::new(name, make, overflow, limits, time))))
     }

@@ -118,7 +118,7 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKeyInner<K, H> {
         }
         // `make` is foreign code, so it runs outside the lock. It succeeded with these settings
         // when it made `overflow`.
-        match (self.make)(Name::from(format!("{}.{key}", self.name))) {
+        match (self.make)(Name::for_key(&self.name, key)) {
             Ok(handle) => self.insert(shard, key.clone(), handle, now),
             Err(_) => self.overflow.clone(),
         }

@@ -109,7 +109,7 @@ impl PartsBuilder {
         };
         let total = total.resolve(|| Ok(defaults.total))?.map(|limit| timeout(name.clone(), limit));
         let attempt = attempt.resolve(|| Ok(defaults.attempt))?;
-        let attempt = attempt.map(|limit| timeout(Name::from(format!("{name}.attempt")), limit));
+        let attempt = attempt.map(|limit| timeout(name.with_suffix("attempt"), limit));
         Ok(StackParts {
             total: Part::new(total),
             limiter: Part::new(limiter),
