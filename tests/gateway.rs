@@ -37,8 +37,14 @@ async fn json(response: Response) -> Value {
 }
 
 async fn login(system: &System, email: &str) -> Response {
+    login_from([127, 0, 0, 1], system, email).await
+}
+
+/// Logs in from another address of the loopback network.
+async fn login_from(sender: [u8; 4], system: &System, email: &str) -> Response {
     let body = serde_json::json!({ "email": email, "password": "secret" }).to_string();
-    Client::new().post(system.url("/login")).body(body).send().await.unwrap()
+    let client = Client::builder().local_address(std::net::IpAddr::from(sender)).build().unwrap();
+    client.post(system.url("/login")).body(body).send().await.unwrap()
 }
 
 fn instances_of<'a>(system: &'a System, service: &'static str) -> impl Iterator<Item = &'a upstream::Instance> {
@@ -116,6 +122,29 @@ async fn the_sixth_login_for_an_email_address_gets_429_in_any_spelling() {
     assert_eq!(login(&system, "nonsense").await.status(), StatusCode::BAD_REQUEST);
     let big = Client::new().post(system.url("/login")).body(vec![b'x'; 100_000]).send().await.unwrap();
     assert_eq!(big.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn a_sender_cannot_lock_another_out_of_an_account_and_cannot_try_many_accounts() {
+    let system = start().await;
+    let attacker = [127, 0, 0, 2];
+    let mut statuses = Vec::new();
+    for _ in 0..8 {
+        statuses.push(login_from(attacker, &system, "victim@example.com").await.status());
+    }
+    assert_eq!(statuses.iter().filter(|status| **status == StatusCode::OK).count(), 5, "{statuses:?}");
+    for attempt in 0..5 {
+        let status = login(&system, "victim@example.com").await.status();
+        assert_eq!(status, StatusCode::OK, "the victim's attempt {attempt}");
+    }
+    let mut accounts = 0;
+    while login_from(attacker, &system, &format!("{accounts}@example.com")).await.status() == StatusCode::OK {
+        accounts += 1;
+        assert!(accounts < 100);
+    }
+    // Thirty in all, and one more for every half minute that the test takes.
+    assert!((25..=30).contains(&accounts), "{accounts} accounts");
+    assert_eq!(login(&system, "bob@example.com").await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The gateway: routes, rate limits, request ids, the dashboard.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -14,12 +14,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get, post},
 };
-use http::{HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
+use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, header, uri::PathAndQuery};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower_rampart::{
-    AsRejection, BoxError, RespondLayer,
-    http::{ClientIp, Responses},
+    AsRejection, BoxError, ConfigError, RespondLayer,
+    http::{ClientIp, IpKey, Responses},
     rate_limit::{KeyedRateLimiter, Rate},
     stack,
 };
@@ -49,7 +49,7 @@ impl Gateway {
 
 struct Shared {
     gateway: Gateway,
-    logins: KeyedRateLimiter<str>,
+    logins: Logins,
 }
 
 /// The authenticated user.
@@ -60,22 +60,70 @@ struct User(Arc<str>);
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Caller {
     User(Arc<str>),
-    Address(tower_rampart::http::IpKey),
+    Address(IpKey),
+}
+
+impl Caller {
+    /// The network of an IPv6 address. One customer has a whole /48 or /56, and so thousands of
+    /// addresses.
+    fn network(&self, bits: u8) -> Option<Ipv6Addr> {
+        match self {
+            Self::User(_) => None,
+            Self::Address(address) => address.ipv6_network(bits),
+        }
+    }
+}
+
+/// A login: the address that it comes from, if known, and the account's e-mail address.
+type Login = (Option<IpKey>, String);
+
+/// The limits of logins.
+///
+/// A limit per e-mail address alone would let anyone lock a user out with five requests. So five
+/// logins per quarter of an hour are for one e-mail address from one sender. A sender has thirty in
+/// all, so it can neither try many accounts nor exhaust the third limit alone: a hundred for one
+/// e-mail address from anywhere, against guessing from many addresses.
+struct Logins(KeyedRateLimiter<Login>);
+
+impl Logins {
+    fn new() -> Result<Self, ConfigError> {
+        let rate = |logins| Rate::new(logins, Duration::from_secs(15 * 60));
+        let networks = KeyedRateLimiter::<Ipv6Addr>::builder("logins-per-network", rate(300)).build()?;
+        let senders = KeyedRateLimiter::<IpKey>::builder("logins-per-sender", rate(30))
+            .within(&networks, |sender| sender.ipv6_network(48))
+            .build()?;
+        let emails = KeyedRateLimiter::<str>::builder("logins-per-email", rate(100)).build()?;
+        let logins = KeyedRateLimiter::<Login>::builder("logins", rate(5))
+            .within(&senders, |(sender, _)| *sender)
+            .within(&emails, |(_, email)| Some(email.clone()))
+            .build()?;
+        Ok(Self(logins))
+    }
+}
+
+/// Finds the address of the client.
+fn client_ip() -> ClientIp<impl Fn(&Extensions) -> Option<IpAddr> + Copy> {
+    ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()))
 }
 
 /// Builds the gateway's router, to be served with connection info.
 pub fn router(gateway: Gateway) -> Result<Router, BoxError> {
     let respond = Responses::problem_json().respond::<Body>();
     // A burst of a hundred, then one more every 600 ms.
-    let per_caller = KeyedRateLimiter::<Caller>::builder("requests", Rate::per_minute(100)).build()?;
-    let address = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
+    let per_48 = KeyedRateLimiter::<Ipv6Addr>::builder("requests-per-48", Rate::per_minute(1000)).build()?;
+    let per_56 = KeyedRateLimiter::<Ipv6Addr>::builder("requests-per-56", Rate::per_minute(300))
+        .within(&per_48, |network| IpKey::new((*network).into()).ipv6_network(48))
+        .build()?;
+    let per_caller = KeyedRateLimiter::<Caller>::builder("requests", Rate::per_minute(100))
+        .within(&per_56, |caller: &Caller| caller.network(56))
+        .build()?;
+    let address = client_ip();
     let per_caller = per_caller.layer(move |request: &Request| match request.extensions().get::<User>() {
         Some(User(user)) => Some(Caller::User(user.clone())),
         None => address.key(request).map(Caller::Address),
     });
-    let logins = KeyedRateLimiter::builder("logins", Rate::new(5, Duration::from_secs(15 * 60))).build()?;
     let protection = stack::server("gateway").total_timeout(Duration::from_secs(5)).build()?;
-    let shared = Arc::new(Shared { gateway, logins });
+    let shared = Arc::new(Shared { gateway, logins: Logins::new()? });
     Ok(Router::new()
         .route("/api/dashboard", get(dashboard))
         .route("/api/{service}/{*path}", any(forward))
@@ -143,8 +191,9 @@ async fn forward(State(shared): State<Arc<Shared>>, request: Request) -> Respons
     }
 }
 
-/// Logins are limited by e-mail address, regardless of the sender.
+/// Logins are limited by sender and by e-mail address.
 async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let sender = client_ip().key(&request);
     let (head, body) = match read(request).await {
         Ok(read) => read,
         Err(status) => return status.into_response(),
@@ -154,7 +203,7 @@ async fn login(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let Some(email) = email.filter(|email| email.contains('@')) else {
         return (StatusCode::BAD_REQUEST, "the e-mail address is missing").into_response();
     };
-    if let Err(rejection) = shared.logins.check_key(&email) {
+    if let Err(rejection) = shared.logins.0.check_key(&(sender, email)) {
         return Responses::problem_json().response(&rejection);
     }
     to_response(shared.gateway.users.send(call(head, PathAndQuery::from_static("/login"), body)).await)

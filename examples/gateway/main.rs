@@ -1,7 +1,7 @@
 //! An API gateway in front of three services with three instances each.
 //!
-//! It routes requests, limits each user to 100 requests a minute and each e-mail address to 5
-//! logins in 15 minutes, propagates request ids, discovers instances through `tower::discover` and
+//! It routes requests, limits each user to 100 requests a minute, limits logins by sender and by
+//! e-mail address, propagates request ids, discovers instances through `tower::discover` and
 //! balances between them with p2c, sends retries to another instance, checks the instances' health,
 //! and serves a partial dashboard when a service fails.
 //!

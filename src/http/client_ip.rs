@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use ::http::{Extensions, HeaderMap, HeaderName, Request, header};
@@ -207,6 +207,36 @@ impl IpKey {
             IpAddr::V4(ip) => IpAddr::V4(ip),
             IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
         })
+    }
+
+    /// Returns the network of an IPv4 address: its first `bits` bits. `None` for IPv6.
+    pub fn ipv4_network(&self, bits: u8) -> Option<Ipv4Addr> {
+        let IpAddr::V4(ip) = self.0 else { return None };
+        let mask = u32::MAX.checked_shl(u32::from(32_u8.saturating_sub(bits))).unwrap_or(0);
+        Some(Ipv4Addr::from_bits(ip.to_bits() & mask))
+    }
+
+    /// Returns the network of an IPv6 address: its first `bits` bits, which are those of a larger
+    /// network if `bits` is less than the key has. `None` for IPv4. A key for
+    /// [limits within limits](crate::rate_limit::KeyedRateLimiter#limits-within-limits).
+    ///
+    /// ```
+    /// use std::net::{IpAddr, Ipv4Addr};
+    /// use tower_rampart::http::IpKey;
+    ///
+    /// let key = IpKey::new("2001:db8:1:2ff::1".parse()?);
+    /// assert_eq!(key.ipv6_network(56).unwrap().to_string(), "2001:db8:1:200::");
+    /// assert_eq!(key.ipv6_network(48).unwrap().to_string(), "2001:db8:1::");
+    /// assert_eq!((key.ipv6_network(0).unwrap().to_bits(), key.ipv4_network(24)), (0, None));
+    /// let key = IpKey::new("192.0.2.7".parse()?);
+    /// assert_eq!((key.ipv4_network(24), key.ipv6_network(48)), (Some(Ipv4Addr::new(192, 0, 2, 0)), None));
+    /// assert_eq!((key.ipv4_network(0), key.ipv4_network(99)), (Some(Ipv4Addr::UNSPECIFIED), Some("192.0.2.7".parse()?)));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn ipv6_network(&self, bits: u8) -> Option<Ipv6Addr> {
+        let IpAddr::V6(ip) = self.0 else { return None };
+        let mask = u128::MAX.checked_shl(u32::from(128_u8.saturating_sub(bits))).unwrap_or(0);
+        Some(Ipv6Addr::from_bits(ip.to_bits() & mask))
     }
 }
 

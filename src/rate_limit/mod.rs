@@ -54,6 +54,9 @@
 //! # Ok::<(), tower_rampart::ConfigError>(())
 //! ```
 //!
+//! A client may have many keys: a whole IPv6 network, the users of a tenant. For these, put one
+//! limiter [within another](KeyedRateLimiter#limits-within-limits).
+//!
 //! # How it counts
 //!
 //! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single

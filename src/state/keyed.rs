@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     atomics::{AtomicU64, Ordering},
+    drive::{Step, drive},
     gcra::GcraRejection,
     time::{Nanos, nanos_of},
 };
@@ -27,7 +28,7 @@ use super::{
 /// - keyed.I4 two keys in a set with the same fingerprint (one in 65,535) share a limiter:
 ///   stricter, never looser.
 /// - keyed.I5 a rejection writes nothing.
-/// - keyed.I6 a set has at most one entry of a key.
+/// - keyed.I6 a set has at most one entry of a key, unless tokens are refunded (below).
 ///
 /// keyed.I6 is not obvious, since two callers may insert a new key concurrently, with different
 /// times. It holds because the TAT of a way only grows, and because a new key goes to the way with
@@ -35,6 +36,10 @@ use super::{
 /// TAT P, and another in way q over Q, and neither has seen the other's entry. Each saw in the
 /// other way a TAT no later than the one replaced there, so P <= Q and Q <= P; and if they are
 /// equal both take the first way.
+///
+/// A refund lowers a TAT. If one comes between the loads of one inserting caller and the insertion
+/// of another, in the same set, the key may have two entries until one is idle: the one that is
+/// found first counts, and the call that inserted the other is forgotten.
 ///
 /// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at
 /// the highest rates. Bounds hold to within that. The horizon is 9.1 years or more; there the time
@@ -67,6 +72,15 @@ const TAT_MAX: u64 = (1 << TAT_BITS) - 1;
 
 /// The shortest unit, in nanoseconds: with it, 48 bits reach nine years.
 const MIN_UNIT: u64 = 1 << 10;
+
+/// The tokens taken for a call of one key, which can be [refunded](Keyed::refund).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyedTokens {
+    cost: u32,
+    /// The TAT after them: when they have refilled.
+    until: u64,
+    overflow: bool,
+}
 
 /// The decision on a call of one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,37 +146,78 @@ impl Keyed {
 
     /// Takes `cost` tokens of the key with this hash; with `peek`, only checks.
     pub(crate) fn check(&self, hash: u64, now: Nanos, cost: u32, peek: bool) -> KeyedDecision {
+        self.check_refundable(hash, now, cost, peek).0
+    }
+
+    /// As [`check`](Self::check), also with the tokens, if the result is `Ok`.
+    pub(crate) fn check_refundable(
+        &self,
+        hash: u64,
+        now: Nanos,
+        cost: u32,
+        peek: bool,
+    ) -> (KeyedDecision, KeyedTokens) {
+        let decided =
+            |result, overflow, until| (KeyedDecision { result, overflow }, KeyedTokens { cost, until, overflow });
         if cost == 0 {
-            return KeyedDecision { result: Ok(()), overflow: false };
+            return decided(Ok(()), false, 0);
         }
         if cost > self.burst {
-            return KeyedDecision { result: Err(GcraRejection::Never), overflow: false };
+            return decided(Err(GcraRejection::Never), false, 0);
         }
         let now = self.time(now);
-        let index = (hash >> 16) as usize & (self.sets.len() - 1);
-        // Zero is the fingerprint of an empty entry.
-        let fingerprint = (hash & 0xFFFF).max(1);
+        let (index, fingerprint) = self.place(hash);
         loop {
             let (entry, seen, overflow) = match self.find(index, fingerprint, now) {
                 Ok((way, seen)) => (&self.sets[index].0[way], seen, false),
                 Err(until) if !self.share_overflow => {
-                    return KeyedDecision { result: self.rejected(until - now), overflow: true };
+                    return decided(self.rejected(until - now), true, 0);
                 }
                 Err(_) => (&self.overflow[index], self.overflow[index].load(Ordering::Acquire), true),
             };
             // An idle entry of another key counts from now, as an idle one of this key would.
             let next = match self.advance(seen & TAT_MAX, now, cost) {
                 Ok(next) => next,
-                Err(wait) => return KeyedDecision { result: self.rejected(wait), overflow },
+                Err(wait) => return decided(self.rejected(wait), overflow, 0),
             };
             if peek {
-                return KeyedDecision { result: Ok(()), overflow };
+                return decided(Ok(()), overflow, next);
             }
             let word = fingerprint << TAT_BITS | next;
             if entry.compare_exchange_weak(seen, word, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                return KeyedDecision { result: Ok(()), overflow };
+                return decided(Ok(()), overflow, next);
             }
         }
+    }
+
+    /// Refunds the tokens of a call that was not made after all. Meant for immediately after they
+    /// were taken: tokens that have refilled by now are not refunded.
+    pub(crate) fn refund(&self, hash: u64, tokens: KeyedTokens, now: Nanos) {
+        if tokens.until <= self.time(now) {
+            return;
+        }
+        let (index, fingerprint) = self.place(hash);
+        let set = &self.sets[index].0;
+        let entry = if tokens.overflow {
+            Some(&self.overflow[index])
+        } else {
+            // It is active, so it was not replaced.
+            set.iter().find(|entry| entry.load(Ordering::Acquire) >> TAT_BITS == fingerprint)
+        };
+        let Some(entry) = entry else { return };
+        drive(entry, |word| {
+            if !tokens.overflow && word >> TAT_BITS != fingerprint {
+                return Step::Keep(());
+            }
+            let tat = (word & TAT_MAX).saturating_sub(self.units * u64::from(tokens.cost));
+            Step::Write(word & !TAT_MAX | tat, ())
+        });
+    }
+
+    /// The index of a key's set, and its fingerprint.
+    fn place(&self, hash: u64) -> (usize, u64) {
+        // Zero is the fingerprint of an empty entry.
+        ((hash >> 16) as usize & (self.sets.len() - 1), (hash & 0xFFFF).max(1))
     }
 
     /// Returns the way and word of the key's entry, or of an idle one to replace; otherwise the
@@ -219,6 +274,36 @@ mod tests {
         let (result, ops) = check();
         assert_eq!(result, Err(GcraRejection::Wait(Duration::from_secs(1))));
         assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "keyed.I5");
+    }
+
+    #[test]
+    fn refunded_tokens_are_available_again_unless_they_have_refilled() {
+        // Entries for sixteen keys, so others share the overflow limiters. No fingerprints collide.
+        let keyed = Keyed::new(1, Duration::from_secs(1), 3, 1, true);
+        let take = |key, now, cost| {
+            let (decision, tokens) = keyed.check_refundable(hash(key), now, cost, false);
+            decision.result.map(|()| (tokens, decision.overflow))
+        };
+        let mut overflowed = 0;
+        for key in 0..30 {
+            let (tokens, overflow) = take(key, at(0), 3).unwrap();
+            overflowed += u32::from(overflow);
+            assert!(take(key, at(0), 1).is_err());
+            keyed.refund(hash(key), tokens, at(0));
+            let (tokens, _) = take(key, at(0), 3).expect("all tokens are back");
+            if overflow {
+                keyed.refund(hash(key), tokens, at(0));
+            }
+        }
+        assert!(overflowed >= 14);
+        let keyed = Keyed::new(1, Duration::from_secs(1), 3, 64, true);
+        let (_, early) = keyed.check_refundable(hash(7), at(0), 1, false);
+        assert_eq!(keyed.check(hash(7), at(5000), 3, false).result, Ok(()));
+        keyed.refund(hash(7), early, at(5000));
+        assert!(keyed.check(hash(7), at(5000), 1, false).result.is_err(), "the first token had refilled");
+        keyed.refund(hash(8), early, at(0));
+        assert_eq!(keyed.check(hash(8), at(0), 3, false).result, Ok(()), "a key without an entry is unaffected");
+        assert!(keyed.check(hash(8), at(0), 1, false).result.is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod support;
 mod handle;
 mod keyed;
 mod layer;
+mod levels;
 mod races;
 
 use std::time::Duration;

@@ -4,7 +4,7 @@
 //! [`RespondLayer`](crate::RespondLayer), which turns rejections into responses:
 //!
 //! ```
-//! use std::{net::SocketAddr, time::Duration};
+//! use std::{net::{Ipv6Addr, SocketAddr}, time::Duration};
 //! use axum::{Router, body::Body, extract::ConnectInfo, routing::{get, post}};
 //! use http::Request;
 //! use tower_rampart::{
@@ -18,8 +18,12 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let respond = Responses::problem_json().respond::<Body>();
 //!
-//! // Around one route: five logins per client in 15 minutes.
-//! let logins = KeyedRateLimiter::<IpKey>::builder("login", Rate::new(5, Duration::from_secs(900))).build()?;
+//! // Around one route: five logins per client in 15 minutes, and a hundred per IPv6 /48.
+//! let quarter = Duration::from_secs(900);
+//! let networks = KeyedRateLimiter::<Ipv6Addr>::builder("login-per-network", Rate::new(100, quarter)).build()?;
+//! let logins = KeyedRateLimiter::<IpKey>::builder("login", Rate::new(5, quarter))
+//!     .within(&networks, |client| client.ipv6_network(48))
+//!     .build()?;
 //! let client = ClientIp::from_peer(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0.ip()));
 //! let per_client = logins.layer(move |request: &Request<Body>| client.key(request));
 //!
@@ -51,6 +55,13 @@
 //! - **`layer` and `route_layer`.** axum applies a layer to every route that exists at that point,
 //!   and clones services for each connection and request. Handles are shared, so the limits are
 //!   too.
+//! - **IPv6.** A client has at least a /64, and may have a /48: 65,536 keys, enough to fill the
+//!   limiter's table and to crowd out others. Limit its networks too, with
+//!   [`within`](crate::rate_limit::KeyedRateLimiterBuilder::within). IPv4 addresses stay as they
+//!   are, unless [`ipv4_network`](crate::http::IpKey::ipv4_network) groups them as well.
+//! - **Accounts.** A limit per account alone lets anyone lock a user out. Limit the pair of address
+//!   and account, within a limit per address and a larger one per account, as the example `gateway`
+//!   does.
 //! - **Keys.** Behind proxies, set how many there are:
 //!   [`ClientIp::behind`](crate::http::ClientIp::behind). To limit users, let an outer
 //!   authentication layer put the user into the extensions, and read it from there.

@@ -30,7 +30,9 @@
 //!   clients that support it: those in C++ and Java, and
 //!   [`GrpcClassifier`](crate::http::GrpcClassifier).
 //! - **Keys.** The peer is in the extensions: `ClientIp::from_peer(|extensions|
-//!   Some(extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()?.ip()))`.
+//!   Some(extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr()?.ip()))`. One
+//!   client may have a whole IPv6 /48: [limit its networks
+//!   too](crate::rate_limit::KeyedRateLimiter#limits-within-limits).
 //! - **In a handler**, `breaker.run(..)` and the other handles' `run` can return a `tonic::Status`
 //!   (feature `tonic`), since it is an error type that can carry a [`Rejection`](crate::Rejection).
 //! - **Streams.** A streaming response is covered only until its headers, unless the layers are

@@ -1,12 +1,17 @@
 use std::{
+    borrow::Borrow,
     fmt,
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     marker::PhantomData,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use super::{KeyedRateLimiter, inner::KeyedInner};
+use super::{
+    KeyedRateLimiter,
+    inner::KeyedInner,
+    outer::{Outer, Within},
+};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
@@ -61,6 +66,7 @@ pub struct KeyedRateLimiterBuilder<K: ?Sized, H = RandomState> {
     observer: Option<Arc<dyn Observer>>,
     time: TimeSource,
     hasher: H,
+    outers: Vec<Arc<dyn Outer<K>>>,
     key: PhantomData<fn(&K)>,
 }
 
@@ -75,6 +81,7 @@ impl<K: ?Sized> KeyedRateLimiterBuilder<K> {
             observer: None,
             time: TimeSource::default(),
             hasher: RandomState::new(),
+            outers: Vec::new(),
             key: PhantomData,
         }
     }
@@ -101,6 +108,24 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
         self
     }
 
+    /// Also limits each call by `outer`, under the key that `key` makes of this limiter's: the
+    /// network of an address, the tenant of a user. If `key` returns `None`, the call is not
+    /// limited by `outer`. Can be called several times, and `outer` can be within others itself. See
+    /// [`KeyedRateLimiter`](KeyedRateLimiter#limits-within-limits).
+    ///
+    /// `outer` keeps its clock, and can be used on its own as well. Calls through this limiter are
+    /// reported to this limiter's observer only. Requests without a key are not limited by `outer`.
+    pub fn within<Q, F, P, O>(mut self, outer: &KeyedRateLimiter<Q, O>, key: F) -> Self
+    where
+        Q: Hash + ?Sized + 'static,
+        F: Fn(&K) -> Option<P> + Send + Sync + 'static,
+        P: Borrow<Q> + 'static,
+        O: BuildHasher + Clone + Send + Sync + 'static,
+    {
+        self.outers.push(Arc::new(Within { limiter: outer.clone(), key, owned_key: PhantomData }));
+        self
+    }
+
     observer_setter!();
 
     clock_setter!();
@@ -109,8 +134,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     /// must be seeded and hard to predict, or they can crowd their keys into one part of the table.
     /// All 64 bits of the hash are used, and clones of the hasher must produce the same hashes.
     pub fn hasher<N: BuildHasher>(self, hasher: N) -> KeyedRateLimiterBuilder<K, N> {
-        let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, key } = self;
-        KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, key }
+        let Self { name, rate, burst, max_keys, when_full, observer, time, hasher: _, outers, key } = self;
+        KeyedRateLimiterBuilder { name, rate, burst, max_keys, when_full, observer, time, hasher, outers, key }
     }
 
     /// Builds the limiter, and allocates all its memory.
@@ -132,7 +157,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
             events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),
             time: self.time,
         });
-        Ok(KeyedRateLimiter::from_parts(shared, self.hasher))
+        let outers = (!self.outers.is_empty()).then(|| self.outers.into());
+        Ok(KeyedRateLimiter::from_parts(shared, self.hasher, outers))
     }
 
     fn check(&self) -> Result<(), ConfigError> {

@@ -9,6 +9,7 @@ use std::{
 use super::{
     KeyedRateLimiterBuilder,
     inner::{KeyedInner, SpentToken},
+    outer::{Outers, TakeInner, longest_wait, take_around},
 };
 use crate::{
     call::CancelOnDrop,
@@ -29,12 +30,54 @@ use crate::{
 /// with random seeds, so an attacker cannot target a table slot. When the table is full, two keys
 /// share a limiter with a probability of about one in ten thousand: they are then limited together.
 ///
+/// # Limits within limits
+///
+/// Where one client has many keys, it can fill the table, and then other clients' new keys are
+/// limited together. A holder of an IPv6 /48 has 65,536 /64 networks: against a limit of 5 calls in
+/// 15 minutes, which occupies a slot for three minutes per call, 182 calls a second are enough to
+/// fill the default table. [`within`](KeyedRateLimiterBuilder::within) puts the limiter into
+/// another, of wider keys. A call is then admitted if all levels admit it, and takes tokens of all or
+/// of none. Wider levels are asked first, and a key gets a slot only once they have admitted the
+/// call, so the slots that a network occupies are bounded by the network's own limit.
+///
+/// ```
+/// use std::{net::{IpAddr, Ipv6Addr}, time::Duration};
+/// use tower_rampart::rate_limit::{KeyedRateLimiter, Rate};
+///
+/// fn network(ip: &Ipv6Addr, bits: u32) -> Ipv6Addr {
+///     Ipv6Addr::from_bits(ip.to_bits() >> (128 - bits) << (128 - bits))
+/// }
+///
+/// let per_15_minutes = |calls| Rate::new(calls, Duration::from_secs(15 * 60));
+/// let sites = KeyedRateLimiter::<Ipv6Addr>::builder("per-48", per_15_minutes(100)).build()?;
+/// let homes = KeyedRateLimiter::<Ipv6Addr>::builder("per-56", per_15_minutes(20))
+///     .within(&sites, |home| Some(network(home, 48)))
+///     .build()?;
+/// // The keys are IPv4 addresses, and /64 networks.
+/// let clients = KeyedRateLimiter::<IpAddr>::builder("per-client", per_15_minutes(5))
+///     .within(&homes, |client| match client {
+///         IpAddr::V4(_) => None, // no further level
+///         IpAddr::V6(ip) => Some(network(ip, 56)),
+///     })
+///     .build()?;
+///
+/// let client = |subnet| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, subnet, 0, 0, 0, 0));
+/// assert_eq!((0..256).filter(|subnet| clients.check_key(&client(*subnet)).is_ok()).count(), 20);
+/// assert_eq!(clients.check_key(&client(0)).unwrap_err().name(), "per-56");
+/// # Ok::<(), tower_rampart::ConfigError>(())
+/// ```
+///
+/// Each level has a table of its own, and its own [`WhenFull`](super::WhenFull). With
+/// [`WhenFull::Share`](super::WhenFull::Share) a full level is stricter, never looser.
+///
 /// The rate is fixed. To change it, create another limiter.
 ///
 /// Cheap to clone. All clones share the table. `H` hashes the keys.
 pub struct KeyedRateLimiter<K: ?Sized, H = RandomState> {
     pub(super) shared: StripedArc<KeyedInner>,
     hasher: H,
+    /// The limiters around this one, if there are any.
+    outers: Option<Outers<K>>,
     key: PhantomData<fn(&K)>,
 }
 
@@ -51,10 +94,12 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     ///
     /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a
     /// rejection writes nothing, except that it counts an overflow if the key found no free slot.
+    /// A limiter within others asks each level twice, with a hash and a clock read each time.
     ///
     /// # Errors
     ///
-    /// [`Rejection::RateLimited`], with the time after which the call would be admitted.
+    /// [`Rejection::RateLimited`], with the time after which the call would be admitted. It bears
+    /// the name of the level that rejects for the longest.
     pub fn check_key(&self, key: &K) -> Result<(), Rejection> {
         self.check_key_n(key, 1)
     }
@@ -67,7 +112,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// call can never be admitted.
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
-        inner.take(self.hasher.hash_one(key), cost)?;
+        self.take(key, cost)?;
         inner.events.emit(|| EventKind::Admitted);
         // The limiter does not know the result of the call that follows.
         inner.events.emit(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
@@ -81,9 +126,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     ///
     /// As [`check_key`](Self::check_key).
     pub fn peek_key(&self, key: &K) -> Result<(), Rejection> {
-        let inner = &*self.shared;
-        let decision = inner.table.check(self.hasher.hash_one(key), inner.time.now(), 1, true);
-        decision.result.map_err(|rejection| inner.rejection(inner.events.name().clone(), rejection))
+        self.peek(key, 1).map_or(Ok(()), Err)
     }
 
     /// Runs `future` if `key` has a token available.
@@ -97,7 +140,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        self.take(key)?;
+        self.take(key, 1)?;
         let shared = &*self.shared;
         let guard = CancelOnDrop::new(shared, SpentToken::admitted(&shared.events));
         let result = future.await;
@@ -105,14 +148,52 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         result
     }
 
-    pub(super) fn take(&self, key: &K) -> Result<(), Rejection> {
-        self.shared.take(self.hasher.hash_one(key), 1)
+    pub(super) fn take(&self, key: &K, cost: u32) -> Result<(), Rejection> {
+        if self.outers.is_none() { self.shared.take(self.hasher.hash_one(key), cost) } else { self.take_all(key, cost) }
+    }
+
+    /// Consumes tokens of all levels, or none.
+    #[inline(never)]
+    fn take_all(&self, key: &K, cost: u32) -> Result<(), Rejection> {
+        // Asked first, so that a call that any level rejects writes nothing. The tokens may still
+        // be taken by other callers meanwhile, and are then refunded.
+        let taken = match self.peek(key, cost) {
+            Some(rejection) => Err(rejection),
+            None => self.take_around(key, cost, &mut || Ok(())),
+        };
+        taken.map_err(|rejection| self.shared.events.reject(|_| rejection))
+    }
+
+    /// The rejection that a call would get, if any: of all levels, the one with the longest wait.
+    pub(super) fn peek(&self, key: &K, cost: u32) -> Option<Rejection> {
+        let own = self.shared.peek(self.hasher.hash_one(key), cost);
+        let outers = self.outers().iter().filter_map(|outer| outer.peek(key, cost));
+        longest_wait(own.into_iter().chain(outers))
+    }
+
+    /// Takes tokens of the outer levels, then of this one, then calls `inner`. If that fails or
+    /// panics, the tokens are refunded.
+    pub(super) fn take_around(&self, key: &K, cost: u32, inner: &mut TakeInner<'_>) -> Result<(), Rejection> {
+        let hash = self.hasher.hash_one(key);
+        take_around(self.outers(), key, cost, &mut || {
+            let tokens = self.shared.take_refundable(hash, cost)?;
+            let result = inner();
+            match result {
+                Ok(()) => tokens.spend(),
+                Err(_) => tokens.refund(),
+            }
+            result
+        })
+    }
+
+    fn outers(&self) -> &[std::sync::Arc<dyn super::outer::Outer<K>>] {
+        self.outers.as_deref().unwrap_or_default()
     }
 }
 
 impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
-    pub(super) fn from_parts(shared: StripedArc<KeyedInner>, hasher: H) -> Self {
-        Self { shared, hasher, key: PhantomData }
+    pub(super) fn from_parts(shared: StripedArc<KeyedInner>, hasher: H, outers: Option<Outers<K>>) -> Self {
+        Self { shared, hasher, outers, key: PhantomData }
     }
 
     /// Returns the name of this instance.
@@ -135,7 +216,7 @@ impl<K: ?Sized, H> KeyedRateLimiter<K, H> {
 
 impl<K: ?Sized, H: Clone> Clone for KeyedRateLimiter<K, H> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), hasher: self.hasher.clone(), key: PhantomData }
+        Self { shared: self.shared.clone(), hasher: self.hasher.clone(), outers: self.outers.clone(), key: PhantomData }
     }
 }
 

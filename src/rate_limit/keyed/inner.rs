@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     call::{EventOnly, HasEvents},
-    clock::TimeSource,
+    clock::{Nanos, TimeSource},
     error::Rejection,
     event::EventEmitter,
     name::Name,
@@ -12,7 +12,7 @@ use crate::{
     shared::striped::StripedRef,
     state::{
         gcra::GcraRejection,
-        keyed::{Keyed, KeyedDecision},
+        keyed::{Keyed, KeyedDecision, KeyedTokens},
     },
 };
 
@@ -31,10 +31,31 @@ impl KeyedInner {
     /// Consumes `cost` tokens of the key with this hash, or none.
     pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
         let KeyedDecision { result, overflow } = self.table.check(hash, self.time.now(), cost, false);
+        self.count_overflow(overflow);
+        result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
+    }
+
+    /// Consumes `cost` tokens, or none, and refunds them if the guard is dropped. Reports nothing.
+    pub(super) fn take_refundable(&self, hash: u64, cost: u32) -> Result<TakenTokens<'_>, Rejection> {
+        let now = self.time.now();
+        let (KeyedDecision { result, overflow }, tokens) = self.table.check_refundable(hash, now, cost, false);
+        self.count_overflow(overflow);
+        match result {
+            Ok(()) => Ok(TakenTokens { limiter: self, hash, tokens: Some(tokens), taken_at: now }),
+            Err(rejection) => Err(self.rejection(self.events.name().clone(), rejection)),
+        }
+    }
+
+    /// The rejection that a call of this key would get, if any. Reports nothing.
+    pub(super) fn peek(&self, hash: u64, cost: u32) -> Option<Rejection> {
+        let rejection = self.table.check(hash, self.time.now(), cost, true).result.err()?;
+        Some(self.rejection(self.events.name().clone(), rejection))
+    }
+
+    fn count_overflow(&self, overflow: bool) {
         if overflow {
             self.overflows.fetch_add(1, Ordering::Relaxed);
         }
-        result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
 
     /// Consumes a token of the limiter that all requests without a key share.
@@ -52,6 +73,39 @@ impl KeyedInner {
             GcraRejection::Never => None,
         };
         Rejection::rate_limited(name, retry_after, self.table.burst())
+    }
+}
+
+/// Tokens of a call that other limiters have not admitted yet. Dropping them refunds them.
+pub(super) struct TakenTokens<'a> {
+    limiter: &'a KeyedInner,
+    hash: u64,
+    tokens: Option<KeyedTokens>,
+    taken_at: Nanos,
+}
+
+impl TakenTokens<'_> {
+    /// Keeps the tokens spent.
+    pub(super) fn spend(mut self) {
+        self.tokens = None;
+    }
+
+    /// Refunds the tokens, unless they have refilled by now.
+    pub(super) fn refund(mut self) {
+        // If the clock panics, the tokens are refunded on drop.
+        let now = self.limiter.time.now();
+        if let Some(tokens) = self.tokens.take() {
+            self.limiter.table.refund(self.hash, tokens, now);
+        }
+    }
+}
+
+impl Drop for TakenTokens<'_> {
+    /// Only for a panic: reads no clock, which might panic too.
+    fn drop(&mut self) {
+        if let Some(tokens) = self.tokens.take() {
+            self.limiter.table.refund(self.hash, tokens, self.taken_at);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod future;
 mod handle;
 mod inner;
 mod layer;
+mod outer;
 mod service;
 
 pub use builder::{KeyedRateLimiterBuilder, WhenFull};

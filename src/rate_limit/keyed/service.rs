@@ -69,7 +69,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let limiter = &self.layer.limiter;
         let admission = match ((self.layer.key)(&request), self.layer.missing_key) {
-            (Some(key), _) => limiter.take(key.borrow()),
+            (Some(key), _) => limiter.take(key.borrow(), 1),
             (None, MissingKey::Share) => limiter.shared.take_missing_key(),
             (None, MissingKey::Allow) => Ok(()),
             (None, MissingKey::Reject) => Err(limiter.shared.reject()),
