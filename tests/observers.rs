@@ -92,6 +92,8 @@ where
     drop(breaker.try_acquire().unwrap());
     breaker.try_acquire().unwrap().finish(Verdict::Failure);
     assert!(breaker.try_acquire().is_err());
+    breaker.half_open();
+    breaker.close();
 
     let builder = Bulkhead::builder("k").max_concurrent(1).max_wait(Duration::from_millis(20));
     let bulkhead = builder.observer(observer.clone()).build().unwrap();
@@ -137,7 +139,15 @@ async fn tracing_records_every_event_at_its_level() {
          generation=1 cause=\"consecutive_failures\"",
     );
     expect("WARN message=retry budget exhausted pattern=\"retry\" name=\"r\" attempts=1");
-    expect("INFO message=retries exhausted pattern=\"retry\" name=\"r\" attempts=2");
+    expect(
+        "DEBUG message=circuit breaker changed state pattern=\"circuit_breaker\" name=\"b\" from=\"open\" \
+         to=\"half_open\" generation=2 cause=\"manual\"",
+    );
+    expect(
+        "INFO message=circuit breaker changed state pattern=\"circuit_breaker\" name=\"b\" from=\"half_open\" \
+         to=\"closed\" generation=3 cause=\"manual\"",
+    );
+    expect("DEBUG message=retries exhausted pattern=\"retry\" name=\"r\" attempts=2");
     expect("DEBUG message=call rejected pattern=\"bulkhead\" name=\"k\" reason=\"queue_timeout\"");
     expect("DEBUG message=call rejected pattern=\"rate_limiter\" name=\"l\" reason=\"rate_limited\"");
     expect("DEBUG message=call rejected pattern=\"timeout\" name=\"t\" reason=\"timed_out\"");
@@ -190,7 +200,7 @@ fn metrics_count_every_event_and_nothing_stays_in_flight() {
         "rampart_transitions_total{pattern=\"circuit_breaker\",name=\"b\",from=\"closed\",to=\"open\",\
          cause=\"consecutive_failures\"} 1",
     );
-    expect("rampart_circuit_state{pattern=\"circuit_breaker\",name=\"b\"} 2");
+    expect("rampart_circuit_state{pattern=\"circuit_breaker\",name=\"b\"} 0");
     expect("rampart_fallbacks_total{pattern=\"fallback\",name=\"f\",served=\"value\"} 1");
     // The call that timed out took 5 ms, the other none.
     expect("rampart_call_duration_seconds_count{pattern=\"timeout\",name=\"t\"} 2");
@@ -260,4 +270,119 @@ fn a_call_is_in_flight_from_its_admission_to_its_terminal_event() {
         assert_eq!(in_flight(&handle.render()), in_all_six("0"));
     };
     metrics::with_local_recorder(&recorder, || paused(calls));
+}
+
+/// The lines of a storm, by level and message.
+fn tally(log: &Log) -> Vec<(String, usize)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for line in log.take() {
+        let words = line.split(" pattern=").next().unwrap().replace("message=", "");
+        *counts.entry(words).or_insert(0) += 1;
+    }
+    counts.into_iter().collect()
+}
+
+fn lines(expected: &[(&str, usize)]) -> Vec<(String, usize)> {
+    expected.iter().map(|(line, count)| ((*line).to_owned(), *count)).collect()
+}
+
+const CHANGED: &str = "WARN circuit breaker changed state";
+const CLOSED: &str = "INFO circuit breaker changed state";
+const EXHAUSTED: &str = "WARN retry budget exhausted";
+const RECOVERED: &str = "INFO retry budget recovered";
+
+// G34
+#[tokio::test(start_paused = true)]
+async fn an_exhausted_budget_is_logged_once_and_so_is_its_recovery() {
+    let log = Log::down_to(Level::INFO);
+    let _guard = tracing::subscriber::set_default(log.clone());
+    // A budget that two retries share.
+    let budget = RetryBudget::default();
+    let backoff = Backoff::fixed(Duration::from_millis(1)).jitter(Jitter::None);
+    let retry = |name| {
+        let builder = Retry::builder(name).max_attempts(2).backoff(backoff).budget(&budget);
+        builder.observer(TracingObserver::new()).build().unwrap()
+    };
+    let retries = [retry("r1"), retry("r2")];
+    let call = async |number: usize, fails: bool| {
+        let attempt = |_| async move { if fails { Err::<(), BoxError>("down".into()) } else { Ok(()) } };
+        let _ = retries[number % 2].run(attempt).await;
+    };
+    for number in 0..400 {
+        call(number, true).await;
+    }
+    assert_eq!(tally(&log), lines(&[(EXHAUSTED, 1)]));
+    for number in 0..400 {
+        call(number, false).await;
+    }
+    assert_eq!(tally(&log), lines(&[(RECOVERED, 1)]));
+    // A budget that hovers around empty: a quarter of ten thousand calls in 100 seconds fails.
+    for number in 0..10_000 {
+        call(number, number % 80 < 20).await;
+        tokio::time::advance(Duration::from_millis(10)).await;
+    }
+    let hovering = tally(&log);
+    assert!(hovering.iter().all(|(_, count)| (1..=11).contains(count)), "{hovering:?}");
+    // A user's own withdrawals are not reported, and do not swallow a report.
+    tokio::time::advance(Duration::from_secs(10)).await;
+    for number in 0..100 {
+        call(number, false).await;
+    }
+    log.take();
+    while budget.try_withdraw() {}
+    call(0, true).await;
+    assert_eq!(tally(&log), lines(&[(EXHAUSTED, 1)]));
+}
+
+// G34
+#[tokio::test(start_paused = true)]
+async fn rejections_and_exhausted_retries_are_not_logged_at_info() {
+    let log = Log::down_to(Level::INFO);
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let observer = TracingObserver::new();
+    let bulkhead = Bulkhead::builder("k").max_concurrent(1).observer(observer).build().unwrap();
+    let _permit = bulkhead.try_acquire().unwrap();
+    let limiter = RateLimiter::builder("l", Rate::per_hour(1)).observer(observer).build().unwrap();
+    limiter.check().unwrap();
+    let timeout = Timeout::builder("t", Duration::ZERO).observer(observer).build();
+    let retry = Retry::builder("r").no_budget().observer(observer).build().unwrap();
+    let fallback = Fallback::value("f", "instead").observer(observer);
+    for _ in 0..400 {
+        assert!(bulkhead.try_acquire().is_err() && limiter.check().is_err());
+        assert!(timeout.run(std::future::pending::<Result<(), BoxError>>()).await.is_err());
+        // Attempts run out, and a hint is too long to wait for.
+        assert!(retry.run(|_| async { Err::<(), BoxError>("down".into()) }).await.is_err());
+        let limited = || async { Err::<(), BoxError>(limiter.check().unwrap_err().into()) };
+        assert!(retry.run(|_| limited()).await.is_err());
+        let (script, probe) = Script::new();
+        script.reply(Reply::Err(Rejection::bulkhead_full("x", 1).into()));
+        fallback.layer(probe).oneshot("a").await.unwrap();
+    }
+    assert_eq!(tally(&log), lines(&[]));
+}
+
+// G34
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_a_line_when_the_circuit_opens_and_one_when_it_closes() {
+    let log = Log::down_to(Level::INFO);
+    let _guard = tracing::subscriber::set_default(log.clone());
+    let breaker = CircuitBreaker::builder("b").consecutive_failures(1).open_jitter(false);
+    let breaker = breaker.observer(TracingObserver::new()).build().unwrap();
+    let calls = async |seconds: u32, fails: fn(u32) -> bool| {
+        for call in 0..100 * seconds {
+            let _ = breaker.run(async { if fails(call) { Err::<(), BoxError>("down".into()) } else { Ok(()) } }).await;
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
+    };
+    calls(100, |_| true).await;
+    assert_eq!(tally(&log), lines(&[(CHANGED, 1)]));
+    calls(100, |_| false).await;
+    assert_eq!(tally(&log), lines(&[(CLOSED, 1)]));
+    // It closes after three probes, and trips at the next call: one of each per open time.
+    calls(100, |call| call % 103 == 0).await;
+    let flapping = tally(&log);
+    assert!(flapping.iter().all(|(_, count)| (90..=100).contains(count)), "{flapping:?}");
+    breaker.force_open();
+    breaker.disable();
+    assert_eq!(tally(&log), lines(&[(CHANGED, 2)]));
 }

@@ -159,6 +159,7 @@ impl Observer for MetricsObserver {
             EventKind::BudgetExhausted { .. } => {
                 counter!("rampart_retries_exhausted_total", self.labels(event, [("limit", "budget")])).increment(1);
             }
+            EventKind::BudgetRecovered => {}
             EventKind::WaitCompleted { waited } => {
                 histogram!("rampart_permit_wait_seconds", self.labels(event, [])).record(waited.as_secs_f64());
             }

@@ -120,7 +120,14 @@ pub enum EventKind<'a> {
     BudgetExhausted {
         /// The number of attempts made.
         attempts: u32,
+        /// Whether this call is the first of an exhaustion. It is `false` for all further calls
+        /// until the budget has recovered, and for exhaustions that begin less than ten seconds
+        /// after the last one. If several retries share a budget, one of them reports it.
+        first: bool,
     },
+    /// The retry budget was exhausted and is full again. Not an event of a call. Each recovery
+    /// follows an exhaustion whose first call was reported.
+    BudgetRecovered,
     /// The call waited for a permit or a token and got it.
     WaitCompleted {
         /// The time it waited.

@@ -1,18 +1,21 @@
 use tracing::{debug, field, info, trace, warn};
 
-use super::{Event, EventKind, Observer};
+use super::{CircuitState, Event, EventKind, Observer};
 
 /// Records events with `tracing`, at levels that suit production, under the target `tower_rampart`.
 ///
 /// | event | level |
 /// |---|---|
-/// | state changed, budget exhausted | warn |
-/// | retries exhausted, evicted | info |
-/// | rejected, retry scheduled, fallback served | debug |
+/// | circuit opened from closed, forced open, disabled; budget exhausted, the first call | warn |
+/// | circuit closed, budget recovered, evicted | info |
+/// | circuit half-open, reopened by a probe; rejected, retry scheduled, retries exhausted, budget exhausted, fallback served | debug |
 /// | admitted, completed, cancelled, wait completed | trace |
 ///
-/// State changes and an exhausted budget are rare and worth an operator's attention. Rejections are
-/// expected, and come in large numbers. A disabled level costs only tracing's own check.
+/// Info and above is for changes, of which there are few: the number of lines does not grow with
+/// the number of calls. An outage is a line when the circuit opens and one when it closes, however
+/// many probes fail in between. A circuit that keeps closing and tripping adds at most one of each
+/// per open time, and a retry budget at most one of each in ten seconds. A single call is debug or
+/// trace. A disabled level costs only tracing's own check.
 ///
 /// Every event has the fields `pattern` and `name`, and those of its [`EventKind`]; unknown
 /// durations are omitted. A rejection has its label as `reason` and its text as `rejection`. Names
@@ -50,18 +53,35 @@ macro_rules! record {
 impl Observer for TracingObserver {
     fn on_event(&self, event: &Event<'_>) {
         match &event.kind {
-            EventKind::StateChanged { from, to, generation, cause } => record!(
-                warn,
-                event,
-                from = from.as_str(),
-                to = to.as_str(),
-                generation,
-                cause = cause.as_str(),
-                "circuit breaker changed state"
-            ),
-            EventKind::BudgetExhausted { attempts } => record!(warn, event, attempts, "retry budget exhausted"),
+            EventKind::StateChanged { from, to, generation, cause } => {
+                macro_rules! changed {
+                    ($level:ident) => {
+                        record!(
+                            $level,
+                            event,
+                            from = from.as_str(),
+                            to = to.as_str(),
+                            generation,
+                            cause = cause.as_str(),
+                            "circuit breaker changed state"
+                        )
+                    };
+                }
+                match (from, to) {
+                    (_, CircuitState::Closed) => changed!(info),
+                    (_, CircuitState::HalfOpen) | (CircuitState::HalfOpen, CircuitState::Open) => changed!(debug),
+                    _ => changed!(warn),
+                }
+            }
+            EventKind::BudgetExhausted { attempts, first: true } => {
+                record!(warn, event, attempts, "retry budget exhausted");
+            }
+            EventKind::BudgetExhausted { attempts, first: false } => {
+                record!(debug, event, attempts, "retry budget exhausted");
+            }
+            EventKind::BudgetRecovered => record!(info, event, "retry budget recovered"),
             EventKind::Evicted => record!(info, event, "evicted with the history of its calls"),
-            EventKind::RetriesExhausted { attempts } => record!(info, event, attempts, "retries exhausted"),
+            EventKind::RetriesExhausted { attempts } => record!(debug, event, attempts, "retries exhausted"),
             EventKind::Rejected { rejection } => {
                 record!(debug, event, reason = rejection.reason(), %rejection, "call rejected");
             }

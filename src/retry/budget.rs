@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
-    state::budget::{Budget, TOKEN},
+    state::budget::{Budget, TOKEN, Withdrawal},
 };
 
 /// A handle to a retry budget, which bounds the load that retries add.
@@ -61,6 +61,18 @@ impl RetryBudget {
     /// Puts back a token whose retry was not sent.
     pub fn give_back(&self) {
         self.0.budget.refund();
+    }
+
+    /// As [`deposit`](Self::deposit). Returns whether the budget has recovered.
+    #[inline]
+    pub(super) fn deposit_reported(&self) -> bool {
+        self.0.budget.deposit_reported()
+    }
+
+    /// As [`try_withdraw`](Self::try_withdraw). Returns whether the budget has just been exhausted,
+    /// or has recovered.
+    pub(super) fn withdraw_reported(&self) -> Withdrawal {
+        self.0.budget.withdraw_reported(|| self.0.time.now())
     }
 
     /// Whether the two share one bucket.

@@ -15,6 +15,7 @@ use crate::{
     event::{EventEmitter, EventKind},
     request::{Repeat, ReplaySafety},
     shared::random::Random,
+    state::budget::Withdrawal,
 };
 
 #[derive(Debug)]
@@ -86,8 +87,15 @@ impl RetryInner {
     #[inline]
     pub(super) fn succeeded(&self) {
         if let Some(budget) = &self.budget {
-            budget.deposit();
+            if budget.deposit_reported() {
+                self.budget_recovered();
+            }
         }
+    }
+
+    #[cold]
+    fn budget_recovered(&self) {
+        self.events.emit(|| EventKind::BudgetRecovered);
     }
 
     /// Returns the delay before the next attempt, or `None` if the result of this one is the
@@ -179,11 +187,18 @@ impl RetryInner {
                 return stop_retrying();
             }
         }
-        if self.budget.as_ref().is_some_and(|budget| !budget.try_withdraw()) {
-            self.events.emit(|| EventKind::BudgetExhausted { attempts });
-            return None;
+        if let Some(budget) = &self.budget {
+            let withdrawal = budget.withdraw_reported();
+            state.owes_token = withdrawal.is_granted();
+            if !state.owes_token {
+                let first = withdrawal == Withdrawal::Exhausted;
+                self.events.emit(|| EventKind::BudgetExhausted { attempts, first });
+                return None;
+            }
+            if withdrawal == Withdrawal::GrantedAfterRecovery {
+                self.budget_recovered();
+            }
         }
-        state.owes_token = self.budget.is_some();
         let attempt = attempts + 1;
         self.events.emit(|| EventKind::RetryScheduled { attempt, delay });
         Some(delay)

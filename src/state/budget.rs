@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    time::Nanos,
+    time::{Nanos, nanos_of},
 };
 
 /// A token in thousandths: a retry costs a whole token, a success deposits an exact share of one.
@@ -18,41 +18,76 @@ const REFILL_TICK_BITS: u32 = 24;
 /// over time.
 ///
 /// ```text
-/// word: [tick of the last refill: 32 | thousandths of tokens: 32]
+/// word: [tick of the last refill: 32 | exhausted: 1 | thousandths of tokens: 31]
 /// ```
+///
+/// An exhaustion begins with a denied withdrawal and ends when the bucket is full again. One caller
+/// learns of each, so that reports of it do not multiply with the calls. A budget that hovers around
+/// empty begins at most one exhaustion in ten seconds. Callers that do not report leave the bit as it
+/// is.
 ///
 /// Invariants:
 /// - budget.I1 `0 <= tokens <= capacity`, always.
 /// - budget.I2 retries granted <= capacity + ratio * successes + refill * time.
 /// - budget.I3 idle time costs nothing: the next withdrawal adds the refill for all of it.
+/// - budget.I4 exhaustions and recoveries alternate, and each is returned to one caller, whose swap
+///   set or cleared the bit.
 ///
 /// Cost: a deposit is 1 load when the bucket is full, otherwise 1 load and 1 RMW, and reads no
 /// clock; a withdrawal is 1 load and 1 RMW, a denied one 1 load. Only withdrawals read the clock,
-/// and only if the budget refills over time.
+/// and only if the budget refills over time, or if they are denied outside of an exhaustion. The
+/// one that begins an exhaustion adds 2 RMWs.
 ///
 /// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went
 /// backwards: a budget that is idle for longer than 1.1 years is refilled by less than it might be.
 #[derive(Debug)]
 pub(crate) struct Budget {
     word: Padded<AtomicU64>,
+    /// When the last exhaustion began, plus one; zero if there was none.
+    exhausted_at: AtomicU64,
     capacity: u32,
     deposit: u32,
     refill_per_second: u32,
 }
 
-#[derive(Clone, Copy)]
+/// The least time between the beginnings of two exhaustions.
+const MIN_EXHAUSTION_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The result of a withdrawal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Withdrawal {
+    Granted,
+    /// Granted from a bucket that had refilled over time, which ended an exhaustion.
+    GrantedAfterRecovery,
+    /// Denied. This caller's denial began an exhaustion.
+    Exhausted,
+    Denied,
+}
+
+impl Withdrawal {
+    pub(crate) fn is_granted(self) -> bool {
+        matches!(self, Self::Granted | Self::GrantedAfterRecovery)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct BudgetWord {
     tick: u32,
+    exhausted: bool,
     tokens: u32,
 }
 
+const EXHAUSTED: u32 = 1 << 31;
+
 impl BudgetWord {
     fn unpack(word: u64) -> Self {
-        Self { tick: (word >> 32) as u32, tokens: word as u32 }
+        let low = word as u32;
+        Self { tick: (word >> 32) as u32, exhausted: low & EXHAUSTED != 0, tokens: low & !EXHAUSTED }
     }
 
     fn pack(self) -> u64 {
-        u64::from(self.tick) << 32 | u64::from(self.tokens)
+        let exhausted = if self.exhausted { EXHAUSTED } else { 0 };
+        u64::from(self.tick) << 32 | u64::from(exhausted | self.tokens)
     }
 }
 
@@ -63,8 +98,9 @@ fn tick(now: Nanos) -> u32 {
 impl Budget {
     /// A full bucket. All amounts are in thousandths of a token.
     pub(crate) fn new(capacity: u32, deposit: u32, refill_per_second: u32, now: Nanos) -> Self {
-        let word = BudgetWord { tick: tick(now), tokens: capacity };
-        Self { word: Padded(AtomicU64::new(word.pack())), capacity, deposit, refill_per_second }
+        let word = BudgetWord { tick: tick(now), exhausted: false, tokens: capacity };
+        let word = Padded(AtomicU64::new(word.pack()));
+        Self { word, exhausted_at: AtomicU64::new(0), capacity, deposit, refill_per_second }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -82,36 +118,85 @@ impl Budget {
     /// Deposits the share of a success.
     #[inline]
     pub(crate) fn deposit(&self) {
-        self.add(self.deposit);
+        self.add(self.deposit, false);
+    }
+
+    /// As [`deposit`](Self::deposit). Returns whether this ends an exhaustion.
+    #[inline]
+    pub(crate) fn deposit_reported(&self) -> bool {
+        self.add(self.deposit, true)
     }
 
     /// Returns the token of a retry that was not sent.
     pub(crate) fn refund(&self) {
-        self.add(TOKEN);
+        self.add(TOKEN, false);
     }
 
     #[inline]
-    fn add(&self, amount: u32) {
+    fn add(&self, amount: u32, reported: bool) -> bool {
         drive(&self.word, |word| {
             let word = BudgetWord::unpack(word);
             let tokens = word.tokens.saturating_add(amount).min(self.capacity);
-            if tokens == word.tokens {
-                return Step::Keep(());
-            }
-            Step::Write(BudgetWord { tokens, ..word }.pack(), ())
-        });
+            let next = self.recovered(BudgetWord { tokens, ..word }, reported);
+            if next == word { Step::Keep(false) } else { Step::Write(next.pack(), next.exhausted != word.exhausted) }
+        })
+    }
+
+    /// Ends the exhaustion of a bucket that is full, if that is reported.
+    #[inline]
+    fn recovered(&self, word: BudgetWord, reported: bool) -> BudgetWord {
+        BudgetWord { exhausted: word.exhausted && !(reported && word.tokens == self.capacity), ..word }
     }
 
     /// Withdraws a token for a retry, if there is one.
     pub(crate) fn withdraw(&self, now: impl FnOnce() -> Nanos) -> bool {
-        let now = (self.refill_per_second > 0).then(now);
+        self.take((self.refill_per_second > 0).then(now), false).is_granted()
+    }
+
+    /// As [`withdraw`](Self::withdraw). Returns whether this begins or ends an exhaustion.
+    pub(crate) fn withdraw_reported(&self, now: impl Fn() -> Nanos) -> Withdrawal {
+        let refilled_at = (self.refill_per_second > 0).then(&now);
+        match self.take(refilled_at, true) {
+            Withdrawal::Exhausted if !self.begin_exhaustion(refilled_at.unwrap_or_else(now)) => Withdrawal::Denied,
+            withdrawal => withdrawal,
+        }
+    }
+
+    /// Takes a token. A denial is `Exhausted` outside of an exhaustion.
+    fn take(&self, refilled_at: Option<Nanos>, reported: bool) -> Withdrawal {
         drive(&self.word, |word| {
-            let word = self.refilled(BudgetWord::unpack(word), now);
+            let seen = BudgetWord::unpack(word);
+            let word = self.recovered(self.refilled(seen, refilled_at), reported);
             match word.tokens.checked_sub(TOKEN) {
-                Some(tokens) => Step::Write(BudgetWord { tokens, ..word }.pack(), true),
-                None => Step::Keep(false),
+                Some(tokens) => {
+                    let recovered = word.exhausted != seen.exhausted;
+                    let granted = if recovered { Withdrawal::GrantedAfterRecovery } else { Withdrawal::Granted };
+                    Step::Write(BudgetWord { tokens, ..word }.pack(), granted)
+                }
+                None if word.exhausted => Step::Keep(Withdrawal::Denied),
+                None => Step::Keep(Withdrawal::Exhausted),
             }
         })
+    }
+
+    /// Begins an exhaustion. `false` if another caller has, if the last one began only recently, or
+    /// if the bucket has tokens again.
+    #[cold]
+    fn begin_exhaustion(&self, now: Nanos) -> bool {
+        // Not zero.
+        let now = now.get().saturating_add(1);
+        let is_due = drive(&self.exhausted_at, |last| {
+            let is_recent = last != 0 && now.abs_diff(last) < nanos_of(MIN_EXHAUSTION_INTERVAL);
+            if is_recent { Step::Keep(false) } else { Step::Write(now, true) }
+        });
+        is_due
+            && drive(&self.word, |word| {
+                let word = BudgetWord::unpack(word);
+                if word.exhausted || word.tokens >= TOKEN {
+                    return Step::Keep(false);
+                }
+                Step::Write(BudgetWord { exhausted: true, ..word }.pack(), true)
+            })
     }
 
     /// The balance, in thousandths of a token.
@@ -130,7 +215,7 @@ impl Budget {
         let elapsed = Duration::from_nanos(u64::from(ticks) << REFILL_TICK_BITS);
         let gained = elapsed.as_micros().saturating_mul(u128::from(self.refill_per_second)) / 1_000_000;
         let tokens = u128::from(word.tokens).saturating_add(gained).min(u128::from(self.capacity));
-        BudgetWord { tick: now, tokens: tokens as u32 }
+        BudgetWord { tick: now, tokens: tokens as u32, ..word }
     }
 }
 
@@ -155,8 +240,14 @@ mod tests {
         };
         let budget = Budget::new(TOKEN, 100, 0, Nanos::new(0));
         assert_eq!(count(|| budget.deposit()).1, LOAD, "a deposit into a full bucket");
-        assert_eq!(count(|| budget.withdraw(now)), (true, SWAP));
+        assert_eq!(count(|| budget.deposit_reported()), (false, LOAD));
+        assert_eq!(count(|| budget.withdraw_reported(now)), (Withdrawal::Granted, SWAP));
         assert_eq!(count(|| budget.withdraw(now)), (false, LOAD), "a denied withdrawal");
+        assert_eq!(reads.get(), 0);
+        let begins = Ops { loads: 3, stores: 0, rmws: 2 };
+        assert_eq!(count(|| budget.withdraw_reported(now)), (Withdrawal::Exhausted, begins), "the first one");
+        assert_eq!(reads.replace(0), 1);
+        assert_eq!(count(|| budget.withdraw_reported(now)), (Withdrawal::Denied, LOAD), "the next one");
         assert_eq!(count(|| budget.deposit()).1, SWAP);
         assert_eq!(reads.get(), 0);
         let refilled = Budget::new(TOKEN, 100, 1, Nanos::new(0));
@@ -189,6 +280,44 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
         assert_eq!(granted, 500);
+    }
+
+    // contract G34
+    #[test]
+    fn one_caller_learns_of_each_exhaustion_and_each_recovery() {
+        for _ in 0..100 {
+            let budget = Budget::new(2 * TOKEN, TOKEN / 2, 0, Nanos::new(0));
+            let counted = |call: &(dyn Fn() -> bool + Sync)| -> usize {
+                std::thread::scope(|scope| {
+                    let threads: Vec<_> =
+                        (0..4).map(|_| scope.spawn(move || (0..10).filter(|_| call()).count())).collect();
+                    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+                })
+            };
+            for second in [0, 10, 20, 29, 30] {
+                let now = move || Nanos::new(second * 1_000_000_000);
+                let exhausted = usize::from(second != 29);
+                assert_eq!(
+                    counted(&|| budget.withdraw_reported(now) == Withdrawal::Exhausted),
+                    exhausted,
+                    "at {second} s"
+                );
+                assert_eq!(counted(&|| budget.deposit_reported()), exhausted, "at {second} s");
+            }
+        }
+        // What unreported calls do is reported by the next one that reports.
+        let budget = Budget::new(TOKEN, TOKEN, 0, Nanos::new(0));
+        let withdraw = || budget.withdraw_reported(|| Nanos::new(0));
+        assert!(budget.withdraw(|| Nanos::new(0)) && !budget.withdraw(|| Nanos::new(0)));
+        assert_eq!(withdraw(), Withdrawal::Exhausted);
+        budget.refund();
+        assert_eq!([budget.deposit_reported(), budget.deposit_reported()], [true, false]);
+        // Time fills this one.
+        let budget = Budget::new(2 * TOKEN, 0, TOKEN, Nanos::new(0));
+        let withdraw = |seconds: u64| budget.withdraw_reported(|| Nanos::new(seconds << 30));
+        use Withdrawal::{Denied, Exhausted, Granted, GrantedAfterRecovery};
+        assert_eq!([0, 0, 0, 0, 1, 1].map(withdraw), [Granted, Granted, Exhausted, Denied, Granted, Denied]);
+        assert_eq!([20, 20, 20, 20].map(withdraw), [GrantedAfterRecovery, Granted, Exhausted, Denied]);
     }
 
     proptest! {

@@ -36,7 +36,7 @@ impl Observer for Recorder {
             EventKind::StateChanged { from, to, cause, .. } => format!("state {from} -> {to}: {cause}"),
             EventKind::RetryScheduled { attempt, delay } => format!("retry {attempt} in {delay:?}"),
             EventKind::RetriesExhausted { attempts } => format!("retries exhausted after {attempts}"),
-            EventKind::BudgetExhausted { attempts } => format!("budget exhausted after {attempts}"),
+            EventKind::BudgetExhausted { attempts, .. } => format!("budget exhausted after {attempts}"),
             EventKind::WaitCompleted { waited } => format!("waited {waited:?}"),
             EventKind::FallbackServed { served } => format!("fell back to {}", served.as_str()),
             other => format!("{other:?}"),
