@@ -7,8 +7,7 @@ use crate::{
     event::{EventEmitter, Observer},
     name::Name,
     pattern::Pattern,
-    shared::{striped::StripedArc, wait_queue::WaitQueue},
-    state::permits::Permits,
+    shared::{semaphore::Semaphore, striped::StripedArc},
 };
 
 /// Configures a [`Bulkhead`].
@@ -47,7 +46,8 @@ impl BulkheadBuilder {
         }
     }
 
-    /// Sets the maximum number of calls in flight, at least 1.
+    /// Sets the maximum number of calls in flight, at least 1. A number above 16,777,215 has the same
+    /// effect as that.
     pub fn max_concurrent(mut self, calls: u32) -> Self {
         self.max_concurrent = calls;
         self
@@ -72,7 +72,10 @@ impl BulkheadBuilder {
 
     observer_setter!();
 
-    clock_setter!("It provides the times in events. Waiting uses tokio's timers.");
+    clock_setter!(
+        "It provides the times in events, and decides when a reservation"
+        "[lapses](super#idle-reservations). Waiting uses tokio's timers."
+    );
 
     /// Builds the bulkhead.
     ///
@@ -83,9 +86,8 @@ impl BulkheadBuilder {
     pub fn build(self) -> Result<Bulkhead, ConfigError> {
         self.check().map_err(|error| error.of(&self.name))?;
         Ok(Bulkhead(StripedArc::new(BulkheadInner {
-            permits: Permits::new(self.max_concurrent),
+            semaphore: Semaphore::new(self.max_concurrent),
             built_limit: self.max_concurrent,
-            queue: WaitQueue::default(),
             max_wait: self.max_wait,
             max_queue: self.max_queue.unwrap_or(self.max_concurrent),
             events: EventEmitter::new(Pattern::Bulkhead, self.name, self.observer),

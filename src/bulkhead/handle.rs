@@ -59,11 +59,12 @@ impl Bulkhead {
     /// Acquires a permit without waiting. Dropping the guard releases it.
     ///
     /// Two read-modify-writes on the permit word in all, no clock read, no allocation, no reference
-    /// count.
+    /// count. A rejection reads the clock while permits are reserved.
     ///
     /// # Errors
     ///
-    /// [`Rejection::BulkheadFull`] if no permit is free, or if other calls wait for one.
+    /// [`Rejection::BulkheadFull`] if no permit is free, or if other calls wait for one, and no
+    /// reservation has [lapsed](super#idle-reservations).
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let bulkhead = &*self.0;
@@ -88,7 +89,7 @@ impl Bulkhead {
     /// Acquires a permit, waiting for up to `max_wait`, first come, first served.
     ///
     /// Cancel-safe: dropping the future leaves the queue, and releases a permit that was granted
-    /// meanwhile.
+    /// meanwhile. If the future is not polled, such a permit [lapses](super#idle-reservations).
     ///
     /// # Errors
     ///
@@ -144,23 +145,25 @@ impl Bulkhead {
     }
 
     /// Changes the limit while calls are in flight. A higher limit admits waiting calls
-    /// immediately; a lower one revokes nothing and takes effect as permits are released.
+    /// immediately; a lower one revokes nothing and takes effect as permits are released. A number
+    /// above 16,777,215 has the same effect as that.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] if `max_concurrent` is zero, in which case the limit does not change.
     pub fn resize(&self, max_concurrent: u32) -> Result<(), ConfigError> {
         check_limit(max_concurrent).map_err(|error| error.of(self.name()))?;
-        self.0.set_limit(max_concurrent);
+        self.0.semaphore.set_limit(max_concurrent);
         Ok(())
     }
 
     /// Returns a snapshot of the bulkhead.
     pub fn snapshot(&self) -> BulkheadSnapshot {
-        let (in_flight, waiting) = self.0.permits.counts();
+        let (in_flight, reserved, waiting) = self.0.semaphore.counts();
         BulkheadSnapshot {
-            limit: self.0.permits.limit(),
+            limit: self.0.semaphore.permits.limit(),
             in_flight,
+            reserved,
             waiting,
             max_wait: self.0.max_wait,
             max_queue: self.0.max_queue,
@@ -180,8 +183,11 @@ impl fmt::Debug for Bulkhead {
 pub struct BulkheadSnapshot {
     /// The maximum number of calls in flight.
     pub limit: u32,
-    /// Permits in use.
+    /// Permits in flight: in use by a call, or reserved for one.
     pub in_flight: u32,
+    /// The permits in flight that are reserved: by a service that is ready, or for a waiter that was
+    /// granted one and has not been polled since.
+    pub reserved: u32,
     /// Calls waiting for a permit.
     pub waiting: u32,
     /// The longest time a call may wait.

@@ -9,27 +9,26 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::{
     call::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
     classify::{Classify, DefaultClassifier, Verdict},
-    clock::{Nanos, TimeSource},
+    clock::{self, Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
     shared::{
+        semaphore::{HasSemaphore, Semaphore, Waiter},
         striped::{StripedArc, StripedRef},
-        wait_queue::{Queueable, WaitQueue, Waiter},
     },
-    state::permits::{Permits, QueueFull},
+    state::permits::{LAPSE_AFTER, Reservation},
 };
 
 #[derive(Debug)]
 pub(crate) struct BulkheadInner {
-    pub(crate) permits: Permits,
+    pub(crate) semaphore: Semaphore,
     /// The limit that it was built with.
     pub(crate) built_limit: u32,
-    pub(crate) queue: WaitQueue,
     pub(crate) max_wait: Duration,
     pub(crate) max_queue: u32,
     pub(crate) events: EventEmitter,
@@ -40,7 +39,25 @@ impl BulkheadInner {
     /// Admits a call if a permit is free.
     #[inline(always)]
     pub(crate) fn try_admit(&self) -> Option<CallPermit> {
-        self.permits.try_acquire().then(|| self.begin())
+        self.semaphore.permits.try_acquire(|| self.time.now()).then(|| self.begin())
+    }
+
+    /// Reserves a permit if one is free.
+    #[inline(always)]
+    pub(crate) fn try_reserve(&self) -> Option<UnusedPermit> {
+        self.semaphore.permits.try_reserve(|| self.time.now()).map(UnusedPermit)
+    }
+
+    /// Reserves a permit that was acquired.
+    pub(crate) fn reserve(&self) -> UnusedPermit {
+        UnusedPermit(self.semaphore.permits.reserve())
+    }
+
+    /// Admits a call that has a reservation. If it has lapsed, the call is admitted if another
+    /// permit is free.
+    #[inline(always)]
+    pub(crate) fn admit_reserved(&self, UnusedPermit(reservation): UnusedPermit) -> Option<CallPermit> {
+        if self.semaphore.permits.claim(reservation) { Some(self.begin()) } else { self.try_admit() }
     }
 
     /// Admits a call, queues it if calls may wait, or rejects it.
@@ -59,24 +76,6 @@ impl BulkheadInner {
         if self.events.has_observer() { emit_admitted(&self.events, self, CallPermit) } else { CallPermit }
     }
 
-    /// Releases a permit, or hands it to the first waiter.
-    #[inline]
-    pub(crate) fn release(&self) {
-        if self.permits.release().is_err() {
-            self.hand_over();
-        }
-    }
-
-    #[cold]
-    fn hand_over(&self) {
-        self.queue.grant_one(|| self.permits.hand_off_or_release());
-    }
-
-    /// Changes the limit. A higher one admits waiters immediately; a lower one revokes nothing.
-    pub(crate) fn set_limit(&self, limit: u32) {
-        self.queue.grant_while(|| self.permits.set_limit(limit), || self.permits.admit_waiter());
-    }
-
     /// Whether a call that finds no free permit may wait for one.
     pub(crate) fn may_wait(&self) -> bool {
         !self.max_wait.is_zero() && self.max_queue > 0
@@ -85,27 +84,17 @@ impl BulkheadInner {
     /// Rejects a call that found neither a free permit nor a free queue slot.
     #[inline(never)]
     pub(crate) fn reject_full(&self) -> Rejection {
-        self.events.reject(|name| Rejection::bulkhead_full(name, self.permits.limit()))
+        self.events.reject(|name| Rejection::bulkhead_full(name, self.semaphore.permits.limit()))
     }
 }
 
-impl Queueable for BulkheadInner {
-    type Full = QueueFull;
-
-    fn queue(&self) -> &WaitQueue {
-        &self.queue
+impl HasSemaphore for BulkheadInner {
+    fn semaphore(&self) -> &Semaphore {
+        &self.semaphore
     }
 
-    fn acquire_or_join(&self, max_waiting: u32) -> Result<bool, QueueFull> {
-        self.permits.acquire_or_enqueue(max_waiting)
-    }
-
-    fn leave(&self) {
-        self.permits.remove_waiter();
-    }
-
-    fn release(&self) {
-        self.release();
+    fn now(&self) -> Nanos {
+        self.time.now()
     }
 }
 
@@ -129,7 +118,7 @@ impl CallPermit {
     /// Releases the permit of a call that completed with this verdict.
     #[inline(always)]
     pub(super) fn finish(self, bulkhead: &BulkheadInner, verdict: Verdict) {
-        bulkhead.release();
+        bulkhead.semaphore.release();
         bulkhead.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }
@@ -137,7 +126,7 @@ impl CallPermit {
 impl<P: HasBulkhead> InFlight<P> for CallPermit {
     fn cancel(self, shared: &P) {
         let bulkhead = shared.bulkhead();
-        bulkhead.release();
+        bulkhead.semaphore.release();
         bulkhead.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
@@ -149,28 +138,102 @@ impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     }
 }
 
-/// A permit that no call has used yet.
+/// A permit that no call has used yet. It may lapse.
 #[derive(Debug)]
-pub(crate) struct UnusedPermit;
+pub(crate) struct UnusedPermit(Reservation);
 
-impl InFlight<BulkheadInner> for UnusedPermit {
-    fn cancel(self, bulkhead: &BulkheadInner) {
-        bulkhead.release();
+impl UnusedPermit {
+    /// Renews the reservation, which its owner still wants. Returns whether it has not lapsed.
+    #[inline]
+    pub(crate) fn renew(&mut self, bulkhead: &BulkheadInner) -> bool {
+        bulkhead.semaphore.permits.renew(self.0).map(|renewed| self.0 = renewed).is_some()
     }
 }
 
+impl InFlight<BulkheadInner> for UnusedPermit {
+    fn cancel(self, bulkhead: &BulkheadInner) {
+        bulkhead.semaphore.release_reservation(self.0);
+    }
+}
+
+/// A permit in use that no call has begun with yet.
+struct AcquiredPermit;
+
+impl InFlight<BulkheadInner> for AcquiredPermit {
+    fn cancel(self, bulkhead: &BulkheadInner) {
+        bulkhead.semaphore.release();
+    }
+}
+
+/// A waiter that got no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotAcquired {
+    QueueFull,
+    TimedOut,
+}
+
 pin_project! {
-    /// Waits for a permit, within the bulkhead's limits on time and queue length.
+    /// Waits for a permit, which the caller must release.
     ///
     /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to
     /// the next waiter.
-    pub(crate) struct WaitForPermit<H>
+    pub(crate) struct PermitWait<H>
     where
         H: Deref<Target = BulkheadInner>,
     {
         waiter: Waiter<H>,
+        // Fires at the deadline, or when a grant to another waiter may have lapsed.
         #[pin]
         sleep: Sleep,
+        // `None` without a limit.
+        deadline: Option<Instant>,
+    }
+}
+
+impl<H: Deref<Target = BulkheadInner>> PermitWait<H> {
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with time enabled.
+    pub(crate) fn new(bulkhead: H, max_waiting: u32, max_wait: Duration) -> Self {
+        Self {
+            waiter: Waiter::new(bulkhead, max_waiting),
+            sleep: tokio::time::sleep(max_wait.min(LAPSE_AFTER)),
+            deadline: clock::instant().checked_add(max_wait),
+        }
+    }
+}
+
+impl<H: Deref<Target = BulkheadInner>> Future for PermitWait<H> {
+    type Output = Result<(), NotAcquired>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            // A permit that is granted wins over the timer.
+            if let Poll::Ready(acquired) = this.waiter.poll(cx) {
+                return Poll::Ready(acquired.map_err(|_| NotAcquired::QueueFull));
+            }
+            ready!(this.sleep.as_mut().poll(cx));
+            let now = clock::instant();
+            if this.deadline.is_some_and(|deadline| now >= deadline) {
+                // Before the caller reports it: an observer sees the queue without this waiter.
+                this.waiter.leave();
+                return Poll::Ready(Err(NotAcquired::TimedOut));
+            }
+            let wake_at = now + this.waiter.check_again_after();
+            this.sleep.as_mut().reset(this.deadline.map_or(wake_at, |deadline| deadline.min(wake_at)));
+        }
+    }
+}
+
+pin_project! {
+    /// A call that waits for a permit, within the bulkhead's limits on time and queue length.
+    pub(crate) struct WaitForPermit<H>
+    where
+        H: Deref<Target = BulkheadInner>,
+    {
+        #[pin]
+        wait: PermitWait<H>,
         started: Nanos,
         unadmitted: Unadmitted<H>,
     }
@@ -179,40 +242,35 @@ pin_project! {
 impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
     pub(crate) fn new(bulkhead: H) -> Self {
         Self {
-            waiter: Waiter::new(bulkhead.clone(), bulkhead.max_queue),
-            sleep: tokio::time::sleep(bulkhead.max_wait),
+            wait: PermitWait::new(bulkhead.clone(), bulkhead.max_queue, bulkhead.max_wait),
             started: bulkhead.time.now(),
             unadmitted: Unadmitted(Some(bulkhead)),
         }
     }
 }
 
-impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
+impl<H: Deref<Target = BulkheadInner>> Future for WaitForPermit<H> {
     /// The permit, which must be guarded immediately: dropping it does not release it.
     type Output = Result<CallPermit, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // A permit that is granted wins over the timer.
-        let granted = match Pin::new(this.waiter).poll(cx) {
-            Poll::Ready(granted) => granted.is_ok(),
-            Poll::Pending => {
-                ready!(this.sleep.poll(cx));
-                let bulkhead = this.unadmitted.disarm();
+        let acquired = ready!(this.wait.poll(cx));
+        let bulkhead = this.unadmitted.disarm();
+        match acquired {
+            Ok(()) => {}
+            Err(NotAcquired::QueueFull) => return Poll::Ready(Err(bulkhead.reject_full())),
+            Err(NotAcquired::TimedOut) => {
                 let rejection = bulkhead.events.reject(|name| Rejection::queue_timeout(name, bulkhead.max_wait));
                 return Poll::Ready(Err(rejection));
             }
-        };
-        let bulkhead = this.unadmitted.disarm();
-        if !granted {
-            return Poll::Ready(Err(bulkhead.reject_full()));
         }
-        let guard = CancelOnDrop::new(bulkhead, UnusedPermit);
+        let guard = CancelOnDrop::new(bulkhead, AcquiredPermit);
         if let Some((bulkhead, _)) = guard.get() {
             let waited = bulkhead.time.now().saturating_since(*this.started);
             bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
         }
-        let (bulkhead, UnusedPermit) = guard.disarm();
+        let (bulkhead, AcquiredPermit) = guard.disarm();
         Poll::Ready(Ok(bulkhead.begin()))
     }
 }

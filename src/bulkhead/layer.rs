@@ -23,8 +23,13 @@ impl BulkheadLayer {
 }
 
 impl<M> BulkheadLayer<M> {
-    /// Acquires the permit in `poll_ready`, which is pending until one is free. `max_wait` and
-    /// `max_queue` do not apply.
+    /// Reserves a permit in `poll_ready`, which is pending until one is free. `max_wait` and
+    /// `max_queue` do not apply. A reservation that is not used may
+    /// [lapse](super#idle-reservations).
+    ///
+    /// # Panics
+    ///
+    /// `poll_ready` panics if it has to wait outside of a tokio runtime with time enabled.
     pub fn backpressure(self) -> BulkheadLayer<Backpressure> {
         BulkheadLayer { bulkhead: self.bulkhead, mode: PhantomData }
     }

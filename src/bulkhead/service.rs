@@ -5,6 +5,7 @@ use std::{
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tower_service::Service;
@@ -12,13 +13,13 @@ use tower_service::Service;
 use super::{
     Bulkhead,
     future::{ResponseFuture, WaitFuture},
-    inner::{BulkheadInner, CallPermit, HasBulkhead, UnusedPermit, WaitForPermit},
+    inner::{BulkheadInner, CallPermit, HasBulkhead, PermitWait, UnusedPermit, WaitForPermit},
 };
 use crate::{
     call::{Acquisition, CallService, CancelOnDrop, Guarded, Leaf, PatternService, Queued, Rejectable, WithShared},
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
-    shared::{striped::StripedRef, wait_queue::Waiter},
+    shared::striped::StripedRef,
 };
 
 /// A call of [`WithBulkhead`].
@@ -79,7 +80,7 @@ pub struct BulkheadService<S, M = Reject> {
 /// The reservation that `poll_ready` has made for the next call, in backpressure mode.
 enum Reserved {
     Nothing,
-    Waiting(Waiter<StripedRef<BulkheadInner>>),
+    Waiting(Pin<Box<PermitWait<StripedRef<BulkheadInner>>>>),
     Permit(CancelOnDrop<StripedRef<BulkheadInner>, UnusedPermit>),
 }
 
@@ -181,14 +182,16 @@ where
         ready
     }
 
+    // As in reject mode, and 1 RMW more on the permit word: a reservation that may lapse must be
+    // claimed.
     fn call(&mut self, request: Req) -> Self::Future {
-        match mem::replace(&mut self.reserved, Reserved::Nothing) {
-            Reserved::Permit(guard) => {
-                let (bulkhead, UnusedPermit) = guard.disarm();
-                let permit = bulkhead.begin();
-                self.start(bulkhead, permit, request)
-            }
-            Reserved::Nothing | Reserved::Waiting(_) => panic!("`call` without a `poll_ready` that was ready"),
+        let Reserved::Permit(guard) = mem::replace(&mut self.reserved, Reserved::Nothing) else {
+            panic!("`call` without a `poll_ready` that was ready")
+        };
+        let (bulkhead, reserved) = guard.disarm();
+        match bulkhead.admit_reserved(reserved) {
+            Some(permit) => self.start(bulkhead, permit, request),
+            None => ResponseFuture::new(Rejectable::rejected(bulkhead.reject_full())),
         }
     }
 }
@@ -198,13 +201,21 @@ impl<S> BulkheadService<S, Backpressure> {
         let bulkhead = &self.bulkhead.0;
         loop {
             self.reserved = match &mut self.reserved {
-                Reserved::Permit(_) => return Poll::Ready(()),
-                Reserved::Nothing if bulkhead.permits.try_acquire() => {
-                    Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), UnusedPermit))
+                Reserved::Permit(guard) => {
+                    if guard.in_flight_mut().renew(bulkhead) {
+                        return Poll::Ready(());
+                    }
+                    Reserved::Nothing
                 }
-                Reserved::Nothing => Reserved::Waiting(Waiter::new(bulkhead.acquire_ref(), u32::MAX)),
-                Reserved::Waiting(waiter) => match ready!(Pin::new(waiter).poll(cx)) {
-                    Ok(()) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), UnusedPermit)),
+                Reserved::Nothing => match bulkhead.try_reserve() {
+                    Some(reserved) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), reserved)),
+                    None => {
+                        let wait = PermitWait::new(bulkhead.acquire_ref(), u32::MAX, Duration::MAX);
+                        Reserved::Waiting(Box::pin(wait))
+                    }
+                },
+                Reserved::Waiting(wait) => match ready!(wait.as_mut().poll(cx)) {
+                    Ok(()) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), bulkhead.reserve())),
                     // Four billion callers wait already: try again.
                     Err(_) => Reserved::Nothing,
                 },

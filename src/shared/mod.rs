@@ -1,8 +1,10 @@
 //! Building blocks that threads share, other than state machines: striped reference counts, thread
-//! numbers, wakers, the wait queue, random numbers.
+//! numbers, locks, wakers, the semaphore and its queue, random numbers.
 
+pub(crate) mod linked_slab;
+pub(crate) mod lock;
 pub(crate) mod random;
+pub(crate) mod semaphore;
 pub(crate) mod striped;
 pub(crate) mod thread_id;
-pub(crate) mod wait_queue;
 pub(crate) mod waker_list;

@@ -1,8 +1,11 @@
 //! Tasks that wait for a change of state.
 
-use std::{ops::DerefMut, sync::PoisonError, task::Waker};
+use std::task::Waker;
 
-use crate::state::atomics::Mutex;
+use super::{
+    linked_slab::{Key, LinkedSlab},
+    lock::{Lock, wake_all},
+};
 
 /// The wakers of the tasks that wait until a handle changes its state.
 ///
@@ -12,69 +15,50 @@ use crate::state::atomics::Mutex;
 /// task sees the change.
 #[derive(Debug, Default)]
 pub(crate) struct WakerList {
-    registered: Mutex<Registered>,
-}
-
-#[derive(Debug, Default)]
-struct Registered {
-    next: u64,
-    /// Sorted by id, since each is pushed at the end: a binary search finds it even among many
-    /// tasks.
-    wakers: Vec<(u64, Waker)>,
-}
-
-impl Registered {
-    fn position(&self, WakerKey(id): &WakerKey) -> Option<usize> {
-        self.wakers.binary_search_by_key(id, |(id, _)| *id).ok()
-    }
+    registered: Lock<LinkedSlab<Waker>>,
 }
 
 /// A task's key in the list, to be returned to [`WakerList::deregister`].
 #[derive(Debug)]
-pub(crate) struct WakerKey(u64);
+pub(crate) struct WakerKey(Key);
 
 impl WakerList {
-    fn lock(&self) -> impl DerefMut<Target = Registered> {
-        // Nothing panics while the lock is held, so it is never poisoned.
-        self.registered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers `waker` for the next change. Registering again replaces it.
     pub(crate) fn register(&self, key: &mut Option<WakerKey>, waker: &Waker) {
-        let mut registered = self.lock();
-        match key.as_ref().and_then(|key| registered.position(key)) {
-            Some(index) if registered.wakers[index].1.will_wake(waker) => {}
-            Some(index) => {
-                let old = std::mem::replace(&mut registered.wakers[index].1, waker.clone());
-                drop(registered);
-                // Outside the lock: dropping a waker may drop its task, which deregisters.
-                drop(old);
-            }
-            None => {
-                let id = registered.next;
-                registered.next += 1;
-                registered.wakers.push((id, waker.clone()));
-                *key = Some(WakerKey(id));
-            }
+        if let Some(WakerKey(key)) = key
+            && self.registered.take(|list| list.get_mut(*key).is_some_and(|old| old.will_wake(waker)))
+        {
+            return;
         }
+        let mut waker = waker.clone();
+        // Returns the waker that was replaced, to be dropped without the lock.
+        let _replaced = self.registered.take(|list| {
+            if let Some(WakerKey(key)) = key
+                && let Some(old) = list.get_mut(*key)
+            {
+                std::mem::swap(old, &mut waker);
+                return Some(waker);
+            }
+            *key = Some(WakerKey(list.push_back(waker)));
+            None
+        });
     }
 
     /// Removes the task's waker.
     pub(crate) fn deregister(&self, key: &mut Option<WakerKey>) {
-        let Some(key) = key.take() else { return };
-        let mut registered = self.lock();
-        let waker = registered.position(&key).map(|index| registered.wakers.remove(index));
-        drop(registered);
-        drop(waker); // outside the lock, as above
+        if let Some(WakerKey(key)) = key.take() {
+            let _removed = self.registered.take(|list| list.remove(key));
+        }
     }
 
     /// Wakes all tasks and removes their wakers.
     pub(crate) fn wake_all(&self) {
-        let wakers = std::mem::take(&mut self.lock().wakers);
-        // Outside the lock: a waker may run its task, or drop it.
-        for (_, waker) in wakers {
-            waker.wake();
-        }
+        wake_all(self.registered.take(LinkedSlab::take_all));
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.registered.take(|list| list.linked())
     }
 }
 
@@ -82,7 +66,7 @@ impl WakerList {
 mod tests {
     use std::{
         sync::{
-            Arc,
+            Arc, Mutex, PoisonError,
             atomic::{AtomicBool, AtomicUsize, Ordering},
         },
         task::Wake,
@@ -127,13 +111,13 @@ mod tests {
         list.register(&mut staying, &stays_waker);
         list.deregister(&mut leaving);
         list.deregister(&mut leaving);
-        assert_eq!(list.lock().wakers.len(), 1);
+        assert_eq!(list.len(), 1);
         list.wake_all();
         // Already woken: deregistering removes no waker of another task.
         let mut other = None;
         list.register(&mut other, &left_waker);
         list.deregister(&mut staying);
-        assert_eq!(list.lock().wakers.len(), 1);
+        assert_eq!(list.len(), 1);
         assert_eq!((left.0.load(Ordering::SeqCst), stays.0.load(Ordering::SeqCst)), (0, 1));
     }
 
@@ -154,7 +138,7 @@ mod tests {
         let list = Arc::new(WakerList::default());
         list.register(&mut None, &Arc::new(Reenter(list.clone())).into());
         list.wake_all();
-        assert!(list.lock().wakers.is_empty());
+        assert_eq!(list.len(), 0);
     }
 
     /// A waker that owns its task, which deregisters when it is dropped.
@@ -184,7 +168,7 @@ mod tests {
         let [mut replaced, mut left] = keys;
         list.register(&mut replaced, Waker::noop());
         list.deregister(&mut left);
-        assert_eq!(list.lock().wakers.len(), 1, "the waker registered last");
+        assert_eq!(list.len(), 1, "the waker registered last");
     }
 
     #[test]
@@ -192,14 +176,14 @@ mod tests {
         let (list, mut keys) = (WakerList::default(), [const { None }; 100]);
         for round in 0..3 {
             keys.iter_mut().for_each(|key| list.register(key, Waker::noop()));
-            assert_eq!(list.lock().wakers.len(), 100);
+            assert_eq!(list.len(), 100);
             keys.iter_mut().step_by(round + 2).for_each(|key| list.deregister(key));
             keys.iter_mut().rev().for_each(|key| list.register(key, Waker::noop()));
-            assert_eq!(list.lock().wakers.len(), 100);
+            assert_eq!(list.len(), 100);
         }
         list.wake_all();
         keys.iter_mut().for_each(|key| list.deregister(key));
-        assert!(list.lock().wakers.is_empty());
+        assert_eq!(list.len(), 0);
     }
 
     #[test]

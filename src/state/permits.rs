@@ -1,61 +1,199 @@
 //! The permit counter of the bulkhead.
 
+use std::time::Duration;
+
 use super::{
     atomics::{AtomicU32, AtomicU64, Ordering, Padded},
     drive::{Step, drive},
+    time::Nanos,
 };
 
-/// Counts permits and waiters in one word, against a limit that may change.
+/// The time for which a reservation is kept, at least. A reservation lapses if its owner has not
+/// used it for this long and another caller needs a permit.
+///
+/// Long beside the time in which a runtime polls a task that it has woken, and short beside a
+/// caller's timeout.
+pub(crate) const LAPSE_AFTER: Duration = Duration::from_millis(5);
+
+/// The highest limit. A higher one has the same effect.
+pub(crate) const MAX_LIMIT: u32 = (1 << IN_FLIGHT_BITS) - 1;
+
+const IN_FLIGHT_BITS: u32 = 24;
+const POOL_BITS: u32 = 16;
+const POOL_MAX: u32 = (1 << POOL_BITS) - 1;
+const EPOCH_BITS: u32 = 7;
+const EPOCH_MASK: u8 = (1 << EPOCH_BITS) - 1;
+
+/// Counts permits and reservations in one word, against a limit that may change.
 ///
 /// ```text
-/// word: [waiting: 32 | in flight: 32]
+/// word: [waiters: 1 | epoch: 7 | old: 16 | fresh: 16 | in flight: 24]
 /// ```
 ///
-/// Invariants:
-/// - permits.I1 `in flight` is the number of permits that exist.
-/// - permits.I2 a permit is acquired when `in flight < limit` and there are no waiters at its swap,
-///   or it is handed to a waiter.
-/// - permits.I3 a rejection has seen `in flight >= limit`, or a waiter: new callers do not overtake
-///   waiters.
-/// - permits.I4 a permit is never handed to a waiter while `in flight > limit`: a lowered limit
-///   takes effect as permits are released.
+/// A permit is in use by a call, or reserved for one: by a service that is ready, or for a waiter
+/// that was granted it. A call must [claim](Self::claim) its reservation before it uses the permit,
+/// because a reservation lapses when its owner does not use it in time. So an owner that is never
+/// polled again cannot keep a permit that other callers need.
 ///
-/// Only the owner of the queue changes `waiting`, under its lock; [`release`](Self::release) leaves
-/// waiters to it. Cost: acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW; no
-/// clock.
+/// Reservations are counted in two pools, not listed. A new one is fresh, and carries the epoch in
+/// which it was made. A caller that finds no permit begins an epoch, if there are no old
+/// reservations: all fresh ones become old. From [`LAPSE_AFTER`] later on, callers take the permits
+/// of old ones. An owner claims from the pool of its epoch; if that is empty, or the epoch is further
+/// back, its reservation has lapsed. So a reservation costs no more than its count, and the clock is
+/// read only by callers that find no permit while some are reserved.
+///
+/// Invariants:
+/// - permits.I1 `in flight` is the number of permits that exist, reserved ones included.
+/// - permits.I2 a permit is acquired when `in flight < limit` and there are no waiters at its swap,
+///   or it is granted to a waiter, or it is taken from a reservation that has lapsed.
+/// - permits.I3 a rejection has seen `in flight >= limit`, or a waiter: new callers do not overtake
+///   waiters, except to take a lapsed reservation.
+/// - permits.I4 no permit is granted or taken while `in flight > limit`: a lowered limit takes
+///   effect as permits are released.
+/// - permits.I5 each reservation is used once: claimed, released, or taken after it has lapsed.
+/// - permits.I6 a reservation that is younger than [`LAPSE_AFTER`] is not taken.
+///
+/// The epoch wraps: an owner that returns exactly k * 128 epochs later, after its reservation has
+/// lapsed, uses a fresh reservation of another owner, which then finds its own lapsed. A thread that
+/// is suspended while it begins an epoch makes reservations appear older by that time. Neither
+/// affects I1 to I5. At most 65,535 reservations are counted per pool; one beyond that never lapses.
+///
+/// Only the owner of the queue changes `waiters`, under its lock; [`release`](Self::release) leaves
+/// waiters to it. Cost: acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW, claim
+/// 1 load and 1 RMW; no clock. A rejection while permits are reserved: the clock, 1 load and at most
+/// 2 RMWs more.
 #[derive(Debug)]
 pub(crate) struct Permits {
     word: Padded<AtomicU64>,
     // Read by every call and rarely written: on a line of its own, it stays shared between all
     // cores.
     limit: Padded<AtomicU32>,
+    /// When the epoch began. Written before the word is.
+    epoch_began: AtomicU64,
+    /// Whether waiters have let their grants lapse lately: 1 or 0.
+    grants_lapse: AtomicU32,
 }
 
 /// The permit was not released, because there are waiters: the queue must hand it on.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HasWaiters;
 
-#[derive(Clone, Copy)]
+/// A permit that is reserved for a call. It must be [claimed](Permits::claim), or
+/// [released](Permits::release_reservation).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    /// [`UNCOUNTED`] if the pool was full.
+    epoch: u8,
+}
+
+const UNCOUNTED: u8 = u8::MAX;
+
+/// How a permit is granted to a waiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// Other callers cannot take it before it lapses.
+    Exclusive,
+    /// Other callers may take it immediately: the waiter may never be polled again.
+    Open,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct PermitsWord {
     in_flight: u32,
-    waiting: u32,
+    fresh: u32,
+    old: u32,
+    epoch: u8,
+    waiters: bool,
 }
 
 impl PermitsWord {
     #[inline]
     fn unpack(word: u64) -> Self {
-        Self { in_flight: word as u32, waiting: (word >> 32) as u32 }
+        Self {
+            in_flight: word as u32 & MAX_LIMIT,
+            fresh: (word >> IN_FLIGHT_BITS) as u32 & POOL_MAX,
+            old: (word >> (IN_FLIGHT_BITS + POOL_BITS)) as u32 & POOL_MAX,
+            epoch: (word >> (IN_FLIGHT_BITS + 2 * POOL_BITS)) as u8 & EPOCH_MASK,
+            waiters: word >> 63 != 0,
+        }
     }
 
     #[inline]
     fn pack(self) -> u64 {
-        u64::from(self.waiting) << 32 | u64::from(self.in_flight)
+        u64::from(self.waiters) << 63
+            | u64::from(self.epoch) << (IN_FLIGHT_BITS + 2 * POOL_BITS)
+            | u64::from(self.old) << (IN_FLIGHT_BITS + POOL_BITS)
+            | u64::from(self.fresh) << IN_FLIGHT_BITS
+            | u64::from(self.in_flight)
+    }
+
+    #[inline]
+    fn is_free(self, limit: u32) -> bool {
+        !self.waiters && self.in_flight < limit
+    }
+
+    #[inline]
+    fn has_reservations(self) -> bool {
+        self.fresh > 0 || self.old > 0
+    }
+
+    #[inline]
+    fn with_in_flight(self, in_flight: u32) -> Self {
+        Self { in_flight, ..self }
+    }
+
+    /// Reserves one of the permits in flight.
+    #[inline]
+    fn reserve(self) -> (Self, Reservation) {
+        if self.fresh == POOL_MAX {
+            return (self, Reservation { epoch: UNCOUNTED });
+        }
+        (Self { fresh: self.fresh + 1, ..self }, Reservation { epoch: self.epoch })
+    }
+
+    fn reserve_old(self) -> (Self, Reservation) {
+        if self.old == POOL_MAX {
+            return (self, Reservation { epoch: UNCOUNTED });
+        }
+        (Self { old: self.old + 1, ..self }, Reservation { epoch: self.previous_epoch() })
+    }
+
+    /// Removes a reservation from its pool, unless it has lapsed.
+    #[inline]
+    fn claim(self, Reservation { epoch }: Reservation) -> Option<Self> {
+        if epoch == UNCOUNTED {
+            Some(self)
+        } else if epoch == self.epoch {
+            Some(Self { fresh: self.fresh.checked_sub(1)?, ..self })
+        } else if epoch == self.previous_epoch() {
+            Some(Self { old: self.old.checked_sub(1)?, ..self })
+        } else {
+            None
+        }
+    }
+
+    fn previous_epoch(self) -> u8 {
+        self.epoch.wrapping_sub(1) & EPOCH_MASK
+    }
+
+    /// Grants one of the permits in flight to the first waiter.
+    fn grant(self, grant: Grant, is_last: bool) -> (Self, Reservation) {
+        let (word, reservation) = match grant {
+            Grant::Exclusive => self.reserve(),
+            Grant::Open => self.reserve_old(),
+        };
+        (Self { waiters: !is_last, ..word }, reservation)
     }
 }
 
 impl Permits {
     pub(crate) fn new(limit: u32) -> Self {
-        Self { word: Padded(AtomicU64::new(0)), limit: Padded(AtomicU32::new(limit)) }
+        Self {
+            word: Padded(AtomicU64::new(0)),
+            limit: Padded(AtomicU32::new(limit.min(MAX_LIMIT))),
+            epoch_began: AtomicU64::new(0),
+            grants_lapse: AtomicU32::new(0),
+        }
     }
 
     #[inline]
@@ -65,27 +203,148 @@ impl Permits {
 
     /// Sets the limit. A caller that raises it must then admit waiters.
     pub(crate) fn set_limit(&self, limit: u32) {
-        self.limit.store(limit, Ordering::Release);
+        self.limit.store(limit.min(MAX_LIMIT), Ordering::Release);
     }
 
-    /// The permits in flight and the waiters, at one moment.
+    /// The permits in flight, and those of them that are reserved, at one moment.
     pub(crate) fn counts(&self) -> (u32, u32) {
-        let PermitsWord { in_flight, waiting } = PermitsWord::unpack(self.word.load(Ordering::Acquire));
-        (in_flight, waiting)
+        let PermitsWord { in_flight, fresh, old, .. } = PermitsWord::unpack(self.word.load(Ordering::Acquire));
+        (in_flight, fresh + old)
     }
 
-    /// Acquires a permit, unless all are in flight or there are waiters.
+    /// Acquires a permit, unless all are in flight or there are waiters. Takes the permit of a
+    /// reservation that has lapsed.
     #[inline]
-    pub(crate) fn try_acquire(&self) -> bool {
+    pub(crate) fn try_acquire(&self, now: impl FnOnce() -> Nanos) -> bool {
         let limit = self.limit();
+        let acquired = drive(&self.word, |word| {
+            let word = PermitsWord::unpack(word);
+            if word.is_free(limit) {
+                Step::Write(word.with_in_flight(word.in_flight + 1).pack(), Ok(()))
+            } else {
+                Step::Keep(Err(word.has_reservations()))
+            }
+        });
+        match acquired {
+            Ok(()) => true,
+            Err(has_reservations) => has_reservations && self.take_lapsed(now),
+        }
+    }
+
+    /// Acquires a permit as [`try_acquire`](Self::try_acquire) does, and reserves it.
+    #[inline]
+    pub(crate) fn try_reserve(&self, now: impl FnOnce() -> Nanos) -> Option<Reservation> {
+        let limit = self.limit();
+        let reserved = drive(&self.word, |word| {
+            let word = PermitsWord::unpack(word);
+            if word.is_free(limit) {
+                let (word, reservation) = word.with_in_flight(word.in_flight + 1).reserve();
+                Step::Write(word.pack(), Ok(reservation))
+            } else {
+                Step::Keep(Err(word.has_reservations()))
+            }
+        });
+        match reserved {
+            Ok(reservation) => Some(reservation),
+            Err(has_reservations) => (has_reservations && self.take_lapsed(now)).then(|| self.reserve()),
+        }
+    }
+
+    /// Reserves a permit that was acquired.
+    pub(crate) fn reserve(&self) -> Reservation {
+        drive(&self.word, |word| {
+            let (word, reservation) = PermitsWord::unpack(word).reserve();
+            Step::Write(word.pack(), reservation)
+        })
+    }
+
+    /// Turns a reservation into a permit in use, unless it has lapsed.
+    #[inline]
+    pub(crate) fn claim(&self, reservation: Reservation) -> bool {
+        drive(&self.word, |word| match PermitsWord::unpack(word).claim(reservation) {
+            Some(_) if reservation.epoch == UNCOUNTED => Step::Keep(true),
+            Some(claimed) => Step::Write(claimed.pack(), true),
+            None => Step::Keep(false),
+        })
+    }
+
+    /// Makes a reservation fresh again, for an owner that still wants it. `None` if it has lapsed.
+    /// One load if it is fresh.
+    #[inline]
+    pub(crate) fn renew(&self, reservation: Reservation) -> Option<Reservation> {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
-            if word.waiting == 0 && word.in_flight < limit {
-                Step::Write(PermitsWord { in_flight: word.in_flight + 1, ..word }.pack(), true)
-            } else {
-                Step::Keep(false)
+            match word.claim(reservation) {
+                Some(_) if reservation.epoch == UNCOUNTED || reservation.epoch == word.epoch => {
+                    Step::Keep(Some(reservation))
+                }
+                Some(claimed) => {
+                    let (word, renewed) = claimed.reserve();
+                    Step::Write(word.pack(), Some(renewed))
+                }
+                None => Step::Keep(None),
             }
         })
+    }
+
+    /// Releases a reserved permit, unless its reservation has lapsed.
+    pub(crate) fn release_reservation(&self, reservation: Reservation) -> Result<(), HasWaiters> {
+        if self.claim(reservation) { self.release() } else { Ok(()) }
+    }
+
+    /// Takes the permit of a reservation that has lapsed, for a caller that found no free permit. If
+    /// none has, the reservations begin to lapse.
+    #[cold]
+    pub(crate) fn take_lapsed(&self, now: impl FnOnce() -> Nanos) -> bool {
+        let mut seen = self.word.load(Ordering::Acquire);
+        if !PermitsWord::unpack(seen).has_reservations() {
+            return false;
+        }
+        let now = now();
+        loop {
+            let word = PermitsWord::unpack(seen);
+            if !word.has_reservations() {
+                return false;
+            }
+            // After the word: whoever began the epoch of the word wrote its time first.
+            let began = self.epoch_began.load(Ordering::Acquire);
+            let is_over = now >= Nanos::new(began).saturating_add(LAPSE_AFTER);
+            if !is_over || word.old == 0 {
+                // A clock that goes backwards begins another epoch, or the reservations would not
+                // lapse until it has caught up.
+                if is_over || now.get() < began {
+                    self.begin_epoch(began, now);
+                }
+                return false;
+            }
+            let old = word.old - 1;
+            // Above a lowered limit, the permit is released instead.
+            let released = word.in_flight > self.limit();
+            let next = PermitsWord { old, in_flight: word.in_flight - u32::from(released), ..word };
+            match self.word.compare_exchange_weak(seen, next.pack(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) if released => seen = next.pack(),
+                Ok(_) => {
+                    self.grants_lapse.store(1, Ordering::Relaxed);
+                    return true;
+                }
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+
+    /// Makes all fresh reservations old.
+    fn begin_epoch(&self, began: u64, now: Nanos) {
+        if self.epoch_began.compare_exchange(began, now.get(), Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return; // another caller begins it
+        }
+        drive(&self.word, |word| {
+            let word = PermitsWord::unpack(word);
+            if word.old > 0 || word.fresh == 0 {
+                return Step::Keep(());
+            }
+            let epoch = word.epoch.wrapping_add(1) & EPOCH_MASK;
+            Step::Write(PermitsWord { epoch, old: word.fresh, fresh: 0, ..word }.pack(), ())
+        });
     }
 
     /// Releases a permit. If there are waiters, it only reports them: the queue decides, under its
@@ -94,65 +353,78 @@ impl Permits {
     pub(crate) fn release(&self) -> Result<(), HasWaiters> {
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
-            if word.waiting > 0 {
+            if word.waiters {
                 return Step::Keep(Err(HasWaiters));
             }
             debug_assert!(word.in_flight > 0, "a permit was released twice");
-            Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), Ok(()))
+            Step::Write(word.with_in_flight(word.in_flight.saturating_sub(1)).pack(), Ok(()))
         })
     }
 
-    /// For the queue, under its lock: acquires a permit (`true`), or adds a waiter.
+    /// For the queue, under its lock: acquires a permit (`true`), or announces a waiter if it may
+    /// join.
     ///
     /// Both are one step, so a concurrent release is either seen here or sees the waiter.
-    pub(crate) fn acquire_or_enqueue(&self, max_waiting: u32) -> Result<bool, QueueFull> {
+    pub(crate) fn acquire_or_enqueue(&self, may_join: bool) -> Result<bool, QueueFull> {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
-            if word.waiting == 0 && word.in_flight < limit {
-                Step::Write(PermitsWord { in_flight: word.in_flight + 1, ..word }.pack(), Ok(true))
-            } else if word.waiting < max_waiting {
-                Step::Write(PermitsWord { waiting: word.waiting + 1, ..word }.pack(), Ok(false))
-            } else {
+            if word.is_free(limit) {
+                Step::Write(word.with_in_flight(word.in_flight + 1).pack(), Ok(true))
+            } else if !may_join {
                 Step::Keep(Err(QueueFull))
+            } else {
+                Step::Write(PermitsWord { waiters: true, ..word }.pack(), Ok(false))
             }
         })
     }
 
-    /// For the queue, under its lock: removes a waiter without a permit.
-    pub(crate) fn remove_waiter(&self) {
-        drive(&self.word, |word| {
-            let word = PermitsWord::unpack(word);
-            Step::Write(PermitsWord { waiting: word.waiting.saturating_sub(1), ..word }.pack(), ())
-        });
+    /// For the queue, under its lock: the last waiter has left without a grant.
+    pub(crate) fn last_waiter_left(&self) {
+        drive(&self.word, |word| Step::Write(PermitsWord { waiters: false, ..PermitsWord::unpack(word) }.pack(), ()));
     }
 
-    /// For the queue, under its lock, with a permit: hands it to the first waiter (`true`), or
-    /// releases it because there is no waiter or the limit was lowered.
-    pub(crate) fn hand_off_or_release(&self) -> bool {
+    /// For the queue, under its lock, with waiters and a permit: grants it to the first waiter, or
+    /// releases it because the limit was lowered.
+    pub(crate) fn hand_off_or_release(&self, grant: Grant, is_last: bool) -> Option<Reservation> {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
-            if word.waiting > 0 && word.in_flight <= limit {
-                Step::Write(PermitsWord { waiting: word.waiting - 1, ..word }.pack(), true)
+            if word.in_flight <= limit {
+                let (word, reservation) = word.grant(grant, is_last);
+                Step::Write(word.pack(), Some(reservation))
             } else {
-                Step::Write(PermitsWord { in_flight: word.in_flight.saturating_sub(1), ..word }.pack(), false)
+                Step::Write(word.with_in_flight(word.in_flight - 1).pack(), None)
             }
         })
     }
 
-    /// For the queue, under its lock: acquires a permit for the first waiter, after the limit was
-    /// raised.
-    pub(crate) fn admit_waiter(&self) -> bool {
+    /// For the queue, under its lock, with waiters: acquires a permit for the first one, after the
+    /// limit was raised.
+    pub(crate) fn admit_waiter(&self, grant: Grant, is_last: bool) -> Option<Reservation> {
         let limit = self.limit();
         drive(&self.word, |word| {
             let word = PermitsWord::unpack(word);
-            if word.waiting > 0 && word.in_flight < limit {
-                Step::Write(PermitsWord { waiting: word.waiting - 1, in_flight: word.in_flight + 1 }.pack(), true)
+            if word.in_flight < limit {
+                let (word, reservation) = word.with_in_flight(word.in_flight + 1).grant(grant, is_last);
+                Step::Write(word.pack(), Some(reservation))
             } else {
-                Step::Keep(false)
+                Step::Keep(None)
             }
         })
+    }
+
+    /// How to grant a permit to a waiter that has not lost one before. While waiters let their
+    /// grants lapse, a queue full of them must not hold up other callers once per waiter.
+    pub(crate) fn grant_to_new(&self) -> Grant {
+        if self.grants_lapse.load(Ordering::Relaxed) == 0 { Grant::Exclusive } else { Grant::Open }
+    }
+
+    /// A waiter has claimed its grant.
+    pub(crate) fn grant_was_claimed(&self) {
+        if self.grants_lapse.load(Ordering::Relaxed) != 0 {
+            self.grants_lapse.store(0, Ordering::Relaxed);
+        }
     }
 }
 
@@ -162,95 +434,224 @@ pub(crate) struct QueueFull;
 
 #[cfg(all(test, not(rampart_loom)))]
 mod tests {
-    use std::collections::VecDeque;
+    use std::cell::Cell;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::state::atomics::{Ops, count};
 
+    fn never() -> Nanos {
+        panic!("the clock is read")
+    }
+
+    fn at(millis: u64) -> impl Fn() -> Nanos + Copy {
+        move || Nanos::new(millis * 1_000_000)
+    }
+
     #[test]
     fn the_cost_contract_holds() {
         let permits = Permits::new(1);
-        assert_eq!(count(|| permits.try_acquire()), (true, Ops { loads: 2, stores: 0, rmws: 1 }));
-        assert_eq!(count(|| permits.try_acquire()), (false, Ops { loads: 2, stores: 0, rmws: 0 }));
+        assert_eq!(count(|| permits.try_acquire(never)), (true, Ops { loads: 2, stores: 0, rmws: 1 }));
+        assert_eq!(count(|| permits.try_acquire(never)), (false, Ops { loads: 2, stores: 0, rmws: 0 }));
         assert_eq!(count(|| permits.release()), (Ok(()), Ops { loads: 1, stores: 0, rmws: 1 }));
+        let (reserved, ops) = count(|| permits.try_reserve(never).unwrap());
+        assert_eq!(ops, Ops { loads: 2, stores: 0, rmws: 1 });
+        assert_eq!(count(|| permits.renew(reserved)), (Some(reserved), Ops { loads: 1, stores: 0, rmws: 0 }));
+        assert_eq!(count(|| permits.claim(reserved)), (true, Ops { loads: 1, stores: 0, rmws: 1 }));
+    }
+
+    #[test]
+    fn a_rejection_while_permits_are_reserved_costs_little_more() {
+        let permits = Permits::new(1);
+        permits.try_reserve(never).unwrap();
+        let reject = |millis| count(|| permits.try_acquire(at(millis)));
+        assert_eq!(reject(100), (false, Ops { loads: 5, stores: 0, rmws: 2 }), "it begins an epoch");
+        assert_eq!(reject(104), (false, Ops { loads: 4, stores: 0, rmws: 0 }));
+        assert_eq!(reject(105).0, true, "the reservation has lapsed");
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_delays_the_lapse_by_one_epoch() {
+        let permits = Permits::new(1);
+        permits.try_reserve(never).unwrap();
+        assert!(!permits.try_acquire(at(3_600_000)));
+        assert!(!permits.try_acquire(at(1_000)));
+        assert!(!permits.try_acquire(at(1_004)));
+        assert!(permits.try_acquire(at(1_005)));
+    }
+
+    #[test]
+    fn more_reservations_than_a_pool_counts_are_kept_until_they_are_released() {
+        let permits = Permits::new(u32::MAX);
+        assert_eq!(permits.limit(), MAX_LIMIT);
+        let reserved: Vec<_> = (0..POOL_MAX + 10).map(|_| permits.try_reserve(never).unwrap()).collect();
+        assert_eq!(permits.counts().0, POOL_MAX + 10);
+        assert!(reserved.into_iter().all(|reserved| permits.release_reservation(reserved).is_ok()));
+        assert_eq!(permits.counts(), (0, 0));
     }
 
     #[derive(Clone, Debug)]
     enum Op {
         TryAcquire,
-        Enqueue,
+        TryReserve,
+        Claim(usize),
+        Renew(usize),
+        ReleaseReservation(usize),
         Release,
-        CancelWaiter(usize),
+        Enqueue,
+        Admit,
+        CancelWaiters,
         Resize(u32),
+        Advance(u64),
     }
 
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
-            3 => Just(Op::TryAcquire),
-            3 => Just(Op::Enqueue),
+            4 => Just(Op::TryAcquire),
+            5 => Just(Op::TryReserve),
+            2 => any::<usize>().prop_map(Op::Claim),
+            1 => any::<usize>().prop_map(Op::Renew),
+            2 => any::<usize>().prop_map(Op::ReleaseReservation),
             4 => Just(Op::Release),
-            1 => any::<usize>().prop_map(Op::CancelWaiter),
+            2 => Just(Op::Enqueue),
+            1 => Just(Op::Admit),
+            1 => Just(Op::CancelWaiters),
             1 => (1_u32..6).prop_map(Op::Resize),
+            4 => (0_u64..8).prop_map(Op::Advance),
         ]
     }
 
+    /// Permits in use, and owners of reservations with the time at which they made or renewed them.
+    #[derive(Default)]
+    struct Model {
+        in_use: u32,
+        owners: Vec<(Reservation, u64)>,
+        waiters: bool,
+        now: u64,
+    }
+
+    impl Model {
+        /// The most reservations that can have lapsed, by their age.
+        fn may_have_lapsed(&self) -> usize {
+            let age = LAPSE_AFTER.as_millis() as u64;
+            self.owners.iter().filter(|(_, made)| self.now >= made + age).count()
+        }
+    }
+
     proptest! {
+        // permits.I1 to I6
         #[test]
-        fn permits_match_a_list_of_permits_and_waiters(ops in prop::collection::vec(op(), 0..200)) {
-            const MAX_WAITING: u32 = 3;
-            let permits = Permits::new(2);
-            let (mut in_flight, mut queue, mut limit, mut next) = (0_u32, VecDeque::new(), 2_u32, 0);
+        fn each_reservation_is_used_once_and_kept_while_it_is_young(ops in prop::collection::vec(op(), 0..300)) {
+            let (permits, mut limit) = (Permits::new(2), 2);
+            let mut model = Model { now: 1_000, ..Model::default() };
+            // Owners whose reservations were taken, of whom it is not known which.
+            let taken = Cell::new(0_usize);
             for op in ops {
+                let before = permits.counts().0;
+                let free = !model.waiters && before < limit;
+                let time = model.now;
+                let now = at(time);
                 match op {
-                    Op::TryAcquire => {
-                        let expected = queue.is_empty() && in_flight < limit;
-                        prop_assert_eq!(permits.try_acquire(), expected);
-                        in_flight += u32::from(expected);
+                    Op::TryAcquire | Op::TryReserve => {
+                        let reserving = matches!(op, Op::TryReserve);
+                        let reserved = if reserving { permits.try_reserve(now) } else { None };
+                        let acquired = if reserving { reserved.is_some() } else { permits.try_acquire(now) };
+                        prop_assert!(acquired || !free);
+                        if acquired && !free {
+                            prop_assert!(permits.counts().0 <= limit);
+                            taken.set(taken.get() + 1);
+                        }
+                        // Above a lowered limit, lapsed permits are released instead.
+                        let in_flight = before + u32::from(acquired && free);
+                        taken.set(taken.get() + (in_flight - permits.counts().0) as usize);
+                        prop_assert!(taken.get() <= model.may_have_lapsed(), "a young reservation was taken");
+                        match reserved {
+                            Some(reserved) => model.owners.push((reserved, model.now)),
+                            None => model.in_use += u32::from(acquired),
+                        }
                     }
-                    Op::Enqueue => {
-                        let expected = if queue.is_empty() && in_flight < limit {
-                            in_flight += 1;
-                            Ok(true)
-                        } else if (queue.len() as u32) < MAX_WAITING {
-                            queue.push_back(next);
-                            next += 1;
-                            Ok(false)
-                        } else {
-                            Err(QueueFull)
+                    Op::Claim(which) | Op::Renew(which) | Op::ReleaseReservation(which) if !model.owners.is_empty() => {
+                        let index = which % model.owners.len();
+                        let (reserved, made) = model.owners.swap_remove(index);
+                        let kept = match op {
+                            Op::Claim(_) => permits.claim(reserved),
+                            Op::Renew(_) => match permits.renew(reserved) {
+                                Some(renewed) => { model.owners.push((renewed, model.now)); true }
+                                None => false,
+                            },
+                            _ => {
+                                let released = permits.release_reservation(reserved);
+                                let kept = released.is_err() || permits.counts().0 < before;
+                                prop_assert!(released.is_ok() || model.waiters);
+                                // The queue would grant it.
+                                model.in_use += u32::from(released.is_err());
+                                kept
+                            }
                         };
-                        prop_assert_eq!(permits.acquire_or_enqueue(MAX_WAITING), expected);
-                    }
-                    Op::Release if in_flight > 0 => {
-                        if queue.is_empty() {
-                            prop_assert_eq!(permits.release(), Ok(()));
-                            in_flight -= 1;
-                        } else {
-                            prop_assert_eq!(permits.release(), Err(HasWaiters));
-                            let handed = in_flight <= limit;
-                            prop_assert_eq!(permits.hand_off_or_release(), handed);
-                            if handed { queue.pop_front(); } else { in_flight -= 1; }
+                        if matches!(op, Op::Claim(_)) && kept {
+                            model.in_use += 1;
+                        }
+                        if !kept {
+                            prop_assert!(model.now >= made + LAPSE_AFTER.as_millis() as u64, "a young one lapsed");
+                            prop_assert!(taken.get() > 0);
+                            taken.set(taken.get() - 1);
                         }
                     }
+                    Op::Claim(_) | Op::Renew(_) | Op::ReleaseReservation(_) => {}
+                    Op::Release if model.in_use > 0 => match permits.release() {
+                        Ok(()) => { prop_assert!(!model.waiters); model.in_use -= 1; }
+                        Err(HasWaiters) => {
+                            prop_assert!(model.waiters);
+                            let grant = permits.grant_to_new();
+                            match permits.hand_off_or_release(grant, true) {
+                                Some(reserved) => {
+                                    prop_assert!(before <= limit);
+                                    model.waiters = false;
+                                    // An open grant may be taken immediately.
+                                    let made = if grant == Grant::Open { 0 } else { model.now };
+                                    model.owners.push((reserved, made));
+                                }
+                                None => prop_assert!(before > limit),
+                            }
+                            model.in_use -= 1;
+                        }
+                    },
                     Op::Release => {}
-                    Op::CancelWaiter(which) if !queue.is_empty() => {
-                        queue.remove(which % queue.len());
-                        permits.remove_waiter();
-                    }
-                    Op::CancelWaiter(_) => {}
-                    Op::Resize(to) => {
-                        limit = to;
-                        permits.set_limit(to);
-                        while in_flight < limit && queue.pop_front().is_some() {
-                            in_flight += 1;
-                            prop_assert!(permits.admit_waiter());
+                    Op::Enqueue => match permits.acquire_or_enqueue(true) {
+                        Ok(true) => { prop_assert!(free); model.in_use += 1; }
+                        Ok(false) => { prop_assert!(!free); model.waiters = true; }
+                        Err(QueueFull) => prop_assert!(false),
+                    },
+                    Op::Admit if model.waiters => {
+                        let reserved = permits.admit_waiter(Grant::Exclusive, true);
+                        prop_assert_eq!(reserved.is_some(), before < limit);
+                        if let Some(reserved) = reserved {
+                            model.waiters = false;
+                            model.owners.push((reserved, model.now));
                         }
-                        prop_assert!(!permits.admit_waiter());
                     }
+                    Op::Admit => {}
+                    Op::CancelWaiters => { permits.last_waiter_left(); model.waiters = false; }
+                    Op::Resize(to) => { limit = to; permits.set_limit(to); }
+                    Op::Advance(by) => model.now += by,
                 }
-                prop_assert_eq!(permits.counts(), (in_flight, queue.len() as u32));
+                prop_assert!(permits.counts().0 <= before.max(limit));
+                let reserved = model.owners.len() - taken.get();
+                prop_assert_eq!(permits.counts().1 as usize, reserved);
+                prop_assert_eq!(permits.counts().0, model.in_use + reserved as u32);
             }
+            // A caller that keeps asking gets all that are not used.
+            permits.last_waiter_left();
+            model.now += 1_000;
+            for _ in 0..3 {
+                model.now += LAPSE_AFTER.as_millis() as u64;
+                while permits.try_acquire(at(model.now)) {
+                    model.in_use += 1;
+                    prop_assert!(permits.counts().0 <= limit.max(model.in_use));
+                }
+            }
+            prop_assert_eq!(permits.counts().1, 0);
         }
     }
 }

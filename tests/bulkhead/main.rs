@@ -4,4 +4,5 @@
 mod support;
 
 mod handle;
+mod idle;
 mod layer;

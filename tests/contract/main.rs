@@ -141,6 +141,13 @@ fn full_bulkhead(max_wait: Duration) -> (Bulkhead, impl AsyncFn()) {
     (bulkhead, async move || drop(permit.lock().unwrap().take()))
 }
 
+/// As [`full_bulkhead`], with a long queue.
+fn full_bulkhead_of_many() -> (Bulkhead, impl AsyncFn()) {
+    let bulkhead = Bulkhead::builder("k").max_concurrent(1).max_wait(SECOND).max_queue(100).build().unwrap();
+    let permit = Mutex::new(bulkhead.try_acquire_owned().ok());
+    (bulkhead, async move || drop(permit.lock().unwrap().take()))
+}
+
 /// A limiter without tokens, and an action that lets one token refill.
 fn exhausted_limiter() -> (RateLimiter, impl AsyncFn()) {
     let limiter = RateLimiter::builder("l", Rate::per_second(1)).max_wait(SECOND * 3).build().unwrap();
@@ -193,6 +200,10 @@ saturated_layers! {
         open_breaker(), CircuitBreaker::new("b"), |breaker| CircuitBreakerLayer::new(breaker).backpressure();
     bulkhead, rejects => full_bulkhead(Duration::ZERO), spare_bulkhead(), BulkheadLayer::new;
     bulkhead_backpressure, is_pending => full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).backpressure();
+    idle_bulkhead_backpressure, idle_services_delay_others_little =>
+        full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).backpressure();
+    idle_bulkhead_wait, idle_calls_delay_others_little =>
+        full_bulkhead_of_many(), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).wait();
     bulkhead_wait, queues => full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).wait();
     rate_limit, rejects => exhausted_limiter(), limiter(PanickingRecorder::default()), RateLimitLayer::new;
     rate_limit_backpressure, is_pending =>

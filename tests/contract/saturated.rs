@@ -1,6 +1,8 @@
 //! Checks for saturated layers: an open circuit, a full bulkhead, a limiter without tokens. Each
 //! comes with an action that relieves it.
 
+use std::time::Duration;
+
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tower::{
     Layer, Service, ServiceExt, balance::p2c::Balance, buffer::Buffer, discover::ServiceList, load::Constant,
@@ -143,6 +145,55 @@ where
     assert!(script.calls() > 0, "it gets traffic again once relieved");
 }
 
+/// The time in which idle owners of a reservation are certain to lose it to another caller.
+const BOUND: Duration = Duration::from_millis(11);
+
+/// G31: 20 services have waited, one of them is ready, and none is polled any more. Another one is
+/// ready within the bound.
+pub(crate) async fn idle_services_delay_others_little<L>(layer: L, relieve: impl AsyncFn())
+where
+    L: Layer<Probe, Service: Checked>,
+{
+    let (script, probe) = Script::new();
+    let service = layer.layer(probe);
+    let mut idle: Vec<_> = (0..20).map(|_| Spawn::new(service.clone())).collect();
+    idle.iter_mut().for_each(|idle| assert_pending!(idle.poll_ready()));
+    relieve().await;
+    assert_ready_ok!(idle[0].poll_ready());
+    let mut other = service.clone();
+    let called = tokio::time::timeout(BOUND, call(&mut other)).await.expect("it does not wait for idle services");
+    assert_eq!(called.unwrap(), "ok");
+    // The ready one has lost its reservation. Its call is made or rejected; the next one is made.
+    if let Err(error) = idle[0].call("request").await {
+        assert!(error.as_rejection().is_some(), "{error}");
+    }
+    let calls = script.calls();
+    assert_eq!(tokio::time::timeout(BOUND, call(&mut other)).await.unwrap().unwrap(), "ok");
+    assert_eq!((script.calls(), script.live()), (calls + 1, 0));
+}
+
+/// G31: 20 calls have waited, and none is polled any more. Another one is made within the bound.
+pub(crate) async fn idle_calls_delay_others_little<L>(layer: L, relieve: impl AsyncFn())
+where
+    L: Layer<Probe, Service: Checked>,
+{
+    let (script, probe) = Script::new();
+    let mut service = layer.layer(probe);
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut call = task::spawn(service.ready().await.unwrap().call("idle"));
+        assert_pending!(call.poll());
+        idle.push(call);
+    }
+    relieve().await;
+    let called = tokio::time::timeout(BOUND, call(&mut service)).await.expect("it does not wait for idle calls");
+    assert_eq!(called.unwrap(), "ok");
+    assert_eq!(script.requests(), ["request"]);
+    // They are made when they are polled again.
+    assert!(futures_util::future::join_all(idle).await.into_iter().all(|result| result.is_ok()));
+    assert_eq!(script.calls(), 21);
+}
+
 /// G9, G12: the layer is ready, and the call waits unsent until capacity is available.
 pub(crate) async fn queues<L>(layer: L, relieve: impl AsyncFn())
 where
@@ -199,6 +250,20 @@ macro_rules! when_saturated {
         async fn a_balancer_avoids_the_saturated_endpoint() {
             let (layer, healthy, relieve) = $make;
             crate::saturated::is_avoided(layer, healthy, relieve).await;
+        }
+    };
+    (idle_services_delay_others_little, $make:expr) => {
+        #[tokio::test(start_paused = true)]
+        async fn idle_services_delay_others_by_at_most_the_bound() {
+            let (layer, _, relieve) = $make;
+            crate::saturated::idle_services_delay_others_little(layer, relieve).await;
+        }
+    };
+    (idle_calls_delay_others_little, $make:expr) => {
+        #[tokio::test(start_paused = true)]
+        async fn idle_calls_delay_others_by_at_most_the_bound() {
+            let (layer, _, relieve) = $make;
+            crate::saturated::idle_calls_delay_others_little(layer, relieve).await;
         }
     };
     (queues, $make:expr) => {

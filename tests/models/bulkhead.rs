@@ -9,6 +9,7 @@ use tower::{Layer, Service};
 use tower_rampart::{
     Rejection,
     bulkhead::{Bulkhead, BulkheadService, OwnedPermit, Permit},
+    clock::ManualClock,
     readiness::Backpressure,
 };
 
@@ -270,6 +271,8 @@ async fn compare(limit: u32, ops: Vec<Op>) {
         .max_wait(Duration::from_millis(MAX_WAIT))
         .max_queue(MAX_QUEUE as u32)
         .observer(recorder.clone())
+        // Reservations do not lapse: that is the business of `tests/bulkhead/idle.rs`.
+        .clock(ManualClock::new())
         .build()
         .unwrap();
     let model = Model { limit, in_flight: 0, queue: VecDeque::new(), granted: Vec::new(), events: Events::default() };

@@ -1,0 +1,281 @@
+//! A queue whose entries can be removed from any position in constant time.
+
+/// Values with stable keys, of which some are linked in order.
+///
+/// A doubly linked list by index, in a vector of reusable slots. A key is never reused, so the key of
+/// an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the queue's
+/// waiters that were granted a permit are such entries.
+///
+/// Every operation takes a constant number of steps; an insertion may grow the vector, which is
+/// constant amortized.
+#[derive(Debug)]
+pub(crate) struct LinkedSlab<T> {
+    slots: Vec<Slot<T>>,
+    /// The first free slot; free slots are linked by `next`.
+    free: u32,
+    /// The number of entries, linked or not.
+    len: usize,
+    head: u32,
+    tail: u32,
+    linked: usize,
+    next_ticket: u64,
+    #[cfg(test)]
+    pub(crate) steps: u64,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// The ticket of its entry. A free slot has that of its last one.
+    ticket: u64,
+    previous: u32,
+    next: u32,
+    is_linked: bool,
+    value: Option<T>,
+}
+
+/// The key of an entry. Tickets are numbered in order of insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    index: u32,
+    ticket: u64,
+}
+
+impl Key {
+    /// The number of entries inserted after `earlier` and up to this one.
+    pub(crate) fn distance_from(self, earlier: Self) -> u64 {
+        self.ticket.saturating_sub(earlier.ticket)
+    }
+}
+
+const NONE: u32 = u32::MAX;
+
+/// Slots that an empty slab keeps.
+const KEPT_SLOTS: usize = 64;
+
+impl<T> Default for LinkedSlab<T> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            len: 0,
+            head: NONE,
+            tail: NONE,
+            linked: 0,
+            next_ticket: 0,
+            #[cfg(test)]
+            steps: 0,
+        }
+    }
+}
+
+impl<T> LinkedSlab<T> {
+    /// The number of linked entries.
+    pub(crate) fn linked(&self) -> usize {
+        self.linked
+    }
+
+    /// The key of the first linked entry.
+    pub(crate) fn first(&self) -> Option<Key> {
+        (self.head != NONE).then(|| Key { index: self.head, ticket: self.slots[self.head as usize].ticket })
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        self.slot(key)?.value.as_mut()
+    }
+
+    /// Appends an entry to the list.
+    pub(crate) fn push_back(&mut self, value: T) -> Key {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let slot = Slot { ticket, previous: NONE, next: NONE, is_linked: false, value: Some(value) };
+        let index = self.free;
+        let index = if index == NONE {
+            // More than four billion waiters do not fit into memory.
+            self.slots.push(slot);
+            (self.slots.len() - 1) as u32
+        } else {
+            self.free = self.slots[index as usize].next;
+            self.slots[index as usize] = slot;
+            index
+        };
+        self.len += 1;
+        self.link(index, self.tail, NONE);
+        Key { index, ticket }
+    }
+
+    /// Links an entry as the first one. Does nothing if it is linked.
+    pub(crate) fn link_first(&mut self, key: Key) {
+        if self.slot(key).is_some_and(|slot| !slot.is_linked) {
+            self.link(key.index, NONE, self.head);
+        }
+    }
+
+    /// Unlinks an entry, which keeps its slot. Returns whether it was linked.
+    pub(crate) fn unlink(&mut self, key: Key) -> bool {
+        self.count_step();
+        let Some(slot) = self.slot(key).filter(|slot| slot.is_linked) else { return false };
+        slot.is_linked = false;
+        let (previous, next) = (slot.previous, slot.next);
+        match previous {
+            NONE => self.head = next,
+            _ => self.slots[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.tail = previous,
+            _ => self.slots[next as usize].previous = previous,
+        }
+        self.linked -= 1;
+        true
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        self.unlink(key);
+        let free = self.free;
+        let slot = self.slot(key)?;
+        let value = slot.value.take();
+        slot.next = free;
+        self.free = key.index;
+        self.len -= 1;
+        if self.len == 0 && self.slots.len() > KEPT_SLOTS {
+            // A crowd's memory is returned. Paid for by its insertions.
+            self.slots = Vec::new();
+            self.free = NONE;
+        }
+        value
+    }
+
+    /// Takes all entries, in no particular order. Their keys find nothing from now on.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let taken = std::mem::take(self);
+        self.next_ticket = taken.next_ticket;
+        #[cfg(test)]
+        {
+            self.steps = taken.steps + 1;
+        }
+        taken.slots.into_iter().filter_map(|slot| slot.value)
+    }
+
+    fn slot(&mut self, key: Key) -> Option<&mut Slot<T>> {
+        self.count_step();
+        self.slots.get_mut(key.index as usize).filter(|slot| slot.ticket == key.ticket && slot.value.is_some())
+    }
+
+    fn link(&mut self, index: u32, previous: u32, next: u32) {
+        self.count_step();
+        let slot = &mut self.slots[index as usize];
+        (slot.previous, slot.next, slot.is_linked) = (previous, next, true);
+        match previous {
+            NONE => self.head = index,
+            _ => self.slots[previous as usize].next = index,
+        }
+        match next {
+            NONE => self.tail = index,
+            _ => self.slots[next as usize].previous = index,
+        }
+        self.linked += 1;
+    }
+
+    #[inline(always)]
+    fn count_step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
+    }
+}
+
+#[cfg(all(test, not(rampart_loom)))]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        PushBack,
+        LinkFirst(usize),
+        Unlink(usize),
+        Remove(usize),
+        TakeAll,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => Just(Op::PushBack),
+            2 => any::<usize>().prop_map(Op::LinkFirst),
+            4 => any::<usize>().prop_map(Op::Unlink),
+            5 => any::<usize>().prop_map(Op::Remove),
+            1 => Just(Op::TakeAll),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_matches_a_deque_and_every_operation_takes_a_constant_number_of_steps(
+            ops in prop::collection::vec(op(), 0..300),
+        ) {
+            let mut slab = LinkedSlab::default();
+            // All keys ever, the entries that exist, and the linked ones in order.
+            let (mut keys, mut entries, mut order) = (Vec::new(), Vec::new(), VecDeque::new());
+            for op in ops {
+                let before = slab.steps;
+                let pick = |which: usize| (!keys.is_empty()).then(|| which % keys.len());
+                match op {
+                    Op::PushBack => {
+                        let number = keys.len();
+                        keys.push(slab.push_back(number));
+                        entries.push(number);
+                        order.push_back(number);
+                    }
+                    Op::LinkFirst(which) => if let Some(number) = pick(which) {
+                        slab.link_first(keys[number]);
+                        if entries.contains(&number) && !order.contains(&number) {
+                            order.push_front(number);
+                        }
+                    },
+                    Op::Unlink(which) => if let Some(number) = pick(which) {
+                        prop_assert_eq!(slab.unlink(keys[number]), order.contains(&number));
+                        order.retain(|linked| *linked != number);
+                    },
+                    Op::Remove(which) => if let Some(number) = pick(which) {
+                        let expected = entries.contains(&number).then_some(number);
+                        prop_assert_eq!(slab.remove(keys[number]), expected);
+                        entries.retain(|entry| *entry != number);
+                        order.retain(|linked| *linked != number);
+                    },
+                    Op::TakeAll => {
+                        let mut taken: Vec<_> = slab.take_all().collect();
+                        taken.sort_unstable();
+                        prop_assert_eq!(&taken, &entries);
+                        entries.clear();
+                        order.clear();
+                    }
+                }
+                prop_assert!(slab.steps - before <= 4);
+                prop_assert_eq!(slab.linked(), order.len());
+                prop_assert_eq!(slab.first(), order.front().map(|number| keys[*number]));
+                for (number, key) in keys.iter().enumerate() {
+                    prop_assert_eq!(slab.get_mut(*key).copied(), entries.contains(&number).then_some(number));
+                }
+            }
+            let mut drained = Vec::new();
+            while let Some(first) = slab.first() {
+                drained.extend(slab.remove(first));
+            }
+            prop_assert_eq!(drained, Vec::from(order));
+        }
+    }
+
+    #[test]
+    fn a_crowd_that_has_left_holds_no_memory() {
+        let mut slab = LinkedSlab::default();
+        let keys: Vec<_> = (0..10_000).map(|number| slab.push_back(number)).collect();
+        assert!(keys.iter().all(|key| slab.remove(*key).is_some()));
+        assert_eq!(slab.slots.capacity(), 0);
+        let key = slab.push_back(0);
+        assert!(slab.get_mut(keys[0]).is_none() && slab.get_mut(key).is_some());
+    }
+}
