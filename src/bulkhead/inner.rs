@@ -21,7 +21,7 @@ use crate::{
         semaphore::{HasSemaphore, Semaphore, Waiter},
         striped::{StripedArc, StripedRef},
     },
-    state::permits::{LAPSE_AFTER, Reservation},
+    state::{LAPSE_AFTER, permits::Reservation},
 };
 
 #[derive(Debug)]

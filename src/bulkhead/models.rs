@@ -13,7 +13,7 @@ use crate::{
     event::EventEmitter,
     pattern::Pattern,
     shared::semaphore::{Semaphore, Waiter},
-    state::{models::model, permits::LAPSE_AFTER},
+    state::{LAPSE_AFTER, models::model},
 };
 
 struct Woken(loom::sync::atomic::AtomicBool);

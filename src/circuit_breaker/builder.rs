@@ -3,6 +3,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use super::{
     CircuitBreaker,
     inner::{CircuitBreakerInner, OpenTimes},
+    reserved_probes::ReservedProbes,
 };
 use crate::{
     clock::TimeSource,
@@ -287,6 +288,7 @@ impl CircuitBreakerBuilder {
             quiet: !watched && (self.time_window.is_none() || !has_rate),
             random: self.random,
             waiters: WakerList::default(),
+            reserved_probes: ReservedProbes::default(),
             events: EventEmitter::new(Pattern::CircuitBreaker, self.name, self.observer),
             time: self.time,
         }))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::reserved_probes::{ProbeKey, ReservedProbes};
 use crate::{
     call::{CancelOnDrop, Complete, HasShared, InFlight, classify_result, emit_admitted},
     classify::{Classify, Verdict},
@@ -32,6 +33,7 @@ pub(crate) struct CircuitBreakerInner {
     pub(crate) quiet: bool,
     pub(crate) random: Random,
     pub(crate) waiters: WakerList,
+    pub(crate) reserved_probes: ReservedProbes,
     pub(crate) events: EventEmitter,
     pub(crate) time: TimeSource,
 }
@@ -97,9 +99,11 @@ impl CircuitBreakerInner {
         }
     }
 
-    /// Reserves a probe slot, if the circuit needs a probe and has a free slot.
-    pub(crate) fn reserve_probe(&self) -> Option<UnusedAdmission> {
-        self.reserve().ok().filter(|admission| admission.is_probe())
+    /// Reserves a probe slot, if the circuit needs a probe and has a free slot, or one that has
+    /// lapsed.
+    pub(super) fn reserve_probe(&self) -> Option<ProbeKey> {
+        let reserve = || self.reserve().ok().filter(|admission| admission.is_probe());
+        self.reserved_probes.reserve(self.now(), reserve)
     }
 
     #[inline(always)]
@@ -131,7 +135,10 @@ impl CircuitBreakerInner {
                 }
                 Ok(UnusedAdmission(admitted))
             }
-            Admission::Rejected { retry_after } => Err(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of))),
+            Admission::Rejected { retry_after } => self
+                .reserved_probes
+                .take_lapsed(|| self.now(), |admission| admission.is_current(self))
+                .ok_or(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of))),
         }
     }
 
@@ -201,7 +208,16 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn rejects_slow(&self) -> bool {
-        matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. })
+        matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. }) && !self.has_lapsed_probe()
+    }
+
+    /// When a reserved probe slot lapses, which another caller can then take.
+    pub(super) fn next_lapse(&self) -> Option<Nanos> {
+        self.reserved_probes.next_lapse(|| self.now(), |admission| admission.is_current(self))
+    }
+
+    pub(super) fn has_lapsed_probe(&self) -> bool {
+        self.next_lapse().is_some_and(|lapse| self.now() >= lapse)
     }
 
     /// Rejects a call without trying to acquire admission.
@@ -303,6 +319,40 @@ impl InFlight<CircuitBreakerInner> for UnusedAdmission {
     fn cancel(self, breaker: &CircuitBreakerInner) {
         if self.is_probe() {
             breaker.record(self.0, Outcome::Ignored, false, None);
+        }
+    }
+}
+
+/// A probe slot that is reserved for a service that is ready. It may lapse.
+#[derive(Debug)]
+pub(crate) struct ReservedProbe(ProbeKey);
+
+impl ReservedProbe {
+    pub(super) fn new(breaker: &CircuitBreakerInner) -> Option<Self> {
+        breaker.reserve_probe().map(Self)
+    }
+
+    /// Renews the reservation, which its owner still wants. Returns whether it has not lapsed.
+    pub(super) fn renew(&mut self, breaker: &CircuitBreakerInner) -> bool {
+        let is_current = |admission: UnusedAdmission| admission.is_current(breaker);
+        let renewed = breaker.reserved_probes.renew(self.0, breaker.now(), is_current);
+        renewed.map(|renewed| self.0 = renewed).is_some()
+    }
+
+    /// Admits the call that the slot is reserved for. If the reservation has lapsed, the call is
+    /// admitted or rejected as any other.
+    pub(super) fn admit(self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
+        match breaker.reserved_probes.claim(self.0).filter(|admission| admission.is_current(breaker)) {
+            Some(admission) => Ok(admission.begin(breaker)),
+            None => breaker.admit(),
+        }
+    }
+}
+
+impl InFlight<CircuitBreakerInner> for ReservedProbe {
+    fn cancel(self, breaker: &CircuitBreakerInner) {
+        if let Some(admission) = breaker.reserved_probes.claim(self.0) {
+            admission.cancel(breaker);
         }
     }
 }

@@ -84,9 +84,10 @@
 //!   circuit would admit the call, and reserves a probe slot if the call would be a probe. Use it
 //!   under a balancer, which then sends its traffic elsewhere: a breaker that is ready and rejects
 //!   fast attracts traffic. The circuit may still trip between `poll_ready` and `call`; the call is
-//!   then rejected, and `poll_ready` is pending again. A call is also rejected if its reserved
-//!   probe slot was idle for longer than `probe_timeout` and another call has it now. During a
-//!   gradual recovery `poll_ready` is ready, but `call` may reject. Waiting needs tokio's timer: it
+//!   then rejected, and `poll_ready` is pending again. A reserved probe slot lapses once its owner
+//!   has not used it for 5 ms and another caller needs a slot: an idle balancer does not keep the
+//!   circuit half-open. The owner's call is then rejected, unless another slot is free or the
+//!   circuit has closed; polling it renews the reservation. During a gradual recovery `poll_ready` is ready, but `call` may reject. Waiting needs tokio's timer: it
 //!   panics outside of a runtime with time enabled.
 //!
 //! # Order
@@ -120,6 +121,7 @@ mod handle;
 mod inner;
 mod layer;
 mod ready_state;
+mod reserved_probes;
 mod service;
 
 pub use builder::CircuitBreakerBuilder;

@@ -11,7 +11,7 @@ use tokio::time::Sleep;
 
 use super::{
     CircuitBreaker,
-    inner::{AdmittedCall, CircuitBreakerInner, UnusedAdmission},
+    inner::{AdmittedCall, CircuitBreakerInner, ReservedProbe},
 };
 use crate::{
     call::CancelOnDrop,
@@ -27,22 +27,17 @@ pub(crate) enum ReadyState {
     /// The circuit rejects, so the inner service was not polled: `call` must not reach it.
     Rejecting,
     /// A probe slot is reserved (backpressure only).
-    Probe(CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>),
+    Probe(CancelOnDrop<StripedRef<CircuitBreakerInner>, ReservedProbe>),
     /// The task waits for a change of the circuit.
     Waiting(Box<WaitForChange>),
-}
-
-/// Whether a reserved probe slot still admits a call.
-pub(crate) fn is_current(probe: &CancelOnDrop<StripedRef<CircuitBreakerInner>, UnusedAdmission>) -> bool {
-    probe.get().is_some_and(|(breaker, admission)| admission.is_current(breaker))
 }
 
 /// A task's registration with the circuit's waiters.
 pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
     key: Option<WakerKey>,
-    /// Wakes the task at the end of the open time. Only a task that waits for it has one
-    /// (backpressure only).
+    /// Wakes the task at the end of the open time, or when a reserved probe slot lapses. Only a task
+    /// that waits for it has one (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
@@ -124,8 +119,12 @@ impl ReadyState {
         let inner = &*breaker.0;
         loop {
             match self {
-                Self::Probe(probe) if is_current(probe) => return Poll::Ready(()),
-                Self::Probe(_) => *self = Self::Nothing,
+                Self::Probe(probe) => {
+                    if probe.in_flight_mut().renew(inner) {
+                        return Poll::Ready(());
+                    }
+                    *self = Self::Nothing;
+                }
                 Self::Waiting(_) => {
                     self.wait(breaker, cx);
                 }
@@ -136,19 +135,18 @@ impl ReadyState {
                     *self = Self::Nothing;
                     return Poll::Ready(());
                 }
-                PeekedAdmission::AdmitProbe => {
-                    // If there is none, the circuit has closed meanwhile or another caller took the
-                    // slot: check again.
-                    if let Some(admission) = inner.reserve_probe() {
-                        *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), admission));
-                    }
-                }
+                // If there is none, the circuit has closed meanwhile or another caller took the
+                // slot: check again.
+                PeekedAdmission::AdmitProbe => self.reserve_probe(breaker),
+                PeekedAdmission::Reject { .. } if inner.has_lapsed_probe() => self.reserve_probe(breaker),
                 PeekedAdmission::Reject { until } => {
                     let Self::Waiting(waiting) = self else {
                         self.wait(breaker, cx);
                         continue;
                     };
-                    let Some(until) = until else { return Poll::Pending };
+                    let Some(until) = [until, inner.next_lapse()].into_iter().flatten().min() else {
+                        return Poll::Pending;
+                    };
                     let left = until.saturating_since(inner.now());
                     let mut sleep = Box::pin(tokio::time::sleep(left));
                     if sleep.as_mut().poll(cx).is_pending() {
@@ -157,6 +155,20 @@ impl ReadyState {
                     }
                 }
             }
+        }
+    }
+
+    fn reserve_probe(&mut self, breaker: &CircuitBreaker) {
+        if let Some(reserved) = ReservedProbe::new(&breaker.0) {
+            *self = Self::Probe(CancelOnDrop::new(breaker.0.acquire_ref(), reserved));
+        }
+    }
+
+    /// Admits or rejects the call that follows [`poll_admitting`](Self::poll_admitting).
+    pub(crate) fn admit_admitting(&mut self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
+        match mem::take(self) {
+            Self::Probe(reserved) => reserved.disarm().1.admit(breaker),
+            _ => breaker.admit(),
         }
     }
 }

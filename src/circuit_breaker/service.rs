@@ -1,7 +1,6 @@
 use std::{
     fmt,
     marker::PhantomData,
-    mem,
     task::{Context, Poll},
 };
 
@@ -11,7 +10,7 @@ use super::{
     CircuitBreaker,
     future::ResponseFuture,
     inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner, HasBreaker},
-    ready_state::{ReadyState, is_current},
+    ready_state::ReadyState,
 };
 use crate::{
     call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, WithShared},
@@ -201,15 +200,7 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admitted = match mem::take(&mut self.calls.ready_state) {
-            ReadyState::Probe(probe) if is_current(&probe) => {
-                let (breaker, admission) = probe.disarm();
-                let admitted = admission.begin(&breaker);
-                return self.start(breaker, admitted, request);
-            }
-            _ => self.breaker.0.admit(),
-        };
-        match admitted {
+        match self.calls.ready_state.admit_admitting(&self.breaker.0) {
             Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
             Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
         }

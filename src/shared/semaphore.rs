@@ -11,7 +11,8 @@ use super::{
     lock::{Lock, Outbox},
 };
 use crate::state::{
-    permits::{Grant, LAPSE_AFTER, Permits, QueueFull, Reservation},
+    LAPSE_AFTER,
+    permits::{Grant, Permits, QueueFull, Reservation},
     time::Nanos,
 };
 

@@ -31,3 +31,10 @@ pub(crate) mod permits;
 pub(crate) mod time;
 pub(crate) mod transition;
 pub(crate) mod window;
+
+/// The time for which a reservation is kept, at least. It lapses if its owner has not used it for
+/// this long and another caller needs it.
+///
+/// Long beside the time in which a runtime polls a task that it has woken, and short beside a
+/// caller's timeout.
+pub(crate) const LAPSE_AFTER: std::time::Duration = std::time::Duration::from_millis(5);

@@ -1,19 +1,11 @@
 //! The permit counter of the bulkhead.
 
-use std::time::Duration;
-
 use super::{
+    LAPSE_AFTER,
     atomics::{AtomicU32, AtomicU64, Ordering, Padded},
     drive::{Step, drive},
     time::Nanos,
 };
-
-/// The time for which a reservation is kept, at least. A reservation lapses if its owner has not
-/// used it for this long and another caller needs a permit.
-///
-/// Long beside the time in which a runtime polls a task that it has woken, and short beside a
-/// caller's timeout.
-pub(crate) const LAPSE_AFTER: Duration = Duration::from_millis(5);
 
 /// The highest limit. A higher one has the same effect.
 pub(crate) const MAX_LIMIT: u32 = (1 << IN_FLIGHT_BITS) - 1;

@@ -142,25 +142,118 @@ async fn forcing_the_circuit_open_makes_a_ready_service_pending_again() {
     assert_eq!(script.calls(), 1);
 }
 
-// B24: an idle ready caller blocks others no longer than the probe timeout.
+/// The time in which the reservation of an idle service is certain to lapse.
+const BOUND: Duration = Duration::from_millis(6);
+
+// B24, G31
 #[tokio::test(start_paused = true)]
-async fn an_unused_probe_slot_passes_to_another_service_after_the_probe_timeout() {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let (script, probe) = Script::new();
-    let breaker = consecutive(1).probe_timeout(LIMIT).build().unwrap();
-    let mut idle = breaker.layer().backpressure().layer(probe);
-    script.reply(failure());
-    assert!(call(&mut idle).await.is_err());
+async fn an_idle_ready_service_loses_its_probe_slot_to_a_waiter() {
+    let (_, breaker, mut idle) = open().await;
     tokio::time::advance(OPEN).await;
     let mut waiting = task::spawn(idle.clone());
     idle.ready().await.unwrap();
     assert_pending!(poll_ready(&mut waiting));
-    tokio::time::advance(LIMIT + Duration::from_millis(1)).await;
+    tokio::time::advance(BOUND).await;
     assert!(waiting.is_woken());
     assert!(assert_ready!(poll_ready(&mut waiting)).is_ok());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
     assert!(idle.call("late").await.unwrap_err().as_rejection().is_some(), "its slot now belongs to another service");
     assert_eq!(breaker.snapshot().probes_in_flight, 1);
     assert!(waiting.enter(|_, mut service| service.call("probe")).await.is_ok());
+    assert_eq!(breaker.state(), CircuitState::Closed);
+}
+
+// G3, G31
+#[tokio::test(start_paused = true)]
+async fn a_probe_slot_is_kept_while_no_other_caller_needs_it_or_its_service_is_polled() {
+    let (_, breaker, mut ready) = open().await;
+    tokio::time::advance(OPEN).await;
+    let mut waiting = task::spawn(ready.clone());
+    ready.ready().await.unwrap();
+    tokio::time::advance(Duration::from_secs(20)).await;
+    for _ in 0..50 {
+        assert!(ready.ready().await.is_ok());
+        assert_pending!(poll_ready(&mut waiting));
+        assert!(breaker.try_acquire().is_err());
+        tokio::time::advance(Duration::from_millis(4)).await;
+    }
+    assert!(ready.call("probe").await.is_ok());
+    assert_eq!(breaker.state(), CircuitState::Closed);
+    assert!(waiting.is_woken());
+}
+
+// B24, G31
+#[tokio::test(start_paused = true)]
+async fn callers_in_other_modes_take_the_probe_slot_of_an_idle_service() {
+    for by_handle in [true, false] {
+        let (script, breaker, mut idle) = open().await;
+        tokio::time::advance(OPEN).await;
+        idle.ready().await.unwrap();
+        let mut rejecting = breaker.layer().layer(idle.get_ref().clone());
+        assert!(call(&mut rejecting).await.unwrap_err().as_rejection().is_some(), "it is kept for 5 ms");
+        tokio::time::advance(BOUND).await;
+        if by_handle {
+            breaker.try_acquire().unwrap().success();
+        } else {
+            assert!(call(&mut rejecting).await.is_ok());
+        }
+        assert_eq!((breaker.state(), script.requests().len()), (CircuitState::Closed, 2 - usize::from(by_handle)));
+        assert!(idle.call("late").await.is_ok(), "the circuit is closed");
+    }
+}
+
+// B20, G31: of a slot that was taken over, the first owner releases nothing.
+#[tokio::test(start_paused = true)]
+async fn dropping_an_idle_service_does_not_release_the_probe_slot_of_another() {
+    let (_, breaker, mut idle) = open().await;
+    tokio::time::advance(OPEN).await;
+    let mut other = idle.clone();
+    idle.ready().await.unwrap();
+    tokio::time::advance(BOUND).await;
+    other.ready().await.unwrap();
+    drop(idle);
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+    assert!(breaker.try_acquire().is_err());
+    drop(other);
+    assert_eq!(breaker.snapshot().probes_in_flight, 0);
+}
+
+// B31, G31: reservations of an earlier half-open state neither admit a call nor delay a rejection.
+#[tokio::test(start_paused = true)]
+async fn a_reservation_of_an_earlier_state_is_void() {
+    let (script, breaker, mut idle) = open().await;
+    tokio::time::advance(OPEN).await;
+    idle.ready().await.unwrap();
+    breaker.force_open();
+    tokio::time::advance(BOUND).await;
+    script.set_ready(Ready::No);
+    let mut rejecting = breaker.layer().layer(idle.get_ref().clone());
+    for _ in 0..3 {
+        assert!(call(&mut rejecting).await.unwrap_err().as_rejection().is_some(), "immediately");
+    }
+    breaker.half_open();
+    let probe = breaker.try_acquire().unwrap();
+    assert!(idle.call("late").await.unwrap_err().as_rejection().is_some());
+    assert_eq!(breaker.snapshot().probes_in_flight, 1);
+    probe.success();
+}
+
+// G31: one of the clones is ready and the others wait; none is polled any more.
+#[tokio::test(start_paused = true)]
+async fn idle_clones_under_load_shed_do_not_keep_the_circuit_half_open() {
+    let (_, breaker, service) = open().await;
+    tokio::time::advance(OPEN).await;
+    let mut clones: Vec<_> = (0..20).map(|_| tower::load_shed::LoadShed::new(service.clone())).collect();
+    for clone in &mut clones {
+        clone.ready().await.unwrap();
+    }
+    let mut succeeded = 0;
+    for round in 0..1_000 {
+        let clone = &mut clones[10 + round % 10];
+        succeeded += usize::from(clone.ready().await.unwrap().call("request").await.is_ok());
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    assert!(succeeded >= 990, "{succeeded}");
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 

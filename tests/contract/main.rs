@@ -134,6 +134,13 @@ fn open_breaker() -> (CircuitBreaker, impl AsyncFn()) {
     (breaker.clone(), async move || breaker.close())
 }
 
+/// A breaker that is forced open, and an action that makes it half-open, with one probe slot.
+fn breaker_to_be_probed() -> (CircuitBreaker, impl AsyncFn()) {
+    let breaker = CircuitBreaker::builder("b").probes(1).build().unwrap();
+    breaker.force_open();
+    (breaker.clone(), async move || breaker.half_open())
+}
+
 /// A full bulkhead, and an action that releases its permit.
 fn full_bulkhead(max_wait: Duration) -> (Bulkhead, impl AsyncFn()) {
     let bulkhead = Bulkhead::queued("k", 1, max_wait).unwrap();
@@ -198,6 +205,8 @@ saturated_layers! {
     circuit_breaker, rejects => open_breaker(), CircuitBreaker::new("b"), CircuitBreakerLayer::new;
     circuit_breaker_backpressure, is_pending =>
         open_breaker(), CircuitBreaker::new("b"), |breaker| CircuitBreakerLayer::new(breaker).backpressure();
+    idle_circuit_breaker_backpressure, idle_services_delay_others_little =>
+        breaker_to_be_probed(), CircuitBreaker::new("b"), |breaker| CircuitBreakerLayer::new(breaker).backpressure();
     bulkhead, rejects => full_bulkhead(Duration::ZERO), spare_bulkhead(), BulkheadLayer::new;
     bulkhead_backpressure, is_pending => full_bulkhead(SECOND), spare_bulkhead(), |bulkhead| BulkheadLayer::new(bulkhead).backpressure();
     idle_bulkhead_backpressure, idle_services_delay_others_little =>

@@ -36,6 +36,8 @@ const OPEN: u64 = 1000;
 const OPEN_MAX: u64 = 6000;
 const SLOW: u64 = 500;
 const PROBE_TIMEOUT: u64 = 3000;
+/// 5 ms, rounded up.
+const LAPSE_AFTER: u64 = 5;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -67,7 +69,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Verdict::Ignored),
     ];
     prop_oneof![
-        6 => (0_u64..1500).prop_map(Op::Advance),
+        5 => (0_u64..1500).prop_map(Op::Advance),
+        2 => (0_u64..8).prop_map(Op::Advance),
         12 => Just(Op::Acquire),
         12 => (any::<usize>(), verdict).prop_map(|(which, verdict)| Op::Finish(which, verdict)),
         2 => any::<usize>().prop_map(Op::Drop),
@@ -119,8 +122,12 @@ struct Model {
     probes: u32,
     succeeded: u32,
     lease: Option<u64>,
+    /// The probe slots of this state that are reserved and not used, and when they were reserved.
+    reserved: VecDeque<(ReservationId, u64)>,
     events: Vec<String>,
 }
+
+type ReservationId = u64;
 
 enum Outcome {
     Verdict(Verdict),
@@ -136,6 +143,17 @@ impl Model {
         self.generation += 1;
         (self.consecutive_failures, self.probes, self.succeeded, self.lease) = (0, 0, 0, None);
         self.window.clear();
+        self.reserved.clear();
+    }
+
+    /// Removes a reservation. Returns whether it had not lapsed.
+    fn take_reservation(&mut self, id: ReservationId) -> bool {
+        let at = self.reserved.iter().position(|(reserved, _)| *reserved == id);
+        at.and_then(|at| self.reserved.remove(at)).is_some()
+    }
+
+    fn has_lapsed(&self, now: u64) -> bool {
+        self.reserved.front().is_some_and(|(_, since)| now >= since + LAPSE_AFTER)
     }
 
     fn set_manually(&mut self, state: State) {
@@ -163,7 +181,12 @@ impl Model {
             }
             _ => {
                 if now < *self.lease.get_or_insert(now + PROBE_TIMEOUT) {
-                    return None;
+                    if !self.has_lapsed(now) {
+                        return None;
+                    }
+                    // The slot passes from one to the other.
+                    self.reserved.pop_front();
+                    return Some(Admitted { generation: self.generation, probe: true, at: now });
                 }
                 // The slots of all silent probes are released.
                 let succeeded = self.succeeded;
@@ -246,7 +269,11 @@ impl Model {
         match self.state {
             State::Closed | State::Disabled => true,
             State::Open => now >= self.deadline,
-            State::HalfOpen => self.probes < self.settings.probes || self.lease.is_some_and(|expiry| now >= expiry),
+            State::HalfOpen => {
+                self.probes < self.settings.probes
+                    || self.lease.is_some_and(|expiry| now >= expiry)
+                    || self.has_lapsed(now)
+            }
             _ => false,
         }
     }
@@ -261,7 +288,8 @@ struct Run<'a> {
     permits: Vec<(Permit<'a>, Admitted)>,
     waiters: Vec<Spawn<Waiting>>,
     /// Ready services, with their reserved probe slot if any.
-    ready: Vec<(Waiting, Option<Admitted>)>,
+    ready: Vec<(Waiting, Option<(Admitted, ReservationId)>)>,
+    next_id: ReservationId,
     now: u64,
 }
 
@@ -324,7 +352,12 @@ impl<'a> Run<'a> {
             Poll::Ready(ready) => {
                 ready.unwrap();
                 let admitted = expected.unwrap_or_else(|| panic!("ready while {state}, with {probes} probes"));
-                self.ready.push((service.into_inner(), admitted.probe.then_some(admitted)));
+                if admitted.probe {
+                    self.model.reserved.push_back((self.next_id, self.now));
+                    self.next_id += 1;
+                }
+                let reserved = admitted.probe.then(|| (admitted, self.next_id - 1));
+                self.ready.push((service.into_inner(), reserved));
             }
             Poll::Pending => {
                 assert!(expected.is_none(), "pending while {state}, with {probes} probes");
@@ -338,7 +371,7 @@ impl<'a> Run<'a> {
             return;
         }
         let (mut service, reserved) = self.ready.swap_remove(which % self.ready.len());
-        let current = reserved.filter(|admitted| admitted.generation == self.model.generation);
+        let current = reserved.filter(|(_, id)| self.model.take_reservation(*id)).map(|(admitted, _)| admitted);
         // Without a current reservation, the call is admitted as if readiness had not been polled.
         let expected =
             current.or_else(|| self.model.admit(self.now)).map(|admitted| Admitted { at: self.now, ..admitted });
@@ -413,6 +446,7 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
         probes: 0,
         succeeded: 0,
         lease: None,
+        reserved: VecDeque::new(),
         events: Vec::new(),
     };
     let mut run = Run {
@@ -422,6 +456,7 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
         permits: Vec::new(),
         waiters: Vec::new(),
         ready: Vec::new(),
+        next_id: 0,
         now: start,
     };
     for op in ops {
@@ -475,7 +510,9 @@ async fn compare(settings: Settings, ops: Vec<Op>) {
                 if !run.ready.is_empty() {
                     let (service, reserved) = run.ready.swap_remove(which % run.ready.len());
                     drop(service);
-                    if let Some(admitted) = reserved {
+                    if let Some((admitted, id)) = reserved
+                        && run.model.take_reservation(id)
+                    {
                         run.model.release(admitted);
                     }
                 }

@@ -3,10 +3,7 @@
 use loom::{sync::Arc, thread};
 
 use super::model;
-use crate::state::{
-    permits::{LAPSE_AFTER, Permits},
-    time::Nanos,
-};
+use crate::state::{LAPSE_AFTER, permits::Permits, time::Nanos};
 
 fn start() -> Nanos {
     Nanos::new(1 << 40)
