@@ -43,6 +43,7 @@ fn full_bulkhead(limit: u32) -> Arc<BulkheadInner> {
 fn full_bulkhead_at(limit: u32, clock: &ManualClock) -> Arc<BulkheadInner> {
     let bulkhead = BulkheadInner {
         semaphore: Semaphore::new(limit),
+        built_limit: limit,
         max_wait: Duration::MAX,
         max_queue: u32::MAX,
         events: EventEmitter::new(Pattern::Bulkhead, "k".into(), None),
