@@ -1,10 +1,6 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{Rate, RateLimiter, inner::RateLimiterInner};
+use super::{Rate, RateLimiter, inner::RateLimiterInner, queue::Tokens};
 use crate::{
     clock::TimeSource,
     error::ConfigError,
@@ -12,7 +8,7 @@ use crate::{
     name::Name,
     pattern::Pattern,
     shared::striped::StripedArc,
-    state::gcra::{Gcra, Params},
+    state::gcra::Params,
 };
 
 /// Configures a [`RateLimiter`].
@@ -50,8 +46,8 @@ impl RateLimiterBuilder {
     /// Sets how long a call may wait for its tokens. A call that would have to wait longer is
     /// rejected immediately.
     ///
-    /// Keep it below the callers' own timeouts: a cancelled waiter returns its tokens, but at most
-    /// 64 returned tokens are kept for other callers at a time; the rest go unused.
+    /// A call whose wait turns out longer, because the rate was lowered meanwhile or its task was
+    /// not polled when its tokens were due, is rejected at most 10 ms later.
     ///
     /// Applies where waiting is requested: [`RateLimitLayer::wait`](super::RateLimitLayer::wait),
     /// [`RateLimiter::acquire`] and [`RateLimiter::run`].
@@ -74,8 +70,7 @@ impl RateLimiterBuilder {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst).map_err(|error| error.of(&self.name))?;
         Ok(RateLimiter(StripedArc::new(RateLimiterInner {
-            gcra: Gcra::new(params),
-            rate: Mutex::new(self.rate),
+            tokens: Tokens::new(self.rate, params),
             built_rate: (self.rate, burst),
             max_wait: self.max_wait,
             events: EventEmitter::new(Pattern::RateLimiter, self.name, self.observer),

@@ -1,9 +1,10 @@
-use std::{fmt, future::Future, sync::PoisonError, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use super::{
     Rate, RateLimitLayer, RateLimiterBuilder,
     builder::params,
     inner::{RateLimiterInner, SpentTokens, WaitForTokens},
+    queue::Joined,
 };
 use crate::{
     call::{CancelOnDrop, Complete, InFlight},
@@ -87,7 +88,7 @@ impl RateLimiter {
     ///
     /// As [`check_n`](Self::check_n).
     pub fn try_acquire(&self, cost: u32) -> Result<Token<'_>, Rejection> {
-        let slot = self.0.reserve(cost)?;
+        let slot = self.0.take(cost)?;
         Ok(Token { slot, call: self.admitted() })
     }
 
@@ -100,8 +101,8 @@ impl RateLimiter {
     pub fn peek(&self, cost: u32) -> Result<(), Rejection> {
         use crate::state::gcra::GcraRejection;
 
-        let limit = self.0.gcra.params().burst();
-        self.0.gcra.peek(self.0.now(), cost).map_err(|rejection| {
+        let limit = self.0.tokens.params().burst();
+        self.0.tokens.peek(self.0.now(), cost).map_err(|rejection| {
             let retry_after = match rejection {
                 GcraRejection::Wait(wait) => Some(wait),
                 GcraRejection::Never => None,
@@ -112,13 +113,14 @@ impl RateLimiter {
 
     /// Consumes `cost` tokens, waiting until they are due, for up to `max_wait`.
     ///
-    /// The tokens are reserved before the wait, so no later caller overtakes a waiter, though it
-    /// may get the tokens of a cancelled one. Cancel-safe: dropping the future while it waits
-    /// returns the tokens.
+    /// In order of arrival: no later caller overtakes a waiter that is polled when its tokens are
+    /// due. Cancel-safe: dropping the future leaves the queue, and no tokens are spent.
     ///
     /// # Errors
     ///
-    /// As [`check_n`](Self::check_n), immediately if the wait would be longer than `max_wait`.
+    /// As [`check_n`](Self::check_n), immediately if the wait would be longer than `max_wait`; or
+    /// when it has become longer than `max_wait` and 10 ms because the rate was lowered or the
+    /// future was not polled in time.
     ///
     /// # Panics
     ///
@@ -134,9 +136,9 @@ impl RateLimiter {
 
     async fn admit(&self, cost: u32) -> Result<CancelOnDrop<&RateLimiterInner, SpentTokens>, Rejection> {
         let inner = &*self.0;
-        match inner.gcra.reserve(inner.now(), cost, inner.max_wait) {
-            Ok((Duration::ZERO, _)) => Ok(self.admitted()),
-            Ok((wait, slot)) => Ok(CancelOnDrop::new(inner, WaitForTokens::new(inner, slot, wait).await?)),
+        match inner.tokens.join(inner.now(), cost, inner.max_wait) {
+            Ok(Joined::Admitted(_)) => Ok(self.admitted()),
+            Ok(Joined::Waits(ticket)) => Ok(CancelOnDrop::new(inner, WaitForTokens::new(inner, ticket).await?)),
             Err(rejection) => Err(inner.reject(rejection)),
         }
     }
@@ -158,33 +160,25 @@ impl RateLimiter {
     }
 
     /// Changes the rate and the burst while calls are in flight. The used part of the burst stays
-    /// used, as a number of tokens; calls that already wait keep their time.
+    /// used, as a number of tokens. The new rate applies to calls that already wait, in their order;
+    /// one that costs more than the new burst is rejected.
     ///
     /// # Errors
     ///
     /// [`ConfigError`] as for [`RateLimiterBuilder::build`], in which case nothing changes.
     pub fn set_rate(&self, rate: Rate, burst: u32) -> Result<(), ConfigError> {
         let params = params(rate, burst).map_err(|error| error.of(self.name()))?;
-        // Serializes changes; no call takes this lock.
-        let mut current = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.gcra.set(params, self.0.now());
-        *current = rate;
+        // Read before the lock is taken, because a clock is foreign code.
+        let now = self.0.now();
+        self.0.tokens.set(rate, params, now);
         Ok(())
     }
 
     /// Returns a snapshot of the limiter.
     pub fn snapshot(&self) -> RateLimiterSnapshot {
         let now = self.0.now();
-        // Locked until the end, so that the rate does not change in between.
-        let rate = self.0.rate.lock().unwrap_or_else(PoisonError::into_inner);
-        let (available, full_after) = self.0.gcra.available(now);
-        RateLimiterSnapshot {
-            rate: *rate,
-            burst: self.0.gcra.params().burst(),
-            available,
-            full_after,
-            max_wait: self.0.max_wait,
-        }
+        let (rate, burst, available, full_after) = self.0.tokens.snapshot(now);
+        RateLimiterSnapshot { rate, burst, available, full_after, max_wait: self.0.max_wait }
     }
 }
 
@@ -202,9 +196,9 @@ pub struct RateLimiterSnapshot {
     pub rate: Rate,
     /// The maximum number of tokens that can be consumed at one instant.
     pub burst: u32,
-    /// Tokens available now.
+    /// Tokens available now that no call waits for.
     pub available: u32,
-    /// The time until all tokens are available, if no call takes any.
+    /// The time until all tokens are available, if no further call takes any.
     pub full_after: Duration,
     /// The longest time a call may wait.
     pub max_wait: Duration,
@@ -220,12 +214,13 @@ pub struct Token<'a> {
 impl Token<'_> {
     /// Returns the tokens of a call that was never made.
     ///
-    /// Exact if no tokens were taken since, or if the bucket was not full before. Otherwise a token
-    /// whose replacement has begun is not returned, since the bucket could then exceed its limit;
-    /// the limiter is stricter for one period at most.
+    /// They are available immediately. Each token stands for a period of time, in the order in which
+    /// they were taken; of a period that has passed nothing is returned, and of one that has begun
+    /// only the rest, because the bucket could exceed its limit otherwise.
     pub fn refund(mut self) {
+        let slot = std::mem::take(&mut self.slot);
         self.call.consume(|inner, tokens| {
-            inner.gcra.cancel(self.slot);
+            inner.tokens.cancel(slot);
             tokens.cancel(inner);
         });
     }

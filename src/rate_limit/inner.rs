@@ -4,29 +4,29 @@ use std::{
     future::Future,
     ops::Deref,
     pin::Pin,
-    sync::Mutex,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-use super::Rate;
+use super::{
+    Rate,
+    queue::{GRACE, Joined, Ticket, Tokens, Turn},
+};
 use crate::{
     call::{Acquisition, CancelOnDrop, EventOnly, HasEvents, InFlight},
-    clock::{Nanos, TimeSource},
+    clock::{self, Nanos, TimeSource},
     error::Rejection,
     event::{EventEmitter, EventKind},
     shared::striped::{StripedArc, StripedRef},
-    state::gcra::{Gcra, GcraRejection, Slot},
+    state::gcra::{GcraRejection, Slot},
 };
 
 #[derive(Debug)]
 pub(crate) struct RateLimiterInner {
-    pub(crate) gcra: Gcra,
-    /// The rate as it was configured. Locked to change or inspect it, not by calls.
-    pub(crate) rate: Mutex<Rate>,
+    pub(crate) tokens: Tokens,
     /// The rate and the burst that it was built with.
     pub(crate) built_rate: (Rate, u32),
     pub(crate) max_wait: Duration,
@@ -45,21 +45,18 @@ impl RateLimiterInner {
             GcraRejection::Wait(wait) => Some(wait),
             GcraRejection::Never => None,
         };
-        let limit = self.gcra.params().burst();
+        let limit = self.tokens.params().burst();
         self.events.reject(|name| Rejection::rate_limited(name, retry_after, limit))
     }
 
     /// Consumes tokens that are available now, irrevocably.
     pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
-        self.gcra.check(self.now(), cost).map_err(|rejection| self.reject(rejection))
+        self.tokens.check(self.now(), cost).map_err(|rejection| self.reject(rejection))
     }
 
-    /// Reserves tokens that are available now. The reservation can be cancelled.
-    pub(crate) fn reserve(&self, cost: u32) -> Result<Slot, Rejection> {
-        match self.gcra.reserve(self.now(), cost, Duration::ZERO) {
-            Ok((_, slot)) => Ok(slot),
-            Err(rejection) => Err(self.reject(rejection)),
-        }
+    /// Takes tokens that are available now. They can be returned.
+    pub(crate) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
+        self.tokens.take(self.now(), cost).map_err(|rejection| self.reject(rejection))
     }
 
     /// Admits a call, queues it until its tokens are due if that is within `max_wait`, or rejects
@@ -69,9 +66,9 @@ impl RateLimiterInner {
         handle: &StripedArc<Self>,
         cost: u32,
     ) -> Acquisition<SpentTokens, WaitForTokens<StripedRef<Self>>> {
-        match handle.gcra.reserve(handle.now(), cost, handle.max_wait) {
-            Ok((Duration::ZERO, _)) => Acquisition::Admitted(SpentTokens::admitted(&handle.events)),
-            Ok((wait, slot)) => Acquisition::Queued(WaitForTokens::new(handle.acquire_ref(), slot, wait)),
+        match handle.tokens.join(handle.now(), cost, handle.max_wait) {
+            Ok(Joined::Admitted(_)) => Acquisition::Admitted(SpentTokens::admitted(&handle.events)),
+            Ok(Joined::Waits(ticket)) => Acquisition::Queued(WaitForTokens::new(handle.acquire_ref(), ticket)),
             Err(rejection) => Acquisition::Rejected(handle.reject(rejection)),
         }
     }
@@ -94,47 +91,134 @@ impl HasEvents<RateLimiterInner> for Option<StripedRef<RateLimiterInner>> {
     }
 }
 
-/// Reserved tokens that no call has used yet.
+/// Tokens that no call has used yet.
 pub(crate) type UnusedTokens<H> = CancelOnDrop<H, Slot>;
 
 impl InFlight<RateLimiterInner> for Slot {
     /// Returns the tokens.
     fn cancel(self, limiter: &RateLimiterInner) {
-        limiter.gcra.cancel(self);
+        limiter.tokens.cancel(self);
     }
 }
 
-/// Reserved tokens of a call that waits until they are due.
-struct AwaitedTokens(Slot);
-
-impl InFlight<RateLimiterInner> for AwaitedTokens {
-    /// Returns the tokens and reports that the call was cancelled.
+impl InFlight<RateLimiterInner> for Ticket {
+    /// Leaves the queue.
     fn cancel(self, limiter: &RateLimiterInner) {
-        limiter.gcra.cancel(self.0);
+        limiter.tokens.leave(&self);
+    }
+}
+
+/// The ticket of a call, which reports that it is cancelled.
+pub(crate) struct CallTicket(Ticket);
+
+impl InFlight<RateLimiterInner> for CallTicket {
+    fn cancel(self, limiter: &RateLimiterInner) {
+        limiter.tokens.leave(&self.0);
         limiter.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }
 
+impl AsRef<Ticket> for CallTicket {
+    fn as_ref(&self) -> &Ticket {
+        &self.0
+    }
+}
+
+impl AsRef<Ticket> for Ticket {
+    fn as_ref(&self) -> &Ticket {
+        self
+    }
+}
+
 pin_project! {
-    /// Waits until reserved tokens are due.
+    /// Waits in the queue until tokens are due, and takes them.
     ///
-    /// Cancel-safe: dropping it returns them.
+    /// Cancel-safe: dropping it leaves the queue.
+    pub(crate) struct Turns<H, K>
+    where
+        H: Deref<Target = RateLimiterInner>,
+        K: InFlight<RateLimiterInner>,
+    {
+        ticket: Option<CancelOnDrop<H, K>>,
+        #[pin]
+        sleep: Sleep,
+        joined: Instant,
+        max_wait: Duration,
+    }
+}
+
+impl<H, K> Turns<H, K>
+where
+    H: Deref<Target = RateLimiterInner>,
+    K: InFlight<RateLimiterInner> + AsRef<Ticket>,
+{
+    pub(crate) fn new(limiter: H, ticket: K, max_wait: Duration) -> Self {
+        // Guarded before the timer is created, which panics outside of a runtime.
+        let ticket = Some(CancelOnDrop::new(limiter, ticket));
+        Self { ticket, sleep: tokio::time::sleep(Duration::ZERO), joined: clock::instant(), max_wait }
+    }
+}
+
+impl<H, K> Future for Turns<H, K>
+where
+    H: Deref<Target = RateLimiterInner>,
+    K: InFlight<RateLimiterInner> + AsRef<Ticket>,
+{
+    type Output = Result<(H, Slot, Duration), (H, GcraRejection)>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let (limiter, ticket) =
+                this.ticket.as_ref().and_then(CancelOnDrop::get).expect("polled after it completed");
+            let elapsed = clock::instant().saturating_duration_since(*this.joined);
+            // Timers are tokio's, so a manual clock that stands still must not stop the wait.
+            let now = limiter.now().max(ticket.as_ref().arrived.saturating_add(elapsed));
+            let patience = this.max_wait.saturating_add(GRACE).saturating_sub(elapsed);
+            let rejection = match limiter.tokens.poll(ticket.as_ref(), now, cx.waker()) {
+                Turn::Wait(wait) if !patience.is_zero() => {
+                    let sleep = wait.min(patience).min(MAX_SLEEP);
+                    let later = clock::instant().checked_add(sleep).expect("a month is representable");
+                    this.sleep.as_mut().reset(later);
+                    ready!(this.sleep.as_mut().poll(cx));
+                    continue;
+                }
+                Turn::Wait(wait) => {
+                    limiter.tokens.leave(ticket.as_ref());
+                    GcraRejection::Wait(wait)
+                }
+                Turn::Taken { slot, waited } => {
+                    let (limiter, _) = this.ticket.take().expect("checked above").disarm();
+                    return Poll::Ready(Ok((limiter, slot, waited)));
+                }
+                Turn::Never => GcraRejection::Never,
+            };
+            let (limiter, _) = this.ticket.take().expect("checked above").disarm();
+            return Poll::Ready(Err((limiter, rejection)));
+        }
+    }
+}
+
+/// The call looks again after this time at the latest.
+const MAX_SLEEP: Duration = Duration::from_secs(30 * 86_400);
+
+pin_project! {
+    /// Waits until a call's tokens are due.
+    ///
+    /// Cancel-safe: dropping it leaves the queue.
     pub(crate) struct WaitForTokens<H>
     where
         H: Deref<Target = RateLimiterInner>,
     {
-        tokens: Option<CancelOnDrop<H, AwaitedTokens>>,
         #[pin]
-        sleep: Sleep,
-        wait: Duration,
+        turns: Turns<H, CallTicket>,
     }
 }
 
 impl<H: Deref<Target = RateLimiterInner>> WaitForTokens<H> {
-    pub(crate) fn new(limiter: H, slot: Slot, wait: Duration) -> Self {
-        // Guarded before the timer is created, which panics outside of a runtime.
-        let tokens = Some(CancelOnDrop::new(limiter, AwaitedTokens(slot)));
-        Self { tokens, sleep: tokio::time::sleep(wait), wait }
+    pub(crate) fn new(limiter: H, ticket: Ticket) -> Self {
+        let max_wait = limiter.max_wait;
+        Self { turns: Turns::new(limiter, CallTicket(ticket), max_wait) }
     }
 }
 
@@ -142,11 +226,12 @@ impl<H: Deref<Target = RateLimiterInner>> Future for WaitForTokens<H> {
     type Output = Result<SpentTokens, Rejection>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        ready!(this.sleep.poll(cx));
-        let (limiter, _) = this.tokens.take().expect("polled after it completed").disarm();
-        let waited = *this.wait;
-        limiter.events.emit(|| EventKind::WaitCompleted { waited });
-        Poll::Ready(Ok(SpentTokens::admitted(&limiter.events)))
+        Poll::Ready(match ready!(self.project().turns.poll(cx)) {
+            Ok((limiter, _, waited)) => {
+                limiter.events.emit(|| EventKind::WaitCompleted { waited });
+                Ok(SpentTokens::admitted(&limiter.events))
+            }
+            Err((limiter, rejection)) => Err(limiter.reject(rejection)),
+        })
     }
 }

@@ -61,7 +61,8 @@
 //!
 //! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single
 //! number: the bucket holds `burst` tokens and refills at `rate`. In any interval of length t at
-//! most `burst + rate * t` calls are admitted, so there is no double burst at a window's edge. A
+//! most `burst + rate * t` calls are admitted (`burst + rate * (t + 10 ms)` if calls wait, by when
+//! they start), so there is no double burst at a window's edge. A
 //! rejected call leaves no trace. The time per token is kept in eighths of a nanosecond and rounded
 //! up: a rate around a million a second comes out up to 0.013% lower, and no rate comes out higher.
 //!
@@ -73,12 +74,23 @@
 //!   `max_wait`, in order of arrival.
 //! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. The token
 //!   is returned if the service is dropped before the call, or if the inner service stops being
-//!   ready. It counts from the time when it was due: services that stay ready and idle for long may
-//!   all be called at the same instant, and then exceed the rate by one call each.
+//!   ready. A service that stays ready and idle for more than 10 ms after its token was due may lose
+//!   it: `poll_ready` then waits for another, and `call` rejects the call if none is available.
 //!
-//! A wait is a reservation: its token is taken immediately, and due at a known time. So waiters are
-//! admitted in order of arrival and none starves. The token of a cancelled waiter goes to the next
-//! caller to arrive, even if others already wait for later ones.
+//! Calls that wait are a queue, in order of arrival; no later call overtakes them. A call in the
+//! queue owns no tokens, so one that is cancelled leaves no debt, whatever its place. Tokens that
+//! are returned unused (by a dropped readiness or [`Token::refund`]) are available again
+//! immediately, in any number and order; but each stands for a period of time, and the part of it
+//! that has passed is not returned.
+//!
+//! A call whose turn has come, but which is not polled for 10 ms, is passed over: its tokens go to
+//! the next call in the queue that is polled, and it comes first when it is polled again. Each time
+//! 10 ms pass in vain, twice as many calls are passed over. So 5,000 shed clones that are no longer
+//! polled delay the next call by about 0.2 s, once.
+//!
+//! A call that waits is counted from when its tokens were due, but at most 10 ms before it starts.
+//! A task that is polled later than that loses the time in between, so calls that are late do not
+//! start all at once.
 //!
 //! # Order
 //!
@@ -98,7 +110,7 @@
 //! - `tower::limit::RateLimit` counts in fixed windows, admits nearly twice the rate around an
 //!   edge, is not `Clone`, and always waits.
 //! - governor uses the same algorithm; its keyed limiter keeps every key until told to discard the
-//!   idle ones, its waiters do not reserve and so may starve, and it has no refund.
+//!   idle ones, its waiters have no queue and so may starve, and it has no refund.
 //! - resilience4j's limiter counts in fixed periods, and its rejected calls write.
 
 mod builder;
@@ -107,6 +119,9 @@ mod handle;
 mod inner;
 mod keyed;
 mod layer;
+#[cfg(all(test, rampart_loom))]
+mod models;
+mod queue;
 mod rate;
 mod service;
 

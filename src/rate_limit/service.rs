@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Sleep;
 use tower_service::Service;
 
 use super::{
     Cost, One, RateLimiter,
     future::{ResponseFuture, WaitFuture},
-    inner::{RateLimiterInner, SpentTokens, UnusedTokens, WaitForTokens},
+    inner::{RateLimiterInner, SpentTokens, Turns, UnusedTokens, WaitForTokens},
+    queue::{GRACE, Joined, Ticket},
 };
 use crate::{
     call::{
@@ -81,11 +81,10 @@ pub struct RateLimitService<S, C = One, M = Reject> {
     mode: PhantomData<fn() -> M>,
 }
 
-/// The token that `poll_ready` has reserved for the next call, in backpressure mode.
-struct Reserved {
-    tokens: UnusedTokens<StripedRef<RateLimiterInner>>,
-    /// Completes when the token is due. Allocated if it is not due immediately.
-    sleep: Option<Pin<Box<Sleep>>>,
+/// The token of the next call, in backpressure mode.
+enum Reserved {
+    Token(UnusedTokens<StripedRef<RateLimiterInner>>),
+    Waiting(Pin<Box<Turns<StripedRef<RateLimiterInner>, Ticket>>>),
 }
 
 impl<S> RateLimitService<S> {
@@ -181,46 +180,63 @@ where
     type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // The inner service first: a token is reserved only while it can be used, and returned when
-        // it no longer can.
+        // The inner service first: a token is taken only while it can be used, and returned when it
+        // no longer can.
         let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
             self.reserved = None;
             return ready;
         }
         let limiter = &self.limiter.0;
-        let reserved = match &mut self.reserved {
-            Some(reserved) => reserved,
-            none => {
-                let reserved = limiter.gcra.reserve(limiter.now(), 1, Duration::MAX);
-                let Ok((wait, slot)) = reserved else {
-                    unreachable!("a single token never exceeds the burst, nor an unlimited wait")
-                };
-                // Guarded before the timer is created, which panics outside of a runtime.
-                let tokens = UnusedTokens::new(limiter.acquire_ref(), slot);
-                let sleep = (!wait.is_zero()).then(|| Box::pin(tokio::time::sleep(wait)));
-                none.insert(Reserved { tokens, sleep })
+        if let Some(Reserved::Token(token)) = &self.reserved {
+            if is_fresh(token) {
+                return Poll::Ready(Ok(()));
             }
-        };
-        if let Some(sleep) = &mut reserved.sleep {
-            ready!(sleep.as_mut().poll(cx));
-            reserved.sleep = None;
+            self.reserved = None;
         }
+        let waiting = match &mut self.reserved {
+            Some(Reserved::Waiting(waiting)) => waiting,
+            reserved => match limiter.tokens.join(limiter.now(), 1, Duration::MAX) {
+                Ok(Joined::Admitted(slot)) => {
+                    *reserved = Some(Reserved::Token(UnusedTokens::new(limiter.acquire_ref(), slot)));
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(Joined::Waits(ticket)) => {
+                    let waiting = Box::pin(Turns::new(limiter.acquire_ref(), ticket, Duration::MAX));
+                    *reserved = Some(Reserved::Waiting(waiting));
+                    let Some(Reserved::Waiting(waiting)) = reserved else { unreachable!("it was just stored") };
+                    waiting
+                }
+                Err(_) => unreachable!("a single token never exceeds the burst, nor an unlimited wait"),
+            },
+        };
+        let Ok((limiter, slot, _)) = ready!(waiting.as_mut().poll(cx)) else {
+            unreachable!("a single token never exceeds the burst, nor an unlimited wait")
+        };
+        self.reserved = Some(Reserved::Token(UnusedTokens::new(limiter, slot)));
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
         let admission = match self.reserved.take() {
-            Some(Reserved { tokens, sleep: None }) => {
-                tokens.disarm();
+            Some(Reserved::Token(token)) if is_fresh(&token) => {
+                token.disarm();
                 Ok(())
             }
-            // Called without being ready. The inner service may object to that; the rate is
-            // enforced all the same.
-            _ => self.limiter.0.check(1),
+            // Called without being ready, or long after it was. The inner service may object to the
+            // first; the rate is enforced all the same.
+            reserved => {
+                drop(reserved);
+                self.limiter.0.check(1)
+            }
         };
         self.start(admission, request)
     }
+}
+
+/// Whether the token can be used at the current time.
+fn is_fresh(token: &UnusedTokens<StripedRef<RateLimiterInner>>) -> bool {
+    token.get().is_some_and(|(limiter, slot)| slot.is_fresh(limiter.now(), GRACE))
 }
 
 impl<S, C, Req> Service<Req> for RateLimitService<S, C, Wait>

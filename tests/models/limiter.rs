@@ -1,11 +1,13 @@
 //! A rate limiter between two bounds: a token bucket without refunds below, and the rate itself
 //! above.
 //!
-//! A limiter that accepts refunds may admit more than such a bucket, never less, and no interval
-//! may hold more used tokens than the burst and the rate allow. Until the first refund, limiter and
-//! bucket agree to the nanosecond.
+//! Calls that wait are a queue in order of arrival, which owns no tokens. A limiter that accepts
+//! refunds may admit more than such a bucket, never less, and no interval may hold more used tokens
+//! than the burst and the rate allow. Until the first refund, limiter and bucket agree to the
+//! nanosecond. Tasks are polled as soon as they are woken.
 
 use std::{
+    collections::VecDeque,
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -26,6 +28,7 @@ use super::support::{paused, recorder::Recorder};
 
 const MS: u64 = 1_000_000;
 const MAX_WAIT: u64 = 60 * MS;
+const LATENESS: u64 = 10 * MS;
 /// Each twice the one before, so that converting the debt leaves no remainder.
 const PERIODS: [u64; 4] = [10 * MS, 20 * MS, 40 * MS, 80 * MS];
 
@@ -39,7 +42,6 @@ enum Op {
     DropWaiter(usize),
     SetRate(usize, u32),
     Advance(u64),
-    RunWaiters,
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -53,7 +55,6 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<usize>().prop_map(Op::DropWaiter),
         1 => (0_usize..4, 1_u32..6).prop_map(|(period, burst)| Op::SetRate(period, burst)),
         4 => (0_u64..40).prop_map(Op::Advance),
-        3 => Just(Op::RunWaiters),
     ]
 }
 
@@ -121,14 +122,9 @@ struct Paid {
 }
 
 struct Waiter<'a> {
-    paid: Paid,
+    cost: u32,
     task: Spawn<Acquire<'a>>,
     started: u64,
-    segment: usize,
-    /// The latest time it is due; the exact time if nothing had been refunded when the wait
-    /// started.
-    due: u64,
-    exact: bool,
 }
 
 struct Run<'a> {
@@ -138,7 +134,8 @@ struct Run<'a> {
     segment: usize,
     /// Each with the index of its use, and its payment.
     tokens: Vec<(Token<'a>, usize, Paid)>,
-    waiters: Vec<Waiter<'a>>,
+    /// In order of arrival.
+    waiters: VecDeque<Waiter<'a>>,
     /// `None` for refunded tokens.
     used: Vec<Option<Use>>,
     /// The burst and period of each segment.
@@ -146,24 +143,30 @@ struct Run<'a> {
     waited: Arc<Mutex<Vec<Duration>>>,
 }
 
-/// Rounds up to the resolution of timers.
-fn timer(at: u64) -> u64 {
-    at.div_ceil(MS) * MS
-}
-
 impl<'a> Run<'a> {
     fn used(&mut self, due: u64, cost: u32, segment: usize) {
         self.used.push(Some(Use { due, cost, segment }));
+    }
+
+    /// The wait of a call behind the queue, if it can ever pass.
+    fn wait(&self, cost: u32) -> Option<u64> {
+        let queued: u32 = self.waiters.iter().map(|waiter| waiter.cost).sum();
+        self.bucket.wait(self.now, cost)?;
+        Some(
+            (self.bucket.full_at.max(self.now) + u64::from(queued + cost) * self.bucket.period)
+                .saturating_sub(self.now + self.bucket.burst * self.bucket.period),
+        )
     }
 
     /// Compares an immediate decision with the bucket: an admission, or a rejection.
     fn compare(&mut self, rejected: Option<&Rejection>, cost: u32, max_wait: u64) {
         // A full bucket has no refunds left.
         self.bucket.exact |= self.bucket.full_at <= self.now;
-        let (strict, exact) = (self.bucket.wait(self.now, cost), self.bucket.exact);
+        let (strict, exact) = (self.wait(cost), self.bucket.exact);
         match rejected {
             None => {
                 let strict = strict.expect("more than the burst");
+                assert!(self.waiters.is_empty(), "a call overtakes the queue");
                 assert!(!exact || strict == 0, "too early, by {strict} ns");
                 self.bucket.pay(self.now, cost);
             }
@@ -192,36 +195,54 @@ impl<'a> Run<'a> {
             }
             Poll::Ready(Err(rejection)) => self.compare(Some(&rejection), cost, MAX_WAIT),
             Poll::Pending => {
-                self.bucket.exact |= self.bucket.full_at <= self.now;
-                let exact = self.bucket.exact;
-                let wait = self.bucket.wait(self.now, cost).expect("it waits although it can never pass");
-                assert!(wait > 0 && (!exact || wait <= MAX_WAIT), "a wait of {wait} ns");
-                self.bucket.pay(self.now, cost);
-                let (started, segment) = (self.now, self.segment);
-                let paid = Paid { payment: self.bucket.payments, cost };
-                self.waiters.push(Waiter { paid, task, started, segment, due: self.now + wait.min(MAX_WAIT), exact });
+                let wait = self.wait(cost).expect("it waits although it can never pass");
+                assert!(wait > 0 && (!self.bucket.exact || wait <= MAX_WAIT), "a wait of {wait} ns");
+                self.waiters.push_back(Waiter { cost, task, started: self.now });
             }
         }
     }
 
+    /// Runs the tasks that are woken, as an executor does.
     fn run_waiters(&mut self) {
-        for mut waiter in std::mem::take(&mut self.waiters) {
-            let late = self.now >= timer(waiter.due);
-            assert!(!late || waiter.task.is_woken(), "a wakeup is lost");
-            match waiter.task.poll() {
-                Poll::Ready(result) => {
-                    result.unwrap();
-                    assert!(late || !waiter.exact, "admitted early");
+        while let Some(index) = self.waiters.iter().position(|waiter| waiter.task.is_woken()) {
+            let Waiter { cost, started, task } = &mut self.waiters[index];
+            let (cost, started, strict) = (*cost, *started, self.bucket.wait(self.now, *cost));
+            // A waiter is admitted as of when it was due.
+            let since = self.now.saturating_sub(LATENESS).max(started);
+            self.bucket.exact |= self.bucket.full_at <= since;
+            match task.poll() {
+                Poll::Ready(Ok(())) => {
+                    assert_eq!(index, 0, "a waiter overtakes another");
+                    assert!(!self.bucket.exact || strict == Some(0), "admitted early");
                     let waited = self.waited.lock().unwrap().pop().expect("the wait is reported");
-                    let due = waiter.started + waited.as_nanos() as u64;
+                    let due = started + waited.as_nanos() as u64;
                     assert!(due <= self.now, "used before it was due");
-                    self.used(due, waiter.paid.cost, waiter.segment);
+                    self.waiters.remove(index);
+                    self.bucket.pay(since, cost);
+                    self.used(due, cost, self.segment);
                 }
-                Poll::Pending => {
-                    assert!(!late, "still pending after it was due");
-                    self.waiters.push(waiter);
+                Poll::Ready(Err(Rejection::RateLimited { retry_after: None, .. })) => {
+                    assert_eq!(strict, None);
+                    self.waiters.remove(index);
                 }
+                Poll::Ready(Err(rejection)) => {
+                    assert!(self.now > started + MAX_WAIT && self.segment > 0, "{rejection}");
+                    self.waiters.remove(index);
+                }
+                Poll::Pending => {}
             }
+        }
+        if let Some(first) = self.waiters.front() {
+            assert_ne!(self.bucket.wait(self.now, first.cost), Some(0), "a wakeup is lost");
+            assert!(self.now <= first.started + MAX_WAIT + 20 * MS, "it waits for too long");
+        }
+    }
+
+    async fn advance(&mut self, millis: u64) {
+        for _ in 0..millis {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            self.now += MS;
+            self.run_waiters();
         }
     }
 
@@ -264,7 +285,7 @@ async fn compare(ops: Vec<Op>) {
         now: 0,
         segment: 0,
         tokens: Vec::new(),
-        waiters: Vec::new(),
+        waiters: VecDeque::new(),
         used: Vec::new(),
         rates: vec![(3, PERIODS[0])],
         waited,
@@ -302,8 +323,7 @@ async fn compare(ops: Vec<Op>) {
                 drop(run.tokens.swap_remove(which % run.tokens.len()));
             }
             Op::DropWaiter(which) if !run.waiters.is_empty() => {
-                let Waiter { paid, .. } = run.waiters.swap_remove(which % run.waiters.len());
-                run.bucket.refund(paid.payment, paid.cost);
+                run.waiters.remove(which % run.waiters.len());
                 dropped += 1;
             }
             Op::Refund(_) | Op::Keep(_) | Op::DropWaiter(_) => {}
@@ -314,23 +334,20 @@ async fn compare(ops: Vec<Op>) {
                 run.segment += 1;
                 run.rates.push((burst.into(), period));
             }
-            Op::Advance(millis) => {
-                tokio::time::advance(Duration::from_millis(millis)).await;
-                run.now += millis * MS;
-            }
-            Op::RunWaiters => run.run_waiters(),
+            Op::Advance(millis) => run.advance(millis).await,
         }
+        run.run_waiters();
         let Bucket { period, burst, full_at, exact, .. } = run.bucket;
         let snapshot = limiter.snapshot();
         assert_eq!(u64::from(snapshot.burst), burst);
-        let strict = (burst * period).saturating_sub(full_at.saturating_sub(run.now)) / period;
+        let queued: u32 = run.waiters.iter().map(|waiter| waiter.cost).sum();
+        let debt = full_at.saturating_sub(run.now) + u64::from(queued) * period;
+        let strict = (burst * period).saturating_sub(debt) / period;
         let available = u64::from(snapshot.available);
         assert!(if exact { available == strict } else { available >= strict }, "{available} or {strict}");
         assert!(available <= burst);
     }
-    tokio::time::advance(Duration::from_nanos(MAX_WAIT + MS)).await;
-    run.now += MAX_WAIT + MS;
-    run.run_waiters();
+    run.advance(MAX_WAIT / MS + 20).await;
     assert!(run.waiters.is_empty());
     run.check_rates();
     run.tokens.clear();

@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crowd;
 mod handle;
 mod keyed;
 mod layer;

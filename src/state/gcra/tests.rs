@@ -1,8 +1,8 @@
-use std::collections::VecDeque;
+use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{exclusive::Taken, *};
 use crate::state::atomics::{Ops, count};
 
 const ADMITTED: Ops = Ops { loads: 2, stores: 0, rmws: 1 };
@@ -16,6 +16,10 @@ fn take(gcra: &Gcra, now: Nanos) -> bool {
     gcra.check(now, 1).is_ok()
 }
 
+fn wait(time: Duration) -> Result<(), Denied> {
+    Err(Denied::Rejected(GcraRejection::Wait(time)))
+}
+
 fn at(nanos: u64) -> Nanos {
     Nanos::new(nanos)
 }
@@ -27,10 +31,10 @@ fn the_cost_contract_holds() {
     assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED));
     assert_eq!(count(|| gcra.peek(at(0), 1).is_ok()), (false, REJECTED));
     // A slot that can be returned costs a load, of a line that only changes of the rate write.
-    let (reserved, ops) = count(|| gcra.reserve(at(0), 1, Duration::MAX));
-    assert_eq!((reserved.is_ok(), ops), (true, Ops { loads: 3, ..ADMITTED }));
-    let (_, ops) = count(|| gcra.cancel(reserved.unwrap().1));
-    assert_eq!(ops.rmws, 1, "the last slot is returned to the TAT");
+    let (slot, ops) = count(|| gcra.take(at(1_000_000_000), 1));
+    assert_eq!((slot.is_ok(), ops), (true, Ops { loads: 3, ..ADMITTED }));
+    let (returned, ops) = count(|| gcra.cancel(slot.unwrap()));
+    assert_eq!((returned, ops.rmws), (Ok(()), 1), "the last slot is returned to the TAT");
 }
 
 // contract L1, L2, L3, L8
@@ -38,8 +42,7 @@ fn the_cost_contract_holds() {
 fn a_burst_is_admitted_and_then_one_token_per_period_to_the_nanosecond() {
     let gcra = gcra(10, Duration::from_secs(1), 5);
     assert!((0..5).all(|_| take(&gcra, at(0))));
-    let Err(GcraRejection::Wait(wait)) = gcra.reserve(at(0), 1, Duration::ZERO) else { panic!("a sixth was admitted") };
-    assert_eq!(wait, Duration::from_millis(100));
+    assert_eq!(gcra.check(at(0), 1), wait(Duration::from_millis(100)));
     assert!(!take(&gcra, at(99_999_999)));
     assert!(take(&gcra, at(100_000_000)));
     assert!(!take(&gcra, at(100_000_000)));
@@ -52,10 +55,10 @@ fn odd_rates_do_not_drift_above_the_configured_rate() {
         let gcra = gcra(count, Duration::from_secs(1), 1);
         let (mut now, mut admitted, mut last) = (at(0), 0_u64, 0);
         for _ in 0..10_000 {
-            match gcra.reserve(now, 1, Duration::ZERO) {
-                Ok(_) => (admitted, last) = (admitted + 1, now.get()),
-                Err(GcraRejection::Wait(wait)) => now = now.saturating_add(wait),
-                Err(GcraRejection::Never) => panic!("one token is never above the burst"),
+            match gcra.check(now, 1) {
+                Ok(()) => (admitted, last) = (admitted + 1, now.get()),
+                Err(Denied::Rejected(GcraRejection::Wait(wait))) => now = now.saturating_add(wait),
+                Err(denied) => panic!("{denied:?}"),
             }
         }
         let allowed = 1.0 + last as f64 * f64::from(count) / 1e9;
@@ -80,90 +83,98 @@ fn idle_and_backward_clocks_admit_no_more_than_the_rate() {
 #[test]
 fn a_cost_is_all_or_nothing_and_never_above_the_burst() {
     let gcra = gcra(1, Duration::from_secs(1), 3);
-    assert!(gcra.reserve(at(0), 2, Duration::ZERO).is_ok());
-    let wait = gcra.reserve(at(0), 2, Duration::ZERO).unwrap_err();
-    assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1)));
+    assert!(gcra.check(at(0), 2).is_ok());
+    assert_eq!(gcra.check(at(0), 2), wait(Duration::from_secs(1)));
     assert!(take(&gcra, at(0)), "the rejected call took nothing");
-    assert_eq!(gcra.reserve(at(0), 4, Duration::MAX).unwrap_err(), GcraRejection::Never);
+    assert_eq!(gcra.check(at(0), 4), Err(Denied::Rejected(GcraRejection::Never)));
+}
+
+/// A limiter with its lock held, as its owner uses it.
+struct Shared {
+    gcra: Gcra,
+    returned: Mutex<Returned>,
+}
+
+const NO_LINE: Line = Line { tokens: 0, first: 0 };
+
+impl Shared {
+    fn new(gcra: Gcra) -> Self {
+        Self { gcra, returned: Mutex::default() }
+    }
+
+    fn locked<R>(&self, work: impl FnOnce(&mut Returned) -> R) -> R {
+        let mut returned = self.returned.lock().unwrap();
+        self.gcra.set_contended(true);
+        let result = work(&mut returned);
+        self.gcra.set_contended(!returned.is_empty());
+        result
+    }
+
+    fn take(&self, now: Nanos, cost: u32) -> Result<Slot, GcraRejection> {
+        match self.gcra.take(now, cost) {
+            Ok(slot) => Ok(slot),
+            Err(Denied::Rejected(rejection)) => Err(rejection),
+            Err(Denied::Contended) => {
+                self.locked(|returned| self.gcra.take_exclusive(returned, now, now, cost)).map(|taken| taken.slot)
+            }
+        }
+    }
+
+    fn cancel(&self, slot: Slot) {
+        if let Err(slot) = self.gcra.cancel(slot) {
+            self.locked(|returned| self.gcra.cancel_exclusive(returned, slot));
+        }
+    }
+
+    fn set(&self, params: Params, now: Nanos) {
+        self.locked(|returned| self.gcra.set(returned, params, now));
+    }
+
+    fn available(&self, now: Nanos) -> (u32, Duration) {
+        self.locked(|returned| self.gcra.available(NO_LINE, returned, now))
+    }
 }
 
 // contract L18
 #[test]
-fn a_slot_returned_out_of_order_goes_to_the_next_caller_that_would_wait() {
-    let gcra = gcra(1, Duration::from_secs(1), 1);
-    let wait = |seconds| Ok(Duration::from_secs(seconds));
-    let reserve = || gcra.reserve(at(0), 1, Duration::MAX);
-    let slots: Vec<_> = (0..5).map(|_| reserve().unwrap()).collect();
-    gcra.cancel(slots[2].1);
-    gcra.cancel(slots[1].1);
-    assert_eq!(reserve().map(|(wait, _)| wait), wait(1), "the earliest first");
-    assert_eq!(reserve().map(|(wait, _)| wait), wait(2));
-    assert_eq!(reserve().map(|(wait, _)| wait), wait(5));
-    assert_eq!(count(|| take(&gcra, at(0))), (false, REJECTED), "the hint is cleared");
-}
-
-// gcra.I3
-#[test]
-fn a_rejection_writes_nothing_while_a_returned_slot_is_in_the_future() {
-    let gcra = gcra(1, Duration::from_secs(1), 1);
-    let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
-    gcra.cancel(slots[2]);
-    let (refused, ops) = count(|| gcra.reserve(at(0), 1, Duration::ZERO));
-    assert_eq!(
-        refused.unwrap_err(),
-        GcraRejection::Wait(Duration::from_secs(2)),
-        "the returned slot is the next one due"
-    );
-    assert_eq!((ops.rmws, ops.stores), (0, 0));
+fn a_slot_returned_out_of_order_goes_to_the_next_caller() {
+    let limiter = Shared::new(gcra(1, Duration::from_secs(1), 3));
+    let mut slots: Vec<_> = (0..3).map(|_| limiter.take(at(0), 1).unwrap()).collect();
+    limiter.cancel(slots.remove(1));
+    assert_eq!(limiter.available(at(0)), (1, Duration::from_secs(2)));
+    assert!(limiter.take(at(0), 1).is_ok());
+    assert!(limiter.take(at(0), 1).is_err());
+    assert_eq!(count(|| take(&limiter.gcra, at(0))), (false, REJECTED), "no longer contended");
 }
 
 #[test]
-fn a_change_of_the_rate_drops_returned_slots() {
-    let second = Duration::from_secs(1);
-    let gcra = gcra(1, second, 1);
-    let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
-    gcra.cancel(slots[1]);
-    // As many changes as there are versions, so that the version of the slots is current again.
-    for _ in 0..4 {
-        gcra.set(Params::new(1, second, 1).unwrap(), at(0));
+fn a_call_takes_its_tokens_in_pieces_of_returned_time() {
+    let limiter = Shared::new(gcra(1, Duration::from_secs(1), 6));
+    let mut slots: Vec<_> = (0..6).map(|_| limiter.take(at(0), 1).unwrap()).collect();
+    for index in [4, 2, 0] {
+        limiter.cancel(slots.remove(index));
     }
-    gcra.cancel(slots[2]);
-    gcra.cancel(slots[3]);
-    let (wait, _) = gcra.reserve(at(0), 1, Duration::MAX).unwrap();
-    assert_eq!(wait, Duration::from_secs(4), "after all slots that were taken");
-}
-
-// contract L20
-#[test]
-fn peeking_sees_returned_slots() {
-    let gcra = gcra(1, Duration::from_secs(1), 2);
-    let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
-    gcra.cancel(slots[1]);
-    assert_eq!(gcra.peek(at(0), 1), Ok(()));
-    assert!(take(&gcra, at(0)));
-    assert!(gcra.peek(at(0), 1).is_err());
-}
-
-#[test]
-fn a_call_without_cost_is_admitted_and_takes_nothing() {
-    let gcra = gcra(1, Duration::from_secs(1), 1);
-    let slots: Vec<_> = (0..4).map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
-    let (free, ops) = count(|| gcra.reserve(at(0), 0, Duration::ZERO).unwrap());
-    assert_eq!((free.0, ops.rmws), (Duration::ZERO, 0));
-    gcra.cancel(free.1);
-    gcra.cancel(slots[3]);
-    assert_eq!(gcra.reserve(at(0), 1, Duration::MAX).unwrap().0, Duration::from_secs(3));
+    let wait = limiter.take(at(0), 4).unwrap_err();
+    assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1)));
+    let pieces = limiter.take(at(0), 3).unwrap();
+    assert_eq!(limiter.available(at(0)), (0, Duration::from_secs(6)));
+    limiter.cancel(pieces);
+    assert_eq!(limiter.available(at(0)), (3, Duration::from_secs(3)));
+    // Half of the first token's time has passed.
+    assert_eq!(limiter.available(at(500_000_000)), (3, Duration::from_secs(3)));
+    slots.drain(..).for_each(|slot| limiter.cancel(slot));
+    assert_eq!(limiter.available(at(500_000_000)), (6, Duration::ZERO));
 }
 
 // contract L33
 #[test]
 fn a_change_of_the_rate_keeps_the_debt_in_tokens() {
-    let gcra = gcra(1, Duration::from_secs(1), 10);
+    let gcra = Shared::new(gcra(1, Duration::from_secs(1), 10));
     let now = at(1_000_000_000_000);
-    assert!((0..10).all(|_| take(&gcra, now)));
+    assert!((0..10).all(|_| take(&gcra.gcra, now)));
     gcra.set(Params::new(100, Duration::from_secs(1), 10).unwrap(), now);
-    assert!(!take(&gcra, now), "the bucket is as empty as before");
-    assert!(take(&gcra, now.saturating_add(Duration::from_millis(10))), "and fills at the new rate");
+    assert!(!take(&gcra.gcra, now), "the bucket is as empty as before");
+    assert!(take(&gcra.gcra, now.saturating_add(Duration::from_millis(10))), "and fills at the new rate");
     gcra.set(Params::new(1, Duration::from_secs(1), 20).unwrap(), now);
     assert_eq!(gcra.available(now).0, 9, "a larger burst adds the difference, less the token taken before");
     for _ in 0..9 {
@@ -185,26 +196,32 @@ fn eight_threads_take_exactly_the_burst() {
 
 // gcra.I4
 #[test]
-fn concurrent_reservations_and_cancellations_never_share_a_slot() {
-    let gcra = gcra(1, Duration::from_nanos(1000), 1);
-    let mut ends: Vec<_> = std::thread::scope(|scope| {
-        let work = |seed: u64| {
+fn concurrent_callers_that_take_and_return_never_share_time() {
+    let limiter = Shared::new(gcra(1, Duration::from_nanos(1000), 100_000));
+    let mut spans: Vec<_> = std::thread::scope(|scope| {
+        let limiter = &limiter;
+        let work = move |seed: u64| {
             let (mut kept, mut random) = (Vec::new(), seed);
             for _ in 0..500 {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let (_, slot) = gcra.reserve(at(0), 1, Duration::MAX).unwrap();
-                kept.push(slot);
+                kept.push(limiter.take(at(0), 1).unwrap());
                 if random >> 63 == 0 {
-                    gcra.cancel(kept.swap_remove((random >> 32) as usize % kept.len()));
+                    limiter.cancel(kept.swap_remove((random >> 32) as usize % kept.len()));
                 }
             }
-            kept.into_iter().map(|slot| slot.end).collect::<Vec<_>>()
+            kept.into_iter().flat_map(spans).collect::<Vec<_>>()
         };
         let threads: Vec<_> = (1..5).map(|seed| scope.spawn(move || work(seed))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    ends.sort_unstable();
-    assert!(ends.windows(2).all(|pair| pair[1] - pair[0] >= 8000), "slots overlap");
+    spans.sort_unstable_by_key(|span| span.start);
+    assert!(spans.windows(2).all(|pair| pair[0].end <= pair[1].start), "time is shared");
+    let taken: u64 = spans.iter().map(|span| span.end - span.start).sum();
+    assert_eq!(limiter.available(at(0)).1, Duration::from_nanos(taken / 8), "time is lost");
+}
+
+fn spans(slot: Slot) -> Vec<Span> {
+    slot.earlier.iter().flatten().chain([&slot.span]).copied().collect()
 }
 
 #[test]
@@ -225,30 +242,38 @@ fn parameters_survive_packing_and_are_rounded_to_the_strict_side() {
 }
 
 proptest! {
-    /// gcra.I1 with cancellations: of the tokens that were used, no interval holds more than burst + time / period.
+    /// gcra.I1 with cancellations: of the tokens that were used, no interval holds more than burst
+    /// + time / period. A call that has waited counts from when it was due.
     #[test]
     fn no_interval_exceeds_the_burst_and_the_rate(
         burst in 1_u32..6,
-        ops in prop::collection::vec((0_u8..10, 0_u64..30, 1_u32..3, 0_u64..60), 1..120),
+        ops in prop::collection::vec((0_u8..10, 0_u64..30, 1_u32..4, any::<usize>()), 1..160),
     ) {
         const PERIOD: u64 = 10;
-        let gcra = gcra(1, Duration::from_nanos(PERIOD), burst);
+        let limiter = Shared::new(gcra(1, Duration::from_nanos(PERIOD), burst));
         let mut now = at(1_000);
-        let mut slots: VecDeque<(u64, u32, Slot)> = VecDeque::new();
-        for (op, step, cost, patience) in ops {
+        let mut used: Vec<(u64, u32, Slot)> = Vec::new();
+        for (op, step, cost, which) in ops {
             match op {
                 0..4 => now = now.saturating_add(Duration::from_nanos(step)),
                 // The clock goes backwards, too.
                 4 => now = now.saturating_sub(Duration::from_nanos(step)),
-                // A wait that was cancelled, or a request that was never sent.
-                5 => if let Some((.., slot)) = slots.pop_back() { gcra.cancel(slot) },
-                6 if !slots.is_empty() => gcra.cancel(slots.remove(step as usize % slots.len()).unwrap().2),
-                _ => if let Ok((wait, slot)) = gcra.reserve(now, cost, Duration::from_nanos(patience)) {
-                    slots.push_back((now.saturating_add(wait).get(), cost, slot));
+                5 | 6 if !used.is_empty() => limiter.cancel(used.swap_remove(which % used.len()).2),
+                7 => {
+                    let arrived = now.saturating_sub(Duration::from_nanos(step));
+                    let taken =
+                        limiter.locked(|returned| limiter.gcra.take_exclusive(returned, now, arrived, cost));
+                    if let Ok(Taken { slot, due }) = taken {
+                        prop_assert!(due >= arrived && due <= now);
+                        used.push((due.get(), cost, slot));
+                    }
+                }
+                _ => if let Ok(slot) = limiter.take(now, cost) {
+                    used.push((now.get(), cost, slot));
                 },
             }
         }
-        let mut used: Vec<_> = slots.iter().flat_map(|(due, cost, _)| vec![*due; *cost as usize]).collect();
+        let mut used: Vec<_> = used.iter().flat_map(|(due, cost, _)| vec![*due; *cost as usize]).collect();
         used.sort_unstable();
         for (from, a) in used.iter().enumerate() {
             for (to, b) in used.iter().enumerate().skip(from) {
@@ -258,68 +283,23 @@ proptest! {
         }
     }
 
-    /// contract L18, L21: in whatever order slots are returned, none is lost while there is a cell
-    /// for it.
+    /// contract L18, L21: in whatever order tokens are returned, and whatever the rate was when
+    /// they were taken, none is lost whose time has not begun.
     #[test]
-    fn slots_returned_in_any_order_are_all_available_again(
-        burst in 1_u32..6,
-        order in Just((0..=CELLS).collect::<Vec<_>>()).prop_shuffle(),
+    fn tokens_returned_in_any_order_are_all_available_again(
+        order in Just((0..600_usize).collect::<Vec<_>>()).prop_shuffle(),
+        changes in prop::collection::vec((0..600_usize, 1_u64..5), 0..5),
     ) {
-        let gcra = gcra(1, Duration::from_secs(1), burst);
-        let slots: Vec<_> = order.iter().map(|_| gcra.reserve(at(0), 1, Duration::MAX).unwrap().1).collect();
-        for index in order {
-            gcra.cancel(slots[index]);
-        }
-        prop_assert_eq!(gcra.available(at(0)), (burst, Duration::ZERO));
-        prop_assert!(gcra.returned.is_empty());
-        prop_assert!((0..burst).all(|_| take(&gcra, at(0))) && !take(&gcra, at(0)));
-    }
-
-    /// contract L33: a token bucket to the nanosecond, with waits, cancelled waits and changes of
-    /// the rate. The steps are chosen so that the conversions of the debt divide without a
-    /// remainder.
-    #[test]
-    fn limiter_matches_a_token_bucket_whose_rate_changes(
-        ops in prop::collection::vec((0_u8..8, 0_u64..12, 1_u32..6, 0_u64..40), 1..120),
-    ) {
-        const PERIODS: [u64; 4] = [10, 20, 40, 80];
-        let params = |choice: u64, burst| Params::new(1, Duration::from_nanos(PERIODS[choice as usize % 4]), burst);
-        let (mut period, mut burst) = (10, 3);
-        let gcra = Gcra::new(params(0, burst).unwrap());
-        // Debt in tenths of a token.
-        let (mut now, mut debt, mut last) = (at(0), 0_u64, None);
-        for (op, step, number, patience) in ops {
-            match op {
-                0..3 => {
-                    now = now.saturating_add(Duration::from_nanos(8 * step));
-                    debt = debt.saturating_sub(8 * step * 10 / period);
-                }
-                3 => {
-                    (period, burst) = (PERIODS[step as usize % 4], number);
-                    gcra.set(params(step, number).unwrap(), now);
-                    last = None;
-                }
-                4 => if let Some((slot, cost)) = last.take() {
-                    gcra.cancel(slot);
-                    debt = debt.saturating_sub(10 * cost);
-                },
-                _ => {
-                    let cost = u64::from(number) * 10;
-                    let wait = (debt + cost).saturating_sub(u64::from(burst) * 10) * period / 10;
-                    let got = gcra.reserve(now, number, Duration::from_nanos(patience));
-                    if number > burst {
-                        prop_assert_eq!(got.unwrap_err(), GcraRejection::Never);
-                    } else if wait > patience {
-                        prop_assert_eq!(got.unwrap_err(), GcraRejection::Wait(Duration::from_nanos(wait)));
-                    } else {
-                        let (waited, slot) = got.unwrap();
-                        prop_assert_eq!(waited, Duration::from_nanos(wait));
-                        debt += cost;
-                        last = Some((slot, u64::from(number)));
-                    }
-                }
+        let limiter = Shared::new(gcra(1, Duration::from_secs(60), 700));
+        let mut slots: Vec<_> = order.iter().map(|_| Some(limiter.take(at(0), 1).unwrap())).collect();
+        for (done, index) in order.into_iter().enumerate() {
+            for (_, minutes) in changes.iter().filter(|(at, _)| *at == done) {
+                limiter.set(Params::new(1, Duration::from_secs(60 * minutes), 700).unwrap(), at(0));
             }
+            limiter.cancel(slots[index].take().unwrap());
         }
+        prop_assert_eq!(limiter.available(at(0)), (700, Duration::ZERO));
+        prop_assert!(limiter.returned.lock().unwrap().is_empty());
     }
 
     /// Without cancellations, a token bucket to the nanosecond.
@@ -344,8 +324,9 @@ proptest! {
             } else {
                 Err(GcraRejection::Wait(Duration::from_nanos(price - level)))
             };
-            prop_assert_eq!(gcra.reserve(now, cost, Duration::ZERO).map(drop), expected);
-            prop_assert_eq!(u64::from(gcra.available(now).0), level / PERIOD);
+            prop_assert_eq!(gcra.check(now, cost), expected.map_err(Denied::Rejected));
+            let (available, _) = gcra.available(NO_LINE, &mut Returned::default(), now);
+            prop_assert_eq!(u64::from(available), level / PERIOD);
         }
     }
 }

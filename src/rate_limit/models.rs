@@ -1,0 +1,158 @@
+//! The interleavings of a limiter's word, its queue and returned tokens, explored by loom.
+
+use std::{
+    task::{Wake, Waker},
+    time::Duration,
+};
+
+use loom::{sync::Arc, thread};
+
+use super::{
+    Rate,
+    queue::{Joined, Ticket, Tokens, Turn},
+};
+use crate::{
+    clock::Nanos,
+    state::{gcra::Params, models::model},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const NOW: Nanos = Nanos::new(1 << 50);
+
+struct Woken(loom::sync::atomic::AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.store(true, loom::sync::atomic::Ordering::Release);
+    }
+}
+
+/// A limiter of one token per second.
+fn limiter(burst: u32) -> Arc<Tokens> {
+    Arc::new(Tokens::new(Rate::per_second(1), params(1, burst)))
+}
+
+fn params(seconds: u64, burst: u32) -> Params {
+    Params::new(1, Duration::from_secs(seconds), burst).unwrap()
+}
+
+fn waits(joined: Joined) -> Ticket {
+    match joined {
+        Joined::Waits(ticket) => ticket,
+        Joined::Admitted(slot) => panic!("admitted: {slot:?}"),
+    }
+}
+
+/// The number of tokens available now, by taking them.
+fn drain(tokens: &Tokens, now: Nanos) -> u32 {
+    (0..10).take_while(|_| tokens.check(now, 1).is_ok()).count() as u32
+}
+
+model! {
+    /// gcra.I4: a token returned out of order goes to one caller, with or without the lock.
+    a_returned_token_is_taken_once, preemptions: None, refuted by [SplitSwap], {
+        let tokens = limiter(2);
+        let first = tokens.take(NOW, 1).unwrap();
+        tokens.check(NOW, 1).unwrap();
+        let (returning, taking) = (Arc::clone(&tokens), Arc::clone(&tokens));
+        let returned = thread::spawn(move || returning.cancel(first));
+        let there = thread::spawn(move || taking.check(NOW, 1).is_ok());
+        let here = tokens.check(NOW, 1).is_ok();
+        returned.join().unwrap();
+        let taken = u32::from(here) + u32::from(there.join().unwrap());
+        assert_eq!(taken + drain(&tokens, NOW), 1);
+        assert_eq!(drain(&tokens, NOW.saturating_add(SECOND)), 1, "the word is free again");
+    }
+}
+
+model! {
+    /// gcra.I5: a call joins the queue while others take tokens: none is taken twice, and no call
+    /// outside overtakes the one in the queue.
+    a_queue_forms_while_tokens_are_taken, preemptions: None, refuted by [SplitSwap], {
+        let tokens = limiter(1);
+        let taking = Arc::clone(&tokens);
+        let there = thread::spawn(move || taking.check(NOW, 1).is_ok());
+        match tokens.join(NOW, 1, SECOND) {
+            Ok(Joined::Admitted(_)) => assert!(!there.join().unwrap()),
+            Ok(Joined::Waits(ticket)) => {
+                assert!(there.join().unwrap());
+                let later = NOW.saturating_add(SECOND);
+                assert!(tokens.check(later, 1).is_err());
+                assert!(matches!(tokens.poll(&ticket, later, Waker::noop()), Turn::Taken { .. }));
+            }
+            Err(rejection) => panic!("{rejection:?}"),
+        }
+        assert_eq!(drain(&tokens, NOW.saturating_add(2 * SECOND)), 1);
+    }
+}
+
+model! {
+    /// A token that is returned while a call looks for it is seen or wakes the call.
+    no_wakeup_is_lost, preemptions: None, refuted by [SplitSwap], {
+        let tokens = limiter(1);
+        let slot = tokens.take(NOW, 1).unwrap();
+        let returning = Arc::clone(&tokens);
+        let returned = thread::spawn(move || returning.cancel(slot));
+        let woken = std::sync::Arc::new(Woken(loom::sync::atomic::AtomicBool::new(false)));
+        let waker = Waker::from(woken.clone());
+        let taken = match tokens.join(NOW, 1, SECOND).unwrap() {
+            Joined::Admitted(_) => true,
+            Joined::Waits(ticket) => {
+                let mut turn = tokens.poll(&ticket, NOW, &waker);
+                returned.join().unwrap();
+                if matches!(turn, Turn::Wait(_)) {
+                    assert!(woken.0.load(loom::sync::atomic::Ordering::Acquire), "a wakeup is lost");
+                    turn = tokens.poll(&ticket, NOW, &waker);
+                }
+                assert_eq!(drain(&tokens, NOW), 0);
+                matches!(turn, Turn::Taken { .. })
+            }
+        };
+        assert!(taken);
+    }
+}
+
+model! {
+    /// The first of two calls leaves while the second looks: the second is called.
+    the_next_call_is_called, preemptions: None, refuted by [SplitSwap], {
+        let tokens = limiter(1);
+        tokens.check(NOW, 1).unwrap();
+        let first = waits(tokens.join(NOW, 1, 2 * SECOND).unwrap());
+        let second = waits(tokens.join(NOW, 1, 2 * SECOND).unwrap());
+        let leaving = Arc::clone(&tokens);
+        let left = thread::spawn(move || leaving.leave(&first));
+        let woken = std::sync::Arc::new(Woken(loom::sync::atomic::AtomicBool::new(false)));
+        let later = NOW.saturating_add(SECOND);
+        let mut turn = tokens.poll(&second, later, &Waker::from(woken.clone()));
+        left.join().unwrap();
+        if matches!(turn, Turn::Wait(_)) {
+            assert!(woken.0.load(loom::sync::atomic::Ordering::Acquire));
+            turn = tokens.poll(&second, later, Waker::noop());
+        }
+        assert!(matches!(turn, Turn::Taken { .. }));
+        // The queue is empty, so the word decides again.
+        assert_eq!(drain(&tokens, later), 0);
+        assert_eq!(drain(&tokens, later.saturating_add(SECOND)), 1);
+    }
+}
+
+model! {
+    /// A change of the rate happens before a call or after it, and keeps the number of tokens
+    /// taken.
+    a_change_of_the_rate_is_atomic, preemptions: None, refuted by [SplitSwap, Relaxed], {
+        let tokens = limiter(2);
+        tokens.check(NOW, 1).unwrap();
+        let (changing, checking) = (Arc::clone(&tokens), Arc::clone(&tokens));
+        let changed = thread::spawn(move || changing.set(Rate::new(1, 10 * SECOND), params(10, 3), NOW));
+        let there = thread::spawn(move || checking.check(NOW, 1).is_ok());
+        let here = tokens.check(NOW, 1).is_ok();
+        changed.join().unwrap();
+        let there = there.join().unwrap();
+        assert!(here || there);
+        // With the new rate there are three tokens in all, of ten seconds each.
+        let all = 1 + u32::from(here) + u32::from(there) + drain(&tokens, NOW);
+        assert_eq!(all, 3);
+        let (_, _, available, full_after) = tokens.snapshot(NOW);
+        assert_eq!((available, full_after), (0, Duration::from_secs(30)));
+    }
+}
