@@ -160,6 +160,10 @@ impl RetryBudgetBuilder {
 
     /// Sets the number of tokens that time adds per second, up to 1,000,000; 0 for none. The clock
     /// is read when a token is withdrawn, never on a success.
+    ///
+    /// Time is counted in ticks of about `capacity * 17 ns` (32 ns for a capacity of 2, 17 ms for a
+    /// million). A token never comes early. It comes up to two ticks late, and one more for each
+    /// withdrawal since the bucket was last full.
     pub fn min_per_second(mut self, tokens: u32) -> Self {
         self.min_per_second = tokens;
         self

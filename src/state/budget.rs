@@ -11,15 +11,18 @@ use super::{
 /// A token in thousandths: a retry costs a whole token, a success deposits an exact share of one.
 pub(crate) const TOKEN: u32 = 1000;
 
-/// A tick of the refill clock is 2^24 ns, about 17 ms.
-const REFILL_TICK_BITS: u32 = 24;
+/// The times of the refill clock that fit, in nanoseconds: 4.5 years.
+const HORIZON_BITS: u32 = 57;
 
 /// A token bucket in one word: the retry budget of gRPC and the AWS SDKs, with an optional refill
 /// over time.
 ///
 /// ```text
-/// word: [tick of the last refill: 32 | exhausted: 1 | thousandths of tokens: 31]
+/// word: [tick of the last refill | exhausted: 1 | thousandths of tokens]
 /// ```
+///
+/// The tokens have as many bits as the capacity needs, and the tick has the rest: it is 32 ns for a
+/// capacity of 2, 17 us for 1000, and 17 ms for a million.
 ///
 /// An exhaustion begins with a denied withdrawal and ends when the bucket is full again. One caller
 /// learns of each, so that reports of it do not multiply with the calls. A budget that hovers around
@@ -28,7 +31,8 @@ const REFILL_TICK_BITS: u32 = 24;
 ///
 /// Invariants:
 /// - budget.I1 `0 <= tokens <= capacity`, always.
-/// - budget.I2 retries granted <= capacity + ratio * successes + refill * time.
+/// - budget.I2 retries granted <= capacity + ratio * successes + refill * time. A refilled token
+///   comes up to two ticks late, never early.
 /// - budget.I3 idle time costs nothing: the next withdrawal adds the refill for all of it.
 /// - budget.I4 exhaustions and recoveries alternate, and each is returned to one caller, whose swap
 ///   set or cleared the bit.
@@ -38,8 +42,8 @@ const REFILL_TICK_BITS: u32 = 24;
 /// and only if the budget refills over time, or if they are denied outside of an exhaustion. The
 /// one that begins an exhaustion adds 2 RMWs.
 ///
-/// The tick wraps after 2.3 years, and more than half of that is taken for a clock that went
-/// backwards: a budget that is idle for longer than 1.1 years is refilled by less than it might be.
+/// The tick saturates after 4.5 years, and a clock that goes backwards adds nothing until it is
+/// where it was.
 #[derive(Debug)]
 pub(crate) struct Budget {
     word: Padded<AtomicU64>,
@@ -48,6 +52,7 @@ pub(crate) struct Budget {
     capacity: u32,
     deposit: u32,
     refill_per_second: u32,
+    token_bits: u32,
 }
 
 /// The least time between the beginnings of two exhaustions.
@@ -72,35 +77,54 @@ impl Withdrawal {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct BudgetWord {
-    tick: u32,
+    tick: u64,
     exhausted: bool,
     tokens: u32,
-}
-
-const EXHAUSTED: u32 = 1 << 31;
-
-impl BudgetWord {
-    fn unpack(word: u64) -> Self {
-        let low = word as u32;
-        Self { tick: (word >> 32) as u32, exhausted: low & EXHAUSTED != 0, tokens: low & !EXHAUSTED }
-    }
-
-    fn pack(self) -> u64 {
-        let exhausted = if self.exhausted { EXHAUSTED } else { 0 };
-        u64::from(self.tick) << 32 | u64::from(exhausted | self.tokens)
-    }
-}
-
-fn tick(now: Nanos) -> u32 {
-    (now.get() >> REFILL_TICK_BITS) as u32
 }
 
 impl Budget {
     /// A full bucket. All amounts are in thousandths of a token.
     pub(crate) fn new(capacity: u32, deposit: u32, refill_per_second: u32, now: Nanos) -> Self {
-        let word = BudgetWord { tick: tick(now), exhausted: false, tokens: capacity };
-        let word = Padded(AtomicU64::new(word.pack()));
-        Self { word, exhausted_at: AtomicU64::new(0), capacity, deposit, refill_per_second }
+        let token_bits = u32::BITS - capacity.leading_zeros();
+        let (word, exhausted_at) = (Padded(AtomicU64::new(0)), AtomicU64::new(0));
+        let mut budget = Self { word, exhausted_at, capacity, deposit, refill_per_second, token_bits };
+        let word = BudgetWord { tick: budget.tick_after(now), exhausted: false, tokens: capacity };
+        budget.word = Padded(AtomicU64::new(budget.pack(word)));
+        budget
+    }
+
+    fn unpack(&self, word: u64) -> BudgetWord {
+        let tokens = (word & ((1 << self.token_bits) - 1)) as u32;
+        BudgetWord { tick: word >> self.low_bits(), exhausted: word >> self.token_bits & 1 != 0, tokens }
+    }
+
+    fn pack(&self, word: BudgetWord) -> u64 {
+        word.tick << self.low_bits() | u64::from(word.exhausted) << self.token_bits | u64::from(word.tokens)
+    }
+
+    /// The bits below the tick.
+    fn low_bits(&self) -> u32 {
+        self.token_bits + 1
+    }
+
+    /// The length of a tick, as a power of two.
+    fn tick_bits(&self) -> u32 {
+        (HORIZON_BITS + self.low_bits()).saturating_sub(u64::BITS)
+    }
+
+    fn max_tick(&self) -> u64 {
+        u64::MAX >> self.low_bits()
+    }
+
+    fn tick(&self, now: Nanos) -> u64 {
+        (now.get() >> self.tick_bits()).min(self.max_tick())
+    }
+
+    /// The tick in which `now` lies, rounded up.
+    fn tick_after(&self, now: Nanos) -> u64 {
+        let whole = self.tick(now);
+        let is_exact = whole << self.tick_bits() >= now.get();
+        if is_exact { whole } else { (whole + 1).min(self.max_tick()) }
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -135,10 +159,14 @@ impl Budget {
     #[inline]
     fn add(&self, amount: u32, reported: bool) -> bool {
         drive(&self.word, |word| {
-            let word = BudgetWord::unpack(word);
+            let word = self.unpack(word);
             let tokens = word.tokens.saturating_add(amount).min(self.capacity);
             let next = self.recovered(BudgetWord { tokens, ..word }, reported);
-            if next == word { Step::Keep(false) } else { Step::Write(next.pack(), next.exhausted != word.exhausted) }
+            if next == word {
+                Step::Keep(false)
+            } else {
+                Step::Write(self.pack(next), next.exhausted != word.exhausted)
+            }
         })
     }
 
@@ -165,13 +193,13 @@ impl Budget {
     /// Takes a token. A denial is `Exhausted` outside of an exhaustion.
     fn take(&self, refilled_at: Option<Nanos>, reported: bool) -> Withdrawal {
         drive(&self.word, |word| {
-            let seen = BudgetWord::unpack(word);
+            let seen = self.unpack(word);
             let word = self.recovered(self.refilled(seen, refilled_at), reported);
             match word.tokens.checked_sub(TOKEN) {
                 Some(tokens) => {
                     let recovered = word.exhausted != seen.exhausted;
                     let granted = if recovered { Withdrawal::GrantedAfterRecovery } else { Withdrawal::Granted };
-                    Step::Write(BudgetWord { tokens, ..word }.pack(), granted)
+                    Step::Write(self.pack(BudgetWord { tokens, ..word }), granted)
                 }
                 None if word.exhausted => Step::Keep(Withdrawal::Denied),
                 None => Step::Keep(Withdrawal::Exhausted),
@@ -191,31 +219,34 @@ impl Budget {
         });
         is_due
             && drive(&self.word, |word| {
-                let word = BudgetWord::unpack(word);
+                let word = self.unpack(word);
                 if word.exhausted || word.tokens >= TOKEN {
                     return Step::Keep(false);
                 }
-                Step::Write(BudgetWord { exhausted: true, ..word }.pack(), true)
+                Step::Write(self.pack(BudgetWord { exhausted: true, ..word }), true)
             })
     }
 
     /// The balance, in thousandths of a token.
     pub(crate) fn balance(&self, now: impl FnOnce() -> Nanos) -> u32 {
         let now = (self.refill_per_second > 0).then(now);
-        self.refilled(BudgetWord::unpack(self.word.load(Ordering::Acquire)), now).tokens
+        self.refilled(self.unpack(self.word.load(Ordering::Acquire)), now).tokens
     }
 
     fn refilled(&self, word: BudgetWord, now: Option<Nanos>) -> BudgetWord {
-        let Some(now) = now.map(tick) else { return word };
-        let ticks = now.wrapping_sub(word.tick);
-        // More than half the range of ticks is a clock that went backwards.
-        if ticks == 0 || ticks > u32::MAX / 2 {
-            return word;
+        const BILLION: u128 = 1_000_000_000;
+        let Some(now) = now else { return word };
+        let ticks = self.tick(now).saturating_sub(word.tick);
+        let refill = u128::from(self.refill_per_second);
+        let elapsed = u128::from(ticks) << self.tick_bits();
+        let gained = elapsed * refill / BILLION;
+        if u128::from(word.tokens) + gained >= u128::from(self.capacity) {
+            let tick = self.tick_after(now).max(word.tick);
+            return BudgetWord { tick, tokens: self.capacity, ..word };
         }
-        let elapsed = Duration::from_nanos(u64::from(ticks) << REFILL_TICK_BITS);
-        let gained = elapsed.as_micros().saturating_mul(u128::from(self.refill_per_second)) / 1_000_000;
-        let tokens = u128::from(word.tokens).saturating_add(gained).min(u128::from(self.capacity));
-        BudgetWord { tick: now, tokens: tokens as u32, ..word }
+        // Only the time of what was gained is over; the rest counts next time.
+        let spent = (gained * BILLION).div_ceil(refill).div_ceil(1 << self.tick_bits());
+        BudgetWord { tick: word.tick + spent as u64, tokens: word.tokens + gained as u32, ..word }
     }
 }
 
@@ -326,27 +357,69 @@ mod tests {
             capacity in 1_u32..20,
             deposit in 0_u32..2500,
             refill in 0_u32..5000,
-            ops in prop::collection::vec((0_u8..4, 0_u64..5_000), 0..200),
+            ops in prop::collection::vec((0_u8..4, 0_u64..5_000_000_000), 0..200),
         ) {
             let mut now = Nanos::new(1 << 50);
             let budget = Budget::new(capacity * TOKEN, deposit, refill, now);
-            let (mut tokens, mut refilled_at) = (u64::from(capacity * TOKEN), now.get() >> REFILL_TICK_BITS);
-            let cap = u64::from(capacity * TOKEN);
-            for (op, millis) in ops {
+            // In billionths of a thousandth, so that the model is exact.
+            const UNIT: u128 = 1_000_000_000;
+            let cap = u128::from(capacity * TOKEN) * UNIT;
+            let (mut tokens, mut writes) = (cap, 0);
+            let tick = 1 << budget.tick_bits();
+            for (op, nanos) in ops {
                 match op {
-                    0 => now = now.saturating_add(Duration::from_millis(millis)),
-                    1 => { budget.deposit(); tokens = (tokens + u64::from(deposit)).min(cap); }
-                    2 => { budget.refund(); tokens = (tokens + 1000).min(cap); }
+                    0 => {
+                        now = now.saturating_add(Duration::from_nanos(nanos));
+                        tokens = (tokens + u128::from(nanos) * u128::from(refill)).min(cap);
+                    }
+                    1 => { budget.deposit(); tokens = (tokens + u128::from(deposit) * UNIT).min(cap); }
+                    2 => { budget.refund(); tokens = (tokens + 1000 * UNIT).min(cap); }
                     _ => {
-                        let tick = now.get() >> REFILL_TICK_BITS;
-                        let micros = ((tick - refilled_at) << REFILL_TICK_BITS) / 1000;
-                        let refilled = (tokens + micros * u64::from(refill) / 1_000_000).min(cap);
-                        let granted = refilled >= 1000;
-                        if granted { tokens = refilled - 1000; refilled_at = tick; }
-                        prop_assert_eq!(budget.withdraw(|| now), granted);
+                        // The budget may be late, by two ticks since it was full and a tick for each
+                        // withdrawal since.
+                        let late = u128::from(refill) * (2 + writes) * tick + UNIT;
+                        let granted = budget.withdraw(|| now);
+                        if granted {
+                            prop_assert!(tokens >= 1000 * UNIT, "a token came early");
+                            tokens -= 1000 * UNIT;
+                            writes += 1;
+                        } else {
+                            prop_assert!(tokens < 1000 * UNIT + late, "a token came late");
+                        }
                     }
                 }
             }
+        }
+
+        /// budget.I2 at any time, with clocks that jump.
+        #[test]
+        fn a_jumping_clock_grants_no_more_than_its_latest_time_allows(
+            capacity in 1_u32..=1_000_000,
+            refill in 1_u32..=1_000_000,
+            times in prop::collection::vec(any::<u64>(), 1..40),
+        ) {
+            let budget = Budget::new(capacity * TOKEN, 0, refill, Nanos::new(0));
+            let (mut latest, mut granted) = (0, 0_u128);
+            for time in times {
+                latest = latest.max(time);
+                granted += (0..100).filter(|_| budget.withdraw(|| Nanos::new(time))).count() as u128;
+                let allowed = u128::from(capacity) + u128::from(latest) * u128::from(refill) / 1_000_000_000_000;
+                prop_assert!(granted <= allowed);
+                prop_assert!(budget.balance(|| Nanos::new(time)) <= capacity * TOKEN);
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_comes_on_time() {
+        let start = Nanos::new(1 << 50);
+        let budget = Budget::new(2 * TOKEN, 0, TOKEN, start);
+        while budget.withdraw(|| start) {}
+        for second in 1..100 {
+            let due = start.saturating_add(Duration::from_secs(second));
+            assert!(!budget.withdraw(|| Nanos::new(due.get() - 1)));
+            let soon = due.saturating_add(Duration::from_nanos(32 * (1 + second)));
+            assert!(budget.withdraw(|| soon), "{second}");
         }
     }
 }
