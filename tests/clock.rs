@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use proptest::{prelude::*, sample::select};
 use support::{BoxError, poll_once};
 use tower_rampart::{
     bulkhead::Bulkhead,
@@ -148,4 +149,72 @@ fn clones_of_a_manual_clock_share_its_time_which_saturates() {
     assert_eq!(shown.now(), Nanos::MAX);
     let shared: Arc<dyn Clock> = Arc::new(clock);
     assert_eq!(shared.now(), Nanos::MAX, "an `Arc` of a clock is a clock");
+}
+
+/// A breaker that trips when all of at least twenty calls in `window` have failed.
+fn by_time(window: Duration, clock: &ManualClock) -> CircuitBreaker {
+    let builder = CircuitBreaker::builder("x").time_window(window).min_calls(20).failure_rate(1.0);
+    // It stays open.
+    let builder = builder.open_duration(SECOND * 86_400).open_jitter(false);
+    builder.clock(clock.clone()).build().unwrap()
+}
+
+proptest! {
+    /// B40: after a jump of the clock the windows count the calls that follow, and no call from
+    /// before dilutes them.
+    #[test]
+    fn a_breaker_trips_after_a_clock_jump_as_it_does_without(
+        window in select(vec![SECOND, 10 * SECOND, 60 * SECOND, 3600 * SECOND]),
+        ahead in prop_oneof![0..100_000_u64, select(vec![1, 10, 60, 3600, 86_400 * 365])],
+        before in 0..50_u64,
+        meanwhile in 0..50_u64,
+    ) {
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_secs(1 << 20));
+        let breaker = by_time(window, &clock);
+        // Failures only, so that none is held against the rate.
+        let mut calls = 0;
+        let mut fail = |count: u64| {
+            for _ in 0..count {
+                match breaker.try_acquire() {
+                    Ok(permit) => permit.failure(),
+                    Err(_) => return calls,
+                }
+                calls += 1;
+                clock.advance(window / 40);
+            }
+            calls
+        };
+        fail(before);
+        let back = clock.now();
+        clock.advance(Duration::from_secs(ahead));
+        fail(meanwhile);
+        clock.set(back);
+        let sofar = fail(0);
+        let tripped = fail(21) - sofar;
+        prop_assert!(tripped <= 20, "{tripped} more failures");
+        prop_assert!(breaker.try_acquire().is_err());
+    }
+
+    /// B41: a recovery is over in time, whether or not it was called meanwhile.
+    #[test]
+    fn a_closed_circuit_admits_every_call_after_its_recovery(
+        recovery in 100_u64..=3_600_000,
+        // Also close to where a counter of nanoseconds would wrap.
+        idle in prop_oneof![
+            0..10_000_000_u64,
+            0..200_000_000_000_u64,
+            (36_u32..58, 0..3_600_000_u64).prop_map(|(bits, after)| (1 << bits) / 1_000_000 + after),
+        ],
+    ) {
+        let clock = ManualClock::new();
+        let breaker = CircuitBreaker::builder("x").consecutive_failures(1).open_jitter(false).open_duration(SECOND);
+        let breaker = breaker.probe_successes(1).gradual_recovery(Duration::from_millis(recovery));
+        let breaker = breaker.clock(clock.clone()).build().unwrap();
+        breaker.try_acquire().unwrap().failure();
+        clock.advance(SECOND);
+        breaker.try_acquire().unwrap().success();
+        clock.advance(Duration::from_millis(recovery + idle));
+        prop_assert!((0..100).all(|_| breaker.try_acquire().map(|permit| permit.success()).is_ok()));
+    }
 }

@@ -37,7 +37,7 @@ impl Circuit {
         loop {
             let Applied { before, after, transition } = self.apply(seen, CircuitEvent::Admit { expired }, &mut inputs);
             return match after.phase {
-                Phase::Closed { recovery_start: Some(start), .. } => self.admit_share(after, start, inputs.now()),
+                Phase::Closed { recovering: true, .. } => self.admit_share(after, &mut inputs),
                 Phase::Closed { .. } | Phase::Disabled => Admission::Admitted(Admitted::call(after.generation)),
                 Phase::Open { deadline } => {
                     let left = reached_at(deadline).saturating_since(inputs.now());
@@ -101,13 +101,32 @@ impl Circuit {
         })
     }
 
+    /// The tick at which the recovery of this generation began: now, unless it has begun. The call
+    /// that closes the circuit begins it, or a caller that comes right after the swap.
+    pub(super) fn begin_recovery(&self, generation: u32, now: Nanos) -> u64 {
+        let tag = u64::from(generation) << 40;
+        drive(&self.recovery, |recovery| {
+            if recovery & !MAX_TICK == tag {
+                Step::Keep(recovery & MAX_TICK)
+            } else {
+                let start = tick(now);
+                Step::Write(tag | start, start)
+            }
+        })
+    }
+
     /// Admits a share of the callers that grows from a tenth to all. Spread evenly: the multiples
     /// of the golden ratio fill the circle without gaps (a Weyl sequence), so no random numbers are
     /// needed.
-    fn admit_share(&self, word: CircuitWord, start: u32, now: Nanos) -> Admission {
+    fn admit_share(&self, word: CircuitWord, inputs: &mut impl StepInputs) -> Admission {
         const FIRST_SHARE: f64 = 0.1;
-        let admitted = Admission::Admitted(Admitted::call(word.generation));
-        let Some((progress, left)) = self.config.recovery_left(start, now) else { return admitted };
+        let generation = word.generation;
+        let admitted = Admission::Admitted(Admitted::call(generation));
+        let start = self.begin_recovery(generation, inputs.now());
+        let Some((progress, left)) = self.config.recovery_left(start, inputs.now()) else {
+            self.apply(word.pack(), CircuitEvent::Recovered { generation }, inputs);
+            return admitted;
+        };
         let share = FIRST_SHARE + (1.0 - FIRST_SHARE) * progress;
         let arrival = self.arrivals.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     Admitted, Circuit, Outcome,
     step::{CircuitEvent, LazyInputs, ProbeOutcome, StepInputs},
-    word::{CircuitWord, is_closed_without_failures},
+    word::{CircuitWord, Phase, is_closed_without_failures},
 };
 use crate::state::{
     atomics::Ordering,
@@ -104,7 +104,11 @@ impl Circuit {
             Outcome::Success | Outcome::Failure | Outcome::Throttled | Outcome::CancelledSlow => ProbeOutcome::Failed,
         };
         let event = CircuitEvent::CompleteProbe { generation: admitted.generation(), outcome };
-        self.apply(seen, event, inputs).transition
+        let applied = self.apply(seen, event, inputs);
+        if let (Some(_), Phase::Closed { recovering: true, .. }) = (applied.transition, applied.after.phase) {
+            self.begin_recovery(applied.after.generation, inputs.now());
+        }
+        applied.transition
     }
 
     /// Records a success that was not slow. Only the count window can trip by it, if it completes

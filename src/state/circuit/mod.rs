@@ -70,6 +70,8 @@ pub(crate) struct Circuit {
     /// The tick at which probes in flight lose their slots: `[generation: 12 | probes admitted: 12 | tick: 40]`. Armed by
     /// the first caller that is rejected, and again once another probe has been admitted.
     lease: Padded<AtomicU64>,
+    /// When the last recovery began: `[generation: 18, shifted by 40 | tick: 40]`.
+    recovery: AtomicU64,
     /// Numbers the callers that arrive during a recovery.
     arrivals: AtomicU64,
     count: Option<CountWindow>,
@@ -148,6 +150,7 @@ impl Circuit {
         Self {
             word: Padded(AtomicU64::new(0)),
             lease: Padded(AtomicU64::new(0)),
+            recovery: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
             count: config.count.map(|(size, rates)| CountWindow::new(size, config.slow, rates)),
             time: config.time.map(|(length, buckets, rates)| TimeWindow::new(length, buckets, config.stripes, rates)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     CircuitConfig,
-    word::{CircuitWord, Phase, deadline, ramp_progress, ramp_tick, tick},
+    word::{CircuitWord, Phase, deadline, reached_at, tick},
 };
 use crate::state::{
     time::Nanos,
@@ -23,6 +23,8 @@ pub(super) enum CircuitEvent {
     Admit { expired: Option<CircuitWord> },
     /// A call of this generation succeeded or failed.
     Complete { generation: u32, failed: bool },
+    /// The recovery of this generation is over.
+    Recovered { generation: u32 },
     /// A window of this generation has reached a threshold.
     Trip { generation: u32, cause: Cause },
     /// A probe of this generation completed.
@@ -96,13 +98,15 @@ impl CircuitWord {
             CircuitEvent::Complete { generation, failed } if generation == self.generation => {
                 self.count_consecutive(failed, config, inputs)
             }
+            CircuitEvent::Recovered { generation } if generation == self.generation => self.end_recovery(),
             CircuitEvent::Trip { generation, cause } if generation == self.generation => self.trip(cause, inputs),
             CircuitEvent::CompleteProbe { generation, outcome } if generation == self.generation => {
                 self.complete_probe(outcome, config, inputs)
             }
-            CircuitEvent::Complete { .. } | CircuitEvent::Trip { .. } | CircuitEvent::CompleteProbe { .. } => {
-                (self, None)
-            }
+            CircuitEvent::Complete { .. }
+            | CircuitEvent::Recovered { .. }
+            | CircuitEvent::Trip { .. }
+            | CircuitEvent::CompleteProbe { .. } => (self, None),
         }
     }
 
@@ -110,7 +114,7 @@ impl CircuitWord {
     /// changes.
     fn set(self, to: CircuitState, inputs: &mut impl StepInputs) -> (Self, Option<Transition>) {
         let phase = match to {
-            CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovery_start: None },
+            CircuitState::Closed => Phase::Closed { consecutive_failures: 0, recovering: false },
             CircuitState::Open => Phase::Open { deadline: inputs.deadline(0) },
             CircuitState::HalfOpen => Phase::HalfOpen { in_flight: 0, succeeded: 0, probes_admitted: 0 },
             CircuitState::ForcedOpen => Phase::ForcedOpen,
@@ -128,7 +132,7 @@ impl CircuitWord {
         }
     }
 
-    /// Ends a recovery or an open phase whose time has passed, and takes a probe slot.
+    /// Ends an open phase whose time has passed, and takes a probe slot.
     #[inline]
     fn admit(
         self,
@@ -138,11 +142,6 @@ impl CircuitWord {
     ) -> (Self, Option<Transition>) {
         let first_probe = |succeeded| Phase::HalfOpen { in_flight: 1, succeeded, probes_admitted: 1 };
         match self.phase {
-            Phase::Closed { consecutive_failures, recovery_start: Some(start) }
-                if config.recovery_left(start, inputs.now()).is_none() =>
-            {
-                self.keep(Phase::Closed { consecutive_failures, recovery_start: None })
-            }
             Phase::Open { deadline } if tick(inputs.now()) >= deadline => {
                 self.enter(self.reopen_count, first_probe(0), Cause::OpenTimeout)
             }
@@ -167,15 +166,23 @@ impl CircuitWord {
         config: &CircuitConfig,
         inputs: &mut impl StepInputs,
     ) -> (Self, Option<Transition>) {
-        let (Some(limit), Phase::Closed { consecutive_failures, recovery_start }) = (config.consecutive, self.phase)
-        else {
+        let (Some(limit), Phase::Closed { consecutive_failures, recovering }) = (config.consecutive, self.phase) else {
             return (self, None);
         };
         let consecutive_failures = if failed { consecutive_failures + 1 } else { 0 };
         if consecutive_failures >= limit.get() {
             return self.trip(Cause::ConsecutiveFailures, inputs);
         }
-        self.keep(Phase::Closed { consecutive_failures, recovery_start })
+        self.keep(Phase::Closed { consecutive_failures, recovering })
+    }
+
+    fn end_recovery(self) -> (Self, Option<Transition>) {
+        match self.phase {
+            Phase::Closed { consecutive_failures, .. } => {
+                self.keep(Phase::Closed { consecutive_failures, recovering: false })
+            }
+            _ => (self, None),
+        }
     }
 
     /// Opens a circuit that is closed.
@@ -198,8 +205,8 @@ impl CircuitWord {
         match outcome {
             ProbeOutcome::Failed => self.open(self.reopen_count + 1, Cause::ProbeFailed, inputs),
             ProbeOutcome::Succeeded if succeeded + 1 >= config.successes => {
-                let recovery_start = config.recovery.map(|_| ramp_tick(inputs.now()));
-                self.enter(0, Phase::Closed { consecutive_failures: 0, recovery_start }, Cause::ProbeSucceeded)
+                let recovering = config.recovery.is_some();
+                self.enter(0, Phase::Closed { consecutive_failures: 0, recovering }, Cause::ProbeSucceeded)
             }
             ProbeOutcome::Succeeded => {
                 self.keep(Phase::HalfOpen { in_flight, succeeded: succeeded + 1, probes_admitted })
@@ -228,10 +235,13 @@ impl CircuitWord {
 }
 
 impl CircuitConfig {
-    /// The progress of a recovery from 0 to 1, and the time left; `None` when it is over.
-    pub(super) fn recovery_left(&self, start: u32, now: Nanos) -> Option<(f64, Duration)> {
+    /// The progress from 0 to 1 of a recovery that began at this tick, and the time left; `None`
+    /// when it is over.
+    pub(super) fn recovery_left(&self, start: u64, now: Nanos) -> Option<(f64, Duration)> {
         let recovery = self.recovery?;
-        let progress = ramp_progress(start, now, recovery);
-        (progress < 1.0).then(|| (progress, recovery.mul_f64(1.0 - progress)))
+        // None has passed if the clock went backwards.
+        let elapsed = now.saturating_since(reached_at(start));
+        let left = recovery.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        Some((elapsed.as_secs_f64() / recovery.as_secs_f64(), left))
     }
 }

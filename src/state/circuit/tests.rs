@@ -266,7 +266,7 @@ fn outcomes_of_earlier_generations_do_not_count() {
 #[test]
 fn an_event_of_another_generation_leaves_the_word_as_it_is() {
     let phases = [
-        Phase::Closed { consecutive_failures: 1, recovery_start: None },
+        Phase::Closed { consecutive_failures: 1, recovering: false },
         Phase::Open { deadline: 7 },
         Phase::HalfOpen { in_flight: 1, succeeded: 0, probes_admitted: 1 },
         Phase::ForcedOpen,
@@ -303,23 +303,49 @@ fn recovery_admits_a_growing_share() {
         let expected = 100 + 90 * second;
         assert!(share.abs_diff(expected) <= 12, "{share} of 1000 in second {second}, not {expected}");
     }
-    // A tick of the recovery is 17 ms.
-    bench.advance(Duration::from_millis(17));
+    // A tick of its start is a quarter of a millisecond.
+    bench.advance(Duration::from_millis(1));
     let before = bench.reads.get();
     assert!(bench.admit().is_some() && bench.admit().is_some());
     assert_eq!(bench.reads.get(), before + 1, "once recovered, the circuit reads no clock");
 }
 
+// contract B41
 #[test]
 fn a_recovery_ends_even_without_calls() {
+    const HOUR: u64 = 3600;
+    let idles = [1, 10, 19, 20, 30, 38, 39, 40, 80, 24 * 26, 24 * 365, 24 * 365 * 5];
+    let recoveries = [Duration::from_millis(100), Duration::from_secs(10), Duration::from_secs(HOUR)];
+    for (hours, recovery) in idles.into_iter().flat_map(|hours| recoveries.map(|recovery| (hours, recovery))) {
+        // Any offset within the hours.
+        for minutes in [0, 7, 17, 37, 53] {
+            let config = CircuitConfig { consecutive: NonZeroU32::new(1), recovery: Some(recovery), ..config() };
+            let bench = Bench::new(Circuit::new(config));
+            bench.call(Outcome::Failure);
+            bench.advance(OPEN_FOR);
+            bench.call(Outcome::Success);
+            bench.advance(Duration::from_secs(hours * HOUR + minutes * 60) + Duration::from_millis(1));
+            assert!((0..100).all(|_| bench.admit().is_some()), "after {hours} h {minutes} min, {recovery:?}");
+        }
+    }
+}
+
+#[test]
+fn a_recovery_survives_a_clock_that_jumps() {
     let recovery = Some(Duration::from_secs(10));
-    for idle in [10, 3600, 19 * 3600, 20 * 3600, 30 * 3600, 38 * 3600, 40 * 3600, 80 * 3600] {
+    let (early, late) = (secs(10_000_000), secs(10_003_600));
+    for (first, second) in [(late, early), (Nanos::MAX, early), (early, Nanos::MAX)] {
         let bench = Bench::new(Circuit::new(CircuitConfig { consecutive: NonZeroU32::new(1), recovery, ..config() }));
         bench.call(Outcome::Failure);
-        bench.advance(OPEN_FOR);
+        bench.now.set(first);
         bench.call(Outcome::Success);
-        bench.advance(Duration::from_secs(idle) + Duration::from_millis(17));
-        assert!((0..100).all(|_| bench.admit().is_some()), "after {idle} s without a call");
+        bench.now.set(second);
+        let admitted = (0..1000).filter(|_| bench.admit().is_some()).count();
+        if second < first {
+            assert!(admitted.abs_diff(100) <= 12, "the strict side: {admitted}");
+        } else {
+            assert_eq!(admitted, 1000);
+        }
     }
 }
 

@@ -2,18 +2,11 @@
 
 use std::time::Duration;
 
-use crate::state::{
-    time::{Nanos, nanos_of},
-    transition::CircuitState,
-};
+use crate::state::{time::Nanos, transition::CircuitState};
 
 /// A tick of deadlines and leases is 2^18 ns, a quarter of a millisecond.
 const TICK_BITS: u32 = 18;
 pub(super) const MAX_TICK: u64 = (1 << 40) - 1;
-
-/// A tick of the recovery's ramp is 2^24 ns, about 17 ms.
-const RAMP_TICK_BITS: u32 = 24;
-const RAMP_MASK: u64 = (1 << 23) - 1;
 
 pub(super) const GENERATION_MASK: u32 = (1 << 18) - 1;
 pub(crate) const MAX_PROBES: u32 = (1 << 13) - 1;
@@ -26,7 +19,7 @@ const MAX_REOPEN_COUNT: u32 = 15;
 /// ```text
 ///  63 62 | 61..58       | 57..40     | 39..0
 ///  state | reopen count | generation | payload
-///  Closed:   consecutive failures: 16 | recovering: 1 | start of the recovery, in ramp ticks: 23
+///  Closed:   consecutive failures: 16 | recovering: 1
 ///  Open:     deadline, in ticks: 40 (9.1 years)
 ///  HalfOpen: probes in flight: 13 | probes that succeeded: 13 | probes admitted: 14, wrapping
 ///  manual:   ForcedOpen or Disabled
@@ -42,7 +35,7 @@ pub(super) struct CircuitWord {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    Closed { consecutive_failures: u32, recovery_start: Option<u32> },
+    Closed { consecutive_failures: u32, recovering: bool },
     Open { deadline: u64 },
     HalfOpen { in_flight: u32, succeeded: u32, probes_admitted: u32 },
     ForcedOpen,
@@ -67,7 +60,7 @@ impl CircuitWord {
         let phase = match word >> 62 {
             0 => Phase::Closed {
                 consecutive_failures: payload as u32 & MAX_CONSECUTIVE_FAILURES,
-                recovery_start: (payload >> 16 & 1 == 1).then_some((payload >> 17) as u32),
+                recovering: payload >> 16 & 1 == 1,
             },
             1 => Phase::Open { deadline: payload },
             2 => Phase::HalfOpen {
@@ -83,9 +76,9 @@ impl CircuitWord {
 
     pub(super) fn pack(self) -> u64 {
         let (state, payload) = match self.phase {
-            Phase::Closed { consecutive_failures, recovery_start } => {
-                let ramp = recovery_start.map_or(0, |start| 1 << 16 | u64::from(start) << 17);
-                (0, ramp | u64::from(consecutive_failures.min(MAX_CONSECUTIVE_FAILURES)))
+            Phase::Closed { consecutive_failures, recovering } => {
+                let failures = u64::from(consecutive_failures.min(MAX_CONSECUTIVE_FAILURES));
+                (0, u64::from(recovering) << 16 | failures)
             }
             Phase::Open { deadline } => (1, deadline),
             Phase::HalfOpen { in_flight, succeeded, probes_admitted } => (
@@ -146,23 +139,4 @@ pub(super) fn deadline(now: Nanos, wait: Duration) -> u64 {
 #[inline]
 pub(super) fn reached_at(deadline: u64) -> Nanos {
     Nanos::new(deadline << TICK_BITS)
-}
-
-pub(super) fn ramp_tick(now: Nanos) -> u32 {
-    (now.get() >> RAMP_TICK_BITS & RAMP_MASK) as u32
-}
-
-/// The progress of a recovery, from 0 to 1. The start wraps after 39 hours: a circuit that is idle
-/// for just that long may recover once more.
-pub(super) fn ramp_progress(start: u32, now: Nanos, recovery: Duration) -> f64 {
-    let nanos = |ticks: u32| (u64::from(ticks) & RAMP_MASK) << RAMP_TICK_BITS;
-    let recovery = nanos_of(recovery).max(1);
-    let elapsed = nanos(ramp_tick(now).wrapping_sub(start));
-    if elapsed < recovery {
-        elapsed as f64 / recovery as f64
-    } else if nanos(start.wrapping_sub(ramp_tick(now))) <= recovery {
-        0.0 // the clock went backwards
-    } else {
-        1.0
-    }
 }

@@ -36,7 +36,9 @@ use crate::state::{
 /// - time.I2 a cell of an older generation or bucket is never summed.
 /// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call
 ///   or by a concurrent one.
-/// - time.I4 a clock that goes backwards clears nothing newer.
+/// - time.I4 a clock that goes backwards by less than the window, or by less than a second, clears
+///   nothing newer. When it goes back by more, the calls that follow count at the time that it then
+///   shows: a bucket that lies ahead moves back, with its bad calls and without its clean ones.
 /// - time.I5 a cell of a stripe is written by one thread at a time. The caller ensures this: it
 ///   passes a number that no other living thread has, and a thread that reuses a number has seen
 ///   the stores of the previous owner.
@@ -73,9 +75,19 @@ pub(crate) struct TimeWindow {
     bound: Padded<AtomicU64>,
     width: u64,
     buckets: u64,
+    /// A cell that is this many laps ahead of a call is one of a clock that has gone back since.
+    far_laps: u64,
     cell_layout: WordLayout,
     ticket_layout: WordLayout,
     rates: Rates,
+}
+
+/// The count of a cell that lies ahead because the clock has gone back: bad calls stay, to the
+/// strict side, and clean ones do not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    Keep,
+    Drop,
 }
 
 type Cells = [AtomicU64; MAX_BUCKETS as usize];
@@ -84,6 +96,10 @@ pub(crate) const MAX_BUCKETS: u32 = 16;
 
 /// The shortest window, about a millisecond; shorter ones would leave too few bits for the counts.
 const MIN_LENGTH: u64 = 1 << 20;
+
+/// A call that is late by a window and by this much is one of a clock that has gone back: a thread
+/// is rarely preempted for a second, in nanoseconds, between a reading and the record.
+const MIN_JUMP: u64 = 1_000_000_000;
 
 const GENERATION_BITS: u32 = 10;
 
@@ -147,6 +163,7 @@ impl TimeWindow {
             bound: Padded(AtomicU64::new(0)),
             width,
             buckets,
+            far_laps: MIN_JUMP.div_ceil(width.saturating_mul(buckets)),
             cell_layout: WordLayout::of_period(width.saturating_mul(buckets)),
             ticket_layout: WordLayout::of_period(width),
             rates,
@@ -182,7 +199,7 @@ impl TimeWindow {
         let epoch = self.epoch(now);
         let increment = |cells: &Cells| {
             let cell = &cells[(epoch % self.buckets) as usize];
-            self.increment_shared(cell, generation, epoch / self.buckets, &is_current);
+            self.increment_shared(cell, generation, epoch / self.buckets, Ahead::Keep, &is_current);
         };
         increment(if sample.failed { &self.failed } else { &self.slow_only });
         if sample.slow && sample.failed {
@@ -200,17 +217,24 @@ impl TimeWindow {
         match self.clean.get(thread) {
             Some(own) => {
                 let word = own[cell].load(Ordering::Acquire);
-                if let Some(next) = self.incremented(word, generation, lap, is_current) {
+                if let Some(next) = self.incremented(word, generation, lap, Ahead::Drop, is_current) {
                     own[cell].store(next, Ordering::Release);
                 }
             }
-            None => self.increment_shared(&self.clean_shared[cell], generation, lap, is_current),
+            None => self.increment_shared(&self.clean_shared[cell], generation, lap, Ahead::Drop, is_current),
         }
     }
 
     #[inline(never)]
-    fn increment_shared(&self, cell: &AtomicU64, generation: u64, lap: u64, is_current: impl Fn() -> bool) {
-        drive(cell, |word| match self.incremented(word, generation, lap, &is_current) {
+    fn increment_shared(
+        &self,
+        cell: &AtomicU64,
+        generation: u64,
+        lap: u64,
+        ahead: Ahead,
+        is_current: impl Fn() -> bool,
+    ) {
+        drive(cell, |word| match self.incremented(word, generation, lap, ahead, &is_current) {
             Some(next) => Step::Write(next, ()),
             None => Step::Keep(()),
         });
@@ -219,11 +243,23 @@ impl TimeWindow {
     /// The cell with one more call. `None` if it stays as it is: its count is at the maximum, or
     /// the call is stale.
     #[inline]
-    fn incremented(&self, word: u64, generation: u64, lap: u64, is_current: impl Fn() -> bool) -> Option<u64> {
+    fn incremented(
+        &self,
+        word: u64,
+        generation: u64,
+        lap: u64,
+        ahead: Ahead,
+        is_current: impl Fn() -> bool,
+    ) -> Option<u64> {
         let layout = self.cell_layout;
         let same_generation = layout.generation(word) == generation;
         let next = if same_generation && layout.period(word) >= lap {
-            layout.add(word, 1)
+            if layout.period(word) - lap < self.far_laps {
+                layout.add(word, 1)
+            } else {
+                let kept = if ahead == Ahead::Keep { layout.count(word) } else { 0 };
+                layout.add(layout.tag(generation, lap) | kept, 1)
+            }
         } else if same_generation || is_current() {
             layout.tag(generation, lap) | 1
         } else {
@@ -238,7 +274,7 @@ impl TimeWindow {
         // stays: the swap publishes the cells to the evaluations after it.
         let ticket = drive(&self.tickets, |word| {
             let same_generation = layout.generation(word) == generation;
-            if same_generation && layout.period(word) >= epoch {
+            if same_generation && layout.period(word) >= epoch && !self.is_far_ahead(layout.period(word), epoch) {
                 let next = layout.add(word, 1);
                 Step::Write(next, Some(next))
             } else if same_generation || is_current() {
@@ -249,7 +285,8 @@ impl TimeWindow {
             }
         })?;
         let bound = self.bound.load(Ordering::Acquire);
-        if layout.generation(bound) == generation && ticket < bound {
+        let is_comparable = !self.is_far_ahead(layout.period(bound), layout.period(ticket));
+        if layout.generation(bound) == generation && is_comparable && ticket < bound {
             return None;
         }
         // Loaded before the cells.
@@ -267,10 +304,15 @@ impl TimeWindow {
     /// The counts of this generation at this time.
     pub(crate) fn snapshot(&self, generation: u64, now: Nanos) -> Counts {
         let generation = tag_of_generation(generation);
-        let newest = self.tickets.load(Ordering::Acquire);
-        let newest_bad =
-            if self.ticket_layout.generation(newest) == generation { self.ticket_layout.period(newest) } else { 0 };
-        self.sum(generation, self.epoch(now).max(newest_bad))
+        let (newest, epoch) = (self.tickets.load(Ordering::Acquire), self.epoch(now));
+        let newest_bad = self.ticket_layout.period(newest);
+        let is_newer = self.ticket_layout.generation(newest) == generation && !self.is_far_ahead(newest_bad, epoch);
+        self.sum(generation, if is_newer { epoch.max(newest_bad) } else { epoch })
+    }
+
+    /// Whether one epoch can be after another only because the clock has gone back since.
+    fn is_far_ahead(&self, epoch: u64, than: u64) -> bool {
+        epoch.saturating_sub(than) >= self.far_laps.saturating_mul(self.buckets)
     }
 
     /// Sums the `buckets` buckets up to `newest`.
