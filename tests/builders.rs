@@ -224,3 +224,115 @@ proptest! {
         }
     }
 }
+
+/// Rates and bursts of which many can be represented.
+fn rate() -> impl Strategy<Value = Rate> {
+    let per = prop_oneof![
+        duration(),
+        (0_u32..30, 1_u64..1000).prop_map(|(power, count)| Duration::from_nanos(count << power)),
+        (1_u64..100_000_000).prop_map(Duration::from_secs),
+    ];
+    (prop_oneof![number(), 1..10_000_u32], per).prop_map(|(count, per)| Rate::new(count, per))
+}
+
+/// The time for this number of tokens, in nanoseconds.
+fn time_of(tokens: u32, rate: Rate) -> f64 {
+    f64::from(tokens) * rate.per().as_nanos() as f64 / f64::from(rate.count())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    /// A rate that builds is the one that is enforced: never higher, and lower by 1% at most.
+    #[test]
+    fn a_rate_is_enforced_as_it_was_set(rate in rate(), burst in number(), start in 0_u64..1 << 57, cost in number()) {
+        let clock = ManualClock::new();
+        clock.set(Nanos::new(start));
+        let Ok(limiter) = RateLimiter::builder("l", rate).burst(burst).clock(clock.clone()).build() else { return Ok(()) };
+        prop_assert!(limiter.check_n(burst).is_ok(), "the whole burst");
+        let cost = cost.clamp(1, burst);
+        let wait = limiter.check_n(cost).unwrap_err().retry_after().unwrap();
+        let exact = time_of(cost, rate);
+        let nanos = wait.as_nanos() as f64;
+        prop_assert!(nanos >= exact * (1.0 - 1e-12) - 1.0 && nanos <= exact * 1.01 + 1.0, "{wait:?}, not {exact} ns");
+        clock.advance(wait - Duration::from_nanos(1));
+        prop_assert!(limiter.check_n(cost).is_err());
+        clock.advance(Duration::from_nanos(1));
+        prop_assert!(limiter.check_n(cost).is_ok());
+    }
+
+    /// The same for each key, to within an eighth of a token.
+    #[test]
+    fn a_keyed_rate_is_enforced_as_it_was_set(rate in rate(), burst in number(), start in 0_u64..1 << 57) {
+        let clock = ManualClock::new();
+        clock.set(Nanos::new(start));
+        let builder = KeyedRateLimiter::<str>::builder("u", rate).burst(burst).max_keys(10).clock(clock.clone());
+        let Ok(limiter) = builder.build() else { return Ok(()) };
+        prop_assert!(limiter.check_key_n("alice", burst).is_ok(), "the whole burst");
+        let wait = limiter.check_key("alice").unwrap_err().retry_after().unwrap();
+        let exact = time_of(1, rate);
+        let nanos = wait.as_nanos() as f64;
+        prop_assert!(nanos >= exact * 0.87 - 1.0 && nanos <= exact * 1.13 + 1.0, "{wait:?}, not {exact} ns");
+        clock.advance(wait);
+        prop_assert!(limiter.check_key("alice").is_ok());
+        // In the long run the rate is exact.
+        clock.advance(Duration::from_nanos((exact * 0.2) as u64));
+        if burst > 1 && exact * 1000.0 < 1e17 {
+            clock.advance(Duration::from_nanos((exact * 1000.0) as u64));
+            let available = (0..1002).take_while(|_| limiter.check_key("alice").is_ok()).count();
+            prop_assert!(available as u32 >= burst.min(999), "{available} of {burst}");
+        }
+    }
+
+    #[test]
+    fn an_open_time_is_enforced_as_it_was_set(open in duration(), start in 0_u64..1 << 57) {
+        let clock = ManualClock::new();
+        clock.set(Nanos::new(start));
+        let builder = CircuitBreaker::builder("b").consecutive_failures(1).open_jitter(false).open_duration(open);
+        let Ok(breaker) = builder.clock(clock.clone()).build() else {
+            prop_assert!(open < Duration::from_millis(1) || open > Duration::from_secs(366 * 86_400));
+            return Ok(());
+        };
+        breaker.try_acquire().unwrap().failure();
+        // To within the tick that the docs state.
+        clock.advance(open - Duration::from_micros(270));
+        prop_assert!(breaker.try_acquire().is_err());
+        clock.advance(Duration::from_micros(270));
+        prop_assert!(breaker.try_acquire().is_ok());
+    }
+
+    /// A number of calls that builds is reached, by calls that all fall into one moment.
+    #[test]
+    fn a_minimum_of_calls_can_be_reached(calls in 1_u32..20_000, length in 10_u64..20, buckets in 1_u32..17) {
+        let clock = ManualClock::new();
+        let builder = CircuitBreaker::builder("b").time_window(Duration::from_millis(length)).time_buckets(buckets);
+        let builder = builder.min_calls(calls).failure_rate(1.0).open_duration(Duration::from_secs(1)).clock(clock);
+        let Ok(breaker) = builder.build() else {
+            prop_assert!(calls > 8191);
+            return Ok(());
+        };
+        let tripped = (0..calls).all(|_| breaker.try_acquire().map(|permit| permit.failure()).is_ok());
+        prop_assert!(tripped && breaker.try_acquire().is_err());
+    }
+}
+
+#[test]
+fn numbers_that_cannot_be_kept_name_their_field() {
+    let keyed = |rate| KeyedRateLimiter::<str>::builder("u", rate).burst(1).build().map(drop).unwrap_err();
+    assert_eq!(keyed(Rate::new(1_000_000, Duration::from_secs(30_000_000_000_000))).field(), "rate");
+    let limiter = |rate| RateLimiter::builder("l", rate).burst(1).build().map(drop).unwrap_err();
+    assert_eq!(limiter(Rate::per_second(u32::MAX)).field(), "rate");
+    assert_eq!(limiter(Rate::new(7, Duration::from_nanos(1))).field(), "rate");
+    assert_eq!(limiter(Rate::new(1, Duration::MAX)).field(), "rate");
+    let breaker = || CircuitBreaker::builder("b");
+    for (builder, field) in [
+        (breaker().failure_rate(1e-9), "failure_rate"),
+        (breaker().slow_calls(Duration::from_secs(1), 1e-7), "slow_calls"),
+        (breaker().open_duration(Duration::MAX), "open_duration"),
+        (breaker().open_growth(2.0, Duration::MAX), "open_growth"),
+        (breaker().probe_timeout(Duration::MAX), "probe_timeout"),
+        (breaker().min_calls(u32::MAX), "min_calls"),
+    ] {
+        assert_eq!(builder.build().map(drop).unwrap_err().field(), field);
+    }
+}

@@ -14,7 +14,12 @@ use crate::{
     shared::{random::Random, striped::StripedArc, thread_id::stripes, waker_list::WakerList},
     state::{
         circuit::{Circuit, CircuitConfig, MAX_CONSECUTIVE_FAILURES, MAX_PROBES},
-        window::{Rates, count::MAX_SIZE, millionths, time::MAX_BUCKETS},
+        window::{
+            Rates,
+            count::MAX_SIZE,
+            millionths,
+            time::{MAX_BUCKETS, max_counted},
+        },
     },
 };
 
@@ -111,14 +116,16 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets the number of calls that a window must hold before its rates are evaluated, at least 1.
+    /// Sets the number of calls that a window must hold before its rates are evaluated: at least 1,
+    /// and at most what the window can count, which is the size of a count window, and 8,388,607 for
+    /// a time window of ten seconds (in proportion for other lengths, in powers of two).
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.min_calls = calls;
         self
     }
 
-    /// Trips when at least this share of a window's calls failed or were throttled: above 0, at
-    /// most 1, with a resolution of one millionth. Evaluated at each failure, and in the count
+    /// Trips when at least this share of a window's calls failed or were throttled: from one
+    /// millionth to 1, with a resolution of one millionth. Evaluated at each failure, and in the count
     /// window also at the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
@@ -131,14 +138,14 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Trips when at least `share` of a window's calls took longer than `limit`: above 0, at most 1. Reads the clock at
+    /// Trips when at least `share` of a window's calls took longer than `limit`: from one millionth to 1. Reads the clock at
     /// the start and the end of each call. A call that is cancelled after `limit` counts as slow too; a slow probe fails.
     pub fn slow_calls(mut self, limit: Duration, share: f64) -> Self {
         self.slow = Some((limit, share));
         self
     }
 
-    /// Sets the first open time, at least 1 ms. Rounded down to a quarter of a millisecond. Raises
+    /// Sets the first open time, from 1 ms to a year. Rounded down to a quarter of a millisecond. Raises
     /// the maximum of [`open_growth`](Self::open_growth) if that is shorter.
     pub fn open_duration(mut self, first: Duration) -> Self {
         self.open.first = first;
@@ -146,8 +153,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`. A
-    /// factor of 1, the default, keeps it constant. The factor applies at most 16 times.
+    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`, which
+    /// is at most a year. A factor of 1, the default, keeps it constant. The factor applies at most 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self
@@ -172,8 +179,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Sets the time after which probes that have not completed lose their slots to new ones, at
-    /// least 1 ms.
+    /// Sets the time after which probes that have not completed lose their slots to new ones, from
+    /// 1 ms to a year.
     pub fn probe_timeout(mut self, limit: Duration) -> Self {
         self.probe_timeout = limit;
         self
@@ -224,17 +231,20 @@ impl CircuitBreakerBuilder {
         let length_fits = self.time_window.is_none_or(|length| lengths.contains(&length));
         check(length_fits, "time_window", "must be from 10 ms to 24 hours")?;
         check((1..=MAX_BUCKETS).contains(&self.buckets), "time_buckets", "must be from 1 to 16")?;
+        let reason = "exceeds what the time window can count: it might never be reached";
+        let fits = self.time_window.is_none_or(|length| u64::from(self.min_calls) <= max_counted(length, self.buckets));
+        check(fits, "min_calls", reason)?;
         check(self.min_calls > 0, "min_calls", "is zero: a share of no calls is undefined; use at least 1")
     }
 
     fn check_rules(&self) -> Result<(), ConfigError> {
         let failures_fit = self.consecutive.is_none_or(|failures| (1..=MAX_CONSECUTIVE_FAILURES).contains(&failures));
         check(failures_fit, "consecutive_failures", "must be from 1 to 65,535")?;
-        let is_share = |share: f64| share > 0.0 && share <= 1.0;
+        let is_share = |share: f64| (MIN_SHARE..=1.0).contains(&share);
         let rate_fits = self.failure_rate.is_none_or(is_share);
-        check(rate_fits, "failure_rate", "must be a number above 0 and at most 1")?;
+        check(rate_fits, "failure_rate", "must be a number from 0.000001 to 1")?;
         let slow_fits = self.slow.is_none_or(|(limit, share)| !limit.is_zero() && is_share(share));
-        check(slow_fits, "slow_calls", "needs a limit above zero, and a share above 0 and at most 1")?;
+        check(slow_fits, "slow_calls", "needs a limit above zero, and a share from 0.000001 to 1")?;
         let has_window = self.count_window.is_some() || self.time_window.is_some();
         let has_rate = self.failure_rate.is_some() || self.slow.is_some();
         let reason = "needs a count window or a time window";
@@ -245,16 +255,19 @@ impl CircuitBreakerBuilder {
 
     fn check_open_time(&self) -> Result<(), ConfigError> {
         let OpenTimes { first, growth, max, .. } = self.open;
-        check(first >= Duration::from_millis(1), "open_duration", "must be at least 1 ms")?;
+        let times = Duration::from_millis(1)..=YEAR;
+        check(times.contains(&first), "open_duration", "must be from 1 ms to a year (see force_open)")?;
         let factor_fits = growth.is_finite() && growth >= 1.0;
         check(factor_fits, "open_growth", "the factor must be a number, at least 1")?;
-        check(max >= first, "open_growth", "the maximum is below open_duration")
+        check(max >= first, "open_growth", "the maximum is below open_duration")?;
+        check(max <= YEAR, "open_growth", "the maximum is above a year")
     }
 
     fn check_probes(&self) -> Result<(), ConfigError> {
         check((1..=MAX_PROBES).contains(&self.probes), "probes", "must be from 1 to 8191")?;
         check((1..=MAX_PROBES).contains(&self.successes), "probe_successes", "must be from 1 to 8191")?;
-        check(self.probe_timeout >= Duration::from_millis(1), "probe_timeout", "must be at least 1 ms")?;
+        let timeouts = Duration::from_millis(1)..=YEAR;
+        check(timeouts.contains(&self.probe_timeout), "probe_timeout", "must be from 1 ms to a year")?;
         let recoveries = Duration::from_millis(100)..=Duration::from_secs(3600);
         let recovery_fits = self.recovery.is_none_or(|over| recoveries.contains(&over));
         check(recovery_fits, "gradual_recovery", "must be from 100 ms to one hour")
@@ -294,6 +307,12 @@ impl CircuitBreakerBuilder {
         }))
     }
 }
+
+/// Below it, a share would be rounded to another.
+const MIN_SHARE: f64 = 1e-6;
+
+/// Longer times could pass the end of a clock's nine years.
+const YEAR: Duration = Duration::from_secs(366 * 86_400);
 
 fn check(holds: bool, field: &'static str, reason: &'static str) -> Result<(), ConfigError> {
     if holds { Ok(()) } else { Err(ConfigError::new(field, reason)) }

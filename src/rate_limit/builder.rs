@@ -8,7 +8,7 @@ use crate::{
     name::Name,
     pattern::Pattern,
     shared::striped::StripedArc,
-    state::gcra::Params,
+    state::gcra::{Params, ParamsError},
 };
 
 /// Configures a [`RateLimiter`].
@@ -64,8 +64,9 @@ impl RateLimiterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the rate's count, its period or the burst is zero, or too large to
-    /// represent.
+    /// [`ConfigError`] if the rate's count, its period or the burst is zero; if the burst takes more
+    /// than two years to refill; or if the rate is so high that it would be kept with an error of
+    /// more than 1%, which is possible above 80 million a second.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst).map_err(|error| error.of(&self.name))?;
@@ -98,8 +99,13 @@ pub(super) fn params(rate: Rate, burst: u32) -> Result<Params, ConfigError> {
     if burst > Params::MAX_BURST {
         return Err(ConfigError::new("burst", "must be at most 67,108,863"));
     }
-    Params::new(rate.count, rate.per, burst)
-        .ok_or_else(|| ConfigError::new("burst", "takes more than two years to refill at this rate"))
+    Params::new(rate.count, rate.per, burst).map_err(|error| match error {
+        ParamsError::TooFast => {
+            ConfigError::new("rate", "is too high to be kept within 1%: use at most 80,000,000 a second")
+        }
+        ParamsError::TooSlow => ConfigError::new("rate", "is below one in two years"),
+        ParamsError::TooLong => ConfigError::new("burst", "takes more than two years to refill at this rate"),
+    })
 }
 
 impl fmt::Debug for RateLimiterBuilder {

@@ -31,7 +31,7 @@ impl RateLimiter {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the rate's count or period is zero, or too large to represent.
+    /// [`ConfigError`] as for [`RateLimiterBuilder::build`].
     pub fn new(name: impl Into<Name>, rate: Rate) -> Result<Self, ConfigError> {
         Self::builder(name, rate).build()
     }

@@ -64,7 +64,8 @@
 //! most `burst + rate * t` calls are admitted (`burst + rate * (t + 10 ms)` if calls wait, by when
 //! they start), so there is no double burst at a window's edge. A
 //! rejected call leaves no trace. The time per token is kept in eighths of a nanosecond and rounded
-//! up: a rate around a million a second comes out up to 0.013% lower, and no rate comes out higher.
+//! up: a rate around a million a second comes out up to 0.013% lower, no rate by more than 1%, and
+//! none comes out higher.
 //!
 //! # Readiness
 //!

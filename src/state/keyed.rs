@@ -42,7 +42,8 @@ use super::{
 /// found first counts, and the call that inserted the other is forgotten.
 ///
 /// Time is counted in fractions of a token's period, rounded down: 64ths, and down to eighths at
-/// the highest rates. Bounds hold to within that. The horizon is 9.1 years or more; there the time
+/// the highest rates. So a token may come early by one fraction. (Rounding up when tokens are taken
+/// would reject the second call of a burst.) The horizon is 9.1 years or more; there the time
 /// saturates.
 ///
 /// Cost: up to 8 loads, and 1 RMW when admitted; the overflow limiter is 1 load more.

@@ -244,7 +244,7 @@ fn a_configuration_error_names_the_field() {
     assert_eq!(field(Rate::new(1, Duration::ZERO), 1), "rate");
     assert_eq!(field(Rate::per_second(1), 0), "burst");
     assert_eq!(field(Rate::per_second(1), u32::MAX), "burst");
-    assert_eq!(field(Rate::new(1, Duration::MAX), 1), "burst");
+    assert_eq!(field(Rate::new(1, Duration::MAX), 1), "rate");
     assert_eq!(field(Rate::new(1, Duration::from_secs(86_400 * 365)), 100), "burst");
 }
 

@@ -142,8 +142,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a field is out of range, or if the rate of a key is above 100,000 a
-    /// second or below one a year.
+    /// [`ConfigError`] if a field is out of range, if the rate of a key is above 100,000 a second or
+    /// below one a year, or if its period is longer than 584 years.
     pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
         self.check().map_err(|error| error.of(&self.name))?;
         let Rate { count, per } = self.rate;
@@ -164,6 +164,9 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     fn check(&self) -> Result<(), ConfigError> {
         let Rate { count, per } = self.rate;
         check_rate(self.rate)?;
+        if u64::try_from(per.as_nanos()).is_err() {
+            return Err(ConfigError::new("rate", "has a period of more than 584 years; use a shorter one"));
+        }
         if !(MIN_PERIOD..=MAX_PERIOD).contains(&(per / count)) {
             return Err(ConfigError::new("rate", "must be from one a year to 100,000 a second"));
         }

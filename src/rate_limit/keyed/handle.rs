@@ -30,6 +30,9 @@ use crate::{
 /// with random seeds, so an attacker cannot target a table slot. When the table is full, two keys
 /// share a limiter with a probability of about one in ten thousand: they are then limited together.
 ///
+/// Time is counted in 64ths of a token's period, and in eighths at the highest rates: a token may
+/// come earlier by that fraction than the rate says, but never more of them in the long run.
+///
 /// # Limits within limits
 ///
 /// Where one client has many keys, it can fill the table, and then other clients' new keys are

@@ -235,11 +235,12 @@ impl Circuit {
     /// slow calls that count. Clean calls in the windows are not considered.
     pub(crate) fn is_as_built(&self, now: Nanos) -> bool {
         let word = self.load();
-        let Phase::Closed { consecutive_failures: 0, recovery_start } = word.phase else { return false };
+        let Phase::Closed { consecutive_failures: 0, recovering } = word.phase else { return false };
         let generation = u64::from(word.generation);
         let by_count = self.count.as_ref().map(|window| window.snapshot(generation));
         let by_time = self.time.as_ref().map(|window| window.snapshot(generation, now));
-        recovery_start.is_none_or(|start| self.config.recovery_left(start, now).is_none())
+        let is_recovering = || self.config.recovery_left(self.begin_recovery(word.generation, now), now).is_some();
+        !(recovering && is_recovering())
             && by_count.into_iter().chain(by_time).all(|counts| counts.failed == 0 && counts.slow == 0)
     }
 

@@ -10,7 +10,7 @@ mod word;
 use std::time::Duration;
 
 pub(crate) use exclusive::{LATENESS, Line};
-pub(crate) use params::Params;
+pub(crate) use params::{Params, ParamsError};
 pub(crate) use returned::Returned;
 use returned::Span;
 use word::{GcraWord, VERSION_MASK, duration, units};

@@ -16,6 +16,17 @@ pub(crate) struct Params {
     pub(super) burst: u32,
 }
 
+/// The reason why parameters cannot be represented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParamsError {
+    /// A token takes so few units of time that rounding them up would change the rate.
+    TooFast,
+    /// A token takes more than two years.
+    TooSlow,
+    /// The burst takes more than two years to refill.
+    TooLong,
+}
+
 const MANTISSA_BITS: u32 = 32;
 const EXPONENT_BITS: u32 = 6;
 
@@ -25,17 +36,22 @@ const MAX_TOLERANCE: u64 = 1 << 59;
 impl Params {
     pub(crate) const MAX_BURST: u32 = (1 << (64 - MANTISSA_BITS - EXPONENT_BITS)) - 1;
 
-    /// `count` tokens in `per`, and a burst of `burst`; at most eight tokens per nanosecond. `None`
-    /// if a number is zero or too large: a burst above `MAX_BURST`, or one that takes more than two
-    /// years to refill.
-    pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Option<Self> {
-        let period = (per.as_nanos().checked_mul(UNITS_PER_NANO.into())?).div_ceil(u128::from(count.max(1)));
-        let period = u64::try_from(period).ok()?;
-        if count == 0 || period == 0 || burst == 0 || burst > Self::MAX_BURST {
-            return None;
+    /// `count` tokens in `per`, and a burst of `burst`, all above zero.
+    pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Result<Self, ParamsError> {
+        let (count, burst) = (count.max(1), burst.clamp(1, Self::MAX_BURST));
+        let per = per.as_nanos().checked_mul(UNITS_PER_NANO.into()).ok_or(ParamsError::TooSlow)?;
+        let period = per.div_ceil(u128::from(count));
+        // Rounded up by more than a hundredth.
+        if (period * u128::from(count) - per) * 100 > per {
+            return Err(ParamsError::TooFast);
         }
-        let params = Self::unpack(Self { period, burst }.pack());
-        (params.period.checked_mul(burst.into())? <= MAX_TOLERANCE).then_some(params)
+        let period = u64::try_from(period).ok().filter(|period| *period <= MAX_TOLERANCE);
+        let params = Self::unpack(Self { period: period.ok_or(ParamsError::TooSlow)?, burst }.pack());
+        match params.period.checked_mul(burst.into()) {
+            Some(tolerance) if tolerance <= MAX_TOLERANCE => Ok(params),
+            _ if params.period > MAX_TOLERANCE => Err(ParamsError::TooSlow),
+            _ => Err(ParamsError::TooLong),
+        }
     }
 
     pub(crate) fn burst(self) -> u32 {

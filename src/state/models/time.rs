@@ -12,18 +12,20 @@ use crate::state::{
 
 const OK: Sample = Sample { failed: false, slow: false };
 const FAILED: Sample = Sample { failed: true, slow: false };
+/// So short that a call which is a lap late is not taken for one of a clock that went back.
+const WIDTH: Duration = Duration::from_millis(100);
 /// A thread without cells of its own.
 const NONE: usize = usize::MAX;
 
 /// A window that trips when this many calls have failed, and no other.
 fn window(bad: u32) -> Arc<TimeWindow> {
     let rates = Rates { min_calls: bad, failed: Some(1_000_000), slow: None };
-    Arc::new(TimeWindow::new(Duration::from_secs(2), 2, 1, rates))
+    Arc::new(TimeWindow::new(2 * WIDTH, 2, 1, rates))
 }
 
 /// A time in the bucket with this number.
 fn at(bucket: u64) -> Nanos {
-    Nanos::new((1 << 40) / 1_000_000_000 * 1_000_000_000).saturating_add(Duration::from_secs(bucket))
+    Nanos::new((1 << 40) / 1_000_000_000 * 1_000_000_000).saturating_add(WIDTH * bucket as u32)
 }
 
 fn record(window: &TimeWindow, sample: Sample, bucket: u64, thread: usize) -> Option<Counts> {

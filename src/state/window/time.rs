@@ -32,7 +32,7 @@ use crate::state::{
 ///
 /// Invariants:
 /// - time.I1 the cells of a generation and a bucket count every call that was recorded. A call that
-///   is late by a whole window counts in the bucket that its cell has reached.
+///   is late by a whole window, and not by a second, counts in the bucket that its cell has reached.
 /// - time.I2 a cell of an older generation or bucket is never summed.
 /// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call
 ///   or by a concurrent one.
@@ -102,6 +102,13 @@ const MIN_LENGTH: u64 = 1 << 20;
 const MIN_JUMP: u64 = 1_000_000_000;
 
 const GENERATION_BITS: u32 = 10;
+
+/// The calls that a bucket of such a window can count.
+pub(crate) fn max_counted(length: Duration, buckets: u32) -> u64 {
+    let buckets = u64::from(buckets.clamp(1, MAX_BUCKETS));
+    let width = nanos_of(length).max(MIN_LENGTH).div_ceil(buckets);
+    WordLayout::of_period(width.saturating_mul(buckets)).count_max()
+}
 
 /// The layout of a word: `[generation: 10 | period | count]`, with enough periods for all
 /// nanoseconds of a `u64`.
