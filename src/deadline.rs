@@ -326,29 +326,3 @@ fn restore_slow(
         limit => limit,
     }
 }
-
-pin_project! {
-    /// Future of an attempt. Its output says whether an inner retry was exhausted when the attempt
-    /// returned.
-    pub(crate) struct DetectExhausted<F> {
-        #[pin]
-        future: F,
-    }
-}
-
-impl<F> DetectExhausted<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { future }
-    }
-}
-
-impl<F: Future> Future for DetectExhausted<F> {
-    type Output = (F::Output, bool);
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outer = swap_exhausted(false);
-        let polled = self.project().future.poll(cx);
-        let exhausted = swap_exhausted(outer);
-        polled.map(|output| (output, exhausted))
-    }
-}

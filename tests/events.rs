@@ -94,6 +94,23 @@ fn an_observer_beside_a_panicking_one_receives_one_terminal_event_per_call() {
     }
 }
 
+// G24
+#[test]
+fn the_second_observer_of_a_pair_receives_what_the_first_panics_at() {
+    for (kind, lines) in [("Admitted", ["admitted", "cancelled"]), ("Completed", ["admitted", "completed success"])] {
+        let recorder = Recorder::new();
+        let panicking = move |event: &Event<'_>| assert!(!is(event, kind), "deliberate panic");
+        for (name, _, mut service) in each_pattern((panicking, recorder.clone())) {
+            assert!(panics(&mut service), "{name}");
+            assert_eq!(recorder.take(), lines, "{name}");
+        }
+        // Both panic: the panic of the second is contained while that of the first unwinds.
+        for (name, _, mut service) in each_pattern((panicking, panicking)) {
+            assert!(panics(&mut service), "{name}");
+        }
+    }
+}
+
 // G24: a second panic during unwinding would abort the process.
 #[test]
 fn an_observer_that_panics_during_unwinding_does_not_abort_the_process() {

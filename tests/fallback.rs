@@ -108,9 +108,9 @@ async fn readiness_follows_the_inner_service() {
     assert!(assert_ready!(poll_ready(&mut service)).is_err());
 }
 
-// G9, G10, G23
+// G9, G10, G23, G30
 #[tokio::test]
-async fn dropped_and_panicking_calls_are_cancelled_once() {
+async fn dropped_calls_are_cancelled_once_and_panicking_ones_fail_once() {
     let (script, recorder, mut service) = value();
     script.reply(Reply::Later);
     drop(service.ready().await.unwrap().call("unpolled"));
@@ -124,7 +124,8 @@ async fn dropped_and_panicking_calls_are_cancelled_once() {
     script.reply(Reply::PanicInCall);
     service.ready().await.unwrap();
     assert!(std::panic::catch_unwind(AssertUnwindSafe(|| drop(service.call("panics")))).is_err());
-    assert_eq!((recorder.count("admitted"), recorder.count("cancelled"), script.live()), (4, 4, 0));
+    assert_eq!((recorder.count("admitted"), recorder.count("cancelled"), script.live()), (4, 2, 0));
+    assert_eq!(recorder.count("completed failure"), 2);
     assert!(service.ready().await.unwrap().call("well").await.is_ok());
 }
 

@@ -397,9 +397,9 @@ async fn the_observer_receives_each_outcome_with_its_elapsed_time() {
             "admitted",
             "cancelled",
             "admitted",
-            "cancelled",
+            "completed failure",
             "admitted",
-            "cancelled",
+            "completed failure",
             "rejected timed_out",
         ]
     );

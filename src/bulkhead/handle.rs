@@ -6,11 +6,14 @@ use super::{
     inner::{BulkheadInner, CallPermit, WaitForPermit},
 };
 use crate::{
-    call::CancelOnDrop,
+    call::{CancelOnDrop, Guarded, Leaf, WithShared},
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
     name::Name,
-    shared::striped::{StripedArc, StripedRef},
+    shared::{
+        striped::{StripedArc, StripedRef},
+        unwind,
+    },
 };
 
 /// A handle to a limit of concurrent calls. See the [module docs](super).
@@ -138,10 +141,8 @@ impl Bulkhead {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let guard = self.admit().await?;
-        let result = future.await;
-        guard.complete(result.as_ref());
-        result
+        let (bulkhead, permit) = self.admit().await?.disarm();
+        WithShared::new(bulkhead, Guarded::started(Leaf::new(future), Some(permit))).await
     }
 
     /// Changes the limit while calls are in flight. A higher limit admits waiting calls
@@ -197,6 +198,9 @@ pub struct BulkheadSnapshot {
 }
 
 /// A permit of a [`Bulkhead`]. Dropping it releases it.
+///
+/// The bulkhead does not know how the call ended, and reports it as a success, also if a panic drops
+/// the permit: the panic may be that of other code.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct Permit<'a> {
@@ -206,11 +210,13 @@ pub struct Permit<'a> {
 impl Drop for Permit<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        complete(&mut self.guard);
+        unwind::contain(|| self.guard.finish(Verdict::Success));
     }
 }
 
 /// A permit that does not borrow its [`Bulkhead`]. Dropping it releases it.
+///
+/// The events are those of a [`Permit`].
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct OwnedPermit {
@@ -219,15 +225,6 @@ pub struct OwnedPermit {
 
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
-        complete(&mut self.guard);
-    }
-}
-
-/// A guard that is dropped in normal control flow completes its call. A guard that is dropped by a
-/// panic cancels it, which `CancelOnDrop` does on its own.
-#[inline(always)]
-fn complete<H: std::ops::Deref<Target = BulkheadInner>>(guard: &mut CancelOnDrop<H, CallPermit>) {
-    if !std::thread::panicking() {
-        guard.consume(|bulkhead, permit| permit.finish(bulkhead, Verdict::Success));
+        unwind::contain(|| self.guard.finish(Verdict::Success));
     }
 }

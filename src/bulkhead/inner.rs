@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    call::{Acquisition, CancelOnDrop, Complete, InFlight, emit_admitted},
+    call::{Acquisition, CancelOnDrop, Complete, Finish, InFlight, emit_admitted},
     classify::{Classify, DefaultClassifier, Verdict},
     clock::{self, Nanos, TimeSource},
     error::Rejection,
@@ -20,6 +20,7 @@ use crate::{
     shared::{
         semaphore::{HasSemaphore, Semaphore, Waiter},
         striped::{StripedArc, StripedRef},
+        unwind::finally,
     },
     state::{LAPSE_AFTER, permits::Reservation},
 };
@@ -76,6 +77,22 @@ impl BulkheadInner {
         if self.events.has_observer() { emit_admitted(&self.events, self, CallPermit) } else { CallPermit }
     }
 
+    /// Releases the permit of a call, and emits its terminal event.
+    #[inline(always)]
+    fn release_and_emit(&self, kind: impl FnOnce() -> EventKind<'static>) {
+        if self.semaphore.permits.release().is_err() {
+            return self.hand_over_and_emit(kind());
+        }
+        self.events.emit(|| kind());
+    }
+
+    #[cold]
+    fn hand_over_and_emit(&self, kind: EventKind<'static>) {
+        // Emitted even if the waker of the next waiter panics.
+        let _event = finally(|| self.events.emit(|| kind));
+        self.semaphore.hand_off();
+    }
+
     /// Whether a call that finds no free permit may wait for one.
     pub(crate) fn may_wait(&self) -> bool {
         !self.max_wait.is_zero() && self.max_queue > 0
@@ -114,27 +131,23 @@ impl HasBulkhead for BulkheadInner {
 #[derive(Debug)]
 pub(crate) struct CallPermit;
 
-impl CallPermit {
-    /// Releases the permit of a call that completed with this verdict.
-    #[inline(always)]
-    pub(super) fn finish(self, bulkhead: &BulkheadInner, verdict: Verdict) {
-        bulkhead.semaphore.release();
-        bulkhead.events.emit(|| EventKind::Completed { verdict, elapsed: None });
+impl<P: HasBulkhead> InFlight<P> for CallPermit {
+    fn cancel(self, shared: &P) {
+        shared.bulkhead().release_and_emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
 
-impl<P: HasBulkhead> InFlight<P> for CallPermit {
-    fn cancel(self, shared: &P) {
-        let bulkhead = shared.bulkhead();
-        bulkhead.semaphore.release();
-        bulkhead.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
+impl<P: HasBulkhead> Finish<P> for CallPermit {
+    #[inline(always)]
+    fn finish(self, shared: &P, verdict: Verdict) {
+        shared.bulkhead().release_and_emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 }
 
 impl<P: HasBulkhead, T, E> Complete<P, T, E> for CallPermit {
     #[inline(always)]
-    fn complete(self, shared: &P, result: Result<&T, &E>) {
-        self.finish(shared.bulkhead(), DefaultClassifier.classify(result));
+    fn verdict(_shared: &P, result: Result<&T, &E>) -> Verdict {
+        DefaultClassifier.classify(result)
     }
 }
 
@@ -241,10 +254,12 @@ pin_project! {
 
 impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
     pub(crate) fn new(bulkhead: H) -> Self {
+        // Guarded before the timer is created, which panics outside of a runtime.
+        let unadmitted = Unadmitted(Some(bulkhead.clone()));
         Self {
             wait: PermitWait::new(bulkhead.clone(), bulkhead.max_queue, bulkhead.max_wait),
             started: bulkhead.time.now(),
-            unadmitted: Unadmitted(Some(bulkhead)),
+            unadmitted,
         }
     }
 }
@@ -256,22 +271,21 @@ impl<H: Deref<Target = BulkheadInner>> Future for WaitForPermit<H> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let acquired = ready!(this.wait.poll(cx));
-        let bulkhead = this.unadmitted.disarm();
         match acquired {
             Ok(()) => {}
-            Err(NotAcquired::QueueFull) => return Poll::Ready(Err(bulkhead.reject_full())),
+            Err(NotAcquired::QueueFull) => return Poll::Ready(Err(this.unadmitted.disarm().reject_full())),
             Err(NotAcquired::TimedOut) => {
+                let bulkhead = this.unadmitted.disarm();
                 let rejection = bulkhead.events.reject(|name| Rejection::queue_timeout(name, bulkhead.max_wait));
                 return Poll::Ready(Err(rejection));
             }
         }
+        let bulkhead = this.unadmitted.get();
         let guard = CancelOnDrop::new(bulkhead, AcquiredPermit);
-        if let Some((bulkhead, _)) = guard.get() {
-            let waited = bulkhead.time.now().saturating_since(*this.started);
-            bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
-        }
-        let (bulkhead, AcquiredPermit) = guard.disarm();
-        Poll::Ready(Ok(bulkhead.begin()))
+        let waited = bulkhead.time.now().saturating_since(*this.started);
+        bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
+        guard.disarm();
+        Poll::Ready(Ok(this.unadmitted.disarm().begin()))
     }
 }
 
@@ -279,6 +293,10 @@ impl<H: Deref<Target = BulkheadInner>> Future for WaitForPermit<H> {
 struct Unadmitted<H: Deref<Target = BulkheadInner>>(Option<H>);
 
 impl<H: Deref<Target = BulkheadInner>> Unadmitted<H> {
+    fn get(&self) -> &BulkheadInner {
+        self.0.as_deref().expect("polled after it completed")
+    }
+
     fn disarm(&mut self) -> H {
         self.0.take().expect("polled after it completed")
     }

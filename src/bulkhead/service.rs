@@ -16,7 +16,10 @@ use super::{
     inner::{BulkheadInner, CallPermit, HasBulkhead, PermitWait, UnusedPermit, WaitForPermit},
 };
 use crate::{
-    call::{Acquisition, CallService, CancelOnDrop, Guarded, Leaf, PatternService, Queued, Rejectable, WithShared},
+    call::{
+        Acquisition, CallService, CancelOnDrop, Guarded, Leaf, PatternService, Queued, Rejectable, StartingCall,
+        WithShared,
+    },
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
     shared::striped::StripedRef,
@@ -117,8 +120,9 @@ impl<S, M> BulkheadService<S, M> {
     where
         S: Service<Req>,
     {
-        let guard = CancelOnDrop::new(&*bulkhead, permit);
-        let call = Guarded::started(self.calls.inner.call(&*bulkhead, request), guard);
+        let starting = StartingCall::new(&*bulkhead, Some(permit));
+        let call = self.calls.inner.call(&*bulkhead, request);
+        let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }
 }
@@ -173,11 +177,12 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         ready!(self.poll_permit(cx));
+        // Released while the inner service is not ready, or if it panics: that may take long, and
+        // other callers could use it.
+        let reserved = mem::replace(&mut self.reserved, Reserved::Nothing);
         let ready = self.get_mut().poll_ready(cx);
-        if !matches!(ready, Poll::Ready(Ok(()))) {
-            // Released while the inner service is not ready: that may take long, and other callers
-            // could use it.
-            self.reserved = Reserved::Nothing;
+        if matches!(ready, Poll::Ready(Ok(()))) {
+            self.reserved = reserved;
         }
         ready
     }

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     in_flight::{CancelOnDrop, Complete, InFlight},
+    panic_guard::{ServiceGuard, complete},
     service::{CallFuture, Cancel},
 };
 use crate::error::Rejection;
@@ -34,18 +35,14 @@ pin_project! {
 }
 
 impl<C, K> Guarded<C, K> {
-    /// A call that has started; a guard of nothing means that it bypasses the pattern. The
-    /// in-flight state was guarded meanwhile: had the service panicked in `call`, that would have
-    /// cancelled the call.
+    /// A call that has started; without in-flight state it bypasses the pattern. The state was
+    /// guarded by [`StartingCall`](super::StartingCall) meanwhile.
     //
     // Not a closure that starts the call: closures are not reliably inlined, and each one that is
     // not costs a copy of the call, which is as long as the futures of all inner layers together.
     #[inline(always)]
-    pub(crate) fn started<P: ?Sized>(call: C, guard: CancelOnDrop<&P, K>) -> Self
-    where
-        K: InFlight<P>,
-    {
-        Self::Calling { call, in_flight: guard.into_in_flight() }
+    pub(crate) fn started(call: C, in_flight: Option<K>) -> Self {
+        Self::Calling { call, in_flight }
     }
 
     #[inline(always)]
@@ -81,10 +78,11 @@ where
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             GuardedProj::Calling { call, in_flight } => {
-                let result = ready!(call.poll(shared, cx));
-                if let Some(in_flight) = in_flight.take() {
-                    in_flight.complete(shared, result.as_ref());
-                }
+                let guard = ServiceGuard::enter(shared, in_flight);
+                let polled = call.poll(shared, cx);
+                guard.leave();
+                let Poll::Ready(result) = polled else { return Poll::Pending };
+                complete(shared, in_flight, result.as_ref());
                 Poll::Ready(result)
             }
             GuardedProj::Rejected { rejection } => reject(rejection),

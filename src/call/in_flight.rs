@@ -2,23 +2,32 @@
 
 use std::{marker::PhantomData, ops::Deref};
 
+use super::panic_guard::cancel;
 use crate::{
     classify::{Classify, DefaultClassifier},
     event::{EventEmitter, EventKind},
+    verdict::Verdict,
 };
 
-/// A pattern's state of one call, such as a permit. Plain data: [`Complete::complete`] or
+/// A pattern's state of one call, such as a permit. Plain data: [`Finish::finish`] or
 /// [`cancel`](Self::cancel) must consume it.
 pub(crate) trait InFlight<P: ?Sized> {
-    /// The call was dropped before it completed: by its caller, or by a panic.
+    /// The call was dropped before it completed: by its caller, or by a panic that is not the
+    /// service's.
     fn cancel(self, shared: &P);
 }
 
-/// [`InFlight`] state of calls with such results.
-pub(crate) trait Complete<P: ?Sized, T, E>: InFlight<P> {
-    /// The call completed with `result`. Releases what is held now, however long the caller keeps
-    /// the future.
-    fn complete(self, shared: &P, result: Result<&T, &E>);
+/// The [`InFlight`] state of a call that is made.
+pub(crate) trait Finish<P: ?Sized>: InFlight<P> {
+    /// The call completed with this verdict. Releases what is held now, however long the caller
+    /// keeps the future.
+    fn finish(self, shared: &P, verdict: Verdict);
+}
+
+/// The state of calls with such results.
+pub(crate) trait Complete<P: ?Sized, T, E>: Finish<P> {
+    /// Returns how the result counts. May call foreign code, so the state is still guarded.
+    fn verdict(shared: &P, result: Result<&T, &E>) -> Verdict;
 }
 
 /// In-flight state together with its shared state. Cancels the call when it is dropped.
@@ -38,12 +47,6 @@ where
         Self(Some((shared, in_flight)))
     }
 
-    /// A guard of nothing, for a call that bypasses the pattern.
-    #[inline(always)]
-    pub(crate) fn none() -> Self {
-        Self(None)
-    }
-
     /// Both parts, until the state is consumed.
     pub(crate) fn get(&self) -> Option<(&H::Target, &K)> {
         self.0.as_ref().map(|(shared, in_flight)| (&**shared, in_flight))
@@ -61,20 +64,13 @@ where
         self.0.take().expect("in-flight state is consumed once")
     }
 
-    /// Disarms the guard and returns the in-flight state, if there is any.
+    /// Completes the call with this verdict. Does nothing if the state is consumed already.
     #[inline(always)]
-    pub(crate) fn into_in_flight(mut self) -> Option<K> {
-        self.0.take().map(|(_, in_flight)| in_flight)
-    }
-
-    /// Completes the call with `result`.
-    #[inline(always)]
-    pub(crate) fn complete<T, E>(self, result: Result<&T, &E>)
+    pub(crate) fn finish(&mut self, verdict: Verdict)
     where
-        K: Complete<H::Target, T, E>,
+        K: Finish<H::Target>,
     {
-        let (shared, in_flight) = self.disarm();
-        in_flight.complete(&shared, result);
+        self.consume(|shared, in_flight| in_flight.finish(shared, verdict));
     }
 
     /// Consumes the state by `consume`. Does nothing if it is consumed already.
@@ -93,7 +89,7 @@ where
 {
     #[inline]
     fn drop(&mut self) {
-        self.consume(|shared, in_flight| in_flight.cancel(shared));
+        self.consume(|shared, in_flight| cancel(shared, in_flight));
     }
 }
 
@@ -129,12 +125,19 @@ impl<K, P: HasEvents<K> + ?Sized> InFlight<P> for EventOnly<K> {
     }
 }
 
+impl<K, P: HasEvents<K> + ?Sized> Finish<P> for EventOnly<K> {
+    #[inline(always)]
+    fn finish(self, shared: &P, verdict: Verdict) {
+        if let Some(events) = shared.events() {
+            events.emit(|| EventKind::Completed { verdict, elapsed: None });
+        }
+    }
+}
+
 impl<K, P: HasEvents<K> + ?Sized, T, E> Complete<P, T, E> for EventOnly<K> {
     #[inline(always)]
-    fn complete(self, shared: &P, result: Result<&T, &E>) {
-        if let Some(events) = shared.events() {
-            events.emit(|| EventKind::Completed { verdict: DefaultClassifier.classify(result), elapsed: None });
-        }
+    fn verdict(_shared: &P, result: Result<&T, &E>) -> Verdict {
+        DefaultClassifier.classify(result)
     }
 }
 

@@ -4,7 +4,8 @@
 //! | file | contents |
 //! |---|---|
 //! | `service.rs` | [`CallService`] and [`CallFuture`]: services and calls that borrow; [`WithShared`]: a call with its owner |
-//! | `in_flight.rs` | [`InFlight`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
+//! | `in_flight.rs` | [`InFlight`], [`Finish`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
+//! | `panic_guard.rs` | [`StartingCall`], [`ServiceGuard`] and [`PanicGuard`]: tell a panic of the service from any other |
 //! | `guarded.rs` | [`Guarded`]: a call with in-flight state, or its rejection; [`Rejectable`]: the same for a future |
 //! | `queued.rs` | [`Queued`]: a call that may wait for its in-flight state |
 //! | `classified.rs` | [`classify_result`]: how a result counts for a breaker or a retry |
@@ -14,12 +15,14 @@ mod classified;
 mod guarded;
 mod in_flight;
 mod optional;
+mod panic_guard;
 mod queued;
 mod service;
 
 pub(crate) use classified::classify_result;
 pub(crate) use guarded::{Guarded, Rejectable};
-pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, HasEvents, InFlight, emit_admitted};
+pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, Finish, HasEvents, InFlight, emit_admitted};
 pub(crate) use optional::{Optional, Part, PatternService};
+pub(crate) use panic_guard::{PanicGuard, ServiceGuard, StartingCall, complete};
 pub(crate) use queued::{Acquisition, Queued};
 pub(crate) use service::{CallFuture, CallService, Cancel, HasShared, Leaf, WithShared, response_future};

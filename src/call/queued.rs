@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     guarded::Guarded,
-    in_flight::{CancelOnDrop, Complete, InFlight},
+    in_flight::{Complete, Finish, InFlight},
+    panic_guard::StartingCall,
     service::{CallFuture, CallService, Cancel},
 };
 use crate::error::Rejection;
@@ -62,15 +63,17 @@ impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
     pub(crate) fn start<P>(shared: &P, acquisition: Acquisition<K, A>, service: &mut S, request: Req) -> Self
     where
         S: CallService<P, Req, Call = C> + Clone,
-        K: InFlight<P>,
+        K: Finish<P>,
     {
-        let guard = match acquisition {
-            Acquisition::Admitted(in_flight) => CancelOnDrop::new(shared, in_flight),
-            Acquisition::Bypassed => CancelOnDrop::none(),
+        let in_flight = match acquisition {
+            Acquisition::Admitted(in_flight) => Some(in_flight),
+            Acquisition::Bypassed => None,
             Acquisition::Rejected(rejection) => return Self::Calling { call: Guarded::rejected(rejection) },
             Acquisition::Queued(acquire) => return Self::Waiting { waiting: wait(acquire, service, request) },
         };
-        Self::Calling { call: Guarded::started(service.call(shared, request), guard) }
+        let starting = StartingCall::new(shared, in_flight);
+        let call = service.call(shared, request);
+        Self::Calling { call: Guarded::started(call, starting.started()) }
     }
 }
 
@@ -112,9 +115,10 @@ where
                     let waiting = waiting.as_mut().project();
                     match ready!(waiting.acquire.poll(cx)) {
                         Ok(in_flight) => {
-                            let guard = CancelOnDrop::new(shared, in_flight);
+                            let starting = StartingCall::new(shared, Some(in_flight));
                             let request = waiting.request.take().expect("polled after it completed");
-                            Guarded::started(waiting.service.call(shared, request), guard)
+                            let call = waiting.service.call(shared, request);
+                            Guarded::started(call, starting.started())
                         }
                         Err(rejection) => Guarded::rejected(rejection),
                     }

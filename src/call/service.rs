@@ -116,6 +116,16 @@ impl<T> HasShared for StripedRef<T> {
     }
 }
 
+/// The owner of a call that does not outlive its handle.
+impl<T> HasShared for &T {
+    type Shared = T;
+
+    #[inline(always)]
+    fn shared(&self) -> &T {
+        self
+    }
+}
+
 /// For a call that reports to its handle only when there is an observer: without one it holds no
 /// reference.
 impl<T> HasShared for Option<StripedRef<T>> {

@@ -2,19 +2,21 @@
 
 use std::future::Future;
 
-use super::inner::{AdmittedCall, BreakerOwner};
+use super::inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner};
 use crate::{
     call::{Guarded, Leaf, Rejectable, WithShared, response_future},
     classify::Classify,
     error::{AsRejection, Rejection},
+    shared::striped::StripedRef,
 };
 
 response_future! {
     /// A call that is admitted or rejected.
     ///
     /// Dropping it before it completes cancels the call and releases its probe slot, if it has one.
-    /// A cancelled call does not count unless it was slow already.
+    /// A cancelled call does not count unless it was slow already. A panic of the service counts as
+    /// a failure, also if it is caught before the future is dropped.
     pub struct ResponseFuture<F, C> =
-        Rejectable<WithShared<BreakerOwner<C>, Guarded<Leaf<F>, AdmittedCall>>>;
+        Rejectable<WithShared<BreakerOwner<StripedRef<CircuitBreakerInner>, C>, Guarded<Leaf<F>, AdmittedCall>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection> + AsRejection, C: Classify<T, E>] -> Result<T, E>;
 }

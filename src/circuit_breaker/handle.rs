@@ -2,10 +2,10 @@ use std::{fmt, future::Future, time::Duration};
 
 use super::{
     CircuitBreakerBuilder, CircuitBreakerLayer,
-    inner::{AdmittedCall, CircuitBreakerInner},
+    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner},
 };
 use crate::{
-    call::{CancelOnDrop, classify_result},
+    call::{CancelOnDrop, Guarded, Leaf, WithShared},
     classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
@@ -86,7 +86,7 @@ impl CircuitBreaker {
     /// ```
     ///
     /// Cancel-safe: dropping the returned future cancels the call, which does not count unless it
-    /// was slow already.
+    /// was slow already. A panic of `future` counts as a failure.
     ///
     /// # Errors
     ///
@@ -111,11 +111,10 @@ impl CircuitBreaker {
         F: Future<Output = Result<T, E>>,
         E: FromRejection + AsRejection,
     {
-        let inner = &*self.0;
-        let mut guard = CancelOnDrop::new(inner, inner.admit()?);
-        let result = future.await;
-        guard.consume(|inner, call| call.finish(inner, classify_result(&inner.events, &classify, result.as_ref())));
-        result
+        let breaker = &*self.0;
+        let admitted = breaker.admit()?;
+        let call = Guarded::started(Leaf::new(future), Some(admitted));
+        WithShared::new(BreakerOwner { breaker, classify }, call).await
     }
 
     /// Returns the current state. After the open time is over, the circuit remains open until the
@@ -255,7 +254,8 @@ impl From<Counts> for WindowSnapshot {
 /// A permit of a [`CircuitBreaker`] for one call. It records the call's outcome.
 ///
 /// Dropping it without an outcome cancels the call, which does not count unless it was slow
-/// already. If a panic drops it, the call counts as a failure.
+/// already. That holds for a drop by a panic too, since the panic may be that of other code: where a
+/// panic of the call is to count as a failure, use [`run`](CircuitBreaker::run).
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {
@@ -278,6 +278,6 @@ impl Permit<'_> {
     /// Completes the call with this verdict.
     #[inline(always)]
     pub fn finish(mut self, verdict: Verdict) {
-        self.guard.consume(|inner, call| call.finish(inner, verdict));
+        self.guard.finish(verdict);
     }
 }

@@ -1,15 +1,20 @@
 //! The state that all handles and calls of one breaker share, and the admission of a call.
 
-use std::time::Duration;
+use std::{cell::Cell, ops::Deref, time::Duration};
 
 use super::reserved_probes::{ProbeKey, ReservedProbes};
 use crate::{
-    call::{CancelOnDrop, Complete, HasShared, InFlight, classify_result, emit_admitted},
+    call::{CancelOnDrop, Complete, Finish, HasShared, InFlight, classify_result, emit_admitted},
     classify::{Classify, Verdict},
     clock::{Nanos, TimeSource},
     error::{AsRejection, Rejection},
     event::{Cause, CircuitState, EventEmitter, EventKind},
-    shared::{random::Random, striped::StripedRef, thread_id::thread_number, waker_list::WakerList},
+    shared::{
+        random::Random,
+        thread_id::thread_number,
+        unwind::{self, finally},
+        waker_list::WakerList,
+    },
     state::{
         circuit::{self, Admission, Circuit, Outcome, PeekedAdmission},
         time::nanos_of,
@@ -66,14 +71,18 @@ impl CircuitBreakerInner {
     /// panics must not leave them asleep.
     #[cold]
     fn changed(&self, Transition { from, to, generation, cause }: Transition) {
-        self.waiters.wake_all();
-        self.events.emit(|| EventKind::StateChanged { from, to, generation, cause });
+        let _event = finally(|| self.events.emit(|| EventKind::StateChanged { from, to, generation, cause }));
+        self.wake_waiters();
+    }
+
+    fn wake_waiters(&self) {
+        unwind::contain(|| self.waiters.wake_all());
     }
 
     pub(crate) fn set(&self, to: CircuitState, open_for: Duration) {
         match self.circuit.set(to, self.now(), open_for) {
             Some(transition) => self.changed(transition),
-            None => self.waiters.wake_all(),
+            None => self.wake_waiters(),
         }
     }
 
@@ -93,7 +102,18 @@ impl CircuitBreakerInner {
     /// Admits or rejects a call.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<AdmittedCall, Rejection> {
-        match self.reserve() {
+        match self.circuit.try_admit_fast() {
+            Some(admitted) => Ok(UnusedAdmission(admitted).begin(self)),
+            None => self.admit_slow(),
+        }
+    }
+
+    #[inline(never)]
+    fn admit_slow(&self) -> Result<AdmittedCall, Rejection> {
+        let arriving = self.events.arriving();
+        let reserved = self.reserve_slow();
+        arriving.arrived();
+        match reserved {
             Ok(admission) => Ok(admission.begin(self)),
             Err(rejected) => Err(self.reject_for(rejected)),
         }
@@ -145,19 +165,26 @@ impl CircuitBreakerInner {
     /// Begins a call that is watched.
     #[inline(never)]
     fn begin_watched(&self, admitted: circuit::Admitted) -> AdmittedCall {
+        let guard = CancelOnDrop::new(self, Beginning(UnusedAdmission(admitted)));
         let started = if self.slow_after.is_some() { self.now() } else { UNTIMED };
+        guard.disarm();
         let call = AdmittedCall { admitted, started };
         if self.events.has_observer() { emit_admitted(&self.events, self, call) } else { call }
     }
 
-    /// Records an outcome in the circuit.
-    fn record(&self, admitted: circuit::Admitted, outcome: Outcome, slow: bool, ended: Option<Nanos>) {
-        let now = || ended.unwrap_or_else(|| self.now());
+    /// Records an outcome in the circuit. To be [published](Self::publish).
+    fn record(&self, admitted: circuit::Admitted, outcome: Outcome, measured: &Measured) -> Option<Transition> {
+        let now = || measured.ended.unwrap_or_else(|| self.now());
         let open_for = |reopen_count| self.open_times.draw(reopen_count, &self.random);
-        match self.circuit.finish(admitted, outcome, slow, thread_number, now, open_for) {
+        self.circuit.finish(admitted, outcome, measured.is_slow, thread_number, now, open_for)
+    }
+
+    /// Publishes the effect of an outcome that was recorded.
+    fn publish(&self, admitted: circuit::Admitted, transition: Option<Transition>) {
+        match transition {
             Some(transition) => self.changed(transition),
             // Its probe slot is free.
-            None if admitted.is_probe() => self.waiters.wake_all(),
+            None if admitted.is_probe() => self.wake_waiters(),
             None => {}
         }
     }
@@ -171,33 +198,41 @@ impl CircuitBreakerInner {
             Verdict::Throttled => Outcome::Throttled,
             Verdict::Ignored => Outcome::Ignored,
         };
-        let (ended, elapsed, slow) = self.measure(call.started);
-        self.record(call.admitted, outcome, slow, ended);
-        self.events.emit(|| EventKind::Completed { verdict, elapsed });
+        // The clock is foreign code: if it panics, nothing is recorded, and the call is cancelled.
+        let guard = CancelOnDrop::new(self, call);
+        let measured = self.measure(call.started);
+        let transition = self.record(call.admitted, outcome, &measured);
+        guard.disarm();
+        let _event = finally(|| self.events.emit(|| EventKind::Completed { verdict, elapsed: measured.elapsed }));
+        self.publish(call.admitted, transition);
     }
 
     /// Records and reports a call that was dropped before it completed.
     #[cold]
     fn cancel(&self, call: AdmittedCall) {
-        if std::thread::panicking() {
-            return self.finish(call, Verdict::Failure);
-        }
-        let (ended, elapsed, slow) = self.measure(call.started);
-        // A cancelled call is no evidence, unless it was slow already: otherwise a timeout outside
-        // of the breaker could never trip it.
-        let outcome = if slow { Outcome::CancelledSlow } else { Outcome::Ignored };
-        if slow || call.admitted.is_probe() {
-            self.record(call.admitted, outcome, slow, ended);
-        }
-        self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed });
+        let measured = Cell::new(Measured::default());
+        // The probe slot is released even if the clock panics.
+        let _cancelled = finally(|| {
+            let measured = measured.take();
+            let _event = finally(|| {
+                self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: measured.elapsed });
+            });
+            // A cancelled call is no evidence, unless it was slow already: otherwise a timeout
+            // outside of the breaker could never trip it.
+            let outcome = if measured.is_slow { Outcome::CancelledSlow } else { Outcome::Ignored };
+            if measured.is_slow || call.admitted.is_probe() {
+                let transition = self.record(call.admitted, outcome, &measured);
+                self.publish(call.admitted, transition);
+            }
+        });
+        measured.set(self.measure(call.started));
     }
 
-    /// The end of a call, its duration, and whether that is slow, if slow calls are counted.
-    fn measure(&self, started: Nanos) -> (Option<Nanos>, Option<Duration>, bool) {
-        let Some(limit) = self.slow_after.filter(|_| started != UNTIMED) else { return (None, None, false) };
+    fn measure(&self, started: Nanos) -> Measured {
+        let Some(limit) = self.slow_after.filter(|_| started != UNTIMED) else { return Measured::default() };
         let now = self.now();
         let elapsed = now.saturating_since(started);
-        (Some(now), Some(elapsed), elapsed > limit)
+        Measured { ended: Some(now), elapsed: Some(elapsed), is_slow: elapsed > limit }
     }
 
     /// Whether a call would be rejected now.
@@ -222,7 +257,10 @@ impl CircuitBreakerInner {
 
     /// Rejects a call without trying to acquire admission.
     pub(crate) fn reject(&self) -> Rejection {
-        self.reject_for(NotAdmitted(self.circuit.retry_after(|| self.now()).map_or(UNKNOWN, nanos_of)))
+        let arriving = self.events.arriving();
+        let retry_after = self.circuit.retry_after(|| self.now());
+        arriving.arrived();
+        self.reject_for(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of)))
     }
 
     #[inline(never)]
@@ -230,6 +268,14 @@ impl CircuitBreakerInner {
         let retry_after = if nanos == UNKNOWN { None } else { Some(Duration::from_nanos(nanos)) };
         self.events.reject(|name| Rejection::circuit_open(name, retry_after))
     }
+}
+
+/// The end of a call, its duration, and whether that is slow, if slow calls are counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    ended: Option<Nanos>,
+    elapsed: Option<Duration>,
+    is_slow: bool,
 }
 
 /// A call that was not admitted, with the nanoseconds after which to retry, or [`UNKNOWN`].
@@ -258,14 +304,14 @@ impl HasBreaker for CircuitBreakerInner {
     }
 }
 
-/// The owner of the breaker of a single layer's call.
+/// The owner of the breaker of a call through a single layer or handle.
 #[derive(Debug)]
-pub(crate) struct BreakerOwner<C> {
-    pub(crate) breaker: StripedRef<CircuitBreakerInner>,
+pub(crate) struct BreakerOwner<H, C> {
+    pub(crate) breaker: H,
     pub(crate) classify: C,
 }
 
-impl<C> HasShared for BreakerOwner<C> {
+impl<H, C> HasShared for BreakerOwner<H, C> {
     type Shared = Self;
 
     #[inline(always)]
@@ -274,7 +320,7 @@ impl<C> HasShared for BreakerOwner<C> {
     }
 }
 
-impl<C> HasBreaker for BreakerOwner<C> {
+impl<H: Deref<Target = CircuitBreakerInner>, C> HasBreaker for BreakerOwner<H, C> {
     type Classifier = C;
 
     #[inline(always)]
@@ -318,7 +364,8 @@ impl InFlight<CircuitBreakerInner> for UnusedAdmission {
     /// Releases the probe slot.
     fn cancel(self, breaker: &CircuitBreakerInner) {
         if self.is_probe() {
-            breaker.record(self.0, Outcome::Ignored, false, None);
+            let transition = breaker.record(self.0, Outcome::Ignored, &Measured::default());
+            breaker.publish(self.0, transition);
         }
     }
 }
@@ -357,6 +404,17 @@ impl InFlight<CircuitBreakerInner> for ReservedProbe {
     }
 }
 
+/// An admission whose call is about to begin.
+struct Beginning(UnusedAdmission);
+
+impl InFlight<CircuitBreakerInner> for Beginning {
+    /// Releases the probe slot and reports that the call was cancelled.
+    fn cancel(self, breaker: &CircuitBreakerInner) {
+        let _event = finally(|| breaker.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None }));
+        self.0.cancel(breaker);
+    }
+}
+
 /// A call in flight that the breaker has admitted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdmittedCall {
@@ -365,22 +423,22 @@ pub(crate) struct AdmittedCall {
     started: Nanos,
 }
 
-impl AdmittedCall {
-    /// Completes the call with this verdict.
+impl<P: HasBreaker> InFlight<P> for AdmittedCall {
+    fn cancel(self, shared: &P) {
+        shared.breaker().cancel(self);
+    }
+}
+
+impl<P: HasBreaker> Finish<P> for AdmittedCall {
     #[inline(always)]
-    pub(crate) fn finish(self, breaker: &CircuitBreakerInner, verdict: Verdict) {
+    fn finish(self, shared: &P, verdict: Verdict) {
+        let breaker = shared.breaker();
         // The case of nearly all calls.
         let changes_nothing =
             breaker.quiet && verdict == Verdict::Success && breaker.circuit.success_changes_nothing(self.admitted);
         if !changes_nothing {
             breaker.finish(self, verdict);
         }
-    }
-}
-
-impl<P: HasBreaker> InFlight<P> for AdmittedCall {
-    fn cancel(self, shared: &P) {
-        shared.breaker().cancel(self);
     }
 }
 
@@ -391,8 +449,7 @@ where
     E: AsRejection,
 {
     #[inline(always)]
-    fn complete(self, shared: &P, result: Result<&T, &E>) {
-        let breaker = shared.breaker();
-        self.finish(breaker, classify_result(&breaker.events, shared.classifier(), result));
+    fn verdict(shared: &P, result: Result<&T, &E>) -> Verdict {
+        classify_result(&shared.breaker().events, shared.classifier(), result)
     }
 }

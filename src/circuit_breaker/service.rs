@@ -1,6 +1,7 @@
 use std::{
     fmt,
     marker::PhantomData,
+    mem,
     task::{Context, Poll},
 };
 
@@ -13,7 +14,7 @@ use super::{
     ready_state::ReadyState,
 };
 use crate::{
-    call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, WithShared},
+    call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, StartingCall, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{AsRejection, FromRejection, Rejection},
     readiness::{Backpressure, Reject},
@@ -78,8 +79,9 @@ where
     fn start(&mut self, shared: &P, admission: Self::Admission, request: Req) -> Self::Call {
         match admission {
             Ok(admitted) => {
-                let guard = admitted.map_or_else(CancelOnDrop::none, |admitted| CancelOnDrop::new(shared, admitted));
-                Guarded::started(self.inner.call(shared, request), guard)
+                let starting = StartingCall::new(shared, admitted);
+                let call = self.inner.call(shared, request);
+                Guarded::started(call, starting.started())
             }
             Err(rejection) => Guarded::rejected(rejection),
         }
@@ -141,9 +143,13 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     where
         S: Service<Req>,
     {
-        let owner = BreakerOwner { breaker, classify: self.classify.clone() };
-        let guard = CancelOnDrop::new(&owner, admitted);
-        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
+        let guard = CancelOnDrop::new(&*breaker, admitted);
+        let classify = self.classify.clone();
+        let (_, admitted) = guard.disarm();
+        let owner = BreakerOwner { breaker, classify };
+        let starting = StartingCall::new(&owner, Some(admitted));
+        let call = self.calls.inner.call(&owner, request);
+        let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
@@ -190,11 +196,12 @@ where
         if self.calls.ready_state.poll_admitting(&self.breaker, cx).is_pending() {
             return Poll::Pending;
         }
+        // A probe slot is released while the inner service is not ready, or if it panics: other
+        // callers could use it.
+        let reserved = mem::take(&mut self.calls.ready_state);
         let ready = self.get_mut().poll_ready(cx);
-        if !matches!(ready, Poll::Ready(Ok(()))) {
-            // A probe slot is released while the inner service is not ready: other callers could
-            // use it.
-            self.calls.ready_state = ReadyState::Nothing;
+        if matches!(ready, Poll::Ready(Ok(()))) {
+            self.calls.ready_state = reserved;
         }
         ready
     }

@@ -1,11 +1,7 @@
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-};
+use std::{fmt, mem, sync::Arc};
 
 use super::{Event, EventKind, Observer, misfit::Logged};
-use crate::{error::Rejection, name::Name, pattern::Pattern};
+use crate::{error::Rejection, name::Name, pattern::Pattern, shared::unwind};
 
 /// Sends a handle's events to its observer, if it has one.
 #[derive(Clone)]
@@ -59,13 +55,33 @@ impl EventEmitter {
     #[inline(never)]
     fn notify(&self, observer: &dyn Observer, kind: EventKind<'_>) {
         let event = Event { pattern: self.pattern, name: &self.name, kind };
-        if std::thread::panicking() {
-            // A panic, perhaps the observer's own, is dropping a call. A second panic that leaves
-            // the destructor we are called from would abort the process.
-            let _ = catch_unwind(AssertUnwindSafe(|| observer.on_event(&event)));
-        } else {
-            observer.on_event(&event);
-        }
+        unwind::contain(|| observer.on_event(&event));
+    }
+
+    /// Guards a call that has reached the handle, until it is admitted or rejected.
+    #[inline(always)]
+    pub(crate) fn arriving(&self) -> Arriving<'_> {
+        Arriving(self)
+    }
+}
+
+/// A call that is neither admitted nor rejected yet. Only a panic of foreign code, such as a clock,
+/// drops it, which reports the call as cancelled.
+#[must_use]
+pub(crate) struct Arriving<'a>(&'a EventEmitter);
+
+impl Arriving<'_> {
+    /// The call is about to be admitted or rejected, which has an event of its own.
+    #[inline(always)]
+    pub(crate) fn arrived(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Arriving<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }
 

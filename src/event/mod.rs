@@ -7,7 +7,8 @@
 //! [`Completed`](EventKind::Completed) or [`Cancelled`](EventKind::Cancelled).
 //!
 //! Observers run on the call path: be quick, do not block. The layer commits its state before it
-//! calls the observer, so a panicking observer affects only its own call.
+//! calls the observer, so a panicking observer affects only its own call. If it panics while another
+//! panic unwinds, its panic is contained.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -74,18 +75,21 @@ pub enum EventKind<'a> {
         /// The rejection that the caller gets.
         rejection: &'a Rejection,
     },
-    /// The call completed with a result. Terminal.
+    /// The call completed with a result, or its service panicked. Terminal.
     Completed {
         /// How the result counts. Patterns without a classifier report success for `Ok` and failure
-        /// for `Err`.
+        /// for `Err`. A panic of the service, in its `call` or in its future, is a failure, also if
+        /// it is caught before the call's future is dropped.
         verdict: Verdict,
         /// Time from admission to completion, if the pattern measures it anyway.
         elapsed: Option<Duration>,
     },
-    /// The call's future panicked, or was dropped before it completed. Terminal.
+    /// The call was dropped before it completed, by its caller or by a panic that is not the
+    /// service's: that of another future in the same task, or of a classifier, a clock or an
+    /// observer. Terminal.
     Cancelled {
         /// Whether the call had been admitted; `false` if it was still waiting for a permit or a
-        /// token.
+        /// token, or had just arrived.
         admitted: bool,
         /// Time from admission to cancellation, if the pattern measures it anyway.
         elapsed: Option<Duration>,

@@ -4,10 +4,12 @@ use tower_layer::Layer;
 
 use super::{
     FallbackService, Rejected, When,
+    fallback_call::{FallbackCall, Function},
     inner::{FallbackInner, ObservedCall},
 };
 use crate::{
-    event::{EventEmitter, Observer, Served},
+    call::{Leaf, WithShared},
+    event::{EventEmitter, Observer},
     name::Name,
     pattern::Pattern,
     shared::striped::StripedArc,
@@ -68,16 +70,9 @@ impl<V, W> FallbackLayer<V, W> {
         G: FnOnce(Result<T, E>) -> Fut,
         Fut: Future<Output = Result<T, E>>,
     {
-        let mut call = ObservedCall::begin(&*self.shared);
-        let result = future.await;
-        if !self.shared.when.applies(result.as_ref()) {
-            call.complete(&result);
-            return result;
-        }
-        let result = fallback(result).await;
-        call.fallback_served(Served::Function);
-        call.complete(&result);
-        result
+        let shared = &*self.shared;
+        let in_flight = Some(ObservedCall::admitted(&shared.events));
+        WithShared::new(shared, FallbackCall::started(Leaf::new(future), Function(fallback), in_flight)).await
     }
 }
 

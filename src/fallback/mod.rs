@@ -89,6 +89,7 @@
 //! - Nothing is boxed, and only the forms that need the request copy it.
 
 mod builder;
+mod fallback_call;
 pub mod future;
 mod inner;
 mod layer;

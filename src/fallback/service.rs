@@ -5,7 +5,13 @@ use std::{
 
 use tower_service::Service;
 
-use super::{FallbackLayer, Rejected, Serve, When, future::ResponseFuture, inner::ObservedCall};
+use super::{
+    FallbackLayer, Rejected, Serve, When,
+    fallback_call::{FallbackCall, Kept},
+    future::ResponseFuture,
+    inner::ObservedCall,
+};
+use crate::call::{Leaf, PanicGuard, StartingCall, WithShared};
 
 /// The service of a [`FallbackLayer`].
 pub struct FallbackService<S, V, W = Rejected> {
@@ -51,8 +57,14 @@ where
     // 2 RMWs on this thread's reference count; no clock read, no allocation other than that of
     // keeping the request.
     fn call(&mut self, request: Req) -> Self::Future {
-        let call = ObservedCall::begin(self.fallback.shared.acquire_ref());
-        let kept = call.shared().serve.keep(&request);
-        ResponseFuture::new(self.inner.call(request), kept, call)
+        let shared = self.fallback.shared.acquire_ref();
+        let mut in_flight = Some(ObservedCall::admitted(&shared.events));
+        let guard = PanicGuard::new(&*shared, &mut in_flight);
+        let kept = Kept::new(shared.serve.keep(&request));
+        guard.disarm();
+        let starting = StartingCall::new(&*shared, in_flight);
+        let call = Leaf::new(self.inner.call(request));
+        let call = FallbackCall::started(call, kept, starting.started());
+        ResponseFuture::new(WithShared::new(shared, call))
     }
 }

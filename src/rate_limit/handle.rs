@@ -7,11 +7,12 @@ use super::{
     queue::Joined,
 };
 use crate::{
-    call::{CancelOnDrop, Complete, InFlight},
+    call::{CancelOnDrop, Guarded, InFlight, Leaf, WithShared},
     error::{ConfigError, FromRejection, Rejection},
     name::Name,
-    shared::striped::StripedArc,
+    shared::{striped::StripedArc, unwind},
     state::gcra::Slot,
+    verdict::Verdict,
 };
 
 /// A handle to a limit on the rate of calls. See the [module docs](super).
@@ -78,7 +79,7 @@ impl RateLimiter {
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
         self.0.check(cost)?;
-        self.admitted().complete(NOT_KNOWN);
+        self.admitted().finish(NOT_KNOWN);
         Ok(())
     }
 
@@ -126,7 +127,7 @@ impl RateLimiter {
     ///
     /// If it has to wait outside of a tokio runtime with time enabled.
     pub async fn acquire(&self, cost: u32) -> Result<(), Rejection> {
-        self.admit(cost).await.map(|call| call.complete(NOT_KNOWN))
+        self.admit(cost).await.map(|mut call| call.finish(NOT_KNOWN))
     }
 
     #[inline(always)]
@@ -136,7 +137,7 @@ impl RateLimiter {
 
     async fn admit(&self, cost: u32) -> Result<CancelOnDrop<&RateLimiterInner, SpentTokens>, Rejection> {
         let inner = &*self.0;
-        match inner.tokens.join(inner.now(), cost, inner.max_wait) {
+        match inner.tokens.join(inner.arrival_time(), cost, inner.max_wait) {
             Ok(Joined::Admitted(_)) => Ok(self.admitted()),
             Ok(Joined::Waits(ticket)) => Ok(CancelOnDrop::new(inner, WaitForTokens::new(inner, ticket).await?)),
             Err(rejection) => Err(inner.reject(rejection)),
@@ -153,10 +154,8 @@ impl RateLimiter {
         F: Future<Output = Result<T, E>>,
         E: FromRejection,
     {
-        let call = self.admit(1).await?;
-        let result = future.await;
-        call.complete(result.as_ref());
-        result
+        let (limiter, tokens) = self.admit(1).await?.disarm();
+        WithShared::new(limiter, Guarded::started(Leaf::new(future), Some(tokens))).await
     }
 
     /// Changes the rate and the burst while calls are in flight. The used part of the burst stays
@@ -206,6 +205,9 @@ pub struct RateLimiterSnapshot {
 
 /// Tokens acquired from a [`RateLimiter`]. Dropping it keeps them spent; [`refund`](Self::refund)
 /// returns them.
+///
+/// The limiter does not know how the call ended, and reports it as a success, also if a panic drops
+/// the token: the panic may be that of other code.
 pub struct Token<'a> {
     slot: Slot,
     call: CancelOnDrop<&'a RateLimiterInner, SpentTokens>,
@@ -228,9 +230,7 @@ impl Token<'_> {
 
 impl Drop for Token<'_> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            self.call.consume(|inner, tokens| tokens.complete(inner, NOT_KNOWN));
-        }
+        unwind::contain(|| self.call.finish(NOT_KNOWN));
     }
 }
 
@@ -240,5 +240,5 @@ impl fmt::Debug for Token<'_> {
     }
 }
 
-/// The result of a call that follows a check. The limiter does not know it, and reports a success.
-const NOT_KNOWN: Result<&(), &()> = Ok(&());
+/// The verdict on a call that follows a check. The limiter does not know it, and reports a success.
+const NOT_KNOWN: Verdict = Verdict::Success;

@@ -39,6 +39,15 @@ impl RateLimiterInner {
         self.time.now()
     }
 
+    /// The time at which a call has reached the limiter. If the clock panics, the call is cancelled.
+    #[inline(always)]
+    pub(crate) fn arrival_time(&self) -> Nanos {
+        let arriving = self.events.arriving();
+        let now = self.now();
+        arriving.arrived();
+        now
+    }
+
     #[inline(never)]
     pub(crate) fn reject(&self, rejection: GcraRejection) -> Rejection {
         let retry_after = match rejection {
@@ -51,12 +60,12 @@ impl RateLimiterInner {
 
     /// Consumes tokens that are available now, irrevocably.
     pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
-        self.tokens.check(self.now(), cost).map_err(|rejection| self.reject(rejection))
+        self.tokens.check(self.arrival_time(), cost).map_err(|rejection| self.reject(rejection))
     }
 
     /// Takes tokens that are available now. They can be returned.
     pub(crate) fn take(&self, cost: u32) -> Result<Slot, Rejection> {
-        self.tokens.take(self.now(), cost).map_err(|rejection| self.reject(rejection))
+        self.tokens.take(self.arrival_time(), cost).map_err(|rejection| self.reject(rejection))
     }
 
     /// Admits a call, queues it until its tokens are due if that is within `max_wait`, or rejects
@@ -66,7 +75,7 @@ impl RateLimiterInner {
         handle: &StripedArc<Self>,
         cost: u32,
     ) -> Acquisition<SpentTokens, WaitForTokens<StripedRef<Self>>> {
-        match handle.tokens.join(handle.now(), cost, handle.max_wait) {
+        match handle.tokens.join(handle.arrival_time(), cost, handle.max_wait) {
             Ok(Joined::Admitted(_)) => Acquisition::Admitted(SpentTokens::admitted(&handle.events)),
             Ok(Joined::Waits(ticket)) => Acquisition::Queued(WaitForTokens::new(handle.acquire_ref(), ticket)),
             Err(rejection) => Acquisition::Rejected(handle.reject(rejection)),
@@ -114,6 +123,16 @@ pub(crate) struct CallTicket(Ticket);
 impl InFlight<RateLimiterInner> for CallTicket {
     fn cancel(self, limiter: &RateLimiterInner) {
         limiter.tokens.leave(&self.0);
+        limiter.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
+    }
+}
+
+/// The tokens of a call that is not admitted yet, which reports that it is cancelled.
+struct CallTokens(Slot);
+
+impl InFlight<RateLimiterInner> for CallTokens {
+    fn cancel(self, limiter: &RateLimiterInner) {
+        self.0.cancel(limiter);
         limiter.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
     }
 }
@@ -227,8 +246,13 @@ impl<H: Deref<Target = RateLimiterInner>> Future for WaitForTokens<H> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(self.project().turns.poll(cx)) {
-            Ok((limiter, _, waited)) => {
-                limiter.events.emit(|| EventKind::WaitCompleted { waited });
+            Ok((limiter, slot, waited)) => {
+                // Guarded until the observer has returned.
+                let tokens = CancelOnDrop::new(limiter, CallTokens(slot));
+                if let Some((limiter, _)) = tokens.get() {
+                    limiter.events.emit(|| EventKind::WaitCompleted { waited });
+                }
+                let (limiter, _) = tokens.disarm();
                 Ok(SpentTokens::admitted(&limiter.events))
             }
             Err((limiter, rejection)) => Err(limiter.reject(rejection)),

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     call::{
-        Acquisition, CallService, CancelOnDrop, Guarded, HasEvents, Leaf, PatternService, Queued, Rejectable,
+        Acquisition, CallService, Guarded, HasEvents, Leaf, PatternService, Queued, Rejectable, StartingCall,
         WithShared,
     },
     error::{FromRejection, Rejection},
@@ -117,6 +117,19 @@ impl<S, C, M> RateLimitService<S, C, M> {
         self.limiter.0.events.has_observer().then(|| self.limiter.0.acquire_ref())
     }
 
+    /// The cost of a request that has reached the limiter. If the closure panics, the call is
+    /// cancelled.
+    #[inline(always)]
+    fn cost<Req>(&self, request: &Req) -> u32
+    where
+        C: Cost<Req>,
+    {
+        let arriving = self.limiter.0.events.arriving();
+        let cost = self.cost.cost(request);
+        arriving.arrived();
+        cost
+    }
+
     /// Makes the call if it is admitted.
     #[inline(always)]
     fn start<Req>(&mut self, admission: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
@@ -127,8 +140,9 @@ impl<S, C, M> RateLimitService<S, C, M> {
             return ResponseFuture::new(Rejectable::rejected(rejection));
         }
         let owner = self.owner();
-        let guard = CancelOnDrop::new(&owner, SpentTokens::admitted(&self.limiter.0.events));
-        let call = Guarded::started(self.calls.inner.call(&owner, request), guard);
+        let starting = StartingCall::new(&owner, Some(SpentTokens::admitted(&self.limiter.0.events)));
+        let call = self.calls.inner.call(&owner, request);
+        let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
@@ -165,7 +179,7 @@ where
     // 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held, and
     // nothing is allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = self.limiter.0.check(self.cost.cost(&request));
+        let admission = self.limiter.0.check(self.cost(&request));
         self.start(admission, request)
     }
 }
@@ -181,12 +195,13 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // The inner service first: a token is taken only while it can be used, and returned when it
-        // no longer can.
+        // no longer can, or if the service panics.
+        let reserved = self.reserved.take();
         let ready = self.get_mut().poll_ready(cx);
         if !matches!(ready, Poll::Ready(Ok(()))) {
-            self.reserved = None;
             return ready;
         }
+        self.reserved = reserved;
         let limiter = &self.limiter.0;
         if let Some(Reserved::Token(token)) = &self.reserved {
             if is_fresh(token) {
@@ -256,7 +271,7 @@ where
     // As in reject mode if the tokens are available; only a call that waits clones the service.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let acquisition = RateLimiterInner::admit(&self.limiter.0, self.cost.cost(&request));
+        let acquisition = RateLimiterInner::admit(&self.limiter.0, self.cost(&request));
         if let Acquisition::Rejected(rejection) = acquisition {
             return WaitFuture::new(Rejectable::rejected(rejection));
         }

@@ -1,14 +1,8 @@
 use std::{fmt, future::Future, sync::atomic::Ordering, time::Duration};
 
-use super::{
-    Backoff, RetryBudget, RetryBuilder, RetryLayer,
-    builder::check_attempts,
-    inner::{Attempt, ReplayHints, RetryInner},
-};
+use super::{Backoff, RetryBudget, RetryBuilder, RetryLayer, builder::check_attempts, inner::RetryInner, run};
 use crate::{
-    call::{CancelOnDrop, classify_result, emit_admitted},
-    classify::{Classify, DefaultClassifier, Verdict},
-    deadline::DetectExhausted,
+    classify::{Classify, DefaultClassifier},
     error::{AsRejection, ConfigError},
     name::Name,
     shared::striped::StripedArc,
@@ -88,43 +82,14 @@ impl Retry {
     /// # Errors
     ///
     /// The error of the last attempt.
-    pub async fn run_with<C, F, Fut, T, E>(&self, classify: C, mut attempt: F) -> Result<T, E>
+    pub async fn run_with<C, F, Fut, T, E>(&self, classify: C, attempt: F) -> Result<T, E>
     where
         C: Classify<T, E>,
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, E>>,
         E: AsRejection,
     {
-        let inner = &*self.0;
-        let mut guard = CancelOnDrop::new(inner, emit_admitted(&inner.events, inner, inner.begin()));
-        let mut number = 1;
-        loop {
-            let (result, exhausted) = DetectExhausted::new(attempt(number)).await;
-            let verdict = classify_result(&inner.events, &classify, result.as_ref());
-            let delay = if verdict == Verdict::Success {
-                inner.succeeded();
-                None
-            } else {
-                let (result, hints) = (result.as_ref(), ReplayHints::default);
-                let attempt = Attempt { verdict, classify: &classify, result, has_copy: true, hints, exhausted };
-                inner.delay_after(guard.in_flight_mut(), attempt)
-            };
-            let Some(delay) = delay else {
-                guard.consume(|inner, state| inner.finish(state, verdict));
-                return result;
-            };
-            // A failed response may hold a connection and is dropped before the delay.
-            let error = result.err();
-            tokio::time::sleep(delay).await;
-            if let Some(error) = error
-                && inner.is_late(guard.in_flight_mut())
-            {
-                guard.consume(|inner, state| inner.stop(state));
-                return Err(error);
-            }
-            number = guard.in_flight_mut().next();
-            guard.in_flight_mut().sent();
-        }
+        run::run(&self.0, classify, attempt).await
     }
 
     /// Changes the maximum number of attempts while calls are in flight: 1 disables retries. A call

@@ -14,7 +14,7 @@ use crate::{
     error::{AsRejection, Rejection, RetryWhen},
     event::{EventEmitter, EventKind},
     request::{Repeat, ReplaySafety},
-    shared::random::Random,
+    shared::{random::Random, unwind::finally},
     state::budget::Withdrawal,
 };
 
@@ -234,15 +234,20 @@ impl RetryInner {
     /// Completes a call whose scheduled attempt is not sent: the last result is the response.
     pub(super) fn stop(&self, state: RetryState) {
         deadline::mark_exhausted();
+        self.settle(&state);
+        let _event = finally(|| self.completed(state.verdict));
         self.events.emit(|| EventKind::RetriesExhausted { attempts: state.made });
-        let verdict = state.verdict;
-        self.finish(state, verdict);
     }
 
     /// Completes a call. Puts back the token of a retry that was not sent.
     #[inline]
     pub(super) fn finish(&self, state: RetryState, verdict: Verdict) {
         self.settle(&state);
+        self.completed(verdict);
+    }
+
+    #[inline]
+    fn completed(&self, verdict: Verdict) {
         self.events.emit(|| EventKind::Completed { verdict, elapsed: None });
     }
 

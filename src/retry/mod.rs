@@ -114,6 +114,7 @@ mod handle;
 mod inner;
 mod layer;
 mod retry_call;
+mod run;
 mod service;
 mod when_not_ready;
 

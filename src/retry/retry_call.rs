@@ -15,7 +15,10 @@ use super::{
     inner::{Attempt, ReplayHints, RetryInner, RetryState},
 };
 use crate::{
-    call::{CallFuture, CallService, Cancel, CancelOnDrop, InFlight, classify_result, emit_admitted},
+    call::{
+        CallFuture, CallService, Cancel, CancelOnDrop, Finish, InFlight, PanicGuard, StartingCall, classify_result,
+        emit_admitted,
+    },
     classify::{Classify, Verdict},
     deadline,
     error::AsRejection,
@@ -50,12 +53,30 @@ impl InFlight<RetryInner> for RetryState {
     }
 }
 
+impl Finish<RetryInner> for RetryState {
+    fn finish(self, retry: &RetryInner, verdict: Verdict) {
+        retry.finish(self, verdict);
+    }
+}
+
+/// Guards a call's state while code runs that may panic.
+type Guard<'a> = PanicGuard<'a, RetryInner, RetryState>;
+
 pin_project! {
     /// A call `C` and its retries, which `S` makes.
     #[project = RetryCallProj]
     pub(crate) struct RetryCall<C, S, Req, E> {
         // `None` once the call has completed, and for a call that bypasses the retry.
         state: Option<RetryState>,
+        #[pin]
+        attempts: Attempts<C, S, Req, E>,
+    }
+}
+
+pin_project! {
+    /// The running attempt, or the wait for the next one.
+    #[project = AttemptsProj]
+    struct Attempts<C, S, Req, E> {
         // A copy of the request for the next attempt.
         copy: Option<Req>,
         // The request's hints, set with the last attempt, for which there is no copy to get them
@@ -85,8 +106,7 @@ pin_project! {
 
 /// A call whose first attempt is about to start.
 pub(crate) struct StartingRetryCall<'a, Req> {
-    /// Of nothing if the call bypasses the retry.
-    guard: CancelOnDrop<&'a RetryInner, RetryState>,
+    starting: StartingCall<'a, RetryInner, RetryState>,
     copy: Option<Req>,
 }
 
@@ -97,7 +117,7 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         P: HasRetry<Repeat: Repeat<Req>>,
     {
         if !enabled {
-            return Self { guard: CancelOnDrop::none(), copy: None };
+            return Self { starting: StartingCall::bypassing(), copy: None };
         }
         let retry = shared.retry();
         let mut state = retry.begin();
@@ -107,18 +127,20 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
         if overlooks_method::<P::Repeat, Req>() {
             retry.events.warn_once(Misfit::Repeat);
         }
-        let may_repeat = retry.may_retry(&state);
-        let guard = CancelOnDrop::new(retry, state);
+        let mut state = Some(state);
+        let mut guard = Guard::new(retry, &mut state);
+        let may_repeat = guard.in_flight().is_some_and(|state| retry.may_retry(state));
         let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
-        Self { guard, copy }
+        guard.disarm();
+        Self { starting: StartingCall::new(retry, state), copy }
     }
 
     /// The first attempt has started.
     #[inline(always)]
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        let state = self.guard.into_in_flight();
         let phase = Phase::Attempt { call };
-        RetryCall { state, copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase }
+        let attempts = Attempts { copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase };
+        RetryCall { state: self.starting.started(), attempts }
     }
 }
 
@@ -128,13 +150,14 @@ where
     C: Cancel<P::AttemptShared>,
 {
     fn cancel(self: Pin<&mut Self>, shared: &P) {
-        let mut this = self.project();
+        let this = self.project();
         // Cancelled after the attempt has been dropped, even if that panics.
         let _guard = this.state.take().map(|state| CancelOnDrop::new(shared.retry(), state));
-        if let PhaseProj::Attempt { call } = this.phase.as_mut().project() {
+        let mut phase = this.attempts.project().phase;
+        if let PhaseProj::Attempt { call } = phase.as_mut().project() {
             call.cancel(shared.attempt_shared());
         }
-        this.phase.set(Phase::Done);
+        phase.set(Phase::Done);
     }
 }
 
@@ -149,54 +172,21 @@ where
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        if this.state.is_none() {
-            return match this.phase.project() {
+        let RetryCallProj { state, attempts } = self.project();
+        if state.is_none() {
+            return match attempts.project().phase.project() {
                 PhaseProj::Attempt { call } => call.poll(shared.attempt_shared(), cx),
                 _ => unreachable!("polled after it completed"),
             };
         }
-        loop {
-            let next = match this.phase.as_mut().project() {
-                PhaseProj::Attempt { call } => {
-                    let outer = deadline::swap_exhausted(false);
-                    let polled = call.poll(shared.attempt_shared(), cx);
-                    let exhausted = deadline::swap_exhausted(outer);
-                    let result = ready!(polled);
-                    let verdict = classify_result(&shared.retry().events, shared.classifier(), result.as_ref());
-                    let delay = if verdict == Verdict::Success {
-                        shared.retry().succeeded();
-                        None
-                    } else {
-                        this.delay_after(shared, verdict, result.as_ref(), exhausted)
-                    };
-                    let Some(delay) = delay else {
-                        this.complete(|state| shared.retry().finish(state, verdict));
-                        return Poll::Ready(result);
-                    };
-                    // A failed response may hold a connection and is dropped before the delay.
-                    *this.error = result.err();
-                    Phase::Sleeping { sleep: Box::pin(tokio::time::sleep(delay)) }
-                }
-                PhaseProj::Sleeping { sleep } => {
-                    ready!(sleep.as_mut().poll(cx));
-                    Phase::Waiting { expiry: None }
-                }
-                PhaseProj::Waiting { .. } => {
-                    if let Some(error) = ready!(this.poll_ready(shared, cx)) {
-                        this.complete(|state| shared.retry().stop(state));
-                        return Poll::Ready(Err(error));
-                    }
-                    Phase::Attempt { call: this.send(shared) }
-                }
-                PhaseProj::Done => unreachable!("polled after it was dropped"),
-            };
-            this.phase.set(next);
-        }
+        let mut guard = Guard::new(shared.retry(), state);
+        let polled = attempts.project().poll(shared, &mut guard, cx);
+        guard.disarm();
+        polled
     }
 
     fn wakes_at(&self) -> Option<Instant> {
-        match &self.phase {
+        match &self.attempts.phase {
             Phase::Attempt { call } => call.wakes_at(),
             Phase::Sleeping { sleep } => Some(sleep.deadline()),
             Phase::Waiting { .. } | Phase::Done => None,
@@ -204,12 +194,65 @@ where
     }
 }
 
-impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
+impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
+    /// Polls the running attempt, and makes further ones. Takes the state from `guard` when the call
+    /// completes.
+    #[inline(always)]
+    fn poll<P, T>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Result<T, E>>
+    where
+        P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>> + AttemptSource<S>,
+        S: CallService<P::AttemptShared, Req, Call = C, Response = T, Error = E>,
+        C: CallFuture<P::AttemptShared, Output = Result<T, E>>,
+        E: AsRejection,
+    {
+        let retry = shared.retry();
+        loop {
+            let next = match self.phase.as_mut().project() {
+                PhaseProj::Attempt { call } => {
+                    guard.enter_service();
+                    let outer = deadline::swap_exhausted(false);
+                    let polled = call.poll(shared.attempt_shared(), cx);
+                    let exhausted = deadline::swap_exhausted(outer);
+                    guard.leave_service();
+                    let result = ready!(polled);
+                    let verdict = classify_result(&retry.events, shared.classifier(), result.as_ref());
+                    let delay = if verdict == Verdict::Success {
+                        retry.succeeded();
+                        None
+                    } else {
+                        self.delay_after(shared, guard, verdict, result.as_ref(), exhausted)
+                    };
+                    let Some(delay) = delay else {
+                        self.complete(guard, |state| retry.finish(state, verdict));
+                        return Poll::Ready(result);
+                    };
+                    // A failed response may hold a connection and is dropped before the delay.
+                    *self.error = result.err();
+                    Phase::Sleeping { sleep: Box::pin(tokio::time::sleep(delay)) }
+                }
+                PhaseProj::Sleeping { sleep } => {
+                    ready!(sleep.as_mut().poll(cx));
+                    Phase::Waiting { expiry: None }
+                }
+                PhaseProj::Waiting { .. } => {
+                    if let Some(error) = ready!(self.poll_ready(shared, guard, cx)) {
+                        self.complete(guard, |state| retry.stop(state));
+                        return Poll::Ready(Err(error));
+                    }
+                    Phase::Attempt { call: self.send(shared, guard) }
+                }
+                PhaseProj::Done => unreachable!("polled after it was dropped"),
+            };
+            self.phase.set(next);
+        }
+    }
+
     /// Completes the call. A caller that keeps the future keeps neither the request nor a service.
     #[inline(always)]
-    fn complete(&mut self, consume: impl FnOnce(RetryState)) {
-        (*self.copy, *self.service) = (None, None);
-        if let Some(state) = self.state.take() {
+    fn complete(&mut self, guard: &mut Guard<'_>, consume: impl FnOnce(RetryState)) {
+        *self.copy = None;
+        *self.service = None;
+        if let Some(state) = guard.take() {
             consume(state);
         }
     }
@@ -220,6 +263,7 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
     fn delay_after<P, T>(
         &mut self,
         shared: &P,
+        guard: &mut Guard<'_>,
         verdict: Verdict,
         result: Result<&T, &E>,
         exhausted: bool,
@@ -232,23 +276,26 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         let hints = || copy.as_ref().map_or(declared, |copy| ReplayHints::of(shared.repeat(), copy));
         let classify = shared.classifier();
         let attempt = Attempt { verdict, classify, result, has_copy: copy.is_some(), hints, exhausted };
-        shared.retry().delay_after(self.state.as_mut()?, attempt)
+        shared.retry().delay_after(guard.in_flight()?, attempt)
     }
 
     /// Waits until the service is ready for the next attempt. Returns the error to respond with if
     /// no attempt is to be made.
-    fn poll_ready<P>(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Option<E>>
+    fn poll_ready<P>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Option<E>>
     where
         P: HasRetry + AttemptSource<S>,
         S: CallService<P::AttemptShared, Req, Error = E>,
     {
-        let (retry, state) = (shared.retry(), self.state.as_ref());
+        let retry = shared.retry();
         // Lateness comes first: a service that will not be called must not reserve anything.
-        if self.error.is_some() && state.is_some_and(|state| retry.is_late(state)) {
+        if self.error.is_some() && guard.in_flight().is_some_and(|state| retry.is_late(state)) {
             return Poll::Ready(self.error.take());
         }
         let service = self.service.get_or_insert_with(|| Box::new(shared.service()));
-        match service.poll_ready(shared.attempt_shared(), cx) {
+        guard.enter_service();
+        let ready = service.poll_ready(shared.attempt_shared(), cx);
+        guard.leave_service();
+        match ready {
             Poll::Ready(Ok(())) => return Poll::Ready(None),
             Poll::Ready(Err(error)) => return Poll::Ready(Some(self.error.take().unwrap_or(error))),
             // A failed response has been dropped: there is nothing to respond with, so wait.
@@ -256,7 +303,8 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
             Poll::Pending => {}
         }
         if retry.when_not_ready == WhenNotReady::Wait {
-            let Some(deadline) = state.and_then(RetryState::deadline) else { return Poll::Pending };
+            let deadline = guard.in_flight().and_then(|state| state.deadline());
+            let Some(deadline) = deadline else { return Poll::Pending };
             let PhaseProj::Waiting { expiry } = self.phase.as_mut().project() else { return Poll::Pending };
             let expiry = expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             ready!(expiry.as_mut().poll(cx));
@@ -265,15 +313,14 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
     }
 
     /// Sends the next attempt, on the service that is ready.
-    fn send<P>(&mut self, shared: &P) -> C
+    fn send<P>(&mut self, shared: &P, guard: &mut Guard<'_>) -> C
     where
         P: HasRetry<Repeat: Repeat<Req>>,
         S: CallService<P::AttemptShared, Req, Call = C>,
     {
         let (retry, repeat) = (shared.retry(), shared.repeat());
         let mut request = self.copy.take().expect("a retry has a copy of the request");
-        let state = self.state.as_mut().expect("a retry has its state");
-        let attempt = state.next();
+        let attempt = guard.in_flight().expect("a retry has its state").next();
         if attempt < retry.max_attempts() {
             *self.copy = repeat.clone_request(&request);
         } else {
@@ -281,7 +328,12 @@ impl<C, S, Req, E> RetryCallProj<'_, C, S, Req, E> {
         }
         repeat.prepare(attempt, &mut request);
         *self.error = None;
-        state.sent();
-        self.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request)
+        if let Some(state) = guard.in_flight() {
+            state.sent();
+        }
+        guard.enter_service();
+        let call = self.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request);
+        guard.leave_service();
+        call
     }
 }

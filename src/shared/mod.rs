@@ -1,5 +1,5 @@
 //! Building blocks that threads share, other than state machines: striped reference counts, thread
-//! numbers, locks, wakers, the semaphore and its queue, random numbers.
+//! numbers, locks, wakers, the semaphore and its queue, random numbers, panics of foreign code.
 
 pub(crate) mod linked_slab;
 pub(crate) mod lock;
@@ -7,4 +7,5 @@ pub(crate) mod random;
 pub(crate) mod semaphore;
 pub(crate) mod striped;
 pub(crate) mod thread_id;
+pub(crate) mod unwind;
 pub(crate) mod waker_list;

@@ -83,7 +83,7 @@ impl Semaphore {
     }
 
     #[cold]
-    fn hand_off(&self) {
+    pub(crate) fn hand_off(&self) {
         self.waiters.with(|waiters, outbox| {
             let granted =
                 self.grant_first(waiters, outbox, |grant, is_last| self.permits.hand_off_or_release(grant, is_last));

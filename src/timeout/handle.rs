@@ -73,7 +73,7 @@ impl Timeout {
     {
         let owner = TimeoutOwner::of(&self.0);
         let mut saved = None;
-        let call = match StartingTimedCall::new::<_, Standalone>(&owner, Some(self.0.limit()), &mut saved) {
+        let call = match StartingTimedCall::<_, Standalone>::new(&owner, Some(self.0.limit()), &mut saved) {
             Ok(starting) => starting.started(Leaf::new(future)),
             Err(rejection) => TimedCall::rejected(rejection),
         };

@@ -147,7 +147,10 @@ where
     // limit and a few accesses to a thread-local; no RMW, no clock read, no timer, no allocation.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let limit = self.limits.limit(&request).map_or_else(|| self.timeout.0.limit(), nanos_of);
+        let arriving = self.timeout.0.events.arriving();
+        let limit = self.limits.limit(&request);
+        arriving.arrived();
+        let limit = limit.map_or_else(|| self.timeout.0.limit(), nanos_of);
         let owner = TimeoutOwner::of(&self.timeout.0);
         let call = self.calls.call_within(&owner, Some(limit), request);
         ResponseFuture::new(WithShared::new(owner, call))

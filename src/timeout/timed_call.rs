@@ -3,7 +3,7 @@
 use std::{
     marker::PhantomData,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -15,12 +15,16 @@ use super::{
     timer::Timer,
 };
 use crate::{
-    call::{CallFuture, Cancel},
+    call::{
+        CallFuture, Cancel, CancelOnDrop, Complete, Finish, InFlight, PanicGuard, ServiceGuard, StartingCall, complete,
+        emit_admitted,
+    },
     classify::{Classify, DefaultClassifier},
     clock,
     deadline::{self, DeadlineGuard, Limit, SavedDeadline},
     error::Rejection,
-    event::{EventEmitter, EventKind},
+    event::EventKind,
+    verdict::Verdict,
 };
 
 pin_project! {
@@ -37,13 +41,11 @@ pin_project! {
             limit: Limit,
             // The limit that the rejection reports, in nanoseconds.
             after: u64,
-            // The start of the call if it is observed, or NEVER.
-            started: u64,
-            completed: bool,
+            // `None` once the call has completed, and for a call that bypasses the timeout.
+            in_flight: Option<ObservedTime<K>>,
         },
         Finished {
             rejection: Option<Rejection>,
-            kind: PhantomData<fn() -> K>,
         },
     }
 }
@@ -51,34 +53,37 @@ pin_project! {
 impl<C, K: TimeoutKind> TimedCall<C, K> {
     #[inline(always)]
     pub(crate) fn rejected(rejection: Rejection) -> Self {
-        Self::Finished { rejection: Some(rejection), kind: PhantomData }
+        Self::Finished { rejection: Some(rejection) }
     }
 }
 
 /// A call that is starting within its limit.
-pub(crate) struct StartingTimedCall<'a> {
+pub(crate) struct StartingTimedCall<'a, P, K>
+where
+    P: HasTimeout<K>,
+{
     deadline: DeadlineGuard<'a>,
     /// The limit that the rejection reports, in nanoseconds.
     after: u64,
-    admitted: EmitCancelledOnDrop<'a>,
+    starting: StartingCall<'a, P, ObservedTime<K>>,
 }
 
-impl<'a> StartingTimedCall<'a> {
+impl<'a, P, K> StartingTimedCall<'a, P, K>
+where
+    P: HasTimeout<K>,
+{
     /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER); `None` if it
     /// bypasses the timeout. Rejected if an outer deadline has passed that only this timeout
     /// enforces.
     #[inline(always)]
-    pub(crate) fn new<P, K>(
+    pub(crate) fn new(
         shared: &'a P,
         after: Option<u64>,
         saved: &'a mut Option<SavedDeadline>,
-    ) -> Result<Self, Rejection>
-    where
-        P: HasTimeout<K>,
-    {
+    ) -> Result<Self, Rejection> {
         let Some(mut after) = after else {
-            let admitted = EmitCancelledOnDrop { events: None, started: deadline::NEVER };
-            return Ok(Self { deadline: Limit::None.enter(saved), after: deadline::NEVER, admitted });
+            let starting = StartingCall::bypassing();
+            return Ok(Self { deadline: Limit::None.enter(saved), after: deadline::NEVER, starting });
         };
         let mut limit = Limit::Within(after);
         let unenforced = deadline::unenforced();
@@ -91,57 +96,69 @@ impl<'a> StartingTimedCall<'a> {
                 (limit, after) = (Limit::Until(unenforced), left);
             }
         }
-        let admitted = EmitCancelledOnDrop::admitted(shared.events());
-        Ok(Self { deadline: limit.enter(saved), after, admitted })
+        let starting = StartingCall::new(shared, Some(ObservedTime::admitted(shared)));
+        Ok(Self { deadline: limit.enter(saved), after, starting })
     }
 
     /// The call has started.
     #[inline(always)]
-    pub(crate) fn started<C, K: TimeoutKind>(self, call: C) -> TimedCall<C, K> {
+    pub(crate) fn started<C>(self, call: C) -> TimedCall<C, K>
+    where
+        K: TimeoutKind,
+    {
         let (limit, after) = (self.deadline.leave(), self.after);
-        let started = self.admitted.disarm();
-        TimedCall::Calling { call, timer: K::Timer::default(), limit, after, started, completed: false }
+        TimedCall::Calling { call, timer: K::Timer::default(), limit, after, in_flight: self.starting.started() }
     }
 }
 
-/// The start of an observed call. It is cancelled if the observer or the service panics.
-struct EmitCancelledOnDrop<'a> {
-    events: Option<&'a EventEmitter>,
+/// The in-flight state of a call with a timeout of the kind `K`: the start of the call if it is
+/// observed, or [`NEVER`](deadline::NEVER).
+pub(crate) struct ObservedTime<K> {
     started: u64,
+    kind: PhantomData<fn() -> K>,
 }
 
-impl<'a> EmitCancelledOnDrop<'a> {
+impl<K> ObservedTime<K> {
+    /// Reports that the call is admitted.
     #[inline(always)]
-    fn admitted(events: Option<&'a EventEmitter>) -> Self {
-        match events {
+    fn admitted<P: HasTimeout<K>>(shared: &P) -> Self {
+        match shared.events() {
             Some(events) if events.has_observer() => {
-                let guard = Self { events: Some(events), started: clock::nanos() };
-                events.emit(|| EventKind::Admitted);
-                guard
+                emit_admitted(events, shared, Self { started: clock::nanos(), kind: PhantomData })
             }
-            _ => Self { events: None, started: deadline::NEVER },
+            _ => Self { started: deadline::NEVER, kind: PhantomData },
         }
     }
 
-    #[inline(always)]
-    fn disarm(mut self) -> u64 {
-        self.events = None;
-        self.started
+    /// The time since the start of an observed call.
+    fn elapsed(&self) -> Option<Duration> {
+        let elapsed = || Duration::from_nanos(clock::nanos().saturating_sub(self.started));
+        (self.started != deadline::NEVER).then(elapsed)
     }
 }
 
-impl Drop for EmitCancelledOnDrop<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if let Some(events) = self.events {
-            events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(self.started) });
+impl<P: HasTimeout<K>, K> InFlight<P> for ObservedTime<K> {
+    fn cancel(self, shared: &P) {
+        if let Some(events) = shared.events() {
+            events.emit(|| EventKind::Cancelled { admitted: true, elapsed: self.elapsed() });
         }
     }
 }
 
-/// The time since the start of an observed call.
-fn since(started: u64) -> Option<Duration> {
-    (started != deadline::NEVER).then(|| Duration::from_nanos(clock::nanos().saturating_sub(started)))
+impl<P: HasTimeout<K>, K> Finish<P> for ObservedTime<K> {
+    #[inline(always)]
+    fn finish(self, shared: &P, verdict: Verdict) {
+        if let Some(events) = shared.events() {
+            events.emit(|| EventKind::Completed { verdict, elapsed: self.elapsed() });
+        }
+    }
+}
+
+impl<P: HasTimeout<K>, K, T, E> Complete<P, T, E> for ObservedTime<K> {
+    #[inline(always)]
+    fn verdict(_shared: &P, result: Result<&T, &E>) -> Verdict {
+        DefaultClassifier.classify(result)
+    }
 }
 
 impl<P, C, K> Cancel<P> for TimedCall<C, K>
@@ -151,13 +168,11 @@ where
     K: TimeoutKind,
 {
     fn cancel(mut self: Pin<&mut Self>, shared: &P) {
-        if let TimedCallProj::Calling { call, started, completed: false, .. } = self.as_mut().project() {
-            let started = *started;
+        if let TimedCallProj::Calling { call, in_flight, .. } = self.as_mut().project() {
+            // Cancelled after the inner call has been dropped, even if that panics.
+            let _guard = in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
             call.cancel(shared);
-            self.set(Self::Finished { rejection: None, kind: PhantomData });
-            if let Some(events) = shared.events() {
-                events.emit(|| EventKind::Cancelled { admitted: true, elapsed: since(started) });
-            }
+            self.set(Self::Finished { rejection: None });
         }
     }
 }
@@ -173,52 +188,42 @@ where
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let after = match self.as_mut().project() {
+        let (in_flight, after) = match self.as_mut().project() {
             TimedCallProj::Finished { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
             }
-            TimedCallProj::Calling { mut call, mut timer, limit, after, started, completed } => {
+            TimedCallProj::Calling { mut call, timer, limit, after, in_flight } => {
                 // A response that is ready wins over the timer.
                 let mut saved = None;
+                let guard = ServiceGuard::enter(shared, in_flight);
                 let entered = limit.enter(&mut saved);
                 let polled = call.as_mut().poll(shared, cx);
                 *limit = entered.leave();
+                guard.leave();
                 if let Poll::Ready(result) = polled {
-                    *completed = true;
-                    if let Some(events) = shared.events() {
-                        let verdict = DefaultClassifier.classify(result.as_ref());
-                        events.emit(|| EventKind::Completed { verdict, elapsed: since(*started) });
-                    }
+                    complete(shared, in_flight, result.as_ref());
                     return Poll::Ready(result);
                 }
                 if matches!(limit, Limit::None) {
                     return Poll::Pending;
                 }
-                if *after != 0 {
-                    if timer.armed_for().is_none() {
-                        let mut deadline = limit.deadline();
-                        // A scope may have been entered only after the call was made.
-                        let unenforced = deadline::unenforced();
-                        if unenforced < deadline {
-                            *after = unenforced.saturating_sub(clock::nanos());
-                            deadline = unenforced;
-                        }
-                        let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
-                        if call.wakes_at().is_some_and(|at| at <= deadline) {
-                            return Poll::Pending;
-                        }
-                        timer.as_mut().arm(deadline);
-                    }
-                    ready!(timer.poll(cx));
+                // The timer panics outside of a runtime.
+                let mut guard = PanicGuard::new(shared, in_flight);
+                if poll_timer(timer, limit, after, || call.wakes_at(), cx).is_pending() {
+                    guard.disarm();
+                    return Poll::Pending;
                 }
-                *completed = true;
+                // `None` if the call was polled again after it had completed.
+                let Some(in_flight) = guard.take() else { return Poll::Pending };
+                let in_flight = CancelOnDrop::new(shared, in_flight);
                 call.cancel(shared);
-                *after
+                (in_flight, *after)
             }
         };
-        // Drops the inner future before the observer is called, so that its resources are free even
-        // if the observer panics.
-        self.set(Self::Finished { rejection: None, kind: PhantomData });
+        // The inner future is dropped before the observer is called, so that its resources are free
+        // even if the observer panics.
+        self.set(Self::Finished { rejection: None });
+        in_flight.disarm();
         Poll::Ready(Err(shared.time_out(duration_of(after), true).into()))
     }
 
@@ -229,4 +234,34 @@ where
             Self::Finished { .. } => None,
         }
     }
+}
+
+/// Ready when the limit of a pending call is reached. Arms its timer, unless an inner one wakes the
+/// task earlier.
+#[inline(always)]
+fn poll_timer<T: Timer>(
+    mut timer: Pin<&mut T>,
+    limit: &mut Limit,
+    after: &mut u64,
+    wakes_at: impl FnOnce() -> Option<Instant>,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if *after == 0 {
+        return Poll::Ready(());
+    }
+    if timer.armed_for().is_none() {
+        let mut deadline = limit.deadline();
+        // A scope may have been entered only after the call was made.
+        let unenforced = deadline::unenforced();
+        if unenforced < deadline {
+            *after = unenforced.saturating_sub(clock::nanos());
+            deadline = unenforced;
+        }
+        let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
+        if wakes_at().is_some_and(|at| at <= deadline) {
+            return Poll::Pending;
+        }
+        timer.as_mut().arm(deadline);
+    }
+    timer.poll(cx)
 }

@@ -163,7 +163,7 @@ async fn run_releases_its_permit_and_reports_one_terminal_event_however_it_ends(
             "admitted",
             "completed failure",
             "admitted",
-            "cancelled",
+            "completed failure",
             "admitted",
             "rejected bulkhead_full",
             "cancelled waiting",
@@ -248,4 +248,22 @@ proptest! {
             assert_eq!(counts(&bulkhead), (0, 0));
         });
     }
+}
+
+// G24: the waiter has left the queue when its observer learns that its time is over.
+#[tokio::test(start_paused = true)]
+async fn a_timeout_in_the_queue_is_reported_after_the_waiter_has_left() {
+    use std::sync::{Arc, Mutex, OnceLock};
+
+    let (handle, seen) = (Arc::new(OnceLock::<Bulkhead>::new()), Arc::new(Mutex::new(Vec::new())));
+    let (observed, counted) = (handle.clone(), seen.clone());
+    let observer = move |event: &tower_rampart::Event<'_>| {
+        if let (tower_rampart::EventKind::Rejected { .. }, Some(bulkhead)) = (&event.kind, observed.get()) {
+            counted.lock().unwrap().push(counts(bulkhead));
+        }
+    };
+    let bulkhead = handle.get_or_init(|| waiting(1, 1).observer(observer).build().unwrap());
+    let _permit = bulkhead.try_acquire().unwrap();
+    assert!(matches!(bulkhead.acquire().await, Err(Rejection::QueueTimeout { .. })));
+    assert_eq!(seen.lock().unwrap()[..], [(1, 0)]);
 }

@@ -144,6 +144,58 @@ async fn a_probe_that_panics_fails_and_releases_its_slot() {
     }
 }
 
+/// Catches panics before it drops the future that panicked, as `CatchPanicLayer` does.
+async fn catch<F: Future>(future: F) -> Result<F::Output, ()> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|cx| {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        polled.map_or(Poll::Ready(Err(())), |polled| polled.map(Ok))
+    })
+    .await
+}
+
+// G30
+#[tokio::test]
+async fn panics_that_are_caught_outside_trip_the_circuit() {
+    let (script, breaker, mut service, recorder) = service(5);
+    for _ in 0..5 {
+        script.reply(Reply::PanicInPoll);
+        assert!(catch(call(&mut service)).await.is_err());
+    }
+    assert_eq!((breaker.state(), recorder.count("completed failure")), (CircuitState::Open, 5));
+}
+
+// G30
+#[tokio::test]
+async fn healthy_calls_that_a_siblings_panic_drops_do_not_count() {
+    let (script, breaker, service, recorder) = service(1);
+    for _ in 0..30 {
+        script.reply(Reply::Later);
+        let mut healthy = service.clone();
+        let joined = async {
+            tokio::join!(call(&mut healthy), async { panic!("deliberate panic") });
+        };
+        assert!(AssertUnwindSafe(joined).catch_unwind().await.is_err());
+    }
+    assert_eq!((breaker.state(), recorder.count("cancelled")), (CircuitState::Closed, 30));
+    // A call that is dropped by the destructor of another value, while a panic unwinds.
+    struct Owner<T>(Option<T>);
+    impl<T> Drop for Owner<T> {
+        fn drop(&mut self) {
+            drop(self.0.take());
+        }
+    }
+    script.reply(Reply::Later);
+    let mut owner = Owner(Some(task::spawn(service.clone().oneshot("owned"))));
+    assert_pending!(owner.0.as_mut().unwrap().poll());
+    let unwinds = AssertUnwindSafe(move || {
+        let _owner = owner;
+        panic!("deliberate panic");
+    });
+    assert!(std::panic::catch_unwind(unwinds).is_err());
+    assert_eq!((breaker.state(), recorder.count("cancelled")), (CircuitState::Closed, 31));
+}
+
 // B28, B29
 #[tokio::test]
 async fn rejections_by_inner_layers_are_ignored_and_inner_timeouts_are_failures() {

@@ -7,8 +7,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bombs;
 mod checks;
 mod complete;
+mod handles;
 mod observed;
 mod requirements;
 mod saturated;

@@ -19,7 +19,7 @@ use super::{
 /// Records events, and panics once at the event kind set in `panic_at`.
 #[derive(Clone, Default)]
 pub(crate) struct PanickingRecorder {
-    events: Recorder,
+    pub(crate) events: Recorder,
     panic_at: Arc<Mutex<Option<&'static str>>>,
 }
 
@@ -34,52 +34,66 @@ impl Observer for PanickingRecorder {
     }
 }
 
-impl PanickingRecorder {
-    /// Counts the admissions and the terminal events since the last count.
-    fn take_counts(&self) -> (usize, usize) {
-        let events = self.events.take();
-        let count = |prefixes: &[&str]| {
-            events.iter().filter(|line| prefixes.iter().any(|prefix| line.starts_with(prefix))).count()
-        };
-        (count(&["admitted"]), count(&["completed", "cancelled", "rejected"]))
-    }
-}
-
-/// The ways a call can end.
-const OUTCOMES: [&str; 6] = ["ok", "err", "dropped unpolled", "dropped pending", "panics in call", "panics in poll"];
+/// The ways a call can end, and the terminal event of each.
+const OUTCOMES: [(&str, &str); 9] = [
+    ("ok", "completed success"),
+    ("err", "completed failure"),
+    ("dropped unpolled", "cancelled"),
+    ("dropped pending", "cancelled"),
+    ("panics in call", "completed failure"),
+    ("panics in poll", "completed failure"),
+    // `CatchPanicLayer` catches the panic first and drops the future afterwards.
+    ("panics in poll and is caught and polled again", "completed failure"),
+    ("dropped by a sibling's panic", "cancelled"),
+    ("panics when it is dropped", "cancelled"),
+];
 
 async fn run_call<S: Checked>(service: &mut S, script: &Script, outcome: &str) {
     tower::ServiceExt::ready(service).await.unwrap();
     script.reply(match outcome {
+        "ok" => Reply::Ok("ok"),
         "err" => Reply::Err("boom".into()),
-        "dropped unpolled" | "dropped pending" => Reply::Later,
         "panics in call" => Reply::PanicInCall,
-        "panics in poll" => Reply::PanicInPoll,
-        _ => Reply::Ok("ok"),
+        "panics in poll" | "panics in poll and is caught and polled again" => Reply::PanicInPoll,
+        "panics when it is dropped" => Reply::PanicInDrop,
+        _ => Reply::Later,
     });
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut call = Box::pin(service.call("request"));
-        if outcome != "dropped unpolled" {
-            assert_eq!(poll_once(call.as_mut()).is_pending(), outcome == "dropped pending");
+        if outcome == "dropped unpolled" {
+            return;
         }
+        if outcome == "panics in poll and is caught and polled again" {
+            for _ in 0..2 {
+                assert!(catch_unwind(AssertUnwindSafe(|| poll_once(call.as_mut()))).is_err());
+            }
+            return;
+        }
+        let pending = poll_once(call.as_mut()).is_pending();
+        assert_eq!(pending, outcome.contains("dropped"), "{outcome}");
+        assert!(!outcome.contains("sibling"), "the sibling panics");
     }));
-    assert_eq!(result.is_err(), outcome.starts_with("panics"), "{outcome}");
+    let panics = outcome.contains("panic") && !outcome.contains("caught");
+    assert_eq!(result.is_err(), panics, "{outcome}");
 }
 
-/// G23: each of `layers` layers reports one admission and one terminal event per call.
+/// G23, G30: each of `layers` layers reports one admission and one terminal event per call. A panic
+/// of the inner service is a failure, whenever the call is dropped, and every other panic is a
+/// cancellation.
 pub(crate) async fn one_terminal_event<S: Checked>(
     mut service: S,
     script: &Script,
     recorder: &PanickingRecorder,
     layers: usize,
 ) {
-    for outcome in OUTCOMES {
+    for (outcome, terminal) in OUTCOMES {
         run_call(&mut service, script, outcome).await;
-        let (admitted, ended) = recorder.take_counts();
-        assert_eq!(admitted, ended, "{outcome}");
+        let events = recorder.events.take();
+        let count = |prefix: &str| events.iter().filter(|line| line.starts_with(prefix)).count();
         // Layers that make the call at the first poll report nothing before it.
-        let expected = if outcome == "dropped unpolled" && admitted == 0 { 0 } else { layers };
-        assert_eq!(admitted, expected, "{outcome}");
+        let expected = if outcome == "dropped unpolled" && count("admitted") == 0 { 0 } else { layers };
+        assert_eq!((count("admitted"), count(terminal)), (expected, expected), "{outcome}: {events:?}");
+        assert_eq!(events.len(), 2 * expected, "{outcome}: {events:?}");
         // A request that never reached the probe leaves its reply behind.
         script.forget_replies();
     }

@@ -162,9 +162,9 @@ async fn an_outer_breaker_ignores_rejections() {
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
-// G9, G10, G23
+// G9, G10, G23, G30
 #[tokio::test]
-async fn dropped_and_panicking_calls_are_cancelled_once() {
+async fn dropped_calls_are_cancelled_once_and_panicking_ones_fail_once() {
     let (limiter, recorder) = limiter(10, 0);
     let (script, probe) = Script::new();
     let mut service = limiter.layer().layer(probe);
@@ -177,7 +177,8 @@ async fn dropped_and_panicking_calls_are_cancelled_once() {
     assert!(AssertUnwindSafe(call(&mut service)).catch_unwind().await.is_err());
     script.reply(Reply::PanicInCall);
     assert!(AssertUnwindSafe(call(&mut service)).catch_unwind().await.is_err());
-    assert_eq!((recorder.count("admitted"), recorder.count("cancelled"), script.live()), (4, 4, 0));
+    assert_eq!((recorder.count("admitted"), recorder.count("cancelled"), script.live()), (4, 2, 0));
+    assert_eq!(recorder.count("completed failure"), 2);
 }
 
 // G16, G17, G18, G20, G21, G22

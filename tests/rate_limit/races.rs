@@ -66,7 +66,7 @@ async fn a_rejected_call_reports_its_rejection_even_if_never_polled() {
     assert_eq!(limiter.snapshot().available, 1);
 }
 
-// G23
+// G23, G30
 #[tokio::test(start_paused = true)]
 async fn a_panic_of_the_inner_service_ends_the_call_once() {
     for reply in [|| Reply::PanicInCall, || Reply::PanicInPoll] {
@@ -85,12 +85,12 @@ async fn a_panic_of_the_inner_service_ends_the_call_once() {
             recorder.take(),
             [
                 "admitted",
-                "cancelled",
+                "completed failure",
                 "waited 1s",
                 "admitted",
-                "cancelled",
+                "completed failure",
                 "admitted",
-                "cancelled",
+                "completed failure",
                 "waited 1s",
                 "admitted",
                 "completed success",

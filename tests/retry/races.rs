@@ -23,6 +23,7 @@ use crate::{
     support::{
         BoxError,
         probe::{Ready, Reply, Script},
+        recorder::Recorder,
     },
 };
 
@@ -68,9 +69,9 @@ async fn dropping_a_call_during_an_attempt_cancels_the_attempt() {
     }
 }
 
-// R19: the service panics in its first or second attempt, in `call` or in `poll`.
+// R19, G30: the service panics in its first or second attempt, in `call` or in `poll`.
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_inner_service_cancels_the_call_and_loses_no_token() {
+async fn a_panic_of_the_inner_service_fails_the_call_and_loses_no_token() {
     let panics: [fn() -> Reply; 2] = [|| Reply::PanicInCall, || Reply::PanicInPoll];
     for panic in panics {
         for before in [0, 1] {
@@ -83,7 +84,7 @@ async fn a_panic_of_the_inner_service_cancels_the_call_and_loses_no_token() {
             let call = async { shared.ready().await.unwrap().call("a").await };
             AssertUnwindSafe(call).catch_unwind().await.unwrap_err();
             let events = recorder.take();
-            assert_eq!((events.len(), events.last().unwrap().as_str()), (2 + before, "cancelled"));
+            assert_eq!((events.len(), events.last().unwrap().as_str()), (2 + before, "completed failure"));
             assert_eq!(
                 (script.live(), balance(&budget)),
                 (0, 9.0 - before as f64),
@@ -126,6 +127,31 @@ async fn a_panicking_observer_affects_only_its_own_call() {
         armed.store(0, SeqCst);
         let _ = service.oneshot("b").await;
         assert_eq!(script.live(), 0);
+    }
+}
+
+// G24, R21: the token of the retry that is not sent is back when the observer learns of it.
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_stops_settles_its_budget_before_its_observer_is_called() {
+    for panics in [false, true] {
+        let (budget, seen) = (budget(5), Arc::new(std::sync::Mutex::new(None)));
+        let (observed, balances) = (budget.clone(), seen.clone());
+        let observer = move |event: &Event<'_>| {
+            if let EventKind::RetriesExhausted { .. } = event.kind {
+                *balances.lock().unwrap() = Some(balance(&observed));
+                assert!(!panics, "deliberate panic");
+            }
+        };
+        let recorder = Recorder::new();
+        let retry = builder().budget(&budget).deadline(ms(50)).observer((observer, recorder.clone())).build().unwrap();
+        let (script, probe) = failing(1);
+        let mut call = task::spawn(AssertUnwindSafe(retry.layer().layer(probe).oneshot("a")).catch_unwind());
+        assert_pending!(call.poll());
+        script.set_ready(Ready::No);
+        assert_eq!(call.await.is_err(), panics);
+        assert_eq!((*seen.lock().unwrap(), balance(&budget)), (Some(5.0), 5.0));
+        let lines = ["admitted", "retry 2 in 10ms", "retries exhausted after 1", "completed failure"];
+        assert_eq!(recorder.take(), lines);
     }
 }
 

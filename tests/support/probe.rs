@@ -24,6 +24,8 @@ pub enum Reply {
     Later,
     PanicInCall,
     PanicInPoll,
+    /// Pending forever; the future panics when it is dropped.
+    PanicInDrop,
 }
 
 /// What the probe's `poll_ready` returns.
@@ -191,6 +193,10 @@ impl Future for ProbeFuture {
             Reply::Ok(response) => Ok(response),
             Reply::Err(error) => Err(error),
             Reply::PanicInCall | Reply::PanicInPoll => panic!("scripted panic in poll"),
+            Reply::PanicInDrop => {
+                self.reply = Some(Reply::PanicInDrop);
+                return Poll::Pending;
+            }
             Reply::Later => {
                 let mut state = self.script.0.state.lock().unwrap();
                 match state.answers.pop_front() {
@@ -212,5 +218,9 @@ impl Future for ProbeFuture {
 impl Drop for ProbeFuture {
     fn drop(&mut self) {
         self.script.0.live.fetch_sub(1, SeqCst);
+        // A second panic while one unwinds would abort the process.
+        if matches!(self.reply, Some(Reply::PanicInDrop)) && !std::thread::panicking() {
+            panic!("scripted panic in drop");
+        }
     }
 }

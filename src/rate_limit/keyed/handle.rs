@@ -12,10 +12,9 @@ use super::{
     outer::{Outers, TakeInner, longest_wait, take_around},
 };
 use crate::{
-    call::CancelOnDrop,
+    call::{CancelOnDrop, Guarded, Leaf, WithShared},
     classify::Verdict,
     error::{FromRejection, Rejection},
-    event::EventKind,
     name::Name,
     rate_limit::Rate,
     shared::striped::StripedArc,
@@ -116,9 +115,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     pub fn check_key_n(&self, key: &K, cost: u32) -> Result<(), Rejection> {
         let inner = &*self.shared;
         self.take(key, cost)?;
-        inner.events.emit(|| EventKind::Admitted);
         // The limiter does not know the result of the call that follows.
-        inner.events.emit(|| EventKind::Completed { verdict: Verdict::Success, elapsed: None });
+        CancelOnDrop::new(inner, SpentToken::admitted(&inner.events)).finish(Verdict::Success);
         Ok(())
     }
 
@@ -145,25 +143,29 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     {
         self.take(key, 1)?;
         let shared = &*self.shared;
-        let guard = CancelOnDrop::new(shared, SpentToken::admitted(&shared.events));
-        let result = future.await;
-        guard.complete(result.as_ref());
-        result
+        let token = SpentToken::admitted(&shared.events);
+        WithShared::new(shared, Guarded::started(Leaf::new(future), Some(token))).await
     }
 
     pub(super) fn take(&self, key: &K, cost: u32) -> Result<(), Rejection> {
-        if self.outers.is_none() { self.shared.take(self.hasher.hash_one(key), cost) } else { self.take_all(key, cost) }
+        if self.outers.is_none() {
+            return self.shared.take(|| self.hasher.hash_one(key), cost);
+        }
+        self.take_all(key, cost)
     }
 
     /// Consumes tokens of all levels, or none.
     #[inline(never)]
     fn take_all(&self, key: &K, cost: u32) -> Result<(), Rejection> {
+        // The keys and the clocks are foreign code: if one panics, the call is cancelled.
+        let arriving = self.shared.events.arriving();
         // Asked first, so that a call that any level rejects writes nothing. The tokens may still
         // be taken by other callers meanwhile, and are then refunded.
         let taken = match self.peek(key, cost) {
             Some(rejection) => Err(rejection),
             None => self.take_around(key, cost, &mut || Ok(())),
         };
+        arriving.arrived();
         taken.map_err(|rejection| self.shared.events.reject(|_| rejection))
     }
 

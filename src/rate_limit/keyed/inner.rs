@@ -28,9 +28,14 @@ pub(super) struct KeyedInner {
 }
 
 impl KeyedInner {
-    /// Consumes `cost` tokens of the key with this hash, or none.
-    pub(super) fn take(&self, hash: u64, cost: u32) -> Result<(), Rejection> {
-        let KeyedDecision { result, overflow } = self.table.check(hash, self.time.now(), cost, false);
+    /// Consumes `cost` tokens of the key with this hash, or none. If hashing or the clock panics, the
+    /// call is cancelled.
+    #[inline]
+    pub(super) fn take(&self, hash: impl FnOnce() -> u64, cost: u32) -> Result<(), Rejection> {
+        let arriving = self.events.arriving();
+        let (hash, now) = (hash(), self.time.now());
+        arriving.arrived();
+        let KeyedDecision { result, overflow } = self.table.check(hash, now, cost, false);
         self.count_overflow(overflow);
         result.map_err(|rejection| self.events.reject(|name| self.rejection(name, rejection)))
     }
@@ -60,7 +65,7 @@ impl KeyedInner {
 
     /// Consumes a token of the limiter that all requests without a key share.
     pub(super) fn take_missing_key(&self) -> Result<(), Rejection> {
-        self.take(self.no_key, 1)
+        self.take(|| self.no_key, 1)
     }
 
     pub(super) fn reject(&self) -> Rejection {

@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::{KeyedRateLimitLayer, KeyedRateLimiter, KeyedResponseFuture, MissingKey, inner::SpentToken};
 use crate::{
-    call::{CancelOnDrop, Guarded, Leaf, Rejectable, WithShared},
+    call::{Guarded, Leaf, Rejectable, StartingCall, WithShared},
     error::FromRejection,
 };
 
@@ -68,7 +68,10 @@ where
     // reference is held.
     fn call(&mut self, request: Req) -> Self::Future {
         let limiter = &self.layer.limiter;
-        let admission = match ((self.layer.key)(&request), self.layer.missing_key) {
+        let arriving = limiter.shared.events.arriving();
+        let key = (self.layer.key)(&request);
+        arriving.arrived();
+        let admission = match (key, self.layer.missing_key) {
             (Some(key), _) => limiter.take(key.borrow(), 1),
             (None, MissingKey::Share) => limiter.shared.take_missing_key(),
             (None, MissingKey::Allow) => Ok(()),
@@ -79,8 +82,9 @@ where
         }
         let events = &limiter.shared.events;
         let owner = events.has_observer().then(|| limiter.shared.acquire_ref());
-        let guard = CancelOnDrop::new(&owner, SpentToken::admitted(events));
-        let call = Guarded::started(Leaf::new(self.inner.call(request)), guard);
+        let starting = StartingCall::new(&owner, Some(SpentToken::admitted(events)));
+        let call = Leaf::new(self.inner.call(request));
+        let call = Guarded::started(call, starting.started());
         KeyedResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }
