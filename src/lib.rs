@@ -62,6 +62,15 @@
 //! | `http` | no | `http`: HTTP and gRPC semantics, for clients and servers |
 //! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | `http` for the types of these crates |
 //!
+//! # Runtime
+//!
+//! Handles, layers and services can be made anywhere, and a call that need not wait runs on any
+//! executor. Waits and time limits use tokio's timers. A call that has to wait (in a queue, for a
+//! token, between two attempts, for a circuit in backpressure mode), or that is not ready at its
+//! first poll under a timeout, panics outside of a tokio runtime with time enabled. Only the
+//! feature `http` spawns tasks: to drain failed responses, and when a time limit over a response's
+//! body passes.
+//!
 //! # Cost
 //!
 //! A healthy call through a pattern allocates nothing, boxes nothing and takes no lock, other than

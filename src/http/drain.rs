@@ -29,6 +29,10 @@ use crate::classify::Verdict;
 /// KiB and one second by default. Beyond that, a new connection is cheaper. Responses that
 /// [`HttpClassifier`](super::HttpClassifier)'s table counts as success are left alone, as is every
 /// response dropped outside a tokio runtime.
+///
+/// # Panics
+///
+/// The response future panics when a failed response arrives in a tokio runtime without time.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainLayer {
     bytes: u64,
@@ -110,6 +114,10 @@ where
         let response = ready!(this.inner.poll(cx))?;
         let failed = verdict_for_status(response.status()) != Verdict::Success;
         let layer = failed.then_some(*this.layer);
+        if failed && tokio::runtime::Handle::try_current().is_ok() {
+            // Panics if the runtime has no time: better here than in the task that drains.
+            drop(tokio::time::sleep(Duration::ZERO));
+        }
         Poll::Ready(Ok(response.map(|body| DrainBody { inner: Some(body), layer, broken: false })))
     }
 }

@@ -425,10 +425,10 @@ impl Body for Tracked {
 
 #[test]
 fn nothing_is_kept_of_a_call_that_has_ended() {
-    type Covered = FullResponseBody<Tracked>;
+    type Covered = Response<FullResponseBody<Tracked>>;
+    type End = fn(Covered) -> Option<Covered>;
     // The body is dropped, unread or while its reader waits; the limit passes; the runtime ends.
-    let endings: [fn(Response<Covered>) -> Option<Response<Covered>>; 3] =
-        [|_| None, |mut response| poll_once(response.frame()).is_ready().then_some(response), Some];
+    let endings: [End; 3] = [|_| None, |mut response| poll_once(response.frame()).is_ready().then_some(response), Some];
     for end in endings {
         let (body, call): (Arc<()>, Arc<()>) = Default::default();
         let (weak_body, weak_call): (Weak<()>, Weak<()>) = (Arc::downgrade(&body), Arc::downgrade(&call));

@@ -17,6 +17,9 @@ use super::{
 };
 use crate::{BoxError, classify::Verdict, http::classify::verdict_for_status};
 
+/// What a poll of a body yields: a frame, an error, or the end.
+type NextFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
 /// A body whose end completes the layers' call.
 ///
 /// A reader need not poll a body to its end. Servers drop it after the last frame, or once they
@@ -41,10 +44,8 @@ pub(super) struct CoveredBody<B: Body> {
     size_hint: SizeHint,
     is_end_stream: bool,
     /// What came after the announced length: a frame, an error, or the end.
-    peeked: Option<Option<FrameResult<B>>>,
+    peeked: Option<NextFrame<B>>,
 }
-
-type FrameResult<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadState {
@@ -86,8 +87,9 @@ impl<B: Body> CoveredBody<B> {
         }
     }
 
+    #[allow(clippy::clone_on_copy)] // not `Copy` in http-body 1.0
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.size_hint
+        self.size_hint.clone()
     }
 
     fn has_delivered_all(&self) -> bool {
@@ -129,8 +131,7 @@ impl<B: Body> CoveredBody<B> {
     }
 
     /// Polls the body, or returns why it was broken off.
-    #[allow(clippy::type_complexity)]
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Result<Poll<Option<Result<Frame<B::Data>, B::Error>>>, BrokenOff> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Result<Poll<NextFrame<B>>, BrokenOff> {
         let mut body = self.channel.take_body()?;
         let guard = BreakOffOnPanic(self);
         let polled = body.as_mut().poll_frame(cx);
@@ -146,11 +147,7 @@ impl<B: Body> CoveredBody<B> {
     }
 
     /// Counts a frame before the reader gets it, and completes the call if it is the last one.
-    fn deliver(
-        &mut self,
-        frame: Option<Result<Frame<B::Data>, B::Error>>,
-        cx: &mut Context<'_>,
-    ) -> Option<Result<Frame<B::Data>, B::Error>> {
+    fn deliver(&mut self, frame: NextFrame<B>, cx: &mut Context<'_>) -> NextFrame<B> {
         self.find_end(&frame);
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -169,7 +166,7 @@ impl<B: Body> CoveredBody<B> {
     }
 
     /// Completes the call if this is the end of the body.
-    fn find_end(&mut self, frame: &Option<Result<Frame<B::Data>, B::Error>>) {
+    fn find_end(&mut self, frame: &NextFrame<B>) {
         match frame {
             Some(Ok(frame)) => {
                 if self.is_end_stream || frame.is_trailers() {

@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::recording::{Recording, RecordingState, RecordingStatus};
+use super::{
+    recording::{Read, Recording, RecordingStatus},
+    store::MemoryBudget,
+};
 use crate::BoxError;
 
 /// A body that its clones can send again. Made by [`ReplayLayer`](super::ReplayLayer).
@@ -25,14 +28,15 @@ pub struct ReplayBody<B> {
 struct Cursor {
     /// This reader's number; 0 before the first poll.
     reader: u64,
-    /// The next recorded frame to read.
+    /// The next recorded segment to read.
     position: usize,
     bytes_delivered: u64,
+    has_failed: bool,
 }
 
 impl<B: Body> ReplayBody<B> {
-    pub(super) fn new(body: B, limit: usize) -> Self {
-        let recording = (!body.is_end_stream()).then(|| Arc::new(Recording::new(body, limit)));
+    pub(super) fn new(body: B, limit: usize, budget: &Arc<MemoryBudget>) -> Self {
+        let recording = (!body.is_end_stream()).then(|| Arc::new(Recording::new(body, limit, budget.clone())));
         Self { recording, cursor: Cursor::default() }
     }
 }
@@ -44,46 +48,24 @@ impl<B> ReplayBody<B> {
 }
 
 impl Cursor {
-    /// Makes this reader the current one on its first poll. Fails if the body cannot be replayed,
-    /// or if a later reader has started.
-    fn start<B>(&mut self, state: &mut RecordingState<B>, status: &RecordingStatus) -> Result<(), ReplayError> {
+    /// Reads the next frame, from the recording or from the body itself.
+    fn poll_read<B>(&mut self, recording: &Arc<Recording<B>>, cx: &mut Context<'_>) -> Poll<Result<Read, ReplayError>>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
         if self.reader == 0 {
-            if state.has_readers() && !status.is_complete() {
-                return Err(ReplayError::TooLong);
-            }
-            self.reader = state.supersede_reader();
-        } else if !state.is_current(self.reader) {
-            return Err(ReplayError::Superseded);
+            // On its first poll, this reader becomes the current one.
+            self.reader = recording.start_reader().ok_or(ReplayError::TooLong)?;
         }
-        Ok(())
-    }
-
-    /// Returns the next recorded frame.
-    fn replay<B>(&mut self, state: &RecordingState<B>) -> Option<Frame<Bytes>> {
-        let frame = state.frame(self.position)?;
-        self.position += 1;
-        self.bytes_delivered += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
-        Some(frame)
-    }
-
-    /// Records a new frame of the body as it is delivered.
-    fn record<B>(
-        &mut self,
-        recording: &Recording<B>,
-        state: &mut RecordingState<B>,
-        frame: &Frame<Bytes>,
-        has_copies: bool,
-    ) {
-        if let Some(chunk) = frame.data_ref() {
-            self.bytes_delivered += chunk.len() as u64;
-            let is_recorded = recording.record_chunk(state, chunk, has_copies);
-            self.position = if is_recorded { self.position + 1 } else { 0 };
-        } else if let Some(trailers) = frame.trailers_ref()
-            && has_copies
-        {
-            state.record_trailers(trailers);
+        if let Some(read) = recording.read_recorded(self.reader, self.position) {
             self.position += 1;
+            return Poll::Ready(Ok(read));
         }
+        let has_copies = Arc::strong_count(recording) > 1;
+        let read = ready!(recording.poll_source(self.reader, has_copies, cx));
+        self.position = recording.end();
+        Poll::Ready(Ok(read))
     }
 }
 
@@ -103,31 +85,29 @@ where
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self { recording, cursor } = &mut *self;
-        let Some(recording) = recording else { return Poll::Ready(None) };
-        let state = &mut *recording.lock();
-        if let Err(error) = cursor.start(state, &recording.status) {
-            return Poll::Ready(Some(Err(error)));
+        let Some(recording) = recording.as_ref().filter(|_| !cursor.has_failed) else { return Poll::Ready(None) };
+        let read = match ready!(cursor.poll_read(recording, cx)) {
+            Ok(Read::Frame(frame)) => Ok(frame),
+            Ok(Read::End) => return Poll::Ready(None),
+            Ok(Read::Failed(error)) => Err(ReplayError::Body(error)),
+            Ok(Read::FailedBefore) => Err(ReplayError::Body("it failed in an earlier attempt".into())),
+            Ok(Read::Superseded) => Err(ReplayError::Superseded),
+            Err(error) => Err(error),
+        };
+        cursor.has_failed = read.is_err();
+        if let Some(chunk) = read.as_ref().ok().and_then(Frame::data_ref) {
+            cursor.bytes_delivered += chunk.len() as u64;
         }
-        if let Some(frame) = cursor.replay(state) {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        let polled = ready!(recording.poll_source(state, cx));
-        if let Some(Ok(frame)) = &polled {
-            let has_copies = Arc::strong_count(recording) > 1;
-            cursor.record(recording, state, frame, has_copies);
-        }
-        Poll::Ready(polled.map(|result| result.map_err(ReplayError::Body)))
+        Poll::Ready(Some(read))
     }
 
     fn is_end_stream(&self) -> bool {
-        let Some(recording) = &self.recording else { return true };
-        let state = recording.lock();
-        state.is_current(self.cursor.reader) && state.is_end(self.cursor.position)
+        self.recording.as_ref().is_none_or(|recording| recording.is_end(self.cursor.reader, self.cursor.position))
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.recording {
-            Some(recording) => recording.lock().size_hint(self.cursor.position),
+            Some(recording) => recording.size_hint(self.cursor.position),
             None => SizeHint::with_exact(0),
         }
     }

@@ -1,11 +1,14 @@
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use ::http::Request;
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::ReplayBody;
+use super::{body::ReplayBody, store::MemoryBudget};
 
 /// Makes requests with streaming bodies retryable: records the body while it is sent, for a retry
 /// inside.
@@ -17,7 +20,11 @@ use super::body::ReplayBody;
 /// without data costs nothing, and a body whose announced length exceeds the limit is not recorded
 /// at all.
 ///
-/// The default limit is 64 KiB per request in flight.
+/// The default [`limit`](Self::limit) is 64 KiB of each body, and the default
+/// [`total_limit`](Self::total_limit) 64 MiB of all bodies at once. A body that exceeds either is
+/// sent once. What is recorded takes at most 64 KiB more memory than its data, however short the
+/// frames are, unless the body's own buffers are longer: a frame of 8 KiB or more keeps the buffer
+/// that it is a part of.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -30,21 +37,29 @@ use super::body::ReplayBody;
 /// # let _ = layers;
 /// # Ok::<(), tower_rampart::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ReplayLayer {
     limit: usize,
+    budget: Arc<MemoryBudget>,
 }
 
 impl ReplayLayer {
-    /// Records up to 64 KiB of each body.
-    pub const fn new() -> Self {
-        Self { limit: 64 * 1024 }
+    /// Records up to 64 KiB of each body, and up to 64 MiB of all bodies.
+    pub fn new() -> Self {
+        Self { limit: 64 * 1024, budget: Arc::new(MemoryBudget::new(64 * 1024 * 1024)) }
     }
 
-    /// Sets how many bytes of each body are recorded. With zero, a request that has a body is sent
-    /// once.
-    pub const fn limit(mut self, bytes: usize) -> Self {
+    /// Sets how many bytes of each body are recorded, trailers included. With zero, a request that
+    /// has a body is sent once.
+    pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
+        self
+    }
+
+    /// Sets how many bytes are recorded at once of all bodies in flight, of all services made with
+    /// this layer and its later clones. A body takes them in steps of 8 KiB.
+    pub fn total_limit(mut self, bytes: usize) -> Self {
+        self.budget = Arc::new(MemoryBudget::new(bytes));
         self
     }
 }
@@ -59,15 +74,15 @@ impl<S> Layer<S> for ReplayLayer {
     type Service = Replay<S>;
 
     fn layer(&self, inner: S) -> Replay<S> {
-        Replay { inner, limit: self.limit }
+        Replay { inner, layer: self.clone() }
     }
 }
 
 /// Service made by [`ReplayLayer`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Replay<S> {
     inner: S,
-    limit: usize,
+    layer: ReplayLayer,
 }
 
 service_access!(Replay);
@@ -87,7 +102,7 @@ where
 
     // 3 allocations for a body with data.
     fn call(&mut self, request: Request<B>) -> S::Future {
-        let mut request = request.map(|body| ReplayBody::new(body, self.limit));
+        let mut request = request.map(|body| ReplayBody::new(body, self.layer.limit, &self.layer.budget));
         if let Some(status) = request.body().recording_status() {
             request.extensions_mut().insert(status);
         }

@@ -3,6 +3,7 @@
 mod body;
 mod layer;
 mod recording;
+mod store;
 
 pub use body::{ReplayBody, ReplayError};
 pub use layer::{Replay, ReplayLayer};
