@@ -84,7 +84,7 @@ pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 pub(crate) use as_rejection::{chain, inner_error, take_lookup};
 pub use config::ConfigError;
 pub use rejection::Rejection;
-pub use respond::{Respond, RespondLayer};
+pub use respond::{Respond, RespondLayer, RespondOnce, Responder};
 pub(crate) use semantics::RetryWhen;
 pub use unified::Error;
 

@@ -33,8 +33,56 @@ pub struct RespondLayer<L, F> {
     respond: F,
 }
 
+/// Responds to the rejections of a server's requests.
+///
+/// Implemented for closures of the rejection. Implement it for a type of your own if the response
+/// depends on the request, as that to an HTTP HEAD does: the feature `http` has one that takes care
+/// of it, `http::Responses`.
+pub trait Responder<Req> {
+    /// The response.
+    type Response;
+    /// Responds to the rejection of one request.
+    type ForRequest: RespondOnce<Response = Self::Response>;
+
+    /// Takes from the request, before it is sent, what the response depends on.
+    fn for_request(&self, request: &Req) -> Self::ForRequest;
+}
+
+/// Responds to the rejection of one request. See [`Responder`].
+pub trait RespondOnce {
+    /// The response.
+    type Response;
+
+    /// Returns the response to the rejection.
+    fn respond(self, rejection: Rejection) -> Self::Response;
+}
+
+impl<F, T> RespondOnce for F
+where
+    F: FnOnce(Rejection) -> T,
+{
+    type Response = T;
+
+    fn respond(self, rejection: Rejection) -> T {
+        self(rejection)
+    }
+}
+
+impl<F, T, Req> Responder<Req> for F
+where
+    F: Fn(Rejection) -> T + Clone,
+{
+    type Response = T;
+    type ForRequest = F;
+
+    fn for_request(&self, _request: &Req) -> F {
+        self.clone()
+    }
+}
+
 impl<L, F> RespondLayer<L, F> {
-    /// Wraps `layers`. `respond` is called once for each rejection that they return.
+    /// Wraps `layers`. `respond`, a [`Responder`], is called once for each rejection that they
+    /// return.
     pub const fn new(layers: L, respond: F) -> Self {
         Self { layers, respond }
     }
@@ -84,11 +132,11 @@ service_access!(Respond, F);
 impl<S, F, E, Req> Service<Req> for Respond<S, F>
 where
     S: Service<Req, Error = Error<E>>,
-    F: Fn(Rejection) -> S::Response + Clone,
+    F: Responder<Req, Response = S::Response>,
 {
     type Response = S::Response;
     type Error = E;
-    type Future = RespondFuture<S::Future, F>;
+    type Future = RespondFuture<S::Future, F::ForRequest>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
         if self.rejected.is_some() {
@@ -107,11 +155,12 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
+        let respond = Some(self.respond.for_request(&request));
         let state = match self.rejected.take() {
             None => RespondState::Calling { inner: self.inner.call(request) },
             Some(rejection) => RespondState::Rejected { rejection: Some(rejection) },
         };
-        RespondFuture { state, respond: self.respond.clone() }
+        RespondFuture { state, respond }
     }
 }
 
@@ -120,7 +169,7 @@ pin_project! {
     pub struct RespondFuture<Fut, F> {
         #[pin]
         state: RespondState<Fut>,
-        respond: F,
+        respond: Option<F>,
     }
 }
 
@@ -141,7 +190,7 @@ impl<Fut, F> fmt::Debug for RespondFuture<Fut, F> {
 impl<Fut, F, T, E> Future for RespondFuture<Fut, F>
 where
     Fut: Future<Output = Result<T, Error<E>>>,
-    F: Fn(Rejection) -> T,
+    F: RespondOnce<Response = T>,
 {
     type Output = Result<T, E>;
 
@@ -155,7 +204,9 @@ where
         };
         Poll::Ready(match result {
             Ok(response) => Ok(response),
-            Err(Error::Rejected(rejection)) => Ok((this.respond)(rejection)),
+            Err(Error::Rejected(rejection)) => {
+                Ok(this.respond.take().expect("polled after completion").respond(rejection))
+            }
             Err(Error::Service(error)) => Err(error),
         })
     }

@@ -77,7 +77,7 @@ pub use idempotency::{IdempotencyKey, IdempotencyKeyLayer};
 pub use origin::{ErrorOrigin, error_origin};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
-pub use respond::{Responses, grpc_response};
+pub use respond::{Customize, HttpResponder, RespondToMethod, Responses, Unchanged, grpc_response};
 pub use transport::TransportError;
 pub use upload::{UploadBody, UploadError, UploadTimeout, UploadTimeoutLayer};
 

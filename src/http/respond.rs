@@ -1,8 +1,9 @@
-use std::time::Duration;
+use std::{fmt, marker::PhantomData, time::Duration};
 
-use ::http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use ::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use crate::error::Rejection;
+use super::{RequestHead, full_response::has_no_body};
+use crate::error::{Rejection, RespondOnce, Responder};
 
 /// Turns rejections into HTTP responses, for servers.
 ///
@@ -18,7 +19,9 @@ use crate::error::Rejection;
 /// draft-ietf-httpapi-ratelimit-headers and contain the first 64 characters of the limiter's name;
 /// no other part of a response discloses names.
 ///
-/// Pass the function to [`RespondLayer`](crate::RespondLayer), or to a stack:
+/// Responses to HEAD have no body.
+///
+/// Pass [`respond`](Self::respond) to [`RespondLayer`](crate::RespondLayer), or to a stack:
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::get};
@@ -30,19 +33,24 @@ use crate::error::Rejection;
 /// # Ok::<(), tower_rampart::ConfigError>(())
 /// ```
 ///
-/// To customize the response, pass a closure that starts from [`response`](Self::response):
+/// To customize the response, pass a closure to [`respond_with`](Self::respond_with):
 ///
 /// ```
 /// use http::Response;
 /// use tower_rampart::{Rejection, http::Responses};
 ///
-/// let respond = |rejection: Rejection| {
-///     let mut response: Response<String> = Responses::plain().response(&rejection);
+/// let responses = Responses::plain().respond_with(|rejection: &Rejection, mut response: Response<String>| {
 ///     response.headers_mut().insert("x-reason", rejection.reason().parse().unwrap());
 ///     response
-/// };
-/// assert_eq!(respond(Rejection::bulkhead_full("db", 16)).headers()["retry-after"], "1");
+/// });
+/// # let _ = responses;
+/// let plain: Response<String> = Responses::plain().response(&Rejection::bulkhead_full("db", 16));
+/// assert_eq!(plain.headers()["retry-after"], "1");
 /// ```
+///
+/// A closure of your own that starts from [`response`](Self::response) does not see the request.
+/// Over HTTP/2, a body on a response to HEAD breaks the protocol: if the server passes HEAD
+/// requests to the service, use `respond_with`.
 ///
 /// For gRPC servers, use [`grpc_response`].
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +92,23 @@ impl Responses {
         self
     }
 
-    /// Returns the function to pass to a [`RespondLayer`](crate::RespondLayer).
-    pub fn respond<B: From<String>>(self) -> impl Fn(Rejection) -> Response<B> + Copy + Send + Sync + 'static {
-        move |rejection| self.response(&rejection)
+    /// Returns the [`Responder`] to pass to a [`RespondLayer`](crate::RespondLayer).
+    pub fn respond<B: From<String>>(self) -> HttpResponder<B> {
+        self.respond_with(Unchanged)
     }
 
-    /// Returns the response to this rejection.
+    /// Returns the [`Responder`] to pass to a [`RespondLayer`](crate::RespondLayer), with a closure
+    /// that customizes each response. The body of a response that must not have one is removed
+    /// afterwards.
+    pub fn respond_with<B, F>(self, customize: F) -> HttpResponder<B, F>
+    where
+        B: From<String>,
+        F: Customize<B>,
+    {
+        HttpResponder { responses: self, customize, body: PhantomData }
+    }
+
+    /// Returns the response to this rejection, for any method but HEAD.
     pub fn response<B: From<String>>(&self, rejection: &Rejection) -> Response<B> {
         let semantics = rejection.semantics();
         let status = StatusCode::from_u16(semantics.http_status).expect("the table holds valid statuses");
@@ -137,6 +156,90 @@ impl Responses {
                 ("application/problem+json", format!(r#"{{{members},"reason":"{reason}"{after}}}"#))
             }
         }
+    }
+}
+
+/// Responds to rejected HTTP requests. Made by [`Responses::respond`].
+pub struct HttpResponder<B, F = Unchanged> {
+    responses: Responses,
+    customize: F,
+    body: PhantomData<fn() -> B>,
+}
+
+/// Customizes responses to rejections. Implemented for closures of the rejection and the response.
+pub trait Customize<B> {
+    /// Returns the response to send.
+    fn customize(&self, rejection: &Rejection, response: Response<B>) -> Response<B>;
+}
+
+/// Leaves responses as they are. See [`Responses::respond`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Unchanged;
+
+impl<B> Customize<B> for Unchanged {
+    fn customize(&self, _rejection: &Rejection, response: Response<B>) -> Response<B> {
+        response
+    }
+}
+
+impl<B, F> Customize<B> for F
+where
+    F: Fn(&Rejection, Response<B>) -> Response<B>,
+{
+    fn customize(&self, rejection: &Rejection, response: Response<B>) -> Response<B> {
+        self(rejection, response)
+    }
+}
+
+impl<B, F, Req> Responder<Req> for HttpResponder<B, F>
+where
+    B: From<String>,
+    F: Customize<B> + Clone,
+    Req: RequestHead,
+{
+    type Response = Response<B>;
+    type ForRequest = RespondToMethod<B, F>;
+
+    fn for_request(&self, request: &Req) -> RespondToMethod<B, F> {
+        RespondToMethod { responder: self.clone(), method: request.method().clone() }
+    }
+}
+
+/// Responds to a rejected request of a method. Made by [`HttpResponder`].
+#[derive(Clone, Debug)]
+pub struct RespondToMethod<B, F> {
+    responder: HttpResponder<B, F>,
+    method: Method,
+}
+
+impl<B, F> RespondOnce for RespondToMethod<B, F>
+where
+    B: From<String>,
+    F: Customize<B>,
+{
+    type Response = Response<B>;
+
+    fn respond(self, rejection: Rejection) -> Response<B> {
+        let HttpResponder { responses, customize, .. } = self.responder;
+        let mut response = customize.customize(&rejection, responses.response(&rejection));
+        if has_no_body(&self.method, response.status()) {
+            *response.body_mut() = B::from(String::new());
+        }
+        response
+    }
+}
+
+impl<B, F: Clone> Clone for HttpResponder<B, F> {
+    fn clone(&self) -> Self {
+        Self { responses: self.responses, customize: self.customize.clone(), body: PhantomData }
+    }
+}
+
+impl<B, F: Copy> Copy for HttpResponder<B, F> {}
+
+impl<B, F> fmt::Debug for HttpResponder<B, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpResponder").field("responses", &self.responses).finish_non_exhaustive()
     }
 }
 

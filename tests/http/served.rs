@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -12,7 +12,7 @@ use std::{
 
 use axum::{Router, body::Body, extract::ConnectInfo, routing::get};
 use bytes::{Buf, BufMut, Bytes};
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::Client,
@@ -410,4 +410,99 @@ async fn a_channel_that_cannot_connect_has_not_sent() {
     let path = http::uri::PathAndQuery::from_static("/test.Greeter/Charge");
     let status = client.unary(tonic::Request::new(Bytes::new()), path, Plain).await.unwrap_err();
     assert!(!tower_rampart::http::TransportError::was_attempted(&status), "{status:?}");
+}
+
+/// Over both versions, the responses to requests of these methods: status, length of the body, and
+/// `Content-Length`.
+async fn send_methods<S>(service: S, methods: &[Method]) -> Vec<(u16, usize, Option<String>)>
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send,
+{
+    let address = hyper(service).await;
+    let mut responses = Vec::new();
+    for http2 in [false, true] {
+        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build_http::<Full<Bytes>>();
+        for method in methods {
+            let builder = Request::builder().method(method.clone()).uri(format!("http://{address}/"));
+            let response = client.request(builder.body(Full::default()).unwrap()).await.unwrap();
+            let length = response.headers().get("content-length").map(|length| length.to_str().unwrap().to_owned());
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.expect("the protocol is kept").to_bytes();
+            responses.push((status, body.len(), length));
+        }
+    }
+    responses
+}
+
+#[tokio::test]
+async fn a_rejected_head_has_no_body_in_either_http_version() {
+    let breaker = CircuitBreaker::new("b");
+    breaker.force_open();
+    let inner = || {
+        service_fn(|request: Request<hyper::body::Incoming>| async move {
+            drop(request);
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        })
+    };
+    let methods = [Method::HEAD, Method::GET, Method::POST, Method::HEAD];
+    let plain = RespondLayer::new(breaker.layer(), Responses::plain().respond()).layer(inner());
+    let text = "Service Unavailable: The service is temporarily unavailable.\n".len();
+    for (index, (status, length, announced)) in send_methods(plain, &methods).await.into_iter().enumerate() {
+        let is_head = methods[index % 4] == Method::HEAD;
+        assert_eq!(status, 503);
+        assert_eq!(length == 0, is_head, "{index}: {length} of {text}");
+        assert!(!is_head || announced.is_none(), "it would be that of GET");
+    }
+    // A customized response keeps to it, and so do statuses without a body.
+    for status in [204, 304, 503] {
+        let customized = Responses::problem_json().respond_with(move |_: &_, mut response: Response<Full<Bytes>>| {
+            *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+            response.headers_mut().insert("x-reason", "full".parse().unwrap());
+            response
+        });
+        let service = RespondLayer::new(breaker.layer(), customized).layer(inner());
+        for (index, got) in send_methods(service, &methods).await.into_iter().enumerate() {
+            let has_body = status == 503 && methods[index % 4] != Method::HEAD;
+            assert_eq!((got.0, got.1 > 0), (status, has_body), "{index}");
+        }
+    }
+}
+
+/// Returns what the server reads of each attempt: the body, and the trailers.
+#[tokio::test]
+async fn every_attempt_sends_the_request_trailers_in_either_http_version() {
+    for http2 in [false, true] {
+        let arrived = Arc::new(Mutex::new(Vec::new()));
+        let log = arrived.clone();
+        let server = service_fn(move |request: Request<hyper::body::Incoming>| {
+            let log = log.clone();
+            async move {
+                let collected = request.into_body().collect().await.unwrap();
+                let sum = collected.trailers().and_then(|trailers| trailers.get("sum")).cloned();
+                log.lock().unwrap().push((collected.to_bytes(), sum));
+                let unavailable = Response::builder().status(503).body(Full::<Bytes>::default());
+                Ok::<_, Infallible>(unavailable.unwrap())
+            }
+        });
+        let address = hyper(server).await;
+        let retry = Retry::builder("r").backoff(Backoff::fixed(Duration::from_millis(5))).no_budget().build().unwrap();
+        let client = ServiceBuilder::new()
+            .layer(ReplayLayer::new())
+            .layer(retry.layer().classify(HttpClassifier::new()).repeat(HttpRepeat::new()))
+            .layer(AdaptErrorLayer::new())
+            .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+        let trailers = http::HeaderMap::from_iter([("sum".parse().unwrap(), "7".parse().unwrap())]);
+        let frames = ["ab", "cd"].map(|data| http_body::Frame::data(Bytes::from(data)));
+        let frames = frames.into_iter().chain([http_body::Frame::trailers(trailers)]).map(Ok::<_, Infallible>);
+        let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+        let request = Request::put(format!("http://{address}/")).header("trailer", "sum").body(body).unwrap();
+        assert_eq!(client.oneshot(request).await.unwrap().status(), 503);
+        let expected = (Bytes::from("abcd"), Some(http::HeaderValue::from_static("7")));
+        assert_eq!(*arrived.lock().unwrap(), [expected.clone(), expected.clone(), expected], "HTTP/2: {http2}");
+    }
 }

@@ -116,6 +116,7 @@ mod layer;
 mod service;
 mod tracked_request;
 
+pub(super) use announced_length::has_no_body;
 pub use body::FullResponseBody;
 pub use body_timeout::{BodyTimeout, BodyTimeoutLayer, TimedBody};
 pub use completed_response::CompletedResponse;

@@ -6,7 +6,7 @@ use super::ServerService;
 use crate::{
     call::Leaf,
     classify::DefaultClassifier,
-    error::{Rejection, RespondLayer},
+    error::RespondLayer,
     name::Name,
     stack::{describe, layers::server_calls, parts::StackParts, parts_builder::part_accessors},
 };
@@ -25,11 +25,9 @@ impl<C> ServerStack<C> {
     part_accessors!();
 
     /// Returns a layer that turns rejections into responses, for a server whose service must not
-    /// fail.
-    pub fn respond<T, F>(self, respond: F) -> RespondLayer<Self, F>
-    where
-        F: Fn(Rejection) -> T,
-    {
+    /// fail. `respond` is a closure of the rejection, or another
+    /// [`Responder`](crate::error::Responder).
+    pub fn respond<F>(self, respond: F) -> RespondLayer<Self, F> {
         RespondLayer::new(self, respond)
     }
 }
