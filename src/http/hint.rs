@@ -92,7 +92,7 @@ fn quota<'v>(parameters: impl Iterator<Item = &'v str>, left: &str, reset: &str)
     let mut found = (None, None);
     for (name, value) in parameters.filter_map(|parameter| parameter.trim().split_once('=')) {
         if name == left {
-            found.0 = value.parse().ok();
+            found.0 = unsigned(value);
         } else if name == reset {
             found.1 = number(value, 1.0);
         }
@@ -104,13 +104,18 @@ fn quota<'v>(parameters: impl Iterator<Item = &'v str>, left: &str, reset: &str)
 /// retry at all.
 pub(super) fn grpc_pushback(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get("grpc-retry-pushback-ms")?;
-    let millis = value.to_str().ok().and_then(|value| value.trim().parse::<u32>().ok());
-    Some(millis.map_or(Duration::MAX, |millis| Duration::from_millis(millis.into())))
+    let millis = value.to_str().ok().and_then(|value| unsigned(value.trim())?.try_into().ok());
+    Some(millis.map_or(Duration::MAX, |millis: u32| Duration::from_millis(millis.into())))
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
     headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// Parses an unsigned integer. `parse` alone would also accept a plus sign.
+fn unsigned(value: &str) -> Option<u64> {
+    value.parse().ok().filter(|_| !value.starts_with('+'))
 }
 
 /// Parses an unsigned number of units, each `unit` seconds long.

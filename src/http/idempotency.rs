@@ -3,17 +3,50 @@ use std::{
     task::{Context, Poll},
 };
 
-use ::http::HeaderValue;
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
-    RequestHead,
-    repeat::{IDEMPOTENCY_KEY, is_idempotent_method},
-};
+use super::{RequestHead, repeat::is_idempotent_method};
+
+/// The header by which a server recognizes a request that was sent twice.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Returns whether the headers have no key, or only an empty one.
+fn lacks_idempotency_key(headers: &HeaderMap) -> bool {
+    // Several keys are an error of the caller's, which a new key would hide.
+    !has_idempotency_key(headers) && headers.get_all(IDEMPOTENCY_KEY).iter().nth(1).is_none()
+}
+
+/// Returns whether a server can recognize a repetition of a request with these headers: they have
+/// one key, which is not empty. A key in quotes is a structured-field string (RFC 9651).
+pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else { return false };
+    let key = key.as_bytes().trim_ascii();
+    match key.strip_prefix(b"\"") {
+        Some(quoted) => !is_empty_string(quoted),
+        None => !key.is_empty(),
+    }
+}
+
+/// Whether a quoted key has no character but spaces, or does not end. Its opening quote is
+/// stripped.
+fn is_empty_string(quoted: &[u8]) -> bool {
+    let mut is_empty = true;
+    let mut bytes = quoted.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return is_empty,
+            b'\\' => is_empty &= bytes.next().is_none(),
+            byte => is_empty &= *byte == b' ',
+        }
+    }
+    true
+}
 
 /// Adds a fresh `Idempotency-Key` to requests that cannot be retried safely without one: those
-/// whose method is not idempotent and that have no key yet.
+/// whose method is not idempotent and that have no key yet. An empty key is replaced.
 ///
 /// Place it outside the retry, so that all attempts send the same key. The server must support the
 /// header, which is that of draft-ietf-httpapi-idempotency-key-header and was made common by
@@ -80,7 +113,7 @@ where
     }
 
     fn call(&mut self, mut request: Req) -> S::Future {
-        if !is_idempotent_method(request.method()) && !request.headers().contains_key(IDEMPOTENCY_KEY) {
+        if !is_idempotent_method(request.method()) && lacks_idempotency_key(request.headers()) {
             let key = Uuid(rand::random());
             let text = if self.layer.quoted { format!("\"{key}\"") } else { key.to_string() };
             // It never fails: the text has only digits, letters, dashes and quotes.

@@ -13,7 +13,7 @@
 //! | reusing the connections of failed responses | [`DrainLayer`] |
 //! | covering a response's body | [`full_response`] |
 //! | slow uploads | [`UploadTimeoutLayer`] |
-//! | one breaker per host | [`per_key`](crate::per_key) |
+//! | one breaker per host | [`Destination`], [`per_key`](crate::per_key) |
 //! | propagating deadlines from hop to hop | [`DeadlineHeader`] |
 //! | turning rejections into responses | [`Responses`], [`grpc_response`] |
 //! | limits per client | [`ClientIp`] |
@@ -49,6 +49,7 @@ mod caller;
 mod classify;
 mod client_ip;
 mod deadline;
+mod destination;
 mod drain;
 pub mod full_response;
 mod grpc;
@@ -68,6 +69,7 @@ pub use caller::{CallerBody, CallerBodyLayer, CallerError, MarkCallerBody};
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use client_ip::{ByPeerAddr, ClientIp, ForwardedIn, IpKey, Peer, PeerAddr};
 pub use deadline::{DeadlineHeader, DeadlineReceive, DeadlineReceiveLayer, DeadlineSend, DeadlineSendLayer};
+pub use destination::Destination;
 pub use drain::{Drain, DrainBody, DrainLayer};
 pub use grpc::GrpcClassifier;
 pub use head::{RequestHead, ResponseHead};

@@ -1,21 +1,19 @@
 use std::fmt;
 
-use ::http::{HeaderName, Method, Request};
+use ::http::{Method, Request};
 
-use super::{RequestHead, replay::RecordingStatus};
+use super::{RequestHead, idempotency::has_idempotency_key, replay::RecordingStatus};
 use crate::request::{Repeat, ReplaySafety};
-
-/// The header by which a server recognizes a request that was sent twice.
-pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Decides which HTTP requests may be retried.
 ///
 /// GET, HEAD, OPTIONS, TRACE, PUT and DELETE are idempotent: they are retried after failures and
 /// after timeouts. Other methods (POST, PATCH) are idempotent if the request has an
-/// `Idempotency-Key` ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds one). Without one,
-/// they are retried only if the service certainly has not processed the request
-/// ([`ReplaySafety::IfUnprocessed`]): an inner layer rejected it, it found no connection, or the
-/// server says that it did not process it ([`HttpClassifier`](super::HttpClassifier)).
+/// `Idempotency-Key` that is not empty ([`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) adds
+/// one). Without one, or with several, they are retried only if the service certainly has not
+/// processed the request ([`ReplaySafety::IfUnprocessed`]): an inner layer rejected it, it found no
+/// connection, or the server says that it did not process it
+/// ([`HttpClassifier`](super::HttpClassifier)).
 ///
 /// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`,
 /// `Empty`. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while
@@ -50,7 +48,7 @@ pub trait Idempotent<Req> {
 
 impl<Req: RequestHead> Idempotent<Req> for ByMethod {
     fn is_idempotent(&self, request: &Req) -> bool {
-        is_idempotent_method(request.method()) || request.headers().contains_key(IDEMPOTENCY_KEY)
+        is_idempotent_method(request.method()) || has_idempotency_key(request.headers())
     }
 }
 

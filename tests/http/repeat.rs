@@ -71,6 +71,37 @@ async fn idempotent_methods_are_retried_and_others_are_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_one_key_that_is_not_empty_makes_a_post_repeatable() {
+    let outcome = || Ok(response(503, &[]));
+    let keyed = |keys: &[&'static str]| {
+        let mut request = request(Method::POST);
+        for key in keys {
+            request.headers_mut().append("idempotency-key", key.parse().unwrap());
+        }
+        request
+    };
+    for keys in [&["k"][..], &["\"k\""], &[" k "], &["\"\\\"\""], &["\"a b\";x=1"]] {
+        assert_eq!(attempts(keyed(keys), outcome).await.0, 3, "{keys:?}");
+    }
+    for keys in [&[""][..], &["  "], &["\""], &["\"\""], &["\"  \""], &["\"open"], &["a", "b"], &["", "b"]] {
+        assert_eq!(attempts(keyed(keys), outcome).await.0, 1, "{keys:?}");
+    }
+    // The layer replaces an empty key, and leaves several as they are.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let saw = seen.clone();
+    let service = IdempotencyKeyLayer::new().layer(service_fn(move |request: Request<()>| {
+        saw.lock().unwrap().push(request.headers().get_all("idempotency-key").iter().cloned().collect::<Vec<_>>());
+        std::future::ready(Ok::<_, BoxError>(response(200, &[])))
+    }));
+    for keys in [&[""][..], &["\"\""], &["a", "b"]] {
+        service.clone().oneshot(keyed(keys)).await.unwrap();
+    }
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].len() == 1 && seen[0][0].len() == 36 && seen[1].len() == 1 && seen[1][0].len() == 36);
+    assert_eq!(seen[2], ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_post_that_was_certainly_not_processed_is_retried() {
     let outcomes: [fn() -> Outcome; 4] = [
         || Err(Error::Service(io::Error::from(io::ErrorKind::ConnectionRefused)).into()),

@@ -9,7 +9,9 @@ use http::{Request, Response};
 use proptest::prelude::*;
 use tower_rampart::{
     Rejection,
-    http::{ClientIp, ForwardedIn, IpKey, PeerAddr, Responses, grpc_response, rate_limit_reset, retry_after},
+    http::{
+        ClientIp, Destination, ForwardedIn, IpKey, PeerAddr, Responses, grpc_response, rate_limit_reset, retry_after,
+    },
 };
 
 use crate::secs;
@@ -130,6 +132,20 @@ fn without_proxies_the_key_is_the_peer_whatever_the_headers_say() {
     assert_eq!(of("2001:db8:1:2:ffff::"), "2001:db8:1:2::/64");
     assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
     assert_eq!(of("::ffff:192.0.2.1"), "192.0.2.1");
+    assert_eq!(of("64:ff9b::192.0.2.1"), "192.0.2.1");
+    assert_eq!(of("64:ff9b:1::192.0.2.1"), "64:ff9b:1::/64", "not the well-known prefix");
+    assert_eq!(of("64:ff9b:0:0:0:1:c000:201"), "64:ff9b::/64");
+    let of = |ip: &str, bits| IpKey::with_ipv6_prefix(ip.parse().unwrap(), bits).to_string();
+    assert_eq!(of("2001:db8:1:2:3:4:5:6", 48), "2001:db8:1::/48");
+    assert_eq!(of("2001:db8:1:2ff:3:4:5:6", 56), "2001:db8:1:200::/56");
+    assert_eq!(of("2001:db8:1:2:3:4:5:6", 0), "::/0");
+    assert_eq!(of("2001:db8:1:2:3:4:5:6", 128), "2001:db8:1:2:3:4:5:6/128");
+    assert_eq!(of("2001:db8:1:2:3:4:5:6", 255), "2001:db8:1:2:3:4:5:6/128");
+    assert_eq!(of("192.0.2.1", 8), "192.0.2.1");
+    assert_ne!(IpKey::with_ipv6_prefix("::".parse().unwrap(), 0), IpKey::with_ipv6_prefix("::".parse().unwrap(), 64));
+    let client = ClientIp::new().ipv6_prefix(56);
+    let key = client.key(&request("2001:db8:1:2ff::1", &[])).unwrap();
+    assert_eq!(key.to_string(), "2001:db8:1:200::/56");
     let client = ClientIp::from_peer(|extensions| extensions.get::<IpAddr>().copied());
     let mut request = Request::new(());
     request.extensions_mut().insert("192.0.2.7".parse::<IpAddr>().unwrap());
@@ -158,7 +174,11 @@ fn behind_proxies_the_entry_written_by_the_first_proxy_counts() {
     assert_eq!(key(&two, &[("x-forwarded-for", "192.0.2.7")]), some("10.0.0.1"), "it bypassed a proxy");
     assert_eq!(key(&one, &[]), some("10.0.0.1"));
     for unknown in ["unknown", "_hidden", "", "1.2.3", "192.0.2.7 "] {
-        let expected = if unknown.starts_with("192") { some("192.0.2.7") } else { None };
+        let expected = match unknown {
+            "192.0.2.7 " => some("192.0.2.7"),
+            "" => some("10.0.0.1"), // no entry at all
+            _ => None,
+        };
         assert_eq!(key(&one, &[("x-forwarded-for", unknown)]), expected, "{unknown:?}");
     }
 }
@@ -173,11 +193,60 @@ fn forwarded_is_parsed_as_in_its_rfc() {
         ("for=6.6.6.6, for=192.0.2.7", some("192.0.2.7")),
         ("for=\"6.6.6.6, for=192.0.2.7", some("192.0.2.7")), // a quote that the client left open
         ("for=\"a, for=\"6.6.6.6\", for=192.0.2.7;proto=https", some("192.0.2.7")),
+        ("for=192.0.2.7;host=\"a\\\",for=6.6.6.6;x=\\\"b\"", some("192.0.2.7")), // a quoted pair
+        ("for=6.6.6.6;host=\"a\\\\\", for=192.0.2.7;host=\"\\\\\"", some("192.0.2.7")),
+        ("for=\"192.0.2.7:_port\"", some("192.0.2.7")),
+        ("for=\"\\1\\9\\2.0.2.7\"", some("192.0.2.7")),
+        ("for=6.6.6.6,,for=192.0.2.7, ,", some("192.0.2.7")),
+        ("for=192.0.2.7 ; proto=https", some("192.0.2.7")),
+        (";;for=192.0.2.7;", some("192.0.2.7")),
         ("for=unknown", None),
+        ("for=_hidden", None),
         ("proto=https", None),
+        ("for=6.6.6.6, for=192.0.2.7;for=192.0.2.8", None), // twice
+        ("for=6.6.6.6, for=192.0.2.7;host", None),
+        ("for=6.6.6.6, for=192.0.2.7 host=a", None),
+        ("for=6.6.6.6, for =192.0.2.7", None),
+        ("for=6.6.6.6, for=\"192.0.2.7", None),
+        ("for=6.6.6.6, for=\"192.0.2.7\\\"", None),
+        ("for=6.6.6.6, for=\"192.0.2.7:999999\"", None),
+        ("for=6.6.6.6, for=\"[2001:db8::1\"", None),
+        ("for=6.6.6.6, for=\"2001:db8::1]\"", None),
+        ("for=6.6.6.6, for=\"[192.0.2.7]\"", None),
     ] {
         assert_eq!(key(&one, &[("forwarded", element)]), expected, "{element}");
     }
+}
+
+#[test]
+fn spellings_of_a_destination_are_one_key() {
+    let of = |uri: &str| Destination::of(&Request::get(uri).body(()).unwrap()).map(|key| key.to_string());
+    for (uri, expected) in [
+        ("http://a.example/", "a.example:80"),
+        ("http://a.example:80/x?y", "a.example:80"),
+        ("http://a.example:/", "a.example:80"),
+        ("HTTP://A.Example.", "a.example:80"),
+        ("http://user:secret@a.example", "a.example:80"),
+        ("http://user@a.example:8080", "a.example:8080"),
+        ("https://a.example", "a.example:443"),
+        ("wss://a.example", "a.example:443"),
+        ("grpc://a.example", "a.example"),
+        ("a.example:443", "a.example:443"),
+        ("http://[2001:DB8:0::1]/", "[2001:db8::1]:80"),
+        ("http://192.0.2.7:081/", "192.0.2.7:81"),
+    ] {
+        assert_eq!(of(uri), some(expected), "{uri}");
+    }
+    assert_eq!(of("/relative"), None);
+    let by_host = |hosts: &[&str]| {
+        let builder = hosts.iter().fold(Request::get("/"), |builder, host| builder.header("host", *host));
+        Destination::of(&builder.body(()).unwrap()).map(|key| key.to_string())
+    };
+    assert_eq!(by_host(&["A.example"]), some("a.example:80"));
+    assert_eq!(by_host(&["a.example:8080"]), some("a.example:8080"));
+    assert_eq!(by_host(&["a.example", "b.example"]), None);
+    assert_eq!(by_host(&["a.example:99999"]), None);
+    assert_eq!(by_host(&[""]), None);
 }
 
 proptest! {
