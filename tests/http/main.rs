@@ -14,6 +14,7 @@ mod body_ends;
 mod covered_servers;
 mod hints;
 mod origins;
+mod parsers;
 mod repeat;
 mod served;
 mod servers;
