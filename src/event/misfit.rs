@@ -1,6 +1,6 @@
 //! Warnings about a default that does not fit the types it is used with.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use super::EventEmitter;
 
@@ -25,13 +25,24 @@ impl Clone for Logged {
     }
 }
 
+/// The most warnings of one process: a `PerKey` builds handles for as long as new keys arrive.
+const MAX_WARNINGS: u32 = 100;
+
+static WARNINGS: AtomicU32 = AtomicU32::new(0);
+
 impl EventEmitter {
-    /// Logs a warning, once per handle.
+    /// Logs a warning, once per handle and at most 100 times in all.
     #[inline(never)]
     pub(crate) fn warn_once(&self, misfit: Misfit) {
         let bit = misfit as u8;
         let logged = &self.logged.0;
         if logged.load(Ordering::Relaxed) & bit != 0 || logged.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        if WARNINGS
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < MAX_WARNINGS).then_some(count + 1))
+            .is_err()
+        {
             return;
         }
         #[cfg(feature = "tracing")]

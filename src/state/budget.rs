@@ -25,9 +25,9 @@ const HORIZON_BITS: u32 = 57;
 /// capacity of 2, 17 us for 1000, and 17 ms for a million.
 ///
 /// An exhaustion begins with a denied withdrawal and ends when the bucket is full again. One caller
-/// learns of each, so that reports of it do not multiply with the calls. A budget that hovers around
-/// empty begins at most one exhaustion in ten seconds. Callers that do not report leave the bit as it
-/// is.
+/// learns of each, so that reports of it do not multiply with the calls. A budget that hovers
+/// around empty begins at most one exhaustion in ten seconds. Callers that do not report leave the
+/// bit as it is.
 ///
 /// Invariants:
 /// - budget.I1 `0 <= tokens <= capacity`, always.

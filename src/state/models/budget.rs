@@ -4,7 +4,7 @@ use loom::{sync::Arc, thread};
 
 use super::model;
 use crate::state::{
-    budget::{Budget, TOKEN},
+    budget::{Budget, TOKEN, Withdrawal},
     time::Nanos,
 };
 
@@ -59,5 +59,25 @@ model! {
         budget.deposit();
         assert!(budget.withdraw(|| NOW) && there.join().unwrap());
         assert_eq!(budget.balance(|| NOW), 3 * TOKEN);
+    }
+}
+
+model! {
+    /// budget.I4: one caller learns of an exhaustion, and one of the recovery that follows.
+    exhaustion_and_recovery_are_reported_once, preemptions: None, refuted by [SplitSwap], {
+        let budget = Arc::new(Budget::new(TOKEN, TOKEN, 0, NOW));
+        assert!(budget.withdraw(|| NOW));
+        let other = Arc::clone(&budget);
+        // Each thread's withdrawal is denied, or takes the token that the other deposited.
+        let calls = |budget: &Budget| {
+            let exhausted = budget.withdraw_reported(|| NOW) == Withdrawal::Exhausted;
+            (u32::from(exhausted), u32::from(budget.deposit_reported()))
+        };
+        let there = thread::spawn(move || calls(&other));
+        let (here, there) = (calls(&budget), there.join().unwrap());
+        let recovered_last = u32::from(budget.deposit_reported());
+        let (exhausted, recovered) = (here.0 + there.0, here.1 + there.1 + recovered_last);
+        // None, if the deposits come before a denied withdrawal can begin one.
+        assert!(exhausted <= 1 && exhausted == recovered, "{exhausted} {recovered}");
     }
 }
