@@ -309,6 +309,7 @@ fn the_text_of_a_rejection_names_the_pattern_the_instance_and_the_number() {
     let texts = [
         (open(), "circuit breaker `db` is open, retry after 1s"),
         (Rejection::circuit_open("db", None), "circuit breaker `db` is open"),
+        (Rejection::circuit_recovering("db", 37), "circuit breaker `db` is recovering and admits 37% of the calls"),
         (Rejection::bulkhead_full("db", 8), "bulkhead `db` is full at its limit of 8"),
         (Rejection::queue_timeout("db", second), "bulkhead `db` had no permit within 1s"),
         (Rejection::rate_limited("db", Some(second), 5), "rate limiter `db` rejected the call, retry after 1s"),

@@ -200,6 +200,7 @@ fn labels_are_stable() {
     assert_eq!(verdicts.map(|verdict| verdict.to_string()), ["success", "failure", "throttled", "ignored"]);
     let rejections = [
         Rejection::circuit_open("x", None),
+        Rejection::circuit_recovering("x", 10),
         Rejection::bulkhead_full("x", 1),
         Rejection::queue_timeout("x", Duration::ZERO),
         Rejection::rate_limited("x", None, 1),
@@ -210,6 +211,7 @@ fn labels_are_stable() {
         reasons,
         [
             ("circuit_breaker", "circuit_open"),
+            ("circuit_breaker", "circuit_recovering"),
             ("bulkhead", "bulkhead_full"),
             ("bulkhead", "queue_timeout"),
             ("rate_limiter", "rate_limited"),

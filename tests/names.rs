@@ -86,6 +86,7 @@ fn messages_show_hostile_names_escaped_and_cut() {
     let rejections = [
         Rejection::circuit_open(name(), Some(Duration::ZERO)),
         Rejection::circuit_open(name(), None),
+        Rejection::circuit_recovering(name(), 10),
         Rejection::bulkhead_full(name(), 1),
         Rejection::queue_timeout(name(), Duration::ZERO),
         Rejection::rate_limited(name(), Some(Duration::ZERO), 1),

@@ -61,7 +61,8 @@ impl CircuitBreaker {
     ///
     /// # Errors
     ///
-    /// [`Rejection::CircuitOpen`] if the circuit rejects the call.
+    /// [`Rejection::CircuitOpen`] if the circuit rejects the call, or
+    /// [`Rejection::CircuitRecovering`] during a gradual recovery.
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;

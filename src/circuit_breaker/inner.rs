@@ -137,7 +137,7 @@ impl CircuitBreakerInner {
     #[inline(never)]
     fn reserve_slow(&self) -> Result<UnusedAdmission, NotAdmitted> {
         match self.circuit.try_reject_fast(|| self.now()) {
-            Ok(nanos) => Err(NotAdmitted(nanos)),
+            Ok(nanos) => Err(NotAdmitted::Until(nanos)),
             Err(now) => self.reserve_cold(now),
         }
     }
@@ -158,7 +158,8 @@ impl CircuitBreakerInner {
             Admission::Rejected { retry_after } => self
                 .reserved_probes
                 .take_lapsed(|| self.now(), |admission| admission.is_current(self))
-                .ok_or(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of))),
+                .ok_or(NotAdmitted::new(retry_after)),
+            Admission::RejectedInRecovery { admitted_percent } => Err(NotAdmitted::Recovering(admitted_percent)),
         }
     }
 
@@ -260,12 +261,18 @@ impl CircuitBreakerInner {
         let arriving = self.events.arriving();
         let retry_after = self.circuit.retry_after(|| self.now());
         arriving.arrived();
-        self.reject_for(NotAdmitted(retry_after.map_or(UNKNOWN, nanos_of)))
+        self.reject_for(NotAdmitted::new(retry_after))
     }
 
     #[inline(never)]
-    fn reject_for(&self, NotAdmitted(nanos): NotAdmitted) -> Rejection {
-        let retry_after = if nanos == UNKNOWN { None } else { Some(Duration::from_nanos(nanos)) };
+    fn reject_for(&self, not_admitted: NotAdmitted) -> Rejection {
+        let retry_after = match not_admitted {
+            NotAdmitted::Until(nanos) => Some(Duration::from_nanos(nanos)),
+            NotAdmitted::Unknown => None,
+            NotAdmitted::Recovering(percent) => {
+                return self.events.reject(|name| Rejection::circuit_recovering(name, percent));
+            }
+        };
         self.events.reject(|name| Rejection::circuit_open(name, retry_after))
     }
 }
@@ -278,10 +285,21 @@ struct Measured {
     is_slow: bool,
 }
 
-/// A call that was not admitted, with the nanoseconds after which to retry, or [`UNKNOWN`].
-struct NotAdmitted(u64);
+/// The reason why a call was not admitted.
+enum NotAdmitted {
+    /// The circuit is open, for this many nanoseconds.
+    Until(u64),
+    /// The circuit is open, or its probes are in flight.
+    Unknown,
+    /// The circuit is closed, and admits this percentage of the calls.
+    Recovering(u32),
+}
 
-const UNKNOWN: u64 = u64::MAX;
+impl NotAdmitted {
+    fn new(retry_after: Option<Duration>) -> Self {
+        retry_after.map_or(Self::Unknown, |retry_after| Self::Until(nanos_of(retry_after)))
+    }
+}
 
 /// Gives a call access to its breaker.
 pub(crate) trait HasBreaker {

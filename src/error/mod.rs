@@ -54,6 +54,7 @@
 //! | rejection | request sent | retried | default verdict | HTTP, gRPC |
 //! |---|---|---|---|---|
 //! | [`CircuitOpen`](Rejection::CircuitOpen) | no | on another instance | ignored | 503, `UNAVAILABLE` |
+//! | [`CircuitRecovering`](Rejection::CircuitRecovering) | no | on another instance | ignored | 503, `UNAVAILABLE` |
 //! | [`BulkheadFull`](Rejection::BulkheadFull) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`QueueTimeout`](Rejection::QueueTimeout) | no | on another instance | ignored | 503, `RESOURCE_EXHAUSTED` |
 //! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |

@@ -28,6 +28,16 @@ pub enum Rejection {
         /// manually.
         retry_after: Option<Duration>,
     },
+    /// The circuit breaker is closed again after an outage, and admits only a part of the calls for
+    /// now, which grows
+    /// ([`gradual_recovery`](crate::circuit_breaker::CircuitBreakerBuilder::gradual_recovery)).
+    #[non_exhaustive]
+    CircuitRecovering {
+        /// The share of the calls that it admits, in percent.
+        admitted_percent: u32,
+        /// The breaker's name.
+        name: Name,
+    },
     /// The bulkhead had no free permit and no free queue slot.
     #[non_exhaustive]
     BulkheadFull {
@@ -77,6 +87,12 @@ impl Rejection {
         Self::CircuitOpen { name: name.into(), retry_after }
     }
 
+    /// Creates a [`CircuitRecovering`](Self::CircuitRecovering) of the breaker `name`.
+    #[inline]
+    pub fn circuit_recovering(name: impl Into<Name>, admitted_percent: u32) -> Self {
+        Self::CircuitRecovering { name: name.into(), admitted_percent }
+    }
+
     /// Creates a [`BulkheadFull`](Self::BulkheadFull) of the bulkhead `name`.
     #[inline]
     pub fn bulkhead_full(name: impl Into<Name>, limit: u32) -> Self {
@@ -110,6 +126,7 @@ impl Rejection {
     pub fn name(&self) -> &Name {
         match self {
             Self::CircuitOpen { name, .. }
+            | Self::CircuitRecovering { name, .. }
             | Self::BulkheadFull { name, .. }
             | Self::QueueTimeout { name, .. }
             | Self::RateLimited { name, .. }
@@ -126,7 +143,10 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
-            Self::BulkheadFull { .. } | Self::QueueTimeout { .. } | Self::TimedOut { .. } => None,
+            Self::CircuitRecovering { .. }
+            | Self::BulkheadFull { .. }
+            | Self::QueueTimeout { .. }
+            | Self::TimedOut { .. } => None,
         }
     }
 
@@ -151,6 +171,9 @@ impl fmt::Display for Rejection {
                 write!(f, "circuit breaker `{name}` is open, retry after {after:?}")
             }
             Self::CircuitOpen { name, retry_after: None } => write!(f, "circuit breaker `{name}` is open"),
+            Self::CircuitRecovering { name, admitted_percent } => {
+                write!(f, "circuit breaker `{name}` is recovering and admits {admitted_percent}% of the calls")
+            }
             Self::BulkheadFull { name, limit } => write!(f, "bulkhead `{name}` is full at its limit of {limit}"),
             Self::QueueTimeout { name, after } => {
                 write!(f, "bulkhead `{name}` had no permit within {after:?}")

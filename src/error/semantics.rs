@@ -62,6 +62,16 @@ impl Rejection {
                 http_detail: "A dependency is not available.",
                 grpc_status: UNAVAILABLE,
             },
+            Self::CircuitRecovering { .. } => &Semantics {
+                pattern: Pattern::CircuitBreaker,
+                reason: "circuit_recovering",
+                attempted: false,
+                retry: RetryWhen::OtherInstance,
+                verdict: Verdict::Ignored,
+                http_status: 503,
+                http_detail: "A dependency is recovering.",
+                grpc_status: UNAVAILABLE,
+            },
             Self::BulkheadFull { .. } => &Semantics {
                 pattern: Pattern::Bulkhead,
                 reason: "bulkhead_full",
@@ -123,9 +133,10 @@ mod tests {
     use super::*;
 
     /// One rejection per row of the table.
-    fn rejections() -> [Rejection; 7] {
+    fn rejections() -> [Rejection; 8] {
         [
             Rejection::circuit_open("x", None),
+            Rejection::circuit_recovering("x", 10),
             Rejection::bulkhead_full("x", 1),
             Rejection::queue_timeout("x", Duration::ZERO),
             Rejection::rate_limited("x", Some(Duration::ZERO), 1),
@@ -140,6 +151,7 @@ mod tests {
     fn documented_as(rejection: &Rejection) -> &'static str {
         match rejection {
             Rejection::CircuitOpen { .. } => "[`CircuitOpen`](Rejection::CircuitOpen)",
+            Rejection::CircuitRecovering { .. } => "[`CircuitRecovering`](Rejection::CircuitRecovering)",
             Rejection::BulkheadFull { .. } => "[`BulkheadFull`](Rejection::BulkheadFull)",
             Rejection::QueueTimeout { .. } => "[`QueueTimeout`](Rejection::QueueTimeout)",
             Rejection::RateLimited { retry_after: Some(_), .. } => "[`RateLimited`](Rejection::RateLimited)",
@@ -181,7 +193,7 @@ mod tests {
         let reasons: HashSet<_> = rejections.iter().map(|rejection| rejection.semantics().reason).collect();
         let labels: HashSet<_> =
             rejections.iter().map(|rejection| (rejection.semantics().reason, rejection.semantics().pattern)).collect();
-        assert_eq!((reasons.len(), labels.len()), (5, 5));
+        assert_eq!((reasons.len(), labels.len()), (6, 6));
     }
 
     #[test]

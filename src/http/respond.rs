@@ -10,7 +10,7 @@ use crate::error::{Rejection, RespondOnce, Responder};
 /// | rejection | status | headers |
 /// |---|---|---|
 /// | `RateLimited` | 429 | `Retry-After`, `RateLimit`, `RateLimit-Policy` |
-/// | `CircuitOpen`, `BulkheadFull`, `QueueTimeout` | 503 | `Retry-After` |
+/// | `CircuitOpen`, `CircuitRecovering`, `BulkheadFull`, `QueueTimeout` | 503 | `Retry-After` |
 /// | `TimedOut` | 504 | |
 ///
 /// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, it is one second
@@ -261,9 +261,9 @@ fn quoted(name: &str) -> String {
 
 /// Turns a rejection into a gRPC response: `grpc-status` in the headers, and no body.
 ///
-/// `CircuitOpen` is `UNAVAILABLE`, `BulkheadFull`, `QueueTimeout` and `RateLimited` are
-/// `RESOURCE_EXHAUSTED`, `TimedOut` is `DEADLINE_EXCEEDED`. If the rejection has a `retry_after`,
-/// `grpc-retry-pushback-ms` carries it.
+/// `CircuitOpen` and `CircuitRecovering` are `UNAVAILABLE`, `BulkheadFull`, `QueueTimeout` and
+/// `RateLimited` are `RESOURCE_EXHAUSTED`, `TimedOut` is `DEADLINE_EXCEEDED`. If the rejection has
+/// a `retry_after`, `grpc-retry-pushback-ms` carries it.
 ///
 /// ```
 /// use tonic::body::Body;

@@ -409,6 +409,13 @@ fn gradual_recovery_admits_a_growing_share_of_calls() {
     finish(&breaker, Verdict::Success);
     let admitted = || (0..100).filter(|_| breaker.try_acquire().is_ok()).count();
     let early = admitted();
+    // The circuit is closed, and a caller who tries again at any time may be admitted.
+    let rejection = (0..100).find_map(|_| breaker.try_acquire().err()).unwrap();
+    assert_eq!(rejection.to_string(), "circuit breaker `db` is recovering and admits 10% of the calls");
+    assert_eq!(
+        (rejection.reason(), rejection.retry_after(), breaker.state()),
+        ("circuit_recovering", None, CircuitState::Closed)
+    );
     clock.advance(Duration::from_secs(5));
     let half = admitted();
     clock.advance(Duration::from_secs(6));

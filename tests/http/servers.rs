@@ -55,6 +55,7 @@ fn overload_is_503_with_retry_after_and_a_timeout_is_504_without() {
     let cases = [
         (Rejection::circuit_open("b", Some(secs(7))), 503, Some("7")),
         (Rejection::circuit_open("b", None), 503, Some("1")),
+        (Rejection::circuit_recovering("b", 10), 503, Some("1")),
         (Rejection::bulkhead_full("k", 5), 503, Some("1")),
         (Rejection::queue_timeout("k", secs(5)), 503, Some("1")),
         (Rejection::timed_out("t", secs(5), true), 504, None),

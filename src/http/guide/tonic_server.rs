@@ -22,7 +22,7 @@
 //!
 //! | rejection | status |
 //! |---|---|
-//! | `CircuitOpen` | `UNAVAILABLE` |
+//! | `CircuitOpen`, `CircuitRecovering` | `UNAVAILABLE` |
 //! | `BulkheadFull`, `QueueTimeout`, `RateLimited` | `RESOURCE_EXHAUSTED` |
 //! | `TimedOut` | `DEADLINE_EXCEEDED` |
 //!

@@ -110,8 +110,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
 
     /// Also limits each call by `outer`, under the key that `key` makes of this limiter's: the
     /// network of an address, the tenant of a user. If `key` returns `None`, the call is not
-    /// limited by `outer`. Can be called several times, and `outer` can be within others itself. See
-    /// [`KeyedRateLimiter`](KeyedRateLimiter#limits-within-limits).
+    /// limited by `outer`. Can be called several times, and `outer` can be within others itself.
+    /// See [`KeyedRateLimiter`](KeyedRateLimiter#limits-within-limits).
     ///
     /// `outer` keeps its clock, and can be used on its own as well. Calls through this limiter are
     /// reported to this limiter's observer only. Requests without a key are not limited by `outer`.

@@ -38,8 +38,8 @@ use crate::{
 /// limited together. A holder of an IPv6 /48 has 65,536 /64 networks: against a limit of 5 calls in
 /// 15 minutes, which occupies a slot for three minutes per call, 182 calls a second are enough to
 /// fill the default table. [`within`](KeyedRateLimiterBuilder::within) puts the limiter into
-/// another, of wider keys. A call is then admitted if all levels admit it, and takes tokens of all or
-/// of none. Wider levels are asked first, and a key gets a slot only once they have admitted the
+/// another, of wider keys. A call is then admitted if all levels admit it, and takes tokens of all
+/// or of none. Wider levels are asked first, and a key gets a slot only once they have admitted the
 /// call, so the slots that a network occupies are bounded by the network's own limit.
 ///
 /// ```
@@ -95,8 +95,8 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
     /// Consumes a token of `key`.
     ///
     /// A hash, up to eight loads on one cache line, one read-modify-write and one clock read; a
-    /// rejection writes nothing, except that it counts an overflow if the key found no free slot.
-    /// A limiter within others asks each level twice, with a hash and a clock read each time.
+    /// rejection writes nothing, except that it counts an overflow if the key found no free slot. A
+    /// limiter within others asks each level twice, with a hash and a clock read each time.
     ///
     /// # Errors
     ///

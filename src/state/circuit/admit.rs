@@ -123,7 +123,7 @@ impl Circuit {
         let generation = word.generation;
         let admitted = Admission::Admitted(Admitted::call(generation));
         let start = self.begin_recovery(generation, inputs.now());
-        let Some((progress, left)) = self.config.recovery_left(start, inputs.now()) else {
+        let Some(progress) = self.config.recovery_progress(start, inputs.now()) else {
             self.apply(word.pack(), CircuitEvent::Recovered { generation }, inputs);
             return admitted;
         };
@@ -132,7 +132,7 @@ impl Circuit {
         if (arrival >> 11) as f64 / (1_u64 << 53) as f64 <= share {
             admitted
         } else {
-            Admission::Rejected { retry_after: Some(left) }
+            Admission::RejectedInRecovery { admitted_percent: (share * 100.0) as u32 }
         }
     }
 }

@@ -104,6 +104,11 @@ pub(crate) enum Admission {
     Rejected {
         retry_after: Option<Duration>,
     },
+    /// Rejected although the circuit is closed: it is recovering, and admits this share of the
+    /// calls.
+    RejectedInRecovery {
+        admitted_percent: u32,
+    },
 }
 
 /// The admission that a caller would get now.
@@ -239,7 +244,7 @@ impl Circuit {
         let generation = u64::from(word.generation);
         let by_count = self.count.as_ref().map(|window| window.snapshot(generation));
         let by_time = self.time.as_ref().map(|window| window.snapshot(generation, now));
-        let is_recovering = || self.config.recovery_left(self.begin_recovery(word.generation, now), now).is_some();
+        let is_recovering = || self.config.recovery_progress(self.begin_recovery(word.generation, now), now).is_some();
         !(recovering && is_recovering())
             && by_count.into_iter().chain(by_time).all(|counts| counts.failed == 0 && counts.slow == 0)
     }

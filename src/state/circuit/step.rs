@@ -235,13 +235,11 @@ impl CircuitWord {
 }
 
 impl CircuitConfig {
-    /// The progress from 0 to 1 of a recovery that began at this tick, and the time left; `None`
-    /// when it is over.
-    pub(super) fn recovery_left(&self, start: u64, now: Nanos) -> Option<(f64, Duration)> {
+    /// The progress of a recovery that began at this tick, from 0 to below 1; `None` when it is over.
+    pub(super) fn recovery_progress(&self, start: u64, now: Nanos) -> Option<f64> {
         let recovery = self.recovery?;
         // None has passed if the clock went backwards.
         let elapsed = now.saturating_since(reached_at(start));
-        let left = recovery.checked_sub(elapsed).filter(|left| !left.is_zero())?;
-        Some((elapsed.as_secs_f64() / recovery.as_secs_f64(), left))
+        (elapsed < recovery).then(|| elapsed.as_secs_f64() / recovery.as_secs_f64())
     }
 }

@@ -63,7 +63,7 @@ impl Bench {
     fn admit(&self) -> Option<Admitted> {
         match self.circuit.admit(|| self.now()) {
             Admission::Admitted(admitted) | Admission::Probe(admitted, _) => Some(admitted),
-            Admission::Rejected { .. } => None,
+            Admission::Rejected { .. } | Admission::RejectedInRecovery { .. } => None,
         }
     }
 
@@ -383,7 +383,7 @@ fn racing_threads_make_one_transition_each_and_lose_no_probe_slot() {
                                 transitions.fetch_add(usize::from(transition.is_some()), SeqCst);
                                 admitted
                             }
-                            Admission::Rejected { .. } => continue,
+                            Admission::Rejected { .. } | Admission::RejectedInRecovery { .. } => continue,
                         };
                         let outcome = match (thread * 7 + step * 3) % 5 {
                             0 | 1 => Outcome::Success,

@@ -45,7 +45,7 @@ fn admit(circuit: &Circuit, now: Nanos) -> Option<(Admitted, Option<Transition>)
     match circuit.admit(|| now) {
         Admission::Admitted(admitted) => Some((admitted, None)),
         Admission::Probe(admitted, transition) => Some((admitted, transition)),
-        Admission::Rejected { .. } => None,
+        Admission::Rejected { .. } | Admission::RejectedInRecovery { .. } => None,
     }
 }
 

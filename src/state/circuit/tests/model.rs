@@ -213,7 +213,9 @@ proptest! {
                 Op::Admit => {
                     let expected = reference.admit(now);
                     match circuit.admit(|| now) {
-                        Admission::Rejected { .. } => prop_assert_eq!(expected, None),
+                        Admission::Rejected { .. } | Admission::RejectedInRecovery { .. } => {
+                            prop_assert_eq!(expected, None);
+                        }
                         Admission::Admitted(admitted) | Admission::Probe(admitted, _) => {
                             prop_assert_eq!(expected, Some(admitted.is_probe()));
                             in_flight_calls.push((admitted, (reference.generation, admitted.is_probe())));
