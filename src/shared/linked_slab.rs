@@ -41,6 +41,11 @@ pub(crate) struct Key {
 }
 
 impl Key {
+    #[cfg(test)]
+    pub(crate) fn ticket(self) -> u64 {
+        self.ticket
+    }
+
     /// The number of entries inserted after `earlier` and up to this one.
     pub(crate) fn distance_from(self, earlier: Self) -> u64 {
         self.ticket.saturating_sub(earlier.ticket)
