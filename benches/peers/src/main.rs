@@ -1,6 +1,6 @@
 //! Compares tower-rampart with its peers.
 //!
-//! `cargo run --release -p peers` measures all rows and prints the tables; `-- --only breaker`
+//! `cargo run --profile bench -p peers` measures all rows and prints the tables; `-- --only breaker`
 //! measures the rows whose name contains the word; `-- --quick` runs everything once, as a smoke
 //! test; `-- behaviours` runs the behavioural checks.
 
