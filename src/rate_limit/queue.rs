@@ -154,11 +154,28 @@ impl Tokens {
         self.reject_behind_queue(now, cost, Duration::ZERO)?;
         let mut queue = self.lock();
         queue.pass_over(now, None);
-        queue.take(now, cost).map_err(|rejection| match rejection {
+        let taken = queue.take(now, cost).map_err(|rejection| match rejection {
             // The tokens are there, but the calls in the queue have yet to take theirs.
             GcraRejection::Wait(wait) if !queue.calls.is_empty() => GcraRejection::Wait(wait.max(MIN_HINT)),
             _ => rejection,
-        })
+        });
+        let wakers = queue.unlock();
+        Ok(self.wake_and_keep(wakers, taken?))
+    }
+
+    /// Wakes tasks. If one panics, the slot is returned.
+    fn wake_and_keep(&self, wakers: Wakers, slot: Slot) -> Slot {
+        struct Kept<'a>(&'a Tokens, Option<Slot>);
+
+        impl Drop for Kept<'_> {
+            fn drop(&mut self) {
+                self.1.take().into_iter().for_each(|slot| self.0.cancel(slot));
+            }
+        }
+
+        let mut kept = Kept(self, Some(slot));
+        drop(wakers);
+        kept.1.take().unwrap_or_default()
     }
 
     /// Rejects a call that would wait for longer than `max_wait`, if there is a queue. Takes no
@@ -194,7 +211,7 @@ impl Tokens {
         let mut queue = self.lock();
         queue.pass_over(now, None);
         match queue.take(now, cost) {
-            Ok(slot) => return Ok(Joined::Admitted(slot)),
+            Ok(slot) => return Ok(Joined::Admitted(self.wake_and_keep(queue.unlock(), slot))),
             Err(GcraRejection::Wait(wait)) if wait <= max_wait => {}
             Err(rejection) => return Err(rejection),
         }
@@ -225,7 +242,11 @@ impl Tokens {
             queue.wakers.drop.push(waker);
             queue.call_first(Some(now));
         }
-        turn
+        let wakers = queue.unlock();
+        match turn {
+            Turn::Taken { slot, waited } => Turn::Taken { slot: self.wake_and_keep(wakers, slot), waited },
+            turn => turn,
+        }
     }
 
     /// Leaves the queue.
@@ -295,7 +316,8 @@ impl Tokens {
 /// The queue, with the lock held and the `contended` bit set.
 struct Locked<'a, G: DerefMut<Target = Queue>> {
     tokens: &'a Tokens,
-    // Unlocked before the wakers are woken and dropped: fields are dropped in this order.
+    // Unlocked before the wakers are woken and dropped: fields are dropped in this order. If a waker
+    // panics, the tasks after it are not woken; they look again by their timers.
     queue: G,
     wakers: Wakers,
 }
@@ -324,6 +346,11 @@ impl<G: DerefMut<Target = Queue>> Drop for Locked<'_, G> {
 }
 
 impl<G: DerefMut<Target = Queue>> Locked<'_, G> {
+    /// Unlocks the queue. Returns the wakers that are to be woken.
+    fn unlock(mut self) -> Wakers {
+        std::mem::take(&mut self.wakers)
+    }
+
     /// The wait of a call of this cost that would join the queue.
     fn wait(&mut self, now: Nanos, cost: u32) -> Result<Duration, GcraRejection> {
         let line = self.line();

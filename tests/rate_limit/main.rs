@@ -10,6 +10,7 @@ mod keyed;
 mod layer;
 mod levels;
 mod races;
+mod reentry;
 
 use std::time::Duration;
 

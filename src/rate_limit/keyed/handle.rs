@@ -1,4 +1,5 @@
 use std::{
+    borrow::Borrow,
     fmt,
     future::Future,
     hash::{BuildHasher, Hash, RandomState},
@@ -152,6 +153,20 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
             return self.shared.take(|| self.hasher.hash_one(key), cost);
         }
         self.take_all(key, cost)
+    }
+
+    /// As [`take`](Self::take), with a key that is dropped before the call is admitted: its
+    /// destructor is foreign code.
+    pub(super) fn take_owned<B: Borrow<K>>(&self, key: B) -> Result<(), Rejection> {
+        if self.outers.is_none() {
+            let hash = move || self.hasher.hash_one(key.borrow());
+            return self.shared.take(hash, 1);
+        }
+        let taken = self.take_all(key.borrow(), 1);
+        let arriving = self.shared.events.arriving();
+        drop(key);
+        arriving.arrived();
+        taken
     }
 
     /// Consumes tokens of all levels, or none.

@@ -72,7 +72,7 @@ where
         let key = (self.layer.key)(&request);
         arriving.arrived();
         let admission = match (key, self.layer.missing_key) {
-            (Some(key), _) => limiter.take(key.borrow(), 1),
+            (Some(key), _) => limiter.take_owned(key),
             (None, MissingKey::Share) => limiter.shared.take_missing_key(),
             (None, MissingKey::Allow) => Ok(()),
             (None, MissingKey::Reject) => Err(limiter.shared.reject()),
