@@ -62,18 +62,31 @@ impl Model {
         self.tokens = (self.tokens + thousandths).min(self.capacity);
     }
 
-    /// The balance including the refill since the last withdrawal.
+    /// The balance including the refill since the last withdrawal, and the time up to which it is
+    /// counted. Time is counted in ticks: only that of whole thousandths is spent.
+    fn refilled(&self, now: Nanos) -> (u64, Nanos) {
+        const BILLION: u64 = 1_000_000_000;
+        let tick = (self.capacity + 1).next_power_of_two() >> 6;
+        let up = |nanos: u64| nanos.div_ceil(tick) * tick;
+        let elapsed = (now.get() / tick * tick).saturating_sub(self.refilled.get());
+        let gained = elapsed * self.per_second / BILLION;
+        if self.tokens + gained >= self.capacity {
+            return (self.capacity, Nanos::new(up(now.get())));
+        }
+        let spent = (gained * BILLION).div_ceil(self.per_second.max(1));
+        (self.tokens + gained, Nanos::new(self.refilled.get() + up(spent)))
+    }
+
     fn balance(&self, now: Nanos) -> u64 {
-        let micros = (now.get() - self.refilled.get()) / 1000;
-        (self.tokens + micros * self.per_second / 1_000_000).min(self.capacity)
+        self.refilled(now).0
     }
 
     fn withdraw(&mut self, now: Nanos) -> bool {
-        let balance = self.balance(now);
+        let (balance, refilled) = self.refilled(now);
         if balance < 1000 {
             return false;
         }
-        (self.tokens, self.refilled) = (balance - 1000, now);
+        (self.tokens, self.refilled) = (balance - 1000, refilled);
         true
     }
 }
