@@ -66,6 +66,8 @@ struct DeadlineContext {
     started_at: Cell<u64>,
     /// The earliest deadline that no timer enforces yet, because [`scope`] set it.
     unenforced: Cell<u64>,
+    /// The earliest deadline that [`scope`] set, enforced or not: the caller's. Only scopes change it.
+    callers: Cell<u64>,
 }
 
 impl DeadlineContext {
@@ -77,6 +79,7 @@ impl DeadlineContext {
             deadline: Cell::new(NEVER),
             started_at: Cell::new(NEVER),
             unenforced: Cell::new(NEVER),
+            callers: Cell::new(NEVER),
         }
     }
 
@@ -107,7 +110,8 @@ pub fn current() -> Option<Instant> {
     clock::instant_of(current_nanos())
 }
 
-fn current_nanos() -> u64 {
+/// As [`current`], in nanoseconds, or [`NEVER`].
+pub(crate) fn current_nanos() -> u64 {
     CONTEXT.with(|context| {
         if context.pending_limit.get() != NEVER {
             context.start(clock::nanos());
@@ -129,6 +133,10 @@ pub fn remaining() -> Option<Duration> {
 /// timeout that is called after the deadline has passed rejects without calling its service; a call
 /// that was made before the scope was put around it is polled once. An earlier deadline around the
 /// scope stays in force.
+///
+/// A call that such a deadline ends before the timeout's own limit is
+/// [cut short](crate::Rejection::TimedOut::cut_short): it says nothing about the service, and a
+/// breaker ignores it.
 pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
     Scope { at, future }
 }
@@ -154,11 +162,30 @@ impl<F: Future> Future for Scope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        within(*this.at, || this.future.poll(cx))
+        within_callers(*this.at, || this.future.poll(cx))
     }
 }
 
-/// Runs `inside` with this deadline, as a [`Scope`] does with its future.
+/// Runs `inside` with this deadline of the caller's, as a [`Scope`] does with its future.
+pub(crate) fn within_callers<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
+    /// Restores the outer scopes' deadline, even if the code inside panics.
+    struct Restore(u64);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            CONTEXT.with(|context| context.callers.set(self.0));
+        }
+    }
+
+    let _outer = CONTEXT.with(|context| {
+        let outer = context.callers.get();
+        context.callers.set(outer.min(clock::nanos_at(at)));
+        Restore(outer)
+    });
+    within(at, inside)
+}
+
+/// Runs `inside` with this deadline, which the timeouts inside enforce.
 pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
     let mut saved = None;
     let guard = CONTEXT.with(|context| {
@@ -177,6 +204,28 @@ pub(crate) fn within<R>(at: Instant, inside: impl FnOnce() -> R) -> R {
 #[inline(always)]
 pub(crate) fn unenforced() -> u64 {
     CONTEXT.with(|context| context.unenforced.get())
+}
+
+/// Returns the earliest surrounding deadline that a [`scope`] set, or [`NEVER`].
+pub(crate) fn callers() -> u64 {
+    CONTEXT.with(|context| context.callers.get())
+}
+
+/// Whether the earliest deadline that a [`scope`] set has passed, or will within a millisecond: the
+/// resolution of timers and of the headers by which a remote service learns of it. A call that was
+/// ended by a time limit was then ended by its caller's. Reads the clock if there is such a deadline.
+#[cfg(feature = "http")]
+pub(crate) fn callers_has_passed() -> bool {
+    let callers = callers();
+    callers != NEVER && is_over(callers)
+}
+
+/// Whether a deadline, in nanoseconds, has passed, or will within a millisecond.
+#[cfg(feature = "http")]
+pub(crate) fn is_over(deadline: u64) -> bool {
+    const RESOLUTION: u64 = 1_000_000;
+
+    clock::nanos().saturating_add(RESOLUTION) >= deadline
 }
 
 /// Tells the retry outside that this result comes from a retry that would have retried it, had it

@@ -28,6 +28,16 @@ pub(crate) trait Finish<P: ?Sized>: InFlight<P> {
 pub(crate) trait Complete<P: ?Sized, T, E>: Finish<P> {
     /// Returns how the result counts. May call foreign code, so the state is still guarded.
     fn verdict(shared: &P, result: Result<&T, &E>) -> Verdict;
+
+    /// Completes the call with the verdict on its result.
+    #[inline(always)]
+    fn finish_with(self, shared: &P, verdict: Verdict, result: Result<&T, &E>)
+    where
+        Self: Sized,
+    {
+        let _ = result;
+        self.finish(shared, verdict);
+    }
 }
 
 /// In-flight state together with its shared state. Cancels the call when it is dropped.

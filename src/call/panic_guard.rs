@@ -144,7 +144,7 @@ where
         let guard = CancelOnDrop::new(shared, in_flight);
         let verdict = K::verdict(shared, result);
         let (_, in_flight) = guard.disarm();
-        in_flight.finish(shared, verdict);
+        in_flight.finish_with(shared, verdict, result);
     }
 }
 

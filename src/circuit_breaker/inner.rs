@@ -208,6 +208,21 @@ impl CircuitBreakerInner {
         self.publish(call.admitted, transition);
     }
 
+    /// Records and reports a call that its caller's deadline ended. Like a cancelled call, it is no
+    /// evidence unless it was slow already.
+    #[cold]
+    fn finish_cut_short(&self, call: AdmittedCall) {
+        let guard = CancelOnDrop::new(self, call);
+        let measured = self.measure(call.started);
+        let outcome = if measured.is_slow { Outcome::CancelledSlow } else { Outcome::Ignored };
+        let transition = self.record(call.admitted, outcome, &measured);
+        guard.disarm();
+        let _event = finally(|| {
+            self.events.emit(|| EventKind::Completed { verdict: Verdict::Ignored, elapsed: measured.elapsed });
+        });
+        self.publish(call.admitted, transition);
+    }
+
     /// Records and reports a call that was dropped before it completed.
     #[cold]
     fn cancel(&self, call: AdmittedCall) {
@@ -460,6 +475,11 @@ impl<P: HasBreaker> Finish<P> for AdmittedCall {
     }
 }
 
+fn is_cut_short<T, E: AsRejection>(result: Result<&T, &E>) -> bool {
+    let rejection = result.err().and_then(AsRejection::as_rejection);
+    matches!(rejection, Some(Rejection::TimedOut { cut_short: true, .. }))
+}
+
 impl<P, T, E> Complete<P, T, E> for AdmittedCall
 where
     P: HasBreaker,
@@ -469,5 +489,13 @@ where
     #[inline(always)]
     fn verdict(shared: &P, result: Result<&T, &E>) -> Verdict {
         classify_result(&shared.breaker().events, shared.classifier(), result)
+    }
+
+    #[inline(always)]
+    fn finish_with(self, shared: &P, verdict: Verdict, result: Result<&T, &E>) {
+        if verdict == Verdict::Ignored && is_cut_short(result) {
+            return shared.breaker().finish_cut_short(self);
+        }
+        self.finish(shared, verdict);
     }
 }

@@ -68,7 +68,7 @@
 //! | failure | counted as a failure | one more | fails |
 //! | throttled | counted as a failure | unchanged | fails |
 //! | ignored | not counted | unchanged | slot released |
-//! | cancelled | counted only if it was slow, as slow | unchanged | slot released; fails if it was slow |
+//! | cancelled, or cut short by its caller's deadline | counted only if it was slow, as slow | unchanged | slot released; fails if it was slow |
 //! | panicked | counted as a failure | one more | fails |
 //!
 //! By default an error is a failure. A rejection by an inner layer is ignored, unless it is a

@@ -60,7 +60,8 @@
 //! | [`RateLimited`](Rejection::RateLimited) | no | after `retry_after` | ignored | 429, `RESOURCE_EXHAUSTED` |
 //! | `RateLimited`, without `retry_after` | no | no | ignored | 429, `RESOURCE_EXHAUSTED` |
 //! | [`TimedOut`](Rejection::TimedOut) | maybe | if idempotent | failure | 504, `DEADLINE_EXCEEDED` |
-//! | `TimedOut`, not attempted | no | no | failure | 504, `DEADLINE_EXCEEDED` |
+//! | `TimedOut`, cut short by the caller | maybe | no | ignored | 504, `DEADLINE_EXCEEDED` |
+//! | `TimedOut`, not attempted | no | no | ignored | 504, `DEADLINE_EXCEEDED` |
 //!
 //! A request that was not sent is safe to retry, even if it is not idempotent.
 //! [`Retry`](crate::retry) retries it where another attempt may succeed; "on another instance"

@@ -70,9 +70,13 @@ pub enum Rejection {
     TimedOut {
         /// Whether the service was called at all: `false` if the deadline had already passed.
         attempted: bool,
+        /// Whether a deadline set by the caller ended the call before the timeout's own limit, so
+        /// that this says nothing about the service.
+        cut_short: bool,
         /// The timeout's name.
         name: Name,
-        /// The limit that was exceeded.
+        /// The limit that was exceeded: the timeout's own, or the time that the caller's deadline
+        /// left.
         after: Duration,
     },
 }
@@ -114,7 +118,14 @@ impl Rejection {
     /// Creates a [`TimedOut`](Self::TimedOut) of the timeout `name`.
     #[inline]
     pub fn timed_out(name: impl Into<Name>, after: Duration, attempted: bool) -> Self {
-        Self::TimedOut { name: name.into(), after, attempted }
+        Self::TimedOut { name: name.into(), after, attempted, cut_short: false }
+    }
+
+    /// Creates a [`TimedOut`](Self::TimedOut) of a call that the caller's deadline ended before the
+    /// limit of the timeout `name`.
+    #[inline]
+    pub fn cut_short(name: impl Into<Name>, after: Duration) -> Self {
+        Self::TimedOut { name: name.into(), after, attempted: true, cut_short: true }
     }
 
     /// Returns the pattern that rejected the call.
@@ -184,8 +195,13 @@ impl fmt::Display for Rejection {
             Self::RateLimited { name, retry_after: None, limit } => {
                 write!(f, "rate limiter `{name}` rejected the call: its cost exceeds the burst of {limit}")
             }
-            Self::TimedOut { name, after, attempted: true } => write!(f, "timeout `{name}` fired after {after:?}"),
-            Self::TimedOut { name, after, attempted: false } => {
+            Self::TimedOut { name, after, attempted: true, cut_short: false } => {
+                write!(f, "timeout `{name}` fired after {after:?}")
+            }
+            Self::TimedOut { name, after, attempted: true, cut_short: true } => {
+                write!(f, "timeout `{name}` fired after {after:?}, at the caller's deadline")
+            }
+            Self::TimedOut { name, after, attempted: false, .. } => {
                 write!(f, "timeout `{name}` of {after:?} had no time left to call the service")
             }
         }

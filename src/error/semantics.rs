@@ -95,11 +95,11 @@ impl Rejection {
             Self::RateLimited { retry_after: Some(_), .. } => &RATE_LIMITED,
             // The call costs more than the burst.
             Self::RateLimited { retry_after: None, .. } => &Semantics { retry: RetryWhen::Never, ..RATE_LIMITED },
-            Self::TimedOut { attempted: true, .. } => &TIMED_OUT,
-            // The deadline had passed; it would reject another attempt, too.
-            Self::TimedOut { attempted: false, .. } => {
-                &Semantics { attempted: false, retry: RetryWhen::Never, ..TIMED_OUT }
-            }
+            Self::TimedOut { attempted: true, cut_short: false, .. } => &TIMED_OUT,
+            // The caller's deadline is over, also for another attempt, and says nothing about the
+            // service.
+            Self::TimedOut { attempted: true, cut_short: true, .. } => &CUT_SHORT,
+            Self::TimedOut { attempted: false, .. } => &Semantics { attempted: false, ..CUT_SHORT },
         }
     }
 }
@@ -126,6 +126,8 @@ const TIMED_OUT: Semantics = Semantics {
     grpc_status: DEADLINE_EXCEEDED,
 };
 
+const CUT_SHORT: Semantics = Semantics { retry: RetryWhen::Never, verdict: Verdict::Ignored, ..TIMED_OUT };
+
 #[cfg(test)]
 mod tests {
     use std::{collections::HashSet, time::Duration};
@@ -142,6 +144,7 @@ mod tests {
             Rejection::rate_limited("x", Some(Duration::ZERO), 1),
             Rejection::rate_limited("x", None, 1),
             Rejection::timed_out("x", Duration::ZERO, true),
+            Rejection::cut_short("x", Duration::ZERO),
             Rejection::timed_out("x", Duration::ZERO, false),
         ]
     }
@@ -156,7 +159,8 @@ mod tests {
             Rejection::QueueTimeout { .. } => "[`QueueTimeout`](Rejection::QueueTimeout)",
             Rejection::RateLimited { retry_after: Some(_), .. } => "[`RateLimited`](Rejection::RateLimited)",
             Rejection::RateLimited { retry_after: None, .. } => "`RateLimited`, without `retry_after`",
-            Rejection::TimedOut { attempted: true, .. } => "[`TimedOut`](Rejection::TimedOut)",
+            Rejection::TimedOut { attempted: true, cut_short: false, .. } => "[`TimedOut`](Rejection::TimedOut)",
+            Rejection::TimedOut { attempted: true, cut_short: true, .. } => "`TimedOut`, cut short by the caller",
             Rejection::TimedOut { attempted: false, .. } => "`TimedOut`, not attempted",
         }
     }

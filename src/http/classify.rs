@@ -2,8 +2,11 @@ use std::{fmt, time::Duration};
 
 use ::http::StatusCode;
 
-use super::{ResponseHead, TransportError, hint};
-use crate::classify::{Classify, Verdict};
+use super::{ErrorOrigin, ResponseHead, TransportError, hint};
+use crate::{
+    classify::{Classify, Verdict},
+    deadline,
+};
 
 /// Classifies HTTP responses by their status.
 ///
@@ -11,6 +14,7 @@ use crate::classify::{Classify, Verdict};
 /// |---|---|
 /// | 429 | throttled |
 /// | 408, 425, 5xx | failure |
+/// | 504, once the [deadline](crate::deadline::scope) set by the caller has passed | ignored |
 /// | any other status | success: the service did its work, and a 404 is a valid response |
 /// | a body that broke off, under [`full_response`](super::full_response) | failure |
 /// | a body that its reader did not read within a time limit, under `full_response` | ignored |
@@ -129,9 +133,18 @@ pub(super) fn verdict_for_status(status: StatusCode) -> Verdict {
     }
 }
 
+/// Whether this is the response of a service that has learned of the caller's deadline, which has
+/// passed. It says nothing about the service.
+pub(super) fn is_cut_short(status: StatusCode) -> bool {
+    status == StatusCode::GATEWAY_TIMEOUT && deadline::callers_has_passed()
+}
+
 /// Returns the verdict on an error. It is the same for HTTP and gRPC.
 pub(super) fn verdict_for_error<E: TransportError>(error: &E) -> Verdict {
-    error.origin().verdict()
+    match error.origin() {
+        ErrorOrigin::TimedOut if deadline::callers_has_passed() => Verdict::Ignored,
+        origin => origin.verdict(),
+    }
 }
 
 /// Whether earlier exchanges may have been processed. The response may have been converted from
@@ -149,6 +162,7 @@ where
     fn classify(&self, result: Result<&T, &E>) -> Verdict {
         match result {
             Ok(response) => match self.status(response.status()) {
+                Verdict::Failure if is_cut_short(response.status()) => Verdict::Ignored,
                 Verdict::Success if response.is_broken() => Verdict::Failure,
                 Verdict::Success if response.is_unread() => Verdict::Ignored,
                 verdict => verdict,

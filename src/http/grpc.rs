@@ -3,7 +3,10 @@ use std::time::Duration;
 use ::http::{HeaderMap, StatusCode};
 
 use super::{ResponseHead, TransportError, classify, hint};
-use crate::classify::{Classify, Verdict};
+use crate::{
+    classify::{Classify, Verdict},
+    deadline,
+};
 
 /// Classifies gRPC responses by their `grpc-status`.
 ///
@@ -12,6 +15,7 @@ use crate::classify::{Classify, Verdict};
 /// | `RESOURCE_EXHAUSTED` | throttled |
 /// | `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE`, `DATA_LOSS`, and unknown codes | failure |
 /// | `CANCELLED` | ignored |
+/// | `DEADLINE_EXCEEDED`, once the [deadline](crate::deadline::scope) set by the caller has passed | ignored |
 /// | any other | success: the service did its work, and `NOT_FOUND` is a valid response |
 /// | none, with the HTTP status 200 | success; failure if the body broke off |
 /// | none, with another HTTP status | as with [`HttpClassifier`](super::HttpClassifier) |
@@ -44,8 +48,11 @@ use crate::classify::{Classify, Verdict};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GrpcClassifier;
 
+const DEADLINE_EXCEEDED: u32 = 4;
+
 fn verdict_for_code(code: u32) -> Verdict {
     match code {
+        DEADLINE_EXCEEDED if deadline::callers_has_passed() => Verdict::Ignored,
         8 => Verdict::Throttled,
         1 => Verdict::Ignored,
         2 | 4 | 13 | 14 | 15 | 17.. => Verdict::Failure,
@@ -74,6 +81,7 @@ where
             (Some(code), _) => verdict_for_code(code),
             (None, StatusCode::OK) if response.is_broken() => Verdict::Failure,
             (None, StatusCode::OK) if response.is_unread() => Verdict::Ignored,
+            (None, status) if classify::is_cut_short(status) => Verdict::Ignored,
             (None, status) => classify::verdict_for_status(status),
         }
     }
@@ -104,7 +112,7 @@ mod status {
             match result {
                 Ok(_) => Verdict::Success,
                 // A status with a source is the client's own; the service's has none.
-                Err(status) if status.source().is_some() => status.origin().verdict(),
+                Err(status) if status.source().is_some() => classify::verdict_for_error(status),
                 Err(status) => verdict_for_code(i32::from(status.code()).unsigned_abs()),
             }
         }

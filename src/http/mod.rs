@@ -15,6 +15,7 @@
 //! | slow uploads | [`UploadTimeoutLayer`] |
 //! | one breaker per host | [`Destination`], [`per_key`](crate::per_key) |
 //! | propagating deadlines from hop to hop | [`DeadlineHeader`] |
+//! | treating a client's own timeouts like a [`Timeout`](crate::timeout) | [`AdaptClientErrorLayer`] |
 //! | turning rejections into responses | [`Responses`], [`grpc_response`] |
 //! | limits per client | [`ClientIp`] |
 //!
@@ -28,7 +29,7 @@
 //!
 //! ```text
 //! IdempotencyKeyLayer -> ReplayLayer -> total timeout -> retry -> DrainLayer -> breaker -> HonorRetryAfterLayer -> bulkhead
-//!     -> attempt timeout -> DeadlineHeader::send -> AdaptErrorLayer -> client
+//!     -> attempt timeout -> DeadlineHeader::send -> AdaptClientErrorLayer -> client
 //! ```
 //!
 //! Layers outside the retry hold state that all attempts share: the idempotency key and the
@@ -43,6 +44,7 @@
 //! caller's faults from the service's, and a request that the server certainly has not processed
 //! from one that it may have processed. A client that speaks HTTP/2 needs `h2`.
 
+mod adapt;
 mod boxed;
 #[macro_use]
 mod caller;
@@ -65,6 +67,8 @@ mod respond;
 mod transport;
 mod upload;
 
+use adapt::CLIENT;
+pub use adapt::{AdaptClientError, AdaptClientErrorLayer};
 pub use caller::{CallerBody, CallerBodyLayer, CallerError, MarkCallerBody};
 pub use classify::{Adjust, ByStatus, HttpClassifier};
 pub use client_ip::{ByPeerAddr, ClientIp, ForwardedIn, IpKey, Peer, PeerAddr};
@@ -86,7 +90,10 @@ pub use upload::{UploadBody, UploadError, UploadTimeout, UploadTimeoutLayer};
 /// Futures of the services in this module.
 pub mod future {
     pub use super::{
-        deadline::DeadlineFuture, drain::DrainFuture, honor_retry_after::HonorRetryAfterFuture,
+        adapt::AdaptClientFuture,
+        deadline::{DeadlineFuture, DeadlineSendFuture},
+        drain::DrainFuture,
+        honor_retry_after::HonorRetryAfterFuture,
         upload::UploadTimeoutFuture,
     };
 }

@@ -8,9 +8,10 @@ use std::{
 use super::timer::{Inline, Timer};
 use crate::{
     call::HasShared,
-    deadline::NEVER,
+    deadline::{self, NEVER},
     error::Rejection,
     event::EventEmitter,
+    name::Name,
     shared::striped::{StripedArc, StripedRef},
     state::time::nanos_of,
 };
@@ -45,8 +46,35 @@ impl TimeoutInner {
 
     /// Rejects a call that has taken, or would take, longer than `after`.
     #[cold]
-    pub(crate) fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.events.reject(|name| Rejection::timed_out(name, after, attempted))
+    pub(crate) fn time_out(&self, after: Duration, expired: Expired) -> Rejection {
+        self.events.reject(|name| expired.rejection(name, after))
+    }
+}
+
+/// The limit that has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expired {
+    /// The timeout's own limit.
+    Own,
+    /// The caller's deadline.
+    Outer,
+    /// A deadline around the timeout, before the service was called.
+    OuterBeforeCall,
+}
+
+impl Expired {
+    /// What expires at the earliest deadline that no timer enforces: the caller's, or a limit of a
+    /// layer outside, which is the dependency's as well as the timeout's own.
+    pub(super) fn at(unenforced: u64) -> Self {
+        if deadline::callers() <= unenforced { Self::Outer } else { Self::Own }
+    }
+
+    fn rejection(self, name: Name, after: Duration) -> Rejection {
+        match self {
+            Self::Own => Rejection::timed_out(name, after, true),
+            Self::Outer => Rejection::cut_short(name, after),
+            Self::OuterBeforeCall => Rejection::timed_out(name, after, false),
+        }
     }
 }
 
@@ -72,7 +100,7 @@ pub(crate) trait HasTimeout<K> {
     fn events(&self) -> Option<&EventEmitter>;
 
     /// Rejects and reports a call that has taken, or would take, longer than `after`.
-    fn time_out(&self, after: Duration, attempted: bool) -> Rejection;
+    fn time_out(&self, after: Duration, expired: Expired) -> Rejection;
 }
 
 /// Gives a call access to its timeout of the kind `K`.
@@ -89,8 +117,8 @@ impl<K, P: TimeoutOf<K>> HasTimeout<K> for P {
         self.timeout_events()
     }
 
-    fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
-        self.timeout().time_out(after, attempted)
+    fn time_out(&self, after: Duration, expired: Expired) -> Rejection {
+        self.timeout().time_out(after, expired)
     }
 }
 
@@ -129,10 +157,10 @@ impl HasTimeout<Standalone> for TimeoutOwner {
         }
     }
 
-    fn time_out(&self, after: Duration, attempted: bool) -> Rejection {
+    fn time_out(&self, after: Duration, expired: Expired) -> Rejection {
         match self {
-            Self::Unobserved(name) => Rejection::timed_out(*name, after, attempted),
-            Self::Shared(timeout) => timeout.time_out(after, attempted),
+            Self::Unobserved(name) => expired.rejection(Name::from(*name), after),
+            Self::Shared(timeout) => timeout.time_out(after, expired),
         }
     }
 }

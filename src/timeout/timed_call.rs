@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
-    inner::{HasTimeout, TimeoutKind, duration_of},
+    inner::{Expired, HasTimeout, TimeoutKind, duration_of},
     timer::Timer,
 };
 use crate::{
@@ -41,6 +41,7 @@ pin_project! {
             limit: Limit,
             // The limit that the rejection reports, in nanoseconds.
             after: u64,
+            expires: Expired,
             // `None` once the call has completed, and for a call that bypasses the timeout.
             in_flight: Option<ObservedTime<K>>,
         },
@@ -65,6 +66,8 @@ where
     deadline: DeadlineGuard<'a>,
     /// The limit that the rejection reports, in nanoseconds.
     after: u64,
+    /// The limit that expires first.
+    expires: Expired,
     starting: StartingCall<'a, P, ObservedTime<K>>,
 }
 
@@ -82,22 +85,23 @@ where
         saved: &'a mut Option<SavedDeadline>,
     ) -> Result<Self, Rejection> {
         let Some(mut after) = after else {
-            let starting = StartingCall::bypassing();
-            return Ok(Self { deadline: Limit::None.enter(saved), after: deadline::NEVER, starting });
+            let (deadline, starting) = (Limit::None.enter(saved), StartingCall::bypassing());
+            return Ok(Self { deadline, after: deadline::NEVER, expires: Expired::Own, starting });
         };
+        let mut expires = Expired::Own;
         let mut limit = Limit::Within(after);
         let unenforced = deadline::unenforced();
         if unenforced != deadline::NEVER {
             let left = unenforced.saturating_sub(clock::nanos());
             if left == 0 {
-                return Err(shared.time_out(duration_of(after), false));
+                return Err(shared.time_out(duration_of(after), Expired::OuterBeforeCall));
             }
             if left < after {
-                (limit, after) = (Limit::Until(unenforced), left);
+                (limit, after, expires) = (Limit::Until(unenforced), left, Expired::at(unenforced));
             }
         }
         let starting = StartingCall::new(shared, Some(ObservedTime::admitted(shared)));
-        Ok(Self { deadline: limit.enter(saved), after, starting })
+        Ok(Self { deadline: limit.enter(saved), after, expires, starting })
     }
 
     /// The call has started.
@@ -106,8 +110,9 @@ where
     where
         K: TimeoutKind,
     {
-        let (limit, after) = (self.deadline.leave(), self.after);
-        TimedCall::Calling { call, timer: K::Timer::default(), limit, after, in_flight: self.starting.started() }
+        let (limit, after, expires) = (self.deadline.leave(), self.after, self.expires);
+        let in_flight = self.starting.started();
+        TimedCall::Calling { call, timer: K::Timer::default(), limit, after, expires, in_flight }
     }
 }
 
@@ -188,11 +193,11 @@ where
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (in_flight, after) = match self.as_mut().project() {
+        let (in_flight, after, expired) = match self.as_mut().project() {
             TimedCallProj::Finished { rejection, .. } => {
                 return Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
             }
-            TimedCallProj::Calling { mut call, timer, limit, after, in_flight } => {
+            TimedCallProj::Calling { mut call, timer, limit, after, expires, in_flight } => {
                 // A response that is ready wins over the timer.
                 let mut saved = None;
                 let guard = ServiceGuard::enter(shared, in_flight);
@@ -209,7 +214,7 @@ where
                 }
                 // The timer panics outside of a runtime.
                 let mut guard = PanicGuard::new(shared, in_flight);
-                if poll_timer(timer, limit, after, || call.wakes_at(), cx).is_pending() {
+                if poll_timer(timer, limit, after, expires, || call.wakes_at(), cx).is_pending() {
                     guard.disarm();
                     return Poll::Pending;
                 }
@@ -217,14 +222,14 @@ where
                 let Some(in_flight) = guard.take() else { return Poll::Pending };
                 let in_flight = CancelOnDrop::new(shared, in_flight);
                 call.cancel(shared);
-                (in_flight, *after)
+                (in_flight, *after, *expires)
             }
         };
         // The inner future is dropped before the observer is called, so that its resources are free
         // even if the observer panics.
         self.set(Self::Finished { rejection: None });
         in_flight.disarm();
-        Poll::Ready(Err(shared.time_out(duration_of(after), true).into()))
+        Poll::Ready(Err(shared.time_out(duration_of(after), expired).into()))
     }
 
     fn wakes_at(&self) -> Option<Instant> {
@@ -243,6 +248,7 @@ fn poll_timer<T: Timer>(
     mut timer: Pin<&mut T>,
     limit: &mut Limit,
     after: &mut u64,
+    expires: &mut Expired,
     wakes_at: impl FnOnce() -> Option<Instant>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
@@ -255,6 +261,7 @@ fn poll_timer<T: Timer>(
         let unenforced = deadline::unenforced();
         if unenforced < deadline {
             *after = unenforced.saturating_sub(clock::nanos());
+            *expires = Expired::at(unenforced);
             deadline = unenforced;
         }
         let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };

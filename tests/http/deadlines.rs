@@ -2,9 +2,16 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName, Request, Response};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_rampart::{AsRejection, BoxError, Rejection, deadline, http::DeadlineHeader, retry::Retry, timeout::Timeout};
+use tower_rampart::{
+    AsRejection, BoxError, Rejection,
+    circuit_breaker::{CircuitBreaker, CircuitState},
+    deadline,
+    http::{DeadlineHeader, GrpcClassifier, HttpClassifier},
+    retry::Retry,
+    timeout::Timeout,
+};
 
 use crate::secs;
 
@@ -173,4 +180,134 @@ async fn a_received_limit_of_any_size_is_harmless() {
         let left = service.clone().oneshot(request).await.unwrap();
         assert_eq!(left, Some(secs(1)), "{limit} ms: the service's own timeout is the shorter one");
     }
+}
+
+// G33
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_never_made_is_not_a_failure() {
+    let breaker = CircuitBreaker::consecutive("b", 3).unwrap();
+    let service = ServiceBuilder::new()
+        .layer(breaker.layer())
+        .layer(Timeout::new("attempt", secs(1)).layer())
+        .service(service_fn(|_: ()| async { Err::<(), BoxError>("the service was called".into()) }));
+    #[allow(clippy::disallowed_methods)] // the clock of the deadline
+    let passed = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let error = deadline::scope(passed, service.clone().oneshot(())).await.unwrap_err();
+        assert!(matches!(error.as_rejection(), Some(Rejection::TimedOut { attempted: false, .. })), "{error}");
+    }
+    assert_eq!((breaker.state(), breaker.snapshot().consecutive_failures), (CircuitState::Closed, 0));
+}
+
+/// A call with the caller's limit of this many milliseconds.
+fn limited(limit: u64) -> Request<()> {
+    Request::get("/").header("x-request-timeout-ms", limit).body(()).unwrap()
+}
+
+/// A service that takes this long.
+fn taking(
+    time: Duration,
+) -> impl Service<Request<()>, Response = Response<()>, Error = BoxError, Future: Send> + Clone + Send {
+    service_fn(move |_| async move {
+        tokio::time::sleep(time).await;
+        Ok::<_, BoxError>(Response::new(()))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_short_deadline_says_nothing_about_the_service() {
+    let receive = || DeadlineHeader::default().receive();
+    // The attempt timeout enforces the deadline, wherever it is set.
+    let breaker = CircuitBreaker::consecutive("b", 5).unwrap();
+    let attempt = Timeout::new("attempt", ms(100));
+    let of = |time| ServiceBuilder::new().layer(breaker.layer()).layer(attempt.layer()).service(taking(time));
+    for limit in [0, 1, 5, 19] {
+        for _ in 0..60 {
+            let error = receive().layer(of(ms(20))).oneshot(limited(limit)).await.unwrap_err();
+            let rejection = error.as_rejection().unwrap();
+            assert!(matches!(rejection, Rejection::TimedOut { attempted: true, cut_short: true, .. }), "{rejection:?}");
+        }
+        assert_eq!((breaker.state(), breaker.snapshot().consecutive_failures), (CircuitState::Closed, 0), "{limit} ms");
+    }
+    // Healthy calls in between still count.
+    assert!(receive().layer(of(ms(20))).oneshot(limited(50)).await.is_ok());
+    // A service that hangs fails by its own limit, whatever the caller's.
+    for call in 0..5 {
+        assert_eq!(breaker.state(), CircuitState::Closed, "{call}");
+        let error = receive().layer(of(secs(60))).oneshot(limited(150)).await.unwrap_err();
+        assert!(matches!(error.as_rejection(), Some(Rejection::TimedOut { cut_short: false, .. })), "{error}");
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_remote_service_that_enforces_the_callers_deadline_has_not_failed() {
+    let breaker = CircuitBreaker::consecutive("b", 5).unwrap();
+    let remote = |time, status: u16, grpc_status: &'static str| {
+        service_fn(move |_: Request<()>| async move {
+            tokio::time::sleep(time).await;
+            let response = Response::builder().status(status).header("grpc-status", grpc_status);
+            Ok::<_, BoxError>(response.body(()).unwrap())
+        })
+    };
+    let http = |time| breaker.layer().classify(HttpClassifier::new()).layer(remote(time, 504, "0"));
+    let grpc = |time| breaker.layer().classify(GrpcClassifier).layer(remote(time, 200, "4"));
+    let receive = || DeadlineHeader::default().receive();
+    for _ in 0..20 {
+        receive().layer(http(ms(5))).oneshot(limited(5)).await.unwrap();
+        receive().layer(grpc(ms(5))).oneshot(limited(5)).await.unwrap();
+        assert_eq!((breaker.state(), breaker.snapshot().consecutive_failures), (CircuitState::Closed, 0));
+    }
+    // Before the deadline, it is the service's own.
+    for call in 1..5 {
+        receive().layer(http(ms(5))).oneshot(limited(500)).await.unwrap();
+        assert_eq!(breaker.snapshot().consecutive_failures, call);
+    }
+    receive().layer(grpc(ms(5))).oneshot(limited(500)).await.unwrap();
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_cut_short_counts_as_slow_if_it_was() {
+    // The attempt timeout is beyond the caller's deadline, which is beyond the slow threshold.
+    let breaker = CircuitBreaker::builder("b")
+        .no_time_window()
+        .count_window(10)
+        .min_calls(10)
+        .slow_calls(secs(1), 0.8)
+        .build()
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(DeadlineHeader::default().receive())
+        .layer(breaker.layer())
+        .layer(Timeout::new("attempt", secs(10)).layer())
+        .service(taking(secs(60)));
+    for _ in 0..20 {
+        service.clone().oneshot(limited(500)).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), CircuitState::Closed, "half a second is not slow");
+    for call in 0..10 {
+        assert_eq!(breaker.state(), CircuitState::Closed, "{call}");
+        service.clone().oneshot(limited(2000)).await.unwrap_err();
+    }
+    assert_eq!(breaker.state(), CircuitState::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_received_limit_is_bounded() {
+    let left = |layer: tower_rampart::http::DeadlineReceiveLayer, limit| {
+        let service = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(deadline::remaining().unwrap()) });
+        async move { layer.layer(service).oneshot(limited(limit)).await.unwrap() }
+    };
+    let receive = || DeadlineHeader::default().receive();
+    assert_eq!(left(receive(), 0).await, ms(1));
+    assert_eq!(left(receive(), 5).await, ms(5));
+    for limit in [3_600_000, 3_600_001, u64::MAX] {
+        assert_eq!(left(receive(), limit).await, secs(3600));
+    }
+    let bounded = || receive().at_least(ms(20)).at_most(secs(10));
+    assert_eq!(left(bounded(), 5).await, ms(20));
+    assert_eq!(left(bounded(), 500).await, ms(500));
+    assert_eq!(left(bounded(), 20_000).await, secs(10));
+    assert_eq!(left(receive().at_least(secs(2)).at_most(secs(1)), 5).await, secs(1), "the upper bound wins");
 }

@@ -31,14 +31,16 @@ use tonic::{
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::{Channel, Endpoint},
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
-    BoxError, Classify, Error, Verdict,
+    AdaptErrorLayer, BoxError, Classify, Error, Rejection, Verdict,
+    circuit_breaker::{CircuitBreaker, CircuitState},
     http::{
-        CallerBody, CallerError, ErrorOrigin, GrpcClassifier, HttpClassifier, HttpRepeat, ReplayBody, ReplayLayer,
-        TransportError, error_origin,
+        AdaptClientErrorLayer, CallerBody, CallerError, DeadlineHeader, ErrorOrigin, GrpcClassifier, HttpClassifier,
+        HttpRepeat, ReplayBody, ReplayLayer, TransportError, error_origin,
     },
     stack,
+    timeout::Timeout,
 };
 
 use crate::faults::{Fault, FaultServer, unused_address};
@@ -604,6 +606,139 @@ async fn errors_of_tonic_are_attributed_to_their_origin() {
     }
     let status = unary(channel(refused), Plain::default()).await.unwrap_err();
     assert!(!GrpcClassifier.was_attempted(Err::<&tonic::Response<()>, _>(&status)));
+}
+
+/// A gRPC server that responds after this time.
+async fn grpc_server(delay: Duration) -> SocketAddr {
+    h2_server(move |mut stream| {
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
+            let _ = stream.send_response(response.body(()).unwrap(), true);
+        });
+    })
+    .await
+}
+
+fn with_grpc_timeout(limit: &'static str) -> Request<tonic::body::Body> {
+    let mut request = grpc_request();
+    request.headers_mut().insert("grpc-timeout", limit.parse().unwrap());
+    request
+}
+
+/// Whoever ends a call that hangs, it is a failure and `TimedOut`.
+#[tokio::test]
+async fn a_hang_is_a_timeout_and_a_failure_whoever_ends_it() {
+    const LIMIT: Duration = Duration::from_millis(40);
+
+    let hung = grpc_server(Duration::from_secs(60)).await;
+    let limit = || Timeout::new("limit", LIMIT).layer();
+    let send = || DeadlineHeader::grpc().send();
+    // The limits that the channel enforces: its own, the request's, and the one sent. An attempt
+    // timeout of the same length may or may not come first.
+    for name in
+        ["endpoint", "endpoint and attempt", "request", "request, sent on", "sent", "sent on by a total timeout"]
+    {
+        let breaker = CircuitBreaker::consecutive("b", 8).unwrap();
+        for call in 0..8 {
+            assert_eq!(breaker.state(), CircuitState::Closed, "{name}, {call}");
+            let plain = breaker.layer().classify(GrpcClassifier);
+            let (by_endpoint, by_request) = (endpoint(hung).timeout(LIMIT).connect_lazy(), channel(hung));
+            let adapt = AdaptClientErrorLayer::new();
+            let stack = ServiceBuilder::new();
+            let result = match name {
+                "endpoint" => stack.layer(plain).layer(adapt).service(by_endpoint).oneshot(grpc_request()).await,
+                "endpoint and attempt" => {
+                    stack.layer(plain).layer(limit()).layer(adapt).service(by_endpoint).oneshot(grpc_request()).await
+                }
+                "request" => {
+                    stack.layer(plain).layer(adapt).service(by_request).oneshot(with_grpc_timeout("40m")).await
+                }
+                "request, sent on" => {
+                    let adapt = AdaptErrorLayer::new();
+                    let stack = stack.layer(plain).layer(send()).layer(adapt).service(by_request);
+                    stack.oneshot(with_grpc_timeout("40m")).await
+                }
+                "sent" => {
+                    let adapt = AdaptErrorLayer::new();
+                    let stack = stack.layer(plain).layer(limit()).layer(send()).layer(adapt).service(by_request);
+                    stack.oneshot(grpc_request()).await
+                }
+                _ => {
+                    let stack = stack.layer(Timeout::new("total", LIMIT * 2).layer()).layer(plain).layer(limit());
+                    stack.layer(send()).layer(adapt).service(by_request).oneshot(grpc_request()).await
+                }
+            };
+            match result {
+                Err(Error::Rejected(Rejection::TimedOut { attempted: true, cut_short: false, .. })) => {}
+                other => panic!("{name}, {call}: {other:?}"),
+            }
+        }
+        assert_eq!(breaker.state(), CircuitState::Open, "{name}");
+    }
+}
+
+/// Whoever ends a call at its caller's short deadline, it says nothing about the service.
+#[tokio::test]
+async fn a_healthy_channel_stays_available_whatever_its_callers_deadlines() {
+    let healthy = grpc_server(Duration::from_millis(60)).await;
+    let channel = channel(healthy);
+    let breaker = CircuitBreaker::consecutive("b", 5).unwrap();
+    for name in ["received", "received, with an attempt timeout", "in the request"] {
+        for call in 0..12 {
+            let plain = breaker.layer().classify(GrpcClassifier);
+            let (attempt, send) = (Timeout::new("attempt", Duration::from_secs(1)), DeadlineHeader::grpc().send());
+            let (adapt, receive) = (AdaptErrorLayer::new(), DeadlineHeader::grpc().receive());
+            let client = channel.clone();
+            let result = match name {
+                "received" => {
+                    let stack = ServiceBuilder::new().layer(receive).layer(plain).layer(send).layer(adapt);
+                    stack.service(client).oneshot(with_grpc_timeout("5m")).await
+                }
+                "in the request" => {
+                    let stack = ServiceBuilder::new().layer(plain).layer(attempt.layer()).layer(send).layer(adapt);
+                    stack.service(client).oneshot(with_grpc_timeout("5m")).await
+                }
+                _ => {
+                    let stack = ServiceBuilder::new().layer(receive).layer(plain).layer(attempt.layer());
+                    stack.layer(send).layer(adapt).service(client).oneshot(with_grpc_timeout("5m")).await
+                }
+            };
+            match result {
+                Err(Error::Rejected(Rejection::TimedOut { attempted: true, cut_short: true, .. })) => {}
+                other => panic!("{name}, {call}: {other:?}"),
+            }
+        }
+        let found = (breaker.state(), breaker.snapshot().consecutive_failures);
+        assert_eq!(found, (CircuitState::Closed, 0), "{name}");
+    }
+    let response = channel.oneshot(grpc_request()).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "0");
+}
+
+/// The same for reqwest's own timeouts.
+#[tokio::test]
+async fn reqwests_own_timeouts_are_timeouts() {
+    let server = FaultServer::start(vec![Fault::Hang; 8]).await;
+    let client = || reqwest::Client::builder().no_proxy();
+    let short = Duration::from_millis(30);
+    for client in [client().timeout(short), client().read_timeout(short)] {
+        let breaker = CircuitBreaker::consecutive("b", 4).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(breaker.layer().classify(HttpClassifier::new()))
+            .layer(AdaptClientErrorLayer::new())
+            .service(client.build().unwrap());
+        for _ in 0..4 {
+            let request = reqwest::Request::new(Method::GET, server.url().parse().unwrap());
+            match service.clone().oneshot(request).await {
+                Err(Error::Rejected(Rejection::TimedOut { after, cut_short: false, .. })) => {
+                    assert!(after >= short / 2)
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(breaker.state(), CircuitState::Open);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 /// The header that carries the time left for a call.
 ///
 /// It carries a duration, not an instant, so clock skew does no harm. Each hop loses the time that
-/// the request spends on the network.
+/// the request spends on the network. Any caller can choose it: see [`receive`](Self::receive).
 ///
 /// ```
 /// use std::time::Duration;

@@ -6,4 +6,4 @@ mod send;
 
 pub use header::DeadlineHeader;
 pub use receive::{DeadlineFuture, DeadlineReceive, DeadlineReceiveLayer};
-pub use send::{DeadlineSend, DeadlineSendLayer};
+pub use send::{DeadlineSend, DeadlineSendFuture, DeadlineSendLayer};

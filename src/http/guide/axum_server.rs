@@ -69,4 +69,5 @@
 //!   produced while they are sent, wrap the layers in a
 //!   [`FullResponseLayer`](crate::http::full_response::FullResponseLayer).
 //! - **Deadlines.** To honor the callers' deadlines, put
-//!   [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive) outside the stack.
+//!   [`DeadlineHeader::receive`](crate::http::DeadlineHeader::receive) outside the stack. Strip the
+//!   header at the edge, where callers are not trusted.

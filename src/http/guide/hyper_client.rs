@@ -5,7 +5,7 @@
 //! use http_body_util::{BodyExt, Full};
 //! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 //! use tower::{Layer, ServiceExt};
-//! use tower_rampart::{AdaptErrorLayer, Error, http::{HttpClassifier, HttpRepeat, TransportError}, stack};
+//! use tower_rampart::{Error, http::{AdaptClientErrorLayer, HttpClassifier, HttpRepeat, TransportError}, stack};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -14,7 +14,7 @@
 //!     .classify(HttpClassifier::new()) // statuses, Retry-After
 //!     .repeat(HttpRepeat::new()) // methods, Idempotency-Key
 //!     .build()?;
-//! let service = stack.layer(AdaptErrorLayer::new().layer(client));
+//! let service = stack.layer(AdaptClientErrorLayer::new().layer(client));
 //! # let breaker = stack.circuit_breaker().unwrap().clone();
 //!
 //! # let failing = axum::Router::new().route("/fails", axum::routing::any(|| async { http::StatusCode::INTERNAL_SERVER_ERROR }));

@@ -3,12 +3,12 @@
 //! ```
 //! use reqwest::{Method, Request};
 //! use tower::{Layer, ServiceExt};
-//! use tower_rampart::{AdaptErrorLayer, Error, http::{HttpClassifier, HttpRepeat}, stack};
+//! use tower_rampart::{Error, http::{AdaptClientErrorLayer, HttpClassifier, HttpRepeat}, stack};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let stack = stack::client("inventory").classify(HttpClassifier::new()).repeat(HttpRepeat::new()).build()?;
-//! let service = stack.layer(AdaptErrorLayer::new().layer(reqwest::Client::new()));
+//! let service = stack.layer(AdaptClientErrorLayer::new().layer(reqwest::Client::new()));
 //! # let breaker = stack.circuit_breaker().unwrap().clone();
 //!
 //! # let failing = axum::Router::new().route("/fails", axum::routing::any(|| async { http::StatusCode::INTERNAL_SERVER_ERROR }));
@@ -37,8 +37,9 @@
 //!   not retried. For a client with `redirect::Policy::none()`, declare
 //!   [`HttpClassifier::single_exchange`](crate::http::HttpClassifier::single_exchange).
 //! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server
-//!   refused or had not begun. Its `timeout` also covers the body, and a timeout error counts as a
-//!   failure like any other. Use `read_timeout` to limit the wait between two pieces of a body, and
+//!   refused or had not begun. Its `timeout` also covers the body. A call that it or `read_timeout`
+//!   ends is a failure and a [`TimedOut`](crate::Rejection::TimedOut), by
+//!   [`AdaptClientErrorLayer`](crate::http::AdaptClientErrorLayer). Use `read_timeout` to limit the wait between two pieces of a body, and
 //!   `connect_timeout` for a timeout that proves that nothing was sent.
 //! - **Status codes.** Call `error_for_status` outside the stack: inside, the classifier needs the
 //!   response itself.

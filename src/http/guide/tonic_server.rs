@@ -26,6 +26,8 @@
 //! | `BulkheadFull`, `QueueTimeout`, `RateLimited` | `RESOURCE_EXHAUSTED` |
 //! | `TimedOut` | `DEADLINE_EXCEEDED` |
 //!
+//! - **Deadlines.** Any caller can choose `grpc-timeout`. Strip it at the edge, or bound it:
+//!   [`DeadlineReceiveLayer::at_most`](crate::http::DeadlineReceiveLayer::at_most).
 //! - **Hints.** If a rejection has a `retry_after`, `grpc-retry-pushback-ms` carries it, for
 //!   clients that support it: those in C++ and Java, and
 //!   [`GrpcClassifier`](crate::http::GrpcClassifier).

@@ -16,7 +16,7 @@ use crate::{
     clock, deadline,
     error::FromRejection,
     event::EventKind,
-    timeout::{Boxed, Timeout, Timer},
+    timeout::{Boxed, Expired, Timeout, Timer},
 };
 
 pin_project! {
@@ -130,7 +130,9 @@ impl Attempt {
     fn time_out(&mut self) -> Rejection {
         self.is_completed = true;
         let limit = Duration::from_nanos(self.deadline(0).saturating_sub(self.started));
-        self.timeout.reject(limit)
+        let paused = self.waits.as_ref().map_or(0, |waits| waits.paused(clock::nanos()));
+        let own = self.started.saturating_add(self.limit).saturating_add(paused);
+        self.timeout.reject_expired(limit, if self.outer < own { Expired::Outer } else { Expired::Own })
     }
 }
 

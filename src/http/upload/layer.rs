@@ -14,7 +14,11 @@ use super::{
     future::{Attempt, UploadTimeoutFuture},
     waits::{WaitLimits, Waits},
 };
-use crate::{clock, deadline, error::FromRejection, timeout::Timeout};
+use crate::{
+    clock, deadline,
+    error::FromRejection,
+    timeout::{Expired, Timeout},
+};
 
 /// An attempt timeout that does not count the time in which the attempt waits for its caller.
 ///
@@ -133,7 +137,7 @@ where
         let attempt = &self.layer.attempt;
         let (now, limit, outer) = (clock::nanos(), attempt.0.limit(), deadline::unenforced());
         if outer <= now {
-            return UploadTimeoutFuture::rejected(attempt.0.time_out(attempt.limit(), false));
+            return UploadTimeoutFuture::rejected(attempt.reject_expired(attempt.limit(), Expired::OuterBeforeCall));
         }
         let has_body = !request.body().is_end_stream();
         let waits = has_body.then(|| Arc::new(Waits::new(self.layer.waits)));
