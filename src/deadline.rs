@@ -66,7 +66,8 @@ struct DeadlineContext {
     started_at: Cell<u64>,
     /// The earliest deadline that no timer enforces yet, because [`scope`] set it.
     unenforced: Cell<u64>,
-    /// The earliest deadline that [`scope`] set, enforced or not: the caller's. Only scopes change it.
+    /// The earliest deadline that [`scope`] set, enforced or not: the caller's. Only scopes change
+    /// it.
     callers: Cell<u64>,
 }
 
@@ -134,9 +135,9 @@ pub fn remaining() -> Option<Duration> {
 /// that was made before the scope was put around it is polled once. An earlier deadline around the
 /// scope stays in force.
 ///
-/// A call that such a deadline ends before the timeout's own limit is
-/// [cut short](crate::Rejection::TimedOut::cut_short): it says nothing about the service, and a
-/// breaker ignores it.
+/// A call that such a deadline ends before the timeout's own limit is [cut
+/// short](crate::Rejection::TimedOut::cut_short): it says nothing about the service, and a breaker
+/// ignores it.
 pub fn scope<F: Future>(at: Instant, future: F) -> Scope<F> {
     Scope { at, future }
 }
@@ -213,7 +214,8 @@ pub(crate) fn callers() -> u64 {
 
 /// Whether the earliest deadline that a [`scope`] set has passed, or will within a millisecond: the
 /// resolution of timers and of the headers by which a remote service learns of it. A call that was
-/// ended by a time limit was then ended by its caller's. Reads the clock if there is such a deadline.
+/// ended by a time limit was then ended by its caller's. Reads the clock if there is such a
+/// deadline.
 #[cfg(feature = "http")]
 pub(crate) fn callers_has_passed() -> bool {
     let callers = callers();

@@ -28,9 +28,9 @@ pub(super) const CLIENT: &str = "client";
 /// time limit that the client enforces itself (tonic's `Endpoint::timeout` and
 /// `Request::set_timeout`, reqwest's `timeout` and `read_timeout`) ends a call like a
 /// [`Timeout`](crate::timeout): with [`Rejection::TimedOut`], here of the timeout `client`. `after`
-/// is the time that the call took. It is [cut short](Rejection::TimedOut::cut_short) if the deadline
-/// of a [`scope`](crate::deadline::scope) has passed. A connect timeout is an error of the client's:
-/// nothing was sent.
+/// is the time that the call took. It is [cut short](Rejection::TimedOut::cut_short) if the
+/// deadline of a [`scope`](crate::deadline::scope) has passed. A connect timeout is an error of the
+/// client's: nothing was sent.
 ///
 /// ```
 /// use tower::ServiceBuilder;

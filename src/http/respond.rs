@@ -13,11 +13,12 @@ use crate::error::{Rejection, RespondOnce, Responder};
 /// | `CircuitOpen`, `CircuitRecovering`, `BulkheadFull`, `QueueTimeout` | 503 | `Retry-After` |
 /// | `TimedOut` | 504 | |
 ///
-/// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, it is one second
-/// ([`retry_after`](Self::retry_after)). A call that costs more than the limiter's burst can never
-/// pass, so its response has no `Retry-After`. The `RateLimit` fields are those of
-/// draft-ietf-httpapi-ratelimit-headers and contain the first 64 characters of the limiter's name;
-/// no other part of a response discloses names.
+/// `Retry-After` is in whole seconds, rounded up. If the rejection has no time, there is no header
+/// unless [`retry_after`](Self::retry_after) sets one: when a permit will be free is not known, and
+/// clients take the header as speaking for the whole server. A call that costs more than the
+/// limiter's burst can never pass, so its response has no `Retry-After`. The `RateLimit` fields are
+/// those of draft-ietf-httpapi-ratelimit-headers and contain the first 64 characters of the
+/// limiter's name; no other part of a response discloses names.
 ///
 /// Responses to HEAD have no body.
 ///
@@ -45,7 +46,7 @@ use crate::error::{Rejection, RespondOnce, Responder};
 /// });
 /// # let _ = responses;
 /// let plain: Response<String> = Responses::plain().response(&Rejection::bulkhead_full("db", 16));
-/// assert_eq!(plain.headers()["retry-after"], "1");
+/// assert!(!plain.headers().contains_key("retry-after"));
 /// ```
 ///
 /// A closure of your own that starts from [`response`](Self::response) does not see the request.
@@ -69,7 +70,7 @@ enum Format {
 impl Responses {
     /// Responds with a line of text.
     pub const fn plain() -> Self {
-        Self { format: Format::Plain, retry_after: Some(Duration::from_secs(1)), x_headers: false }
+        Self { format: Format::Plain, retry_after: None, x_headers: false }
     }
 
     /// Responds with a problem detail (RFC 9457). In addition to the standard members it has
@@ -79,7 +80,8 @@ impl Responses {
         Self { format: Format::ProblemJson, ..Self::plain() }
     }
 
-    /// Sets the `Retry-After` of a 503 whose rejection has no time. `None` omits the header.
+    /// Sets the `Retry-After` of a 503 whose rejection has no time. `None`, the default, omits the
+    /// header.
     pub const fn retry_after(mut self, after: Option<Duration>) -> Self {
         self.retry_after = after;
         self

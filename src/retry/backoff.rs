@@ -5,7 +5,10 @@ use crate::{error::ConfigError, shared::random::Random, state::time::nanos_of};
 /// The random spread of delays, so that clients that failed together do not retry together.
 ///
 /// The formulas are those of Marc Brooker's "Exponential Backoff And Jitter" (AWS, 2015). The cap
-/// applies after the jitter: no delay is ever longer than the backoff's maximum.
+/// applies after the jitter: no delay is ever longer than the backoff's maximum, unless the service
+/// asks for it. Its hint (`Retry-After`) is a floor: with any jitter but `None`, a random time of
+/// up to the delay and a tenth of the hint is added, so that clients that were sent away together
+/// do not come back together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -84,6 +87,18 @@ impl Backoff {
     /// same seed gives the same delays.
     pub fn delays(&self, seed: u64) -> Delays {
         Delays { backoff: *self, progress: Progress::default(), random: Random::seeded(seed) }
+    }
+
+    /// Returns the delay after a service's hint: at least the hint, and at least the drawn backoff.
+    /// Jitter is added above the hint, since all callers get the same one: up to the drawn backoff
+    /// and a tenth of the hint, but not beyond `cap`.
+    pub(super) fn after_hint(&self, hint: Duration, drawn: Duration, cap: Duration, random: &Random) -> Duration {
+        let spread = match self.jitter {
+            Jitter::None => Duration::ZERO,
+            Jitter::Full | Jitter::Equal | Jitter::Decorrelated => drawn.saturating_add(hint / 10),
+        };
+        let spread = spread.min(cap.saturating_sub(hint));
+        hint.saturating_add(random.duration(Duration::ZERO..=spread)).max(drawn)
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {

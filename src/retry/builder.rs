@@ -121,7 +121,7 @@ impl RetryBuilder {
 
     /// Sets the longest wait that a rejection or a response may ask for. A call that is asked to
     /// wait longer is not retried. A shorter wait replaces the backoff's delay if it is longer than
-    /// that.
+    /// that; the backoff's [jitter](crate::retry::Jitter) is added to it, up to this limit.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self

@@ -179,7 +179,8 @@ impl RetryInner {
             return stop_retrying();
         }
         let backoff = state.progress.next(&self.backoff, &self.random);
-        let delay = hint.map_or(backoff, |hint| hint.max(backoff));
+        let cap = self.max_retry_after;
+        let delay = hint.map_or(backoff, |hint| self.backoff.after_hint(hint, backoff, cap, &self.random));
         state.deadline = state.deadline.into_iter().chain(deadline::current()).min();
         if let Some(deadline) = state.deadline {
             // An attempt that starts at the deadline would time out immediately.

@@ -59,6 +59,15 @@ impl<T> StripedArc<T> {
     }
 }
 
+#[cfg(feature = "http")]
+impl<T> StripedArc<T> {
+    /// Counts the references of calls. References that other threads acquire or drop meanwhile may
+    /// or may not be counted.
+    pub(crate) fn count_refs(&self) -> usize {
+        self.lines.iter().filter_map(OnceLock::get).map(|line| Arc::strong_count(line) - 1).sum()
+    }
+}
+
 impl<T> Clone for StripedArc<T> {
     fn clone(&self) -> Self {
         Self { value: Arc::clone(&self.value), lines: Arc::clone(&self.lines) }
@@ -121,6 +130,8 @@ pub(crate) mod tests {
         let dropped = Arc::new(());
         let shared = StripedArc::new(Arc::clone(&dropped));
         let (clone, reference) = (shared.clone(), shared.acquire_ref());
+        #[cfg(feature = "http")]
+        assert_eq!((shared.count_refs(), clone.count_refs()), (1, 1));
         drop((shared, clone));
         assert_eq!(Arc::strong_count(&reference), 2);
         drop(reference);

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use tower_rampart::http::{rate_limit_reset, retry_after};
+use tower_rampart::{
+    BoxError,
+    http::{HttpClassifier, rate_limit_reset, retry_after},
+    retry::{Backoff, Jitter, Retry},
+};
 
 use crate::{response, secs};
 
@@ -82,4 +86,52 @@ proptest::proptest! {
         let response = response(429, &[(names[name], &value), ("retry-after", "Wed, 21 Oct 2015 07:28:30 GMT")]);
         let _ = (retry_after(response.headers()), rate_limit_reset(response.headers()));
     }
+}
+
+// R39
+#[tokio::test(start_paused = true)]
+async fn clients_that_were_sent_away_together_come_back_spread_out() {
+    #[allow(clippy::disallowed_methods)] // the test reads the paused clock itself
+    let now = tokio::time::Instant::now;
+    let (base, cap) = (Duration::from_millis(50), secs(5));
+    for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
+        for hint in [1, 3, 5] {
+            let backoff = Backoff::exponential(base, secs(1)).jitter(jitter);
+            let retry = Retry::builder("r").max_attempts(2).backoff(backoff).max_retry_after(cap).no_budget();
+            let retry = retry.build().unwrap();
+            let mut delays = Vec::new();
+            for _ in 0..200 {
+                let start = now();
+                let attempt = |number| async move {
+                    let status = if number == 1 { 503 } else { 200 };
+                    Ok::<_, BoxError>(response(status, &[("retry-after", hint.to_string().as_str())]))
+                };
+                assert_eq!(retry.run_with(HttpClassifier::new(), attempt).await.unwrap().status(), 200);
+                delays.push(now() - start);
+            }
+            let (floor, timer) = (secs(hint), Duration::from_millis(1));
+            assert!(delays.iter().all(|delay| *delay >= floor && *delay <= cap + timer), "{jitter:?}: {delays:?}");
+            delays.sort();
+            delays.dedup();
+            // There is no room above a hint that is as long as the cap.
+            assert!(hint == 5 || delays.len() > 50, "{jitter:?}, {hint} s: {} different delays", delays.len());
+        }
+    }
+    // Without jitter, the delay is the longer of hint and backoff.
+    for (hint, expected) in [("1", secs(2)), ("3", secs(3))] {
+        let retry = Retry::builder("r").backoff(Backoff::fixed(secs(2)).jitter(Jitter::None)).build().unwrap();
+        let start = now();
+        let attempt = |number| async move {
+            let status = if number == 1 { 503 } else { 200 };
+            Ok::<_, BoxError>(response(status, &[("retry-after", hint)]))
+        };
+        retry.run_with(HttpClassifier::new(), attempt).await.unwrap();
+        assert_eq!(now() - start, expected);
+    }
+    // The deadline still holds.
+    let retry = Retry::builder("r").deadline(secs(1)).build().unwrap();
+    let start = now();
+    let attempt = |_| async { Ok::<_, BoxError>(response(503, &[("retry-after", "1")])) };
+    assert_eq!(retry.run_with(HttpClassifier::new(), attempt).await.unwrap().status(), 503);
+    assert_eq!(now(), start, "the retry would have come too late");
 }

@@ -209,8 +209,11 @@ async fn retry_after_opens_the_circuit_for_that_long() {
     let breaker = CircuitBreaker::builder("b").probes(1).probe_successes(1).observer(recorder.clone()).build().unwrap();
     let service = with_retry_after_honored(&breaker, HonorRetryAfterLayer::new(&breaker));
     for status in [429, 503] {
-        let received = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
-        assert_eq!(received.status(), status, "the caller gets the response");
+        for _ in 0..2 {
+            assert_eq!(breaker.state(), CircuitState::Closed, "one response speaks for itself");
+            let received = service.clone().oneshot(response(status, &[("retry-after", "7")])).await.unwrap();
+            assert_eq!(received.status(), status, "the caller gets the response");
+        }
         let error = service.clone().oneshot(response(200, &[])).await.unwrap_err();
         assert!(is_about(error.as_rejection().and_then(Rejection::retry_after), secs(7)));
         tokio::time::advance(secs(7)).await;
@@ -218,10 +221,89 @@ async fn retry_after_opens_the_circuit_for_that_long() {
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(recorder.count("state closed -> open: retry_after"), 2);
-    // On a probe's response.
+    // On a probe's response: without a success since the last time, one is enough.
+    for _ in 0..2 {
+        service.clone().oneshot(response(503, &[("retry-after", "7")])).await.unwrap();
+    }
     breaker.half_open();
     service.clone().oneshot(response(503, &[("retry-after", "3")])).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(3)));
+}
+
+/// A server with this many permits, each held for 20 ms, whose rejections ask for a second's wait.
+#[derive(Clone)]
+struct Limited {
+    permits: Arc<tokio::sync::Semaphore>,
+}
+
+impl Service<()> for Limited {
+    type Response = Response<()>;
+    type Error = Rejection;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Response<()>, Rejection>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Rejection>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let permits = self.permits.clone();
+        Box::pin(async move {
+            // The time on the network.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let Ok(_permit) = permits.try_acquire() else { return Ok(response(503, &[("retry-after", "1")])) };
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Ok(response(200, &[]))
+        })
+    }
+}
+
+/// Counts the successes of this many clients in three seconds, and whether the circuit opened.
+async fn served_in_three_seconds(clients: usize, permits: usize, honored: bool) -> (usize, bool) {
+    let breaker = CircuitBreaker::builder("b").no_failure_rate().consecutive_failures(65_535).build().unwrap();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let server = Limited { permits: Arc::new(tokio::sync::Semaphore::new(permits)) };
+    let layer = HonorRetryAfterLayer::new(&breaker);
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..clients)
+        .map(|_| {
+            let inner = if honored {
+                tower::util::BoxCloneService::new(layer.layer(server.clone()))
+            } else {
+                tower::util::BoxCloneService::new(server.clone())
+            };
+            let service = breaker.layer().classify(HttpClassifier::new()).layer(inner);
+            let (served, opened) = (served.clone(), opened.clone());
+            let run = async move {
+                loop {
+                    match service.clone().oneshot(()).await {
+                        Ok(response) if response.status() == 200 => drop(served.fetch_add(1, SeqCst)),
+                        Ok(_) => {}
+                        Err(_) => {
+                            opened.fetch_add(1, SeqCst);
+                            tokio::time::sleep(Duration::from_millis(10)).await;
+                        }
+                    }
+                }
+            };
+            tokio::spawn(tokio::time::timeout(secs(3), run))
+        })
+        .collect();
+    for client in clients {
+        let _ = client.await;
+    }
+    (served.load(SeqCst), opened.load(SeqCst) > 0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_speaks_for_one_rejected_call_does_not_stop_the_others() {
+    for (clients, permits) in [(9, 8), (2, 1), (40, 8)] {
+        let (without, _) = served_in_three_seconds(clients, permits, false).await;
+        let (with, opened) = served_in_three_seconds(clients, permits, true).await;
+        assert!(!opened && with * 100 >= without * 95, "{clients} clients, {permits} permits: {with} of {without}");
+    }
+    // A server that rejects every call is left alone, after each client's first call at most.
+    let (served, opened) = served_in_three_seconds(9, 0, true).await;
+    assert!(opened && served == 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,6 +322,7 @@ async fn retry_after_is_capped_and_ignored_where_it_does_not_apply() {
         assert_eq!(breaker.state(), CircuitState::Closed);
     }
     let day = || response(503, &[("retry-after", "86400")]);
+    service.clone().oneshot(day()).await.unwrap();
     service.clone().oneshot(day()).await.unwrap();
     assert!(is_about(breaker.snapshot().open_for, secs(9)));
     // An open time that is already set and a manual state are kept.

@@ -79,7 +79,7 @@ async fn an_axum_server_responds_to_rejections() {
     assert_eq!(get_path("/slow").await.0, 504);
     let permit = bulkhead.try_acquire().unwrap();
     let (status, after, ..) = get_path("/").await;
-    assert_eq!((status, after.as_deref()), (503, Some("1")));
+    assert_eq!((status, after.as_deref()), (503, None));
     drop(permit);
     assert_eq!((get_path("/").await.0, bulkhead.snapshot().in_flight), (200, 0));
 }

@@ -19,9 +19,9 @@ impl DeadlineHeader {
     ///
     /// The header is the caller's to choose. Where callers are not trusted, strip it at the edge,
     /// in the proxy or gateway that faces them, as other internal headers. A short limit makes
-    /// calls fail, and work for them is wasted; but breakers ignore a call that it has
-    /// [cut short](crate::Rejection::TimedOut::cut_short) or that was never made. A long limit has
-    /// no effect on the timeouts inside, which fire at their own. The layer's own bounds are
+    /// calls fail, and work for them is wasted; but breakers ignore a call that it has [cut
+    /// short](crate::Rejection::TimedOut::cut_short) or that was never made. A long limit has no
+    /// effect on the timeouts inside, which fire at their own. The layer's own bounds are
     /// [`at_least`](DeadlineReceiveLayer::at_least) and [`at_most`](DeadlineReceiveLayer::at_most).
     pub fn receive(&self) -> DeadlineReceiveLayer {
         DeadlineReceiveLayer {

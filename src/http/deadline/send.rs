@@ -25,8 +25,8 @@ impl DeadlineHeader {
     ///
     /// A client may enforce the limit itself, as tonic's channel does. If it ends a call at the
     /// limit, the layer returns [`Rejection::TimedOut`] of the timeout `client`, as an outer
-    /// [`Timeout`](crate::timeout) would have done a moment later. It is
-    /// [cut short](Rejection::TimedOut::cut_short) if the limit was that of the caller: of a
+    /// [`Timeout`](crate::timeout) would have done a moment later. It is [cut
+    /// short](Rejection::TimedOut::cut_short) if the limit was that of the caller: of a
     /// [`scope`](crate::deadline::scope), or a limit in the request that was shorter than the time
     /// left.
     pub fn send(&self) -> DeadlineSendLayer {

@@ -39,8 +39,9 @@
 //! - **reqwest's own retries and timeouts.** reqwest itself retries requests that an HTTP/2 server
 //!   refused or had not begun. Its `timeout` also covers the body. A call that it or `read_timeout`
 //!   ends is a failure and a [`TimedOut`](crate::Rejection::TimedOut), by
-//!   [`AdaptClientErrorLayer`](crate::http::AdaptClientErrorLayer). Use `read_timeout` to limit the wait between two pieces of a body, and
-//!   `connect_timeout` for a timeout that proves that nothing was sent.
+//!   [`AdaptClientErrorLayer`](crate::http::AdaptClientErrorLayer). Use `read_timeout` to limit the
+//!   wait between two pieces of a body, and `connect_timeout` for a timeout that proves that
+//!   nothing was sent.
 //! - **Status codes.** Call `error_for_status` outside the stack: inside, the classifier needs the
 //!   response itself.
 //! - **Response bodies.** [`full_response`](crate::http::full_response) takes `http::Response`s.
