@@ -56,6 +56,23 @@ pub trait Classify<T, E> {
         true
     }
 
+    /// Marks a response with which a retry stops although it could be retried: attempts, time or
+    /// budget are used up. A retry outside does not retry a response that
+    /// [is marked](Self::is_exhausted). By default, responses cannot be marked.
+    fn mark_exhausted(&self, response: &mut T) {
+        let _ = response;
+    }
+
+    /// Returns whether the response [is marked](Self::mark_exhausted), or `None` if it cannot be.
+    ///
+    /// An unmarked response may be retried whatever retries inside did for other calls. Where
+    /// responses cannot be marked, as for errors, the attempts of nested retries are
+    /// [bounded](crate::retry#nested-retries) together.
+    fn is_exhausted(&self, response: &T) -> Option<bool> {
+        let _ = response;
+        None
+    }
+
     /// Returns how long the service asks its callers to wait before the next attempt, if this
     /// result says so. Not called for rejections.
     fn retry_after(&self, result: Result<&T, &E>) -> Option<Duration> {

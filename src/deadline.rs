@@ -56,9 +56,6 @@ struct DeadlineContext {
     /// Whether `started_at` or `unenforced` is set, which takes the slow path on entering and
     /// leaving.
     slow_path: Cell<bool>,
-    /// An inner retry has stopped and returned its last result: a retry outside should not multiply
-    /// it.
-    exhausted: Cell<bool>,
     /// The earliest deadline that is a point in time, or [`NEVER`].
     deadline: Cell<u64>,
     /// When the clocks of the limits in their first poll started; [`NEVER`] while `pending_limit`
@@ -76,7 +73,6 @@ impl DeadlineContext {
         Self {
             pending_limit: Cell::new(NEVER),
             slow_path: Cell::new(false),
-            exhausted: Cell::new(false),
             deadline: Cell::new(NEVER),
             started_at: Cell::new(NEVER),
             unenforced: Cell::new(NEVER),
@@ -228,22 +224,6 @@ pub(crate) fn is_over(deadline: u64) -> bool {
     const RESOLUTION: u64 = 1_000_000;
 
     clock::nanos().saturating_add(RESOLUTION) >= deadline
-}
-
-/// Tells the retry outside that this result comes from a retry that would have retried it, had it
-/// been allowed to.
-pub(crate) fn mark_exhausted() {
-    CONTEXT.with(|context| context.exhausted.set(true));
-}
-
-/// Sets the mark of an exhausted retry and returns the previous one.
-///
-/// A retry sets it to `false` before it polls an attempt, and afterwards restores the previous
-/// mark, taking the attempt's. A mark is meant for the innermost retry around, which sets it again
-/// if it is exhausted itself.
-#[inline]
-pub(crate) fn swap_exhausted(mark: bool) -> bool {
-    CONTEXT.with(|context| context.exhausted.replace(mark))
 }
 
 /// A time limit. Its clock starts when code inside or outside asks for the deadline.

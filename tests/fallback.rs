@@ -252,3 +252,15 @@ async fn a_thousand_concurrent_calls_are_reported_once_each() {
     assert_eq!((recorder.count("admitted"), recorder.count("completed")), (1_000, 1_000));
     assert_eq!(recorder.count("fell back to value"), 500);
 }
+
+// G20: as a retry does.
+#[tokio::test]
+async fn a_fallback_to_a_boxed_service_is_send_and_sync() {
+    let (script, probe) = Script::new();
+    let other = tower::util::BoxCloneService::new(Script::new().1);
+    let layer = Fallback::service("f", other);
+    assert_shareable(&layer);
+    script.reply(open());
+    let service = layer.layer(probe);
+    assert_eq!(tokio::spawn(service.oneshot("a")).await.unwrap().unwrap(), "ok");
+}

@@ -42,6 +42,6 @@ impl Fallback {
 
     /// Creates a layer that serves the response of another service to a clone of the request.
     pub fn service<S>(name: impl Into<Name>, service: S) -> FallbackLayer<ServeService<S>> {
-        FallbackLayer::serving(name.into(), ServeService(service))
+        FallbackLayer::serving(name.into(), ServeService::new(service))
     }
 }

@@ -2,13 +2,14 @@ use std::{
     fmt,
     future::{Future, Ready, ready},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::{error::AsRejection, event::Served};
+use crate::{error::AsRejection, event::Served, shared::template::Template};
 
 /// Selects the results that a fallback replaces.
 ///
@@ -130,8 +131,19 @@ where
 
 /// Serves the response of another service. Created by
 /// [`Fallback::service`](super::Fallback::service).
-#[derive(Clone)]
-pub struct ServeService<S>(pub(super) S);
+pub struct ServeService<S>(Arc<Template<S>>);
+
+impl<S> ServeService<S> {
+    pub(super) fn new(service: S) -> Self {
+        Self(Arc::new(Template::new(service)))
+    }
+}
+
+impl<S> Clone for ServeService<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<S, Req: Clone, T, E> Serve<Req, T, E> for ServeService<S>
 where
@@ -145,7 +157,7 @@ where
     }
 
     fn serve(&self, kept: Req, _result: Result<T, E>) -> Self::Future {
-        Oneshot { state: OneshotState::Readying { service: self.0.clone(), request: Some(kept) } }
+        Oneshot { state: OneshotState::Readying { template: self.0.clone(), service: None, request: Some(kept) } }
     }
 
     fn kind(&self) -> Served {
@@ -154,7 +166,7 @@ where
 }
 
 pin_project! {
-    /// Polls a service until it is ready, then calls it once.
+    /// Clones a service, polls it until it is ready, then calls it once.
     pub struct Oneshot<S, Req, F> {
         #[pin]
         state: OneshotState<S, Req, F>,
@@ -164,14 +176,14 @@ pin_project! {
 pin_project! {
     #[project = OneshotProj]
     enum OneshotState<S, Req, F> {
-        Readying { service: S, request: Option<Req> },
+        Readying { template: Arc<Template<S>>, service: Option<S>, request: Option<Req> },
         Calling { #[pin] future: F },
     }
 }
 
 impl<S, Req> Future for Oneshot<S, Req, S::Future>
 where
-    S: Service<Req>,
+    S: Service<Req> + Clone,
 {
     type Output = Result<S::Response, S::Error>;
 
@@ -180,7 +192,15 @@ where
         loop {
             let future = match state.as_mut().project() {
                 OneshotProj::Calling { future } => return future.poll(cx),
-                OneshotProj::Readying { service, request } => {
+                OneshotProj::Readying { template, service, request } => {
+                    if service.is_none() {
+                        *service = template.try_clone();
+                    }
+                    let Some(service) = service else {
+                        // Another call is cloning it.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    };
                     ready!(service.poll_ready(cx))?;
                     service.call(request.take().expect("called once"))
                 }

@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use ::http::StatusCode;
 
-use super::{ErrorOrigin, ResponseHead, TransportError, hint};
+use super::{ErrorOrigin, ResponseHead, TransportError, head, hint};
 use crate::{
     classify::{Classify, Verdict},
     deadline,
@@ -190,6 +190,16 @@ where
             return hint.or_else(|| hint::rate_limit_reset(response.headers()));
         }
         hint
+    }
+
+    fn mark_exhausted(&self, response: &mut T) {
+        if let Some(extensions) = response.extensions_mut() {
+            head::mark_exhausted(extensions);
+        }
+    }
+
+    fn is_exhausted(&self, response: &T) -> Option<bool> {
+        response.extensions().map(head::is_exhausted)
     }
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
 
-use super::{ResponseHead, TransportError, classify, hint};
+use super::{ResponseHead, TransportError, classify, head, hint};
 use crate::{
     classify::{Classify, Verdict},
     deadline,
@@ -95,6 +95,16 @@ where
         let pushback = response.trailers().and_then(hint::grpc_pushback);
         let pushback = pushback.or_else(|| hint::grpc_pushback(response.headers()));
         pushback.or_else(|| hint::retry_after(response.headers()))
+    }
+
+    fn mark_exhausted(&self, response: &mut T) {
+        if let Some(extensions) = response.extensions_mut() {
+            head::mark_exhausted(extensions);
+        }
+    }
+
+    fn is_exhausted(&self, response: &T) -> Option<bool> {
+        response.extensions().map(head::is_exhausted)
     }
 }
 

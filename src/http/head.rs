@@ -1,4 +1,4 @@
-use ::http::{HeaderMap, Method, Request, Response, StatusCode};
+use ::http::{Extensions, HeaderMap, Method, Request, Response, StatusCode};
 
 /// Read access to a response's head and trailers, for classifiers and for layers that read hints.
 pub trait ResponseHead {
@@ -32,6 +32,28 @@ pub trait ResponseHead {
     fn may_follow_others(&self) -> bool {
         false
     }
+
+    /// Returns the extensions, if there are any. A retry that stops marks its response there.
+    fn extensions(&self) -> Option<&Extensions> {
+        None
+    }
+
+    /// Returns the extensions, mutably.
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        None
+    }
+}
+
+/// The mark of a response with which a retry has stopped.
+#[derive(Clone, Copy)]
+struct Exhausted;
+
+pub(super) fn mark_exhausted(extensions: &mut Extensions) {
+    extensions.insert(Exhausted);
+}
+
+pub(super) fn is_exhausted(extensions: &Extensions) -> bool {
+    extensions.get::<Exhausted>().is_some()
 }
 
 impl<B> ResponseHead for Response<B> {
@@ -49,6 +71,14 @@ impl<B> ResponseHead for Response<B> {
         // with the request's would not do: a POST is often redirected to its own URI.
         self.extensions().get::<tower_http::follow_redirect::RequestUri>().is_some()
     }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -63,6 +93,14 @@ impl ResponseHead for reqwest::Response {
 
     fn may_follow_others(&self) -> bool {
         true
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
     }
 }
 

@@ -47,6 +47,12 @@ impl RetryBudget {
         builder.make()
     }
 
+    /// Identifies the bucket while it exists.
+    #[inline]
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// Deposits the share of a token that a success pays. One load if the bucket is full.
     #[inline]
     pub fn deposit(&self) {

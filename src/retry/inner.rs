@@ -7,7 +7,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backoff, RetryBudget, WhenNotReady, backoff::Progress};
+use super::{
+    Backoff, RetryBudget, WhenNotReady,
+    backoff::Progress,
+    scope::{self, AttemptScope, InnerRetries, RetryScope},
+};
 use crate::{
     classify::{Classify, Verdict},
     clock, deadline,
@@ -60,6 +64,20 @@ pub(crate) struct RetryState {
     verdict: Verdict,
     /// A budget token was withdrawn for a retry that has not been sent.
     owes_token: bool,
+    /// Retries that calls inside of the attempts have made in vain.
+    in_vain: u32,
+    /// A retry inside of this attempt has paid a success into the budget.
+    paid: bool,
+}
+
+/// What follows an attempt that did not succeed.
+pub(super) enum Next {
+    /// Another attempt, after this delay.
+    Retry(Duration),
+    /// The result is the response: it could be retried, but attempts, time or budget are used up.
+    Exhausted,
+    /// The result is the response.
+    Final,
 }
 
 /// An attempt that completed and did not succeed.
@@ -71,8 +89,6 @@ pub(super) struct Attempt<'a, T, E, C, H> {
     pub(super) has_copy: bool,
     /// Returns the request's hints.
     pub(super) hints: H,
-    /// Whether the result comes from an inner retry that has stopped retrying.
-    pub(super) exhausted: bool,
 }
 
 impl RetryInner {
@@ -80,16 +96,28 @@ impl RetryInner {
     #[inline]
     pub(super) fn begin(&self) -> RetryState {
         let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
-        RetryState { made: 1, progress: Progress::default(), deadline, verdict: Verdict::Ignored, owes_token: false }
+        let (progress, verdict) = (Progress::default(), Verdict::Ignored);
+        RetryState { made: 1, progress, deadline, verdict, owes_token: false, in_vain: 0, paid: false }
     }
 
-    /// Records that an attempt succeeded.
+    /// Enters the scope of an attempt, for one poll. Without a copy of its request, a first attempt
+    /// cannot be retried.
+    #[inline(always)]
+    pub(super) fn enter_attempt(&self, state: &RetryState, has_copy: bool) -> AttemptScope {
+        let max_attempts = self.max_attempts();
+        let limit = (max_attempts > 1 && (has_copy || state.made > 1)).then(|| max_attempts - 1);
+        AttemptScope::enter(limit, state.retries_in_scope(), self.budget.as_ref().map(RetryBudget::address))
+    }
+
+    /// Records that an attempt succeeded, which pays into the budget once, however many retries
+    /// share it.
     #[inline]
-    pub(super) fn succeeded(&self) {
+    pub(super) fn succeeded(&self, state: Option<&RetryState>) {
         if let Some(budget) = &self.budget {
-            if budget.deposit_reported() {
+            if !state.is_some_and(|state| state.paid) && budget.deposit_reported() {
                 self.budget_recovered();
             }
+            scope::paid_into(budget.address());
         }
     }
 
@@ -98,30 +126,22 @@ impl RetryInner {
         self.events.emit(|| EventKind::BudgetRecovered);
     }
 
-    /// Returns the delay before the next attempt, or `None` if the result of this one is the
-    /// response.
+    /// Returns what follows an attempt that did not succeed.
     #[inline(never)]
-    pub(super) fn delay_after<T, E, C, H>(
-        &self,
-        state: &mut RetryState,
-        attempt: Attempt<'_, T, E, C, H>,
-    ) -> Option<Duration>
+    pub(super) fn next_after<T, E, C, H>(&self, state: &mut RetryState, attempt: Attempt<'_, T, E, C, H>) -> Next
     where
         C: Classify<T, E>,
         E: AsRejection,
         H: FnOnce() -> ReplayHints,
     {
-        let Attempt { verdict, classify, result, has_copy, hints, exhausted } = attempt;
+        let Attempt { verdict, classify, result, has_copy, hints } = attempt;
         state.verdict = verdict;
         let rejection = result.err().and_then(AsRejection::as_rejection);
         // No copy is made for the last attempt. A retry with a single attempt cannot be exhausted.
         let may_retry = self.may_retry(state);
         let retryable = if may_retry { has_copy } else { state.made > 1 };
         if !retryable || !self.deserves_retry(verdict, rejection, hints, || classify.was_attempted(result)) {
-            if exhausted {
-                deadline::mark_exhausted();
-            }
-            return None;
+            return Next::Final;
         }
         let hint = match rejection {
             Some(rejection) if rejection.semantics().retry == RetryWhen::RetryAfter => rejection.retry_after(),
@@ -130,12 +150,15 @@ impl RetryInner {
             Some(_) => None,
             None => classify.retry_after(result),
         };
-        let delay = self.schedule(state, hint, exhausted || !may_retry);
-        if delay.is_none() {
-            // An outer retry must not multiply the attempts of this one.
-            deadline::mark_exhausted();
+        // An outer retry must not multiply the attempts of an inner one. A response that can be
+        // marked tells exactly whether an inner retry has stopped; otherwise all attempts count.
+        let marked = result.ok().and_then(|response| classify.is_exhausted(response));
+        let retries = if marked == Some(false) { state.retries() } else { state.retries_in_scope() };
+        let exhausted = marked == Some(true) || RetryScope::current().is_exhausted(self.max_attempts(), retries);
+        match self.schedule(state, hint, exhausted || !may_retry) {
+            Some(delay) => Next::Retry(delay),
+            None => Next::Exhausted,
         }
-        delay
     }
 
     fn deserves_retry(
@@ -234,8 +257,8 @@ impl RetryInner {
 
     /// Completes a call whose scheduled attempt is not sent: the last result is the response.
     pub(super) fn stop(&self, state: RetryState) {
-        deadline::mark_exhausted();
         self.settle(&state);
+        scope::retried_in_vain(state.retries_in_scope());
         let _event = finally(|| self.completed(state.verdict));
         self.events.emit(|| EventKind::RetriesExhausted { attempts: state.made });
     }
@@ -244,6 +267,9 @@ impl RetryInner {
     #[inline]
     pub(super) fn finish(&self, state: RetryState, verdict: Verdict) {
         self.settle(&state);
+        if verdict != Verdict::Success {
+            scope::retried_in_vain(state.retries_in_scope());
+        }
         self.completed(verdict);
     }
 
@@ -255,11 +281,30 @@ impl RetryInner {
     /// Cancels a call that was dropped.
     pub(super) fn cancel(&self, state: RetryState) {
         self.settle(&state);
+        scope::retried_in_vain(state.retries_in_scope());
         self.events.emit(|| EventKind::Cancelled { admitted: true, elapsed: None });
     }
 }
 
 impl RetryState {
+    /// The retries that were sent.
+    fn retries(&self) -> u32 {
+        self.made - 1
+    }
+
+    /// The retries that were sent, and those that were made in vain inside of the attempts.
+    #[inline]
+    fn retries_in_scope(&self) -> u32 {
+        self.retries().saturating_add(self.in_vain)
+    }
+
+    /// Records what the retries inside of the attempt did in a poll.
+    #[inline]
+    pub(super) fn polled(&mut self, inner: &InnerRetries) {
+        self.in_vain = self.in_vain.saturating_add(inner.in_vain);
+        self.paid |= inner.paid;
+    }
+
     /// Returns the number of the next attempt.
     pub(crate) fn next(&self) -> u32 {
         self.made + 1
@@ -268,6 +313,7 @@ impl RetryState {
     /// Records that the next attempt is being sent.
     pub(crate) fn sent(&mut self) {
         self.owes_token = false;
+        self.paid = false;
         self.made += 1;
     }
 

@@ -73,9 +73,26 @@
 //! ([`idempotent_if`](RetryLayer::idempotent_if)), or override
 //! [`Classify::classify_rejection`](crate::Classify::classify_rejection).
 //!
-//! A call is not retried when attempts, time or budget are exhausted, when its request cannot be
-//! copied, or when the failure comes from an inner retry that has stopped retrying: nested retries
-//! do not multiply. The caller then gets the last result, unchanged.
+//! A call is not retried when attempts, time or budget are exhausted, or when its request cannot be
+//! copied. The caller then gets the last result, unchanged.
+//!
+//! # Nested retries
+//!
+//! Nested retries do not multiply. A retry counts as attempts of its own the retries of all calls
+//! inside of its attempts that end without a success or are dropped, and retries inside stop when
+//! the attempts that the outermost retry allows are used up. So calls that follow each other make
+//! no more attempts than that; calls that run at the same time see each other's retries once they
+//! have ended. A retry with a single attempt, or whose request cannot be copied, bounds nothing.
+//!
+//! For an error, and for a response of any type, nothing tells whether it is the result of the call
+//! whose retries failed. A call whose failure is handled inside of the attempt is declared by
+//! [`side_call`]. HTTP and gRPC responses carry a mark in their extensions
+//! ([`Classify::mark_exhausted`](crate::Classify::mark_exhausted), which the classifiers of `http`
+//! implement): an outer retry never retries a marked response, and an unmarked one whatever the
+//! calls inside did.
+//!
+//! All this follows the call stack of one task. Work that is handed to another task has retries of
+//! its own.
 //!
 //! # Readiness
 //!
@@ -115,6 +132,7 @@ mod inner;
 mod layer;
 mod retry_call;
 mod run;
+mod scope;
 mod service;
 mod when_not_ready;
 
@@ -123,6 +141,7 @@ pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 pub use builder::RetryBuilder;
 pub use handle::{Retry, RetrySnapshot};
 pub use layer::RetryLayer;
+pub use scope::{SideCall, side_call};
 pub use service::RetryService;
 pub use when_not_ready::WhenNotReady;
 

@@ -4,7 +4,6 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -12,7 +11,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     WhenNotReady,
-    inner::{Attempt, ReplayHints, RetryInner, RetryState},
+    inner::{Attempt, Next, ReplayHints, RetryInner, RetryState},
 };
 use crate::{
     call::{
@@ -20,7 +19,6 @@ use crate::{
         emit_admitted,
     },
     classify::{Classify, Verdict},
-    deadline,
     error::AsRejection,
     event::Misfit,
     request::{Repeat, overlooks_method},
@@ -44,7 +42,8 @@ pub(crate) trait HasRetry {
 
 /// Makes a service for each further attempt.
 pub(crate) trait AttemptSource<S> {
-    fn service(&self) -> S;
+    /// `None` while another call is making one: ask again later.
+    fn service(&self) -> Option<S>;
 }
 
 impl InFlight<RetryInner> for RetryState {
@@ -209,20 +208,27 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         loop {
             let next = match self.phase.as_mut().project() {
                 PhaseProj::Attempt { call } => {
+                    let Some(state) = guard.in_flight() else { unreachable!("polled after it completed") };
+                    let scope = retry.enter_attempt(state, self.copy.is_some());
                     guard.enter_service();
-                    let outer = deadline::swap_exhausted(false);
                     let polled = call.poll(shared.attempt_shared(), cx);
-                    let exhausted = deadline::swap_exhausted(outer);
                     guard.leave_service();
-                    let result = ready!(polled);
+                    let inner = scope.leave();
+                    if let Some(state) = guard.in_flight() {
+                        state.polled(&inner);
+                    }
+                    let mut result = ready!(polled);
                     let verdict = classify_result(&retry.events, shared.classifier(), result.as_ref());
-                    let delay = if verdict == Verdict::Success {
-                        retry.succeeded();
-                        None
+                    let next = if verdict == Verdict::Success {
+                        retry.succeeded(guard.in_flight().as_deref());
+                        Next::Final
                     } else {
-                        self.delay_after(shared, guard, verdict, result.as_ref(), exhausted)
+                        self.next_after(shared, guard, verdict, result.as_ref())
                     };
-                    let Some(delay) = delay else {
+                    let Next::Retry(delay) = next else {
+                        if let (Next::Exhausted, Ok(response)) = (next, &mut result) {
+                            shared.classifier().mark_exhausted(response);
+                        }
                         self.complete(guard, |state| retry.finish(state, verdict));
                         return Poll::Ready(result);
                     };
@@ -257,17 +263,9 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         }
     }
 
-    /// Returns the delay before the next attempt, or `None` if the result of this one is the
-    /// response.
+    /// Returns what follows an attempt that did not succeed.
     #[inline(always)]
-    fn delay_after<P, T>(
-        &mut self,
-        shared: &P,
-        guard: &mut Guard<'_>,
-        verdict: Verdict,
-        result: Result<&T, &E>,
-        exhausted: bool,
-    ) -> Option<Duration>
+    fn next_after<P, T>(&mut self, shared: &P, guard: &mut Guard<'_>, verdict: Verdict, result: Result<&T, &E>) -> Next
     where
         P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>>,
         E: AsRejection,
@@ -275,8 +273,8 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         let (copy, declared) = (&*self.copy, *self.hints);
         let hints = || copy.as_ref().map_or(declared, |copy| ReplayHints::of(shared.repeat(), copy));
         let classify = shared.classifier();
-        let attempt = Attempt { verdict, classify, result, has_copy: copy.is_some(), hints, exhausted };
-        shared.retry().delay_after(guard.in_flight()?, attempt)
+        let attempt = Attempt { verdict, classify, result, has_copy: copy.is_some(), hints };
+        guard.in_flight().map_or(Next::Final, |state| shared.retry().next_after(state, attempt))
     }
 
     /// Waits until the service is ready for the next attempt. Returns the error to respond with if
@@ -291,7 +289,13 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         if self.error.is_some() && guard.in_flight().is_some_and(|state| retry.is_late(state)) {
             return Poll::Ready(self.error.take());
         }
-        let service = self.service.get_or_insert_with(|| Box::new(shared.service()));
+        if self.service.is_none() {
+            *self.service = shared.service().map(Box::new);
+        }
+        let Some(service) = &mut *self.service else {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
         guard.enter_service();
         let ready = service.poll_ready(shared.attempt_shared(), cx);
         guard.leave_service();

@@ -8,11 +8,10 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::inner::{Attempt, ReplayHints, RetryInner, RetryState};
+use super::inner::{Attempt, Next, ReplayHints, RetryInner, RetryState};
 use crate::{
-    call::{CancelOnDrop, ServiceGuard, classify_result, emit_admitted},
+    call::{CancelOnDrop, PanicGuard, ServiceGuard, classify_result, emit_admitted},
     classify::{Classify, Verdict},
-    deadline,
     error::AsRejection,
 };
 
@@ -27,17 +26,20 @@ where
     let mut call = RunningCall::begin(retry);
     let mut number = 1;
     loop {
-        let (result, exhausted) = call.attempt(|| attempt(number)).await;
+        let mut result = call.attempt(|| attempt(number)).await;
         let verdict = classify_result(&retry.events, &classify, result.as_ref());
-        let delay = if verdict == Verdict::Success {
-            retry.succeeded();
-            None
+        let next = if verdict == Verdict::Success {
+            retry.succeeded(Some(call.state()));
+            Next::Final
         } else {
             let (result, hints) = (result.as_ref(), ReplayHints::default);
-            let attempt = Attempt { verdict, classify: &classify, result, has_copy: true, hints, exhausted };
-            retry.delay_after(call.state(), attempt)
+            let attempt = Attempt { verdict, classify: &classify, result, has_copy: true, hints };
+            retry.next_after(call.state(), attempt)
         };
-        let Some(delay) = delay else {
+        let Next::Retry(delay) = next else {
+            if let (Next::Exhausted, Ok(response)) = (next, &mut result) {
+                classify.mark_exhausted(response);
+            }
             call.consume(|state| retry.finish(state, verdict));
             return result;
         };
@@ -77,8 +79,7 @@ impl<'a> RunningCall<'a> {
         }
     }
 
-    /// The next attempt. Its output says whether an inner retry was exhausted when the attempt
-    /// returned.
+    /// The next attempt.
     fn attempt<F>(&mut self, make: impl FnOnce() -> F) -> RunningAttempt<'_, F> {
         let guard = ServiceGuard::enter(self.retry, &mut self.state);
         let future = make();
@@ -103,15 +104,20 @@ pin_project! {
 }
 
 impl<F: Future> Future for RunningAttempt<'_, F> {
-    type Output = (F::Output, bool);
+    type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let guard = ServiceGuard::enter(*this.retry, *this.state);
-        let outer = deadline::swap_exhausted(false);
+        let mut guard = PanicGuard::new(*this.retry, *this.state);
+        let Some(state) = guard.in_flight() else { unreachable!("an attempt runs before its call completes") };
+        let scope = this.retry.enter_attempt(state, true);
+        guard.enter_service();
         let polled = this.future.poll(cx);
-        let exhausted = deadline::swap_exhausted(outer);
-        guard.leave();
-        polled.map(|output| (output, exhausted))
+        let inner = scope.leave();
+        if let Some(state) = guard.in_flight() {
+            state.polled(&inner);
+        }
+        guard.disarm();
+        polled
     }
 }

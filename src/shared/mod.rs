@@ -6,6 +6,7 @@ pub(crate) mod lock;
 pub(crate) mod random;
 pub(crate) mod semaphore;
 pub(crate) mod striped;
+pub(crate) mod template;
 pub(crate) mod thread_id;
 pub(crate) mod unwind;
 pub(crate) mod waker_list;

@@ -9,6 +9,8 @@ mod budget;
 mod deadlines;
 mod events;
 mod handle;
+#[cfg(feature = "http")]
+mod marked;
 mod nested;
 mod races;
 mod readiness;

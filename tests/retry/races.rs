@@ -2,6 +2,7 @@
 //! working.
 
 use std::{
+    future::Future,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -22,7 +23,7 @@ use crate::{
     balance, budget, builder, error, failing, ms, now, recorded,
     support::{
         BoxError,
-        probe::{Ready, Reply, Script},
+        probe::{Probe, Ready, Reply, Script},
         recorder::Recorder,
     },
 };
@@ -319,4 +320,54 @@ async fn concurrent_calls_stay_within_the_budget_and_end_once_each() {
     let retries = count(&sent) - CALLS;
     assert!(retries <= 500 && retries <= count(&retried));
     assert_eq!(balance(&budget), 500.0 - retries as f64, "the tokens of unsent retries are returned");
+}
+
+/// A service whose clone polls another call.
+struct Reentrant {
+    probe: Probe,
+    other: Arc<std::sync::Mutex<Option<Other>>>,
+}
+
+type Other = std::pin::Pin<Box<dyn Future<Output = Result<&'static str, BoxError>> + Send>>;
+
+impl Clone for Reentrant {
+    fn clone(&self) -> Self {
+        let other = self.other.lock().unwrap().take();
+        if let Some(mut other) = other {
+            assert!(crate::support::poll_once(other.as_mut()).is_pending());
+            *self.other.lock().unwrap() = Some(other);
+        }
+        Self { probe: self.probe.clone(), other: self.other.clone() }
+    }
+}
+
+impl Service<&'static str> for Reentrant {
+    type Response = &'static str;
+    type Error = BoxError;
+    type Future = crate::support::probe::ProbeFuture;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), BoxError>> {
+        self.probe.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: &'static str) -> Self::Future {
+        self.probe.call(request)
+    }
+}
+
+// G29: no foreign code runs under a lock.
+#[tokio::test(start_paused = true)]
+async fn a_clone_of_the_service_may_use_the_retry_that_clones_it() {
+    let (script, probe) = failing(2);
+    let other = Arc::default();
+    let service = builder().build().unwrap().layer().layer(Reentrant { probe, other: Arc::clone(&other) });
+    let mut first = task::spawn(service.clone().oneshot("first"));
+    let mut second: Other = Box::pin(service.oneshot("second"));
+    assert_pending!(first.poll());
+    assert!(crate::support::poll_once(second.as_mut()).is_pending());
+    tokio::time::advance(ms(11)).await;
+    *other.lock().unwrap() = Some(second);
+    assert_ready_ok!(first.poll());
+    let second = other.lock().unwrap().take().unwrap();
+    assert_eq!((second.await.unwrap(), script.calls()), ("ok", 4));
 }

@@ -20,6 +20,8 @@ use super::BoxError;
 pub enum Reply {
     Ok(&'static str),
     Err(BoxError),
+    /// `Ok` at every poll, also after completion.
+    Again(&'static str),
     /// Pending until [`Script::answer`], in first-come, first-served order.
     Later,
     PanicInCall,
@@ -192,6 +194,10 @@ impl Future for ProbeFuture {
         let result = match self.reply.take().expect("polled after completion") {
             Reply::Ok(response) => Ok(response),
             Reply::Err(error) => Err(error),
+            Reply::Again(response) => {
+                self.reply = Some(Reply::Again(response));
+                Ok(response)
+            }
             Reply::PanicInCall | Reply::PanicInPoll => panic!("scripted panic in poll"),
             Reply::PanicInDrop => {
                 self.reply = Some(Reply::PanicInDrop);

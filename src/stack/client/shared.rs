@@ -1,9 +1,8 @@
-use std::sync::{Mutex, PoisonError};
-
 use crate::{
     call::{Leaf, Part},
     event::EventEmitter,
     retry::{AttemptSource, HasRetry, Retry, RetryInner},
+    shared::template::Template,
     stack::{
         layers::Attempts,
         parts::{StackParts, Total},
@@ -16,14 +15,13 @@ pub(crate) struct ClientShared<S, C, Q> {
     parts: StackParts<C>,
     retry: Part<Retry>,
     repeat: Q,
-    /// The service that further attempts are made on. Locked to clone it, by a retry that is about
-    /// to wait anyway.
-    template: Mutex<Attempts<Leaf<S>>>,
+    /// The service that further attempts are made on.
+    template: Template<Attempts<Leaf<S>>>,
 }
 
 impl<S, C, Q> ClientShared<S, C, Q> {
     pub(super) fn new(parts: StackParts<C>, retry: Part<Retry>, repeat: Q, template: Attempts<Leaf<S>>) -> Self {
-        Self { parts, retry, repeat, template: Mutex::new(template) }
+        Self { parts, retry, repeat, template: Template::new(template) }
     }
 }
 
@@ -54,8 +52,8 @@ impl<S, C, Q> HasRetry for ClientShared<S, C, Q> {
 }
 
 impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for ClientShared<S, C, Q> {
-    fn service(&self) -> Attempts<Leaf<S>> {
-        self.template.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn service(&self) -> Option<Attempts<Leaf<S>>> {
+        self.template.try_clone()
     }
 }
 
