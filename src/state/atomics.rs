@@ -210,6 +210,10 @@ mod faulty {
                     self.0.fetch_add(value, order(ordering))
                 }
 
+                pub(crate) fn fetch_sub(&self, value: $int, ordering: Ordering) -> $int {
+                    self.fetch_add(value.wrapping_neg(), ordering)
+                }
+
                 pub(crate) fn compare_exchange(
                     &self,
                     current: $int,
