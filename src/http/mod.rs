@@ -32,6 +32,8 @@
 //!     -> attempt timeout -> DeadlineHeader::send -> AdaptClientErrorLayer -> client
 //! ```
 //!
+//! Where requests stream, [`UploadTimeoutLayer`] takes the place of the attempt timeout.
+//!
 //! Layers outside the retry hold state that all attempts share: the idempotency key and the
 //! recorded body. Layers inside it act on each attempt. A layer that follows redirects goes
 //! outermost, so that each exchange is a call of its own ([why](HttpClassifier#redirects)).

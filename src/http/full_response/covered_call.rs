@@ -138,13 +138,13 @@ where
         }
     }
 
-    /// Polls the call. `knows_end`: it is polled for the end that the reader wants.
+    /// Polls the call. `knows_end`: the body's end was sent before this poll.
     fn poll_call(self: &Arc<Self>, mut polled: PolledCall<'_, F>, mut knows_end: bool) {
         let waker = Waker::from(self.clone());
         let mut cx = Context::from_waker(&waker);
         while let Some(call) = &mut polled.call {
             if let Poll::Ready(output) = call.as_mut().poll(&mut cx) {
-                // The reader drops its body before it learns that the call is over.
+                // Dropped before the reader learns that the call is over.
                 polled.call = None;
                 return polled.end(Some(output));
             }

@@ -46,4 +46,8 @@
 //!   The bulkhead bounds them.
 //! - **Response bodies.** The layers' limits end with the headers. To cover the body, see
 //!   [`full_response`](crate::http::full_response).
-//! - **Many hosts.** For one breaker per host, see [`per_key`](crate::per_key).
+//! - **Slow uploads.** A caller that sends its request slowly counts as a slow attempt, unless an
+//!   [`UploadTimeoutLayer`](crate::http::UploadTimeoutLayer) takes the place of the attempt
+//!   timeout.
+//! - **Many hosts.** For one breaker per host, see [`per_key`](crate::per_key) and
+//!   [`Destination`](crate::http::Destination).
