@@ -148,7 +148,7 @@ proptest! {
                 assert!(seen.1.is_none_or(|left| left <= at.saturating_duration_since(now)));
                 let call = async {
                     let mut call: std::pin::Pin<Box<dyn Future<Output = Result<(), BoxError>>>> =
-                        Box::pin(async move { Ok(tokio::time::sleep(Duration::from_millis(wait)).await) });
+                        Box::pin(tokio::time::sleep(Duration::from_millis(wait)).map(Ok));
                     for limit in &limits {
                         let timeout = Timeout::new("t", *limit);
                         call = Box::pin(async move { timeout.run(call).await });

@@ -100,11 +100,11 @@ pub(super) fn params(rate: Rate, burst: u32) -> Result<Params, ConfigError> {
         return Err(ConfigError::new("burst", "must be at most 67,108,863"));
     }
     Params::new(rate.count, rate.per, burst).map_err(|error| match error {
-        ParamsError::TooFast => {
+        ParamsError::RateTooHigh => {
             ConfigError::new("rate", "is too high to be kept within 1%: use at most 80,000,000 a second")
         }
-        ParamsError::TooSlow => ConfigError::new("rate", "is below one in two years"),
-        ParamsError::TooLong => ConfigError::new("burst", "takes more than two years to refill at this rate"),
+        ParamsError::RateTooLow => ConfigError::new("rate", "is below one in two years"),
+        ParamsError::BurstTooLong => ConfigError::new("burst", "takes more than two years to refill at this rate"),
     })
 }
 

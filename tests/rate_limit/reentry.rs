@@ -93,8 +93,10 @@ async fn callbacks_may_use_every_handle_again() {
     }
 }
 
+type Acquire = Pin<Box<dyn Future<Output = Result<(), Rejection>> + Send>>;
+
 /// A waker that owns a call of the same limiter.
-struct Owner(Mutex<Option<Pin<Box<dyn Future<Output = Result<(), Rejection>> + Send>>>>);
+struct Owner(Mutex<Option<Acquire>>);
 
 impl Wake for Owner {
     fn wake(self: Arc<Self>) {

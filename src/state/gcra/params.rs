@@ -20,11 +20,11 @@ pub(crate) struct Params {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ParamsError {
     /// A token takes so few units of time that rounding them up would change the rate.
-    TooFast,
+    RateTooHigh,
     /// A token takes more than two years.
-    TooSlow,
+    RateTooLow,
     /// The burst takes more than two years to refill.
-    TooLong,
+    BurstTooLong,
 }
 
 const MANTISSA_BITS: u32 = 32;
@@ -39,18 +39,18 @@ impl Params {
     /// `count` tokens in `per`, and a burst of `burst`, all above zero.
     pub(crate) fn new(count: u32, per: Duration, burst: u32) -> Result<Self, ParamsError> {
         let (count, burst) = (count.max(1), burst.clamp(1, Self::MAX_BURST));
-        let per = per.as_nanos().checked_mul(UNITS_PER_NANO.into()).ok_or(ParamsError::TooSlow)?;
+        let per = per.as_nanos().checked_mul(UNITS_PER_NANO.into()).ok_or(ParamsError::RateTooLow)?;
         let period = per.div_ceil(u128::from(count));
         // Rounded up by more than a hundredth.
         if (period * u128::from(count) - per) * 100 > per {
-            return Err(ParamsError::TooFast);
+            return Err(ParamsError::RateTooHigh);
         }
         let period = u64::try_from(period).ok().filter(|period| *period <= MAX_TOLERANCE);
-        let params = Self::unpack(Self { period: period.ok_or(ParamsError::TooSlow)?, burst }.pack());
+        let params = Self::unpack(Self { period: period.ok_or(ParamsError::RateTooLow)?, burst }.pack());
         match params.period.checked_mul(burst.into()) {
             Some(tolerance) if tolerance <= MAX_TOLERANCE => Ok(params),
-            _ if params.period > MAX_TOLERANCE => Err(ParamsError::TooSlow),
-            _ => Err(ParamsError::TooLong),
+            _ if params.period > MAX_TOLERANCE => Err(ParamsError::RateTooLow),
+            _ => Err(ParamsError::BurstTooLong),
         }
     }
 

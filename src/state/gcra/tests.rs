@@ -234,10 +234,10 @@ fn parameters_survive_packing_and_are_rounded_to_the_strict_side() {
         assert_eq!(Params::unpack(params.pack()), params);
     }
     let year = Duration::from_secs(86_400 * 365);
-    assert_eq!(Params::new(1, Duration::MAX, 1), Err(ParamsError::TooSlow));
-    assert_eq!(Params::new(1, 3 * year, 1), Err(ParamsError::TooSlow));
-    assert_eq!(Params::new(1, year, 3), Err(ParamsError::TooLong));
-    assert_eq!(Params::new(u32::MAX, Duration::from_secs(1), 1), Err(ParamsError::TooFast));
+    assert_eq!(Params::new(1, Duration::MAX, 1), Err(ParamsError::RateTooLow));
+    assert_eq!(Params::new(1, 3 * year, 1), Err(ParamsError::RateTooLow));
+    assert_eq!(Params::new(1, year, 3), Err(ParamsError::BurstTooLong));
+    assert_eq!(Params::new(u32::MAX, Duration::from_secs(1), 1), Err(ParamsError::RateTooHigh));
     assert!(Params::new(2_000_000_000, Duration::from_secs(1), 1).is_ok(), "four units each");
     assert!(Params::new(u32::MAX, u32::MAX * year, 1).is_ok());
 }
