@@ -34,7 +34,7 @@ use crate::{
 /// | `min_calls` | 20 | a rate of fewer calls is no evidence |
 /// | `open_duration` | 1 s, not growing | bounds the time for which a recovered dependency is rejected; growth costs more answers than it saves calls |
 /// | `open_jitter` | on | clients that tripped together should not probe together |
-/// | `probes`, `probe_successes` | 3, 3 | one lucky probe of a half-broken dependency proves nothing |
+/// | `probes`, `probe_successes` | 3, 1 | a failure rate at which the circuit stays closed must also close it: each further success required makes that less likely, and if the dependency is broken after all, the window trips again |
 /// | `probe_timeout` | 30 s | a probe that never completes must not keep the circuit half-open |
 /// | `consecutive_failures`, `count_window`, `slow_calls`, `gradual_recovery` | off | |
 ///
@@ -73,7 +73,7 @@ impl CircuitBreakerBuilder {
             slow: None,
             open: OpenTimes { first: Duration::from_secs(1), growth: 1.0, max: Duration::from_secs(1), jitter: true },
             probes: 3,
-            successes: 3,
+            successes: 1,
             probe_timeout: Duration::from_secs(30),
             recovery: None,
             random: Random::from_entropy(),
@@ -174,6 +174,11 @@ impl CircuitBreakerBuilder {
 
     /// Sets the number of probes that must succeed to close the circuit, from 1 to 8191. A failed
     /// probe opens it again.
+    ///
+    /// If a share `f` of the calls fails, the circuit closes after an open time with a probability
+    /// of `(1 - f)` to the power of this number. With 1 and the default failure rate of 0.8, every
+    /// dependency that the closed circuit would put up with closes it within five open times on
+    /// average. With 3, it takes 8 open times at a rate of 0.5, and 125 at 0.8.
     pub fn probe_successes(mut self, successes: u32) -> Self {
         self.successes = successes;
         self
@@ -187,8 +192,9 @@ impl CircuitBreakerBuilder {
     }
 
     /// Admits a growing share of the calls after closing, from a tenth to all, over this time: from
-    /// 100 ms to one hour. For dependencies with cold caches, which a stampede would take down
-    /// again.
+    /// 100 ms to one hour. The rest is rejected as
+    /// [`CircuitRecovering`](crate::Rejection::CircuitRecovering). For dependencies with cold
+    /// caches, which a stampede would take down again.
     pub fn gradual_recovery(mut self, over: Duration) -> Self {
         self.recovery = Some(over);
         self
