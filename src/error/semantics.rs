@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     /// One rejection per row of the table.
-    fn rejections() -> [Rejection; 8] {
+    fn rejections() -> [Rejection; 9] {
         [
             Rejection::circuit_open("x", None),
             Rejection::circuit_recovering("x", 10),
@@ -203,8 +203,12 @@ mod tests {
     #[test]
     fn a_rejection_that_was_attempted_is_retried_only_if_idempotent() {
         for rejection in rejections() {
-            let semantics = rejection.semantics();
-            assert_eq!(semantics.attempted, semantics.retry == RetryWhen::Idempotent, "{rejection}");
+            let Semantics { attempted, retry, .. } = *rejection.semantics();
+            match retry {
+                RetryWhen::Idempotent => assert!(attempted, "{rejection}"),
+                RetryWhen::Never => {}
+                RetryWhen::RetryAfter | RetryWhen::OtherInstance => assert!(!attempted, "{rejection}"),
+            }
         }
     }
 }

@@ -61,7 +61,7 @@
 //! | classified as [`Success`](crate::Verdict::Success) or [`Ignored`](crate::Verdict::Ignored) | no |
 //! | classified as [`Failure`](crate::Verdict::Failure) or [`Throttled`](crate::Verdict::Throttled) | yes, after the backoff, or after the response's own hint if that is longer |
 //! | `RateLimited` by an inner layer | after its `retry_after`, if that is at most `max_retry_after` |
-//! | `TimedOut` by an inner layer | if the request is idempotent: it may have been processed |
+//! | `TimedOut` by an inner layer | if the request is idempotent: it may have been processed; never once the caller's deadline has passed |
 //! | `CircuitOpen`, `CircuitRecovering`, `BulkheadFull`, `QueueTimeout` by an inner layer | no, unless [`retry_on_other_instance`](RetryBuilder::retry_on_other_instance) is set |
 //!
 //! A request can restrict its retries to cases in which the service has certainly not processed it,

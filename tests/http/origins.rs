@@ -579,7 +579,7 @@ async fn errors_of_tonic_are_attributed_to_their_origin() {
     let refused = unused_address().await;
     table.row("a refused connection", channel(refused).oneshot(grpc_request()).await, Unsent);
     table.row("a refused connection, as a status", unary(channel(refused), Plain::default()).await, Unsent);
-    let hanging = h2_server(|stream| std::mem::forget(stream)).await;
+    let hanging = h2_server(std::mem::forget).await;
     let impatient = || endpoint(hanging).timeout(Duration::from_millis(50)).connect_lazy();
     table.row("the endpoint's timeout", impatient().oneshot(grpc_request()).await, TimedOut);
     table.row("the endpoint's timeout, as a status", unary(impatient(), Plain::default()).await, TimedOut);
