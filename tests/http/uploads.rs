@@ -23,8 +23,9 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_rampart::{
     AsRejection, BoxError, Rejection,
     bulkhead::Bulkhead,
+    circuit_breaker::{CircuitBreaker, CircuitState},
     deadline,
-    http::{UploadBody, UploadError, UploadTimeoutLayer},
+    http::{HttpClassifier, UploadBody, UploadError, UploadTimeoutLayer},
     timeout::Timeout,
 };
 
@@ -358,7 +359,9 @@ async fn a_slow_upload_over_a_socket_is_not_the_servers_fault() {
     let attempt = Timeout::new("attempt", Duration::from_millis(150));
     for http2 in [false, true] {
         let bulkhead = Bulkhead::new("k", 1).unwrap();
+        let breaker = CircuitBreaker::consecutive("b", 1).unwrap();
         let client = ServiceBuilder::new()
+            .layer(breaker.layer().classify(HttpClassifier::new()))
             .layer(bulkhead.layer())
             .layer(UploadTimeoutLayer::new(&attempt).idle(Duration::from_millis(200)))
             .layer(tower_rampart::AdaptErrorLayer::new())
@@ -374,5 +377,6 @@ async fn a_slow_upload_over_a_socket_is_not_the_servers_fault() {
             assert!(is_stalled(&error), "{error:?}");
         }
         assert_eq!(bulkhead.snapshot().in_flight, 0);
+        assert_eq!(breaker.state(), CircuitState::Closed, "{error:?}");
     }
 }
