@@ -53,6 +53,8 @@ pub(crate) struct Budget {
     deposit: u32,
     refill_per_second: u32,
     token_bits: u32,
+    /// The bits below the tick, in the word.
+    low_mask: u64,
 }
 
 /// The least time between the beginnings of two exhaustions.
@@ -87,14 +89,15 @@ impl Budget {
     pub(crate) fn new(capacity: u32, deposit: u32, refill_per_second: u32, now: Nanos) -> Self {
         let token_bits = u32::BITS - capacity.leading_zeros();
         let (word, exhausted_at) = (Padded(AtomicU64::new(0)), AtomicU64::new(0));
-        let mut budget = Self { word, exhausted_at, capacity, deposit, refill_per_second, token_bits };
+        let low_mask = (1 << (token_bits + 1)) - 1;
+        let mut budget = Self { word, exhausted_at, capacity, deposit, refill_per_second, token_bits, low_mask };
         let word = BudgetWord { tick: budget.tick_after(now), exhausted: false, tokens: capacity };
         budget.word = Padded(AtomicU64::new(budget.pack(word)));
         budget
     }
 
     fn unpack(&self, word: u64) -> BudgetWord {
-        let tokens = (word & ((1 << self.token_bits) - 1)) as u32;
+        let tokens = (word & (self.low_mask >> 1)) as u32;
         BudgetWord { tick: word >> self.low_bits(), exhausted: word >> self.token_bits & 1 != 0, tokens }
     }
 
@@ -159,6 +162,10 @@ impl Budget {
     #[inline]
     fn add(&self, amount: u32, reported: bool) -> bool {
         drive(&self.word, |word| {
+            // Full, and not exhausted.
+            if word & self.low_mask == u64::from(self.capacity) {
+                return Step::Keep(false);
+            }
             let word = self.unpack(word);
             let tokens = word.tokens.saturating_add(amount).min(self.capacity);
             let next = self.recovered(BudgetWord { tokens, ..word }, reported);
