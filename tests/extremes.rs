@@ -210,7 +210,7 @@ proptest! {
 
 #[cfg(feature = "http")]
 mod http {
-    use std::{convert::Infallible, fmt::Write};
+    use std::fmt::Write;
 
     use ::http::{HeaderMap, HeaderValue, Request};
     use tower::{Layer, ServiceExt, service_fn};
