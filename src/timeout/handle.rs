@@ -3,7 +3,7 @@ use std::{fmt, future::Future, time::Duration};
 use super::{
     TimeoutBuilder, TimeoutLayer,
     future::ResponseFuture,
-    inner::{Expired, Standalone, TimeoutInner, TimeoutOwner, duration_of},
+    inner::{Standalone, TimeoutInner, TimeoutOwner, duration_of},
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
@@ -83,12 +83,12 @@ impl Timeout {
     /// Rejects and reports a call that has taken longer than `limit`.
     #[cfg(feature = "http")]
     pub(crate) fn reject(&self, limit: Duration) -> crate::Rejection {
-        self.reject_expired(limit, Expired::Own)
+        self.reject_expired(limit, super::Expired::Own)
     }
 
     /// Rejects and reports a call that has taken, or would take, longer than `limit`.
     #[cfg(feature = "http")]
-    pub(crate) fn reject_expired(&self, limit: Duration, expired: Expired) -> crate::Rejection {
+    pub(crate) fn reject_expired(&self, limit: Duration, expired: super::Expired) -> crate::Rejection {
         self.0.time_out(limit, expired)
     }
 

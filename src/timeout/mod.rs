@@ -90,7 +90,9 @@ pub use handle::{Timeout, TimeoutSnapshot};
 pub use layer::{Fixed, PerRequest, RequestLimit, TimeoutLayer};
 pub use service::TimeoutService;
 
-pub(crate) use inner::{Expired, Standalone, TimeoutInner, TimeoutKind, TimeoutOf};
+#[cfg(feature = "http")]
+pub(crate) use inner::Expired;
+pub(crate) use inner::{Standalone, TimeoutInner, TimeoutKind, TimeoutOf};
 pub(crate) use service::WithTimeout;
 pub(crate) use timed_call::TimedCall;
 #[cfg(feature = "http")]
