@@ -4,7 +4,10 @@ mod support;
 
 use std::{
     any::Any,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use tower_rampart::{
     bulkhead::Bulkhead,
     circuit_breaker::{CircuitBreaker, CircuitState},
     clock::{Clock, ManualClock, Nanos},
-    per_key::{Evict, PerKey},
+    per_key::{Evict, EvictionLoss, PerKey},
     rate_limit::{Rate, RateLimiter},
     retry::{Retry, RetryBudget},
     timeout::Timeout,
@@ -342,6 +345,44 @@ fn the_map_holds_no_lock_while_it_asks_a_handle_what_would_be_lost() {
     // The handles that the clock looks at might have been changed there, so this sweep leaves them.
     breakers.get_or_create(&"b".to_owned());
     assert_eq!(breakers.len(), 2);
+}
+
+/// A handle that is used while a sweep looks at it, by a caller that read the clock long before.
+/// It is also the map's clock.
+#[derive(Clone, Default)]
+struct UsedLate {
+    now: Arc<AtomicU64>,
+    map: Arc<OnceLock<PerKey<u32, UsedLate>>>,
+}
+
+impl Clock for UsedLate {
+    fn now(&self) -> Nanos {
+        Nanos::new(self.now.load(Ordering::Relaxed))
+    }
+}
+
+impl Evict for UsedLate {
+    fn eviction_loss(&self, _: &Self) -> EvictionLoss {
+        let now = self.now.swap(0, Ordering::Relaxed);
+        drop(self.map.get().unwrap().get_or_create(&1));
+        self.now.store(now, Ordering::Relaxed);
+        EvictionLoss::Nothing
+    }
+
+    fn report_eviction(&self) {}
+}
+
+#[test]
+fn a_handle_that_a_stalled_caller_uses_during_a_sweep_is_not_evicted() {
+    let handle = UsedLate::default();
+    let made = handle.clone();
+    let map = PerKey::<u32, _>::builder("up", move |_| Ok(made.clone()));
+    let map = map.idle_after(IDLE).clock(handle.clone()).build().unwrap();
+    assert!(handle.map.set(map.clone()).is_ok());
+    map.get_or_create(&1);
+    handle.now.store(IDLE.as_nanos() as u64, Ordering::Relaxed);
+    map.get_or_create(&2);
+    assert!(map.get(&1).is_some());
 }
 
 #[test]

@@ -24,7 +24,7 @@ use tower_rampart::{
     bulkhead::Bulkhead,
     circuit_breaker::CircuitBreaker,
     clock::{Clock, ManualClock, Nanos},
-    per_key::{Evict, PerKey},
+    per_key::{Evict, EvictionLoss, PerKey},
     rate_limit::{KeyedRateLimiter, Rate, RateLimiter},
 };
 
@@ -43,6 +43,8 @@ struct Handles {
 thread_local! {
     static HANDLES: RefCell<Option<Rc<Handles>>> = const { RefCell::new(None) };
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Whether foreign code looks at all handles of the map, which keeps these from being evicted.
+    static INSPECTS: Cell<bool> = const { Cell::new(true) };
     /// The foreign code that was called.
     static CALLED: RefCell<BTreeSet<&'static str>> = const { RefCell::new(BTreeSet::new()) };
 }
@@ -80,7 +82,7 @@ impl Handles {
                 .clock(d)
                 .build()
                 .unwrap(),
-            per_key: per_key.clock(e).idle_after(SECOND).max_keys(50).build().unwrap(),
+            per_key: per_key.clock(e).idle_after(SECOND).forget_after(SECOND).max_keys(50).build().unwrap(),
             clock,
         }
     }
@@ -104,8 +106,10 @@ impl Handles {
         drop(polled(Box::pin(async { drop(self.limiter.acquire(1).await) }.fuse())));
         let _ = self.keyed.check_key("alice");
         drop(self.per_key.get_or_create(&Key(1)));
-        drop(self.per_key.get(&Key(2)));
-        drop(self.per_key.entries());
+        if INSPECTS.get() {
+            drop(self.per_key.get(&Key(2)));
+            drop(self.per_key.entries());
+        }
         let _ = format!("{:?} {:?} {:?} {:?}", self.bulkhead, self.breaker, self.limiter, self.per_key);
     }
 
@@ -224,9 +228,15 @@ impl Drop for Handle {
 }
 
 impl Evict for Handle {
-    fn is_evictable(&self) -> bool {
-        reenter("handle: is_evictable");
-        self.0.is_evictable()
+    fn eviction_loss(&self, overflow: &Self) -> EvictionLoss {
+        reenter("handle: eviction_loss");
+        // A changed limit is the history of this handle, so that the map reports its eviction.
+        self.0.eviction_loss(&overflow.0).min(EvictionLoss::History)
+    }
+
+    fn report_eviction(&self) {
+        reenter("handle: report_eviction");
+        self.0.report_eviction();
     }
 }
 
@@ -323,11 +333,27 @@ fn keys_and_handles_of_a_map_may_use_every_handle() {
             assert!(map.entries().len() <= 50);
             handles.clock.advance(SECOND * 2);
         }
+        assert_eq!(map.len(), 50, "foreign code had every handle passed out during each sweep");
+        INSPECTS.set(false);
+        drop(map.get_or_create(&Key(100)));
         assert!(map.len() < 50, "idle handles are evicted: {}", map.len());
+        CALLED.with_borrow(|called| assert!(!called.contains("handle: report_eviction")));
+        // A full map of handles with a history.
+        for key in 200..250 {
+            drop(map.get_or_create(&Key(key)));
+        }
+        assert_eq!(map.len(), 50);
+        for (_key, handle) in map.entries() {
+            handle.0.resize(2).unwrap();
+        }
+        handles.clock.advance(SECOND * 2);
+        drop(map.get_or_create(&Key(300)));
+        assert!(map.len() < 50, "history is forgotten: {}", map.len());
     });
-    let callbacks = ["clock", "handle: clone", "handle: drop", "handle: is_evictable", "key: clone", "key: display"];
+    let callbacks = ["clock", "handle: clone", "handle: drop", "handle: eviction_loss", "handle: report_eviction"];
     assert!(callbacks.iter().all(|from| called.contains(from)), "{called:?}");
-    assert!(["key: drop", "key: eq", "key: hash", "make"].iter().all(|from| called.contains(from)), "{called:?}");
+    let callbacks = ["key: clone", "key: display", "key: drop", "key: eq", "key: hash", "make"];
+    assert!(callbacks.iter().all(|from| called.contains(from)), "{called:?}");
 }
 
 // K34

@@ -24,8 +24,8 @@ pub enum EvictionLoss {
 
 /// A handle that can be kept per key. It knows what evicting it would lose.
 ///
-/// The map calls these methods while it holds no lock. `clone`, and the key's `Eq` and `Hash`, run
-/// under the lock of a part of the map: they must not use the map.
+/// The map holds no lock while it calls these methods, or clones, compares or drops a handle or a
+/// key: all of them may use the map. A handle that is passed out meanwhile is not evicted.
 pub trait Evict: Clone {
     /// Returns the loss, if this handle and the map's own are the only references left.
     ///

@@ -82,12 +82,14 @@
 //! make, such as a whole [`stack`](crate::stack), costs that much on every call.
 
 mod builder;
+mod entry;
 mod evict;
 mod future;
 mod handle;
 mod inner;
 mod layer;
 mod service;
+mod sweep;
 
 pub use builder::PerKeyBuilder;
 pub use evict::{Evict, EvictionLoss};
