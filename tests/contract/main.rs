@@ -12,6 +12,7 @@ mod checks;
 mod complete;
 mod handles;
 mod observed;
+mod reentry;
 mod requirements;
 mod saturated;
 
