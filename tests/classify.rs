@@ -13,7 +13,7 @@ fn rejections() -> [(Rejection, Verdict); 6] {
         (Rejection::queue_timeout("x", Duration::ZERO), Verdict::Ignored),
         (Rejection::rate_limited("x", None, 1), Verdict::Ignored),
         (Rejection::timed_out("x", Duration::ZERO, true), Verdict::Failure),
-        (Rejection::timed_out("x", Duration::ZERO, false), Verdict::Failure),
+        (Rejection::timed_out("x", Duration::ZERO, false), Verdict::Ignored),
     ]
 }
 

@@ -83,7 +83,7 @@ impl BulkheadInner {
         if self.semaphore.permits.release().is_err() {
             return self.hand_over_and_emit(kind());
         }
-        self.events.emit(|| kind());
+        self.events.emit(kind);
     }
 
     #[cold]

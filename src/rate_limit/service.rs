@@ -233,17 +233,20 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = match self.reserved.take() {
-            Some(Reserved::Token(token)) if is_fresh(&token) => {
+        let arriving = self.limiter.0.events.arriving();
+        let fresh = match self.reserved.take() {
+            Some(Reserved::Token(token)) if is_fresh(&token) => Some(token),
+            _ => None,
+        };
+        arriving.arrived();
+        let admission = match fresh {
+            Some(token) => {
                 token.disarm();
                 Ok(())
             }
             // Called without being ready, or long after it was. The inner service may object to the
             // first; the rate is enforced all the same.
-            reserved => {
-                drop(reserved);
-                self.limiter.0.check(1)
-            }
+            None => self.limiter.0.check(1),
         };
         self.start(admission, request)
     }
