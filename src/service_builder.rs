@@ -38,7 +38,7 @@ use crate::{
 /// ```
 pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
     /// Rejects calls while the circuit is open: [`CircuitBreaker::layer`], with this
-    /// [classifier](crate::classify). Around HTTP it is `http::HttpClassifier`: to
+    /// [classifier](crate::Classify). Around HTTP it is `http::HttpClassifier`: to
     /// [`DefaultClassifier`](crate::DefaultClassifier), a 500 is a success.
     fn circuit_breaker<C>(
         self,
@@ -46,7 +46,7 @@ pub trait ServiceBuilderExt<L>: sealed::Sealed + Sized {
         classify: C,
     ) -> ServiceBuilder<Stack<CircuitBreakerLayer<C>, L>>;
 
-    /// Retries failed calls: [`Retry::layer`], with this [classifier](crate::classify). Clones
+    /// Retries failed calls: [`Retry::layer`], with this [classifier](crate::Classify). Clones
     /// every request and retries it after any failure; around HTTP, use
     /// [`http_retries`](Self::http_retries).
     fn retries<C>(self, retry: &Retry, classify: C) -> ServiceBuilder<Stack<RetryLayer<C>, L>>;

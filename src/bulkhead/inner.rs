@@ -83,7 +83,8 @@ impl BulkheadInner {
         if self.semaphore.permits.release().is_err() {
             return self.hand_over_and_emit(kind());
         }
-        self.events.emit(kind);
+        #[allow(clippy::redundant_closure)] // it shortens the event's lifetime
+        self.events.emit(|| kind());
     }
 
     #[cold]

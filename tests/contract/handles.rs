@@ -33,8 +33,11 @@ impl Drop for PanicsWhenDropped {
     }
 }
 
+/// Runs a call with a handle.
+type Run = Box<dyn Fn(Call) -> Call>;
+
 /// Runs `future` through each handle.
-fn handles() -> Vec<(&'static str, Recorder, Box<dyn Fn(Call) -> Call>)> {
+fn handles() -> Vec<(&'static str, Recorder, Run)> {
     fn handle(
         name: &'static str,
         make: impl FnOnce(PanickingRecorder) -> Box<dyn Fn(Call) -> Call>,

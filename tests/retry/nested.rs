@@ -55,7 +55,8 @@ async fn nested_retries_together_make_the_attempts_of_the_outermost() {
 #[tokio::test(start_paused = true)]
 async fn nested_retries_do_not_multiply_whatever_lies_between_them() {
     type Down = Pin<Box<dyn Future<Output = Result<(), BoxError>>>>;
-    let between: [(&str, fn(Down) -> Down); 4] = [
+    type Wrap = fn(Down) -> Down;
+    let between: [(&str, Wrap); 4] = [
         ("yields", |inner| {
             Box::pin(async {
                 let result = inner.await;
