@@ -118,8 +118,9 @@ impl Backoff {
 /// The progress of one call through its backoff.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Progress {
-    /// The last delay before jitter (for decorrelated jitter: the last delay), in nanoseconds.
-    last: Option<u64>,
+    /// The last delay before jitter (for decorrelated jitter: the last delay), in nanoseconds; zero
+    /// before the first. A backoff with delays of zero has no others.
+    last: u64,
 }
 
 impl Progress {
@@ -127,10 +128,11 @@ impl Progress {
         let (base, max) = (nanos_of(backoff.base), nanos_of(backoff.max));
         let grown = match (self.last, backoff.jitter) {
             // Applies to the first delay too: clients that failed together must not retry together.
-            (last, Jitter::Decorrelated) => last.unwrap_or(base).saturating_mul(3),
-            (None, _) => base,
+            (0, Jitter::Decorrelated) => base.saturating_mul(3),
+            (last, Jitter::Decorrelated) => last.saturating_mul(3),
+            (0, _) => base,
             // Casting from float saturates; doubling is exact up to 104 days.
-            (Some(last), _) => (last as f64 * backoff.factor) as u64,
+            (last, _) => (last as f64 * backoff.factor) as u64,
         };
         let grown = grown.min(max);
         let delay = Duration::from_nanos(grown);
@@ -140,7 +142,7 @@ impl Progress {
             Jitter::Equal => random.duration(delay / 2..=delay),
             Jitter::Decorrelated => random.duration(backoff.base.min(delay)..=delay),
         };
-        self.last = Some(if backoff.jitter == Jitter::Decorrelated { nanos_of(drawn) } else { grown });
+        self.last = if backoff.jitter == Jitter::Decorrelated { nanos_of(drawn) } else { grown };
         drawn
     }
 }

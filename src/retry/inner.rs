@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     Backoff, RetryBudget, WhenNotReady,
     backoff::Progress,
-    scope::{self, AttemptScope, InnerRetries, RetryScope},
+    scope::{self, AttemptScope, InnerRetries},
 };
 use crate::{
     classify::{Classify, Verdict},
@@ -154,7 +154,7 @@ impl RetryInner {
         // marked tells exactly whether an inner retry has stopped; otherwise all attempts count.
         let marked = result.ok().and_then(|response| classify.is_exhausted(response));
         let retries = if marked == Some(false) { state.retries() } else { state.retries_in_scope() };
-        let exhausted = marked == Some(true) || RetryScope::current().is_exhausted(self.max_attempts(), retries);
+        let exhausted = marked == Some(true) || scope::is_exhausted(self.max_attempts(), retries);
         match self.schedule(state, hint, exhausted || !may_retry) {
             Some(delay) => Next::Retry(delay),
             None => Next::Exhausted,

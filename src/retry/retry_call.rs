@@ -119,19 +119,18 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
             return Self { starting: StartingCall::bypassing(), copy: None };
         }
         let retry = shared.retry();
+        if overlooks_method::<P::Repeat, Req>() {
+            retry.events.warn_once(Misfit::Repeat);
+        }
+        // Copied before the call is admitted: a copy that panics needs no state to be guarded.
+        let arriving = retry.events.arriving();
+        let copy = if retry.max_attempts() > 1 { shared.repeat().clone_request(request) } else { None };
+        arriving.arrived();
         let mut state = retry.begin();
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
-        if overlooks_method::<P::Repeat, Req>() {
-            retry.events.warn_once(Misfit::Repeat);
-        }
-        let mut state = Some(state);
-        let mut guard = Guard::new(retry, &mut state);
-        let may_repeat = guard.in_flight().is_some_and(|state| retry.may_retry(state));
-        let copy = if may_repeat { shared.repeat().clone_request(request) } else { None };
-        guard.disarm();
-        Self { starting: StartingCall::new(retry, state), copy }
+        Self { starting: StartingCall::new(retry, Some(state)), copy }
     }
 
     /// The first attempt has started.

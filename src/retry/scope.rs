@@ -14,64 +14,75 @@ use std::{
 use pin_project_lite::pin_project;
 
 thread_local! {
-    static SCOPE: Cell<RetryScope> = const { Cell::new(RetryScope::NONE) };
+    static SCOPE: ScopeCells = const { ScopeCells { counts: Cell::new(NO_LIMIT), payment: Cell::new(0) } };
 }
 
-/// What a retry sees of those around it.
-#[derive(Clone, Copy)]
-pub(super) struct RetryScope {
-    /// The retries that the outermost call may make, with all retries inside of it; `u32::MAX` if
-    /// there is no retry around.
-    limit: u32,
-    /// Those that were made by the retries around, or in vain: by calls that did not succeed.
-    used: u32,
-    /// The budget of the next retry outward, or 0.
-    budget: usize,
-    /// A success has been paid into that budget.
-    paid: bool,
+/// What a retry sees of those around it, in two words: every poll of an attempt saves and sets them.
+struct ScopeCells {
+    /// `[limit: 32 | used: 32]`: the retries that the outermost call may make, with all retries
+    /// inside of it; and those that were made by the retries around, or in vain: by calls that did
+    /// not succeed.
+    counts: Cell<u64>,
+    /// The address of the budget of the next retry outward, or 0; [`PAID`] if a success has been
+    /// paid into it.
+    payment: Cell<usize>,
 }
 
-impl RetryScope {
-    const NONE: Self = Self { limit: u32::MAX, used: 0, budget: 0, paid: false };
+/// The counts where there is no retry around.
+const NO_LIMIT: u64 = (u32::MAX as u64) << 32;
 
-    /// The scope that this thread is polling in.
-    pub(super) fn current() -> Self {
-        SCOPE.get()
-    }
+/// The lowest bit of an address, which is always clear.
+const PAID: usize = 1;
 
-    /// Whether another retry would exceed the limit, after `retries` of a call whose retry allows
-    /// `max_attempts`.
-    pub(super) fn is_exhausted(self, max_attempts: u32, retries: u32) -> bool {
-        let limit = if self.limit == u32::MAX { max_attempts.saturating_sub(1) } else { self.limit };
-        self.used.saturating_add(retries) >= limit
-    }
+/// Adds retries that were used to `counts`.
+#[inline(always)]
+fn used(counts: u64, retries: u32) -> u64 {
+    let used = (counts as u32).saturating_add(retries);
+    counts & NO_LIMIT | u64::from(used)
+}
+
+/// Whether a call that allows `max_attempts` has used up the retries of the scope, after `retries`
+/// of its own.
+pub(super) fn is_exhausted(max_attempts: u32, retries: u32) -> bool {
+    let counts = SCOPE.with(|scope| scope.counts.get());
+    let limit = match (counts >> 32) as u32 {
+        u32::MAX => max_attempts.saturating_sub(1),
+        limit => limit,
+    };
+    used(counts, retries) as u32 >= limit
 }
 
 /// Counts the retries of a call that did not succeed. To the retries around, they are attempts of
 /// their own.
 #[inline]
 pub(super) fn retried_in_vain(retries: u32) {
-    let scope = SCOPE.get();
-    if retries > 0 && scope.limit != u32::MAX {
-        SCOPE.set(RetryScope { used: scope.used.saturating_add(retries), ..scope });
+    if retries > 0 {
+        SCOPE.with(|scope| {
+            let counts = scope.counts.get();
+            if counts < NO_LIMIT {
+                scope.counts.set(used(counts, retries));
+            }
+        });
     }
 }
 
 /// Records that a success has been paid into `budget`, an address.
 #[inline]
 pub(super) fn paid_into(budget: usize) {
-    let scope = SCOPE.get();
-    if scope.budget == budget {
-        SCOPE.set(RetryScope { paid: true, ..scope });
-    }
+    SCOPE.with(|scope| {
+        if scope.payment.get() == budget {
+            scope.payment.set(budget | PAID);
+        }
+    });
 }
 
 /// Applies a retry's scope while it polls an attempt. Leaving it, or dropping it when the attempt
 /// panics, restores the outer scope.
 #[must_use]
 pub(super) struct AttemptScope {
-    outer: RetryScope,
-    used: u32,
+    outer_counts: u64,
+    outer_payment: usize,
+    counts: u64,
 }
 
 /// What happened in a poll of an attempt.
@@ -87,32 +98,49 @@ impl AttemptScope {
     /// cannot retry has no `limit`, and bounds nothing. `budget` is the address of its budget.
     #[inline(always)]
     pub(super) fn enter(limit: Option<u32>, retries: u32, budget: Option<usize>) -> Self {
-        let outer = SCOPE.get();
-        let limit = if outer.limit == u32::MAX { limit.unwrap_or(u32::MAX) } else { outer.limit };
-        let used = outer.used.saturating_add(retries);
-        SCOPE.set(RetryScope { limit, used, budget: budget.unwrap_or(outer.budget), paid: false });
-        Self { outer, used }
+        SCOPE.with(|scope| {
+            let (outer_counts, outer_payment) = (scope.counts.get(), scope.payment.get());
+            let limited = match limit {
+                Some(limit) if outer_counts >= NO_LIMIT => u64::from(limit) << 32 | u64::from(outer_counts as u32),
+                _ => outer_counts,
+            };
+            let counts = used(limited, retries);
+            scope.counts.set(counts);
+            scope.payment.set(budget.unwrap_or(outer_payment & !PAID));
+            Self { outer_counts, outer_payment, counts }
+        })
     }
 
     /// Hides the retries around.
     fn outside() -> Self {
-        Self { outer: SCOPE.replace(RetryScope::NONE), used: 0 }
+        SCOPE.with(|scope| Self {
+            outer_counts: scope.counts.replace(NO_LIMIT),
+            outer_payment: scope.payment.replace(0),
+            counts: NO_LIMIT,
+        })
     }
 
     #[inline(always)]
     pub(super) fn leave(self) -> InnerRetries {
-        let RetryScope { used, budget, paid, .. } = SCOPE.get();
-        let outer_paid = self.outer.paid || paid && budget == self.outer.budget;
-        SCOPE.set(RetryScope { paid: outer_paid, ..self.outer });
-        let in_vain = used - self.used;
-        std::mem::forget(self);
-        InnerRetries { in_vain, paid }
+        SCOPE.with(|scope| {
+            let (counts, payment) = (scope.counts.get(), scope.payment.get());
+            let paid = payment & PAID != 0;
+            let outer_paid = paid && payment == self.outer_payment | PAID;
+            scope.counts.set(self.outer_counts);
+            scope.payment.set(if outer_paid { payment } else { self.outer_payment });
+            let in_vain = (counts as u32).wrapping_sub(self.counts as u32);
+            std::mem::forget(self);
+            InnerRetries { in_vain, paid }
+        })
     }
 }
 
 impl Drop for AttemptScope {
     fn drop(&mut self) {
-        SCOPE.set(self.outer);
+        SCOPE.with(|scope| {
+            scope.counts.set(self.outer_counts);
+            scope.payment.set(self.outer_payment);
+        });
     }
 }
 
