@@ -17,9 +17,10 @@ pub struct Reject;
 ///
 /// For use under `tower::balance`, `Buffer` and `LoadShed`, which then see the real capacity.
 /// Dropping a ready service that was not called releases its reservation; a clone starts with none.
-/// Where idle callers poll early and keep the readiness, as hyper's server connections do, each holds
-/// a reservation. Those of a bulkhead or a breaker [lapse](crate::bulkhead#idle-reservations) when
-/// another caller needs them; those of a rate limiter stay spent, so do not use this mode there.
+/// Where idle callers poll early and keep the readiness, as hyper's server connections do, each
+/// holds a reservation. Those of a bulkhead or a breaker [lapse](crate::bulkhead#idle-reservations)
+/// when another caller needs them, and the token of a [rate limiter](crate::rate_limit#readiness)
+/// expires after 10 ms, so no caller waits for an idle one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Backpressure;
