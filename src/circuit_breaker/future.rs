@@ -2,7 +2,10 @@
 
 use std::future::Future;
 
-use super::inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner};
+use super::{
+    admitted::AdmittedCall,
+    inner::{BreakerOwner, CircuitBreakerInner},
+};
 use crate::{
     call::{Guarded, Leaf, Rejectable, WithShared, response_future},
     classify::Classify,

@@ -2,7 +2,8 @@ use std::{fmt, future::Future, time::Duration};
 
 use super::{
     CircuitBreakerBuilder, CircuitBreakerLayer,
-    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner},
+    admitted::AdmittedCall,
+    inner::{BreakerOwner, CircuitBreakerInner},
 };
 use crate::{
     call::{CancelOnDrop, Guarded, Leaf, WithShared},

@@ -117,6 +117,7 @@
 //! - tower-resilience takes an async lock twice per call; its count window does not slide.
 //! - recloser admits any number of calls while half-open.
 
+mod admitted;
 mod builder;
 pub mod future;
 mod handle;

@@ -11,7 +11,8 @@ use tokio::time::Sleep;
 
 use super::{
     CircuitBreaker,
-    inner::{AdmittedCall, CircuitBreakerInner, ReservedProbe},
+    admitted::{AdmittedCall, ReservedProbe},
+    inner::CircuitBreakerInner,
 };
 use crate::{
     call::CancelOnDrop,

@@ -1,6 +1,6 @@
 //! Probe slots that are reserved for services that are ready.
 
-use super::inner::UnusedAdmission;
+use super::admitted::UnusedAdmission;
 use crate::{
     clock::Nanos,
     shared::{

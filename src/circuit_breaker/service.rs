@@ -9,8 +9,9 @@ use tower_service::Service;
 
 use super::{
     CircuitBreaker,
+    admitted::AdmittedCall,
     future::ResponseFuture,
-    inner::{AdmittedCall, BreakerOwner, CircuitBreakerInner, HasBreaker},
+    inner::{BreakerOwner, CircuitBreakerInner, HasBreaker},
     ready_state::ReadyState,
 };
 use crate::{

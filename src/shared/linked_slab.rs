@@ -41,7 +41,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    #[cfg(test)]
+    #[cfg(all(test, not(rampart_loom)))]
     pub(crate) fn ticket(self) -> u64 {
         self.ticket
     }
