@@ -120,6 +120,28 @@ async fn every_part_can_be_left_out_or_replaced() {
     assert_eq!(script.calls(), 2);
 }
 
+// R31, R40
+#[tokio::test(start_paused = true)]
+async fn a_call_that_timed_out_is_made_once_whatever_the_classifier() {
+    for idempotent in [false, true] {
+        let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let counted = calls.clone();
+        let hung = service_fn(move |_: &'static str| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            std::future::pending::<Result<(), BoxError>>()
+        });
+        let stack = stack::client("db")
+            .attempt_timeout(SECOND)
+            .classify(|result: Result<&(), &BoxError>| if result.is_ok() { Verdict::Success } else { Verdict::Failure })
+            .idempotent_if(move |_: &&'static str| idempotent)
+            .build()
+            .unwrap();
+        let error = stack.layer(hung).oneshot("post").await.unwrap_err();
+        assert!(matches!(error.as_rejection(), Some(Rejection::TimedOut { attempted: true, .. })), "{error}");
+        assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), if idempotent { 3 } else { 1 });
+    }
+}
+
 #[test]
 fn contradictory_configurations_do_not_build() {
     let field = |result: Result<stack::ClientStack, _>| {
