@@ -1,8 +1,9 @@
 //! The cost of waiting, by the number of waiters: every operation of a queue takes a constant time.
 //!
 //! `cargo bench --bench queues` prints the table, with up to 1,000,000 waiters; `-- --quick` is a
-//! smoke test. Each figure is the time of a whole crowd, divided by its size: the waiters join (each
-//! is polled once), and go in the way that the row names. tokio's semaphore is beside the bulkhead.
+//! smoke test. Each figure is the time of a whole crowd, divided by its size: the waiters join
+//! (each is polled once), and go in the way that the row names. tokio's semaphore is beside the
+//! bulkhead.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)] // the benchmark's clock
 

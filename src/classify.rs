@@ -57,8 +57,8 @@ pub trait Classify<T, E> {
     }
 
     /// Marks a response with which a retry stops although it could be retried: attempts, time or
-    /// budget are used up. A retry outside does not retry a response that
-    /// [is marked](Self::is_exhausted). By default, responses cannot be marked.
+    /// budget are used up. A retry outside does not retry a response that [is
+    /// marked](Self::is_exhausted). By default, responses cannot be marked.
     fn mark_exhausted(&self, response: &mut T) {
         let _ = response;
     }

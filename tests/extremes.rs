@@ -1,6 +1,6 @@
 //! Every number over the whole range of its type, with clocks that jump anywhere: nothing panics,
-//! overflows or hangs. `builders.rs` does the same with configurations. Overflow checks are on in all
-//! profiles that tests run in.
+//! overflows or hangs. `builders.rs` does the same with configurations. Overflow checks are on in
+//! all profiles that tests run in.
 #![allow(clippy::disallowed_methods)] // the time is paused
 
 mod support;

@@ -347,8 +347,8 @@ fn the_map_holds_no_lock_while_it_asks_a_handle_what_would_be_lost() {
     assert_eq!(breakers.len(), 2);
 }
 
-/// A handle that is used while a sweep looks at it, by a caller that read the clock long before.
-/// It is also the map's clock.
+/// A handle that is used while a sweep looks at it, by a caller that read the clock long before. It
+/// is also the map's clock.
 #[derive(Clone, Default)]
 struct UsedLate {
     now: Arc<AtomicU64>,

@@ -46,8 +46,8 @@ impl BulkheadBuilder {
         }
     }
 
-    /// Sets the maximum number of calls in flight, at least 1. A number above 16,777,215 has the same
-    /// effect as that.
+    /// Sets the maximum number of calls in flight, at least 1. A number above 16,777,215 has the
+    /// same effect as that.
     pub fn max_concurrent(mut self, calls: u32) -> Self {
         self.max_concurrent = calls;
         self

@@ -186,8 +186,8 @@ pub struct BulkheadSnapshot {
     pub limit: u32,
     /// Permits in flight: in use by a call, or reserved for one.
     pub in_flight: u32,
-    /// The permits in flight that are reserved: by a service that is ready, or for a waiter that was
-    /// granted one and has not been polled since.
+    /// The permits in flight that are reserved: by a service that is ready, or for a waiter that
+    /// was granted one and has not been polled since.
     pub reserved: u32,
     /// Calls waiting for a permit.
     pub waiting: u32,
@@ -199,8 +199,8 @@ pub struct BulkheadSnapshot {
 
 /// A permit of a [`Bulkhead`]. Dropping it releases it.
 ///
-/// The bulkhead does not know how the call ended, and reports it as a success, also if a panic drops
-/// the permit: the panic may be that of other code.
+/// The bulkhead does not know how the call ended, and reports it as a success, also if a panic
+/// drops the permit: the panic may be that of other code.
 #[derive(Debug)]
 #[must_use = "dropping the permit releases it"]
 pub struct Permit<'a> {

@@ -56,15 +56,15 @@
 //! A permit is reserved from `poll_ready` to `call`, and from the moment it is granted to a waiter
 //! until that waiter is polled. The owner of a reservation may never be polled again: `LoadShed`
 //! leaves its waiter in the queue, an idle balancer keeps ready endpoints, a `select!` loop stops
-//! polling a branch. So a reservation lapses once its owner has not used it for 5 ms **and** another
-//! caller needs a permit:
+//! polling a branch. So a reservation lapses once its owner has not used it for 5 ms **and**
+//! another caller needs a permit:
 //!
 //! - A caller that needs a permit gets that of an idle reservation after 10 ms at most, whether it
 //!   waits or asks again, if the owner had been idle before. A waiter in the queue may need another
 //!   10 ms for every `max_concurrent` waiters ahead of it. Timers round up to a millisecond.
 //! - As long as no other caller needs the permit, the reservation is kept.
-//! - `poll_ready` renews the reservation of a service that is ready. If it has lapsed, readiness may
-//!   turn to pending again.
+//! - `poll_ready` renews the reservation of a service that is ready. If it has lapsed, readiness
+//!   may turn to pending again.
 //! - `call` on a service whose reservation has lapsed takes another permit. If none is free, the
 //!   call is rejected with [`BulkheadFull`](crate::Rejection::BulkheadFull).
 //! - A waiter whose grant has lapsed rejoins the queue at the front when it is polled, and its next
@@ -95,8 +95,9 @@
 //!
 //! - `tower::limit::ConcurrencyLimit` always acquires its permit in `poll_ready`, so an idle
 //!   connection holds one, and it never rejects. A permit that is granted to an idle waiter, as
-//!   under `LoadShed`, is lost until that waiter is dropped; here it lapses. Its plain layer creates a new limit for every service. Here the handle is
-//!   shared, and calls wait only where waiting is requested.
+//!   under `LoadShed`, is lost until that waiter is dropped; here it lapses. Its plain layer
+//!   creates a new limit for every service. Here the handle is shared, and calls wait only where
+//!   waiting is requested.
 //! - tower-resilience's bulkhead boxes its future and has its own error type.
 //! - resilience4j's `maxConcurrentCalls` and `maxWaitDuration`, Polly's `permitLimit` and
 //!   `queueLimit` are `max_concurrent`, `max_wait` and `max_queue`.

@@ -124,8 +124,8 @@ fn lapsed_grant() -> (Arc<BulkheadInner>, Waiter<Arc<BulkheadInner>>) {
 }
 
 model! {
-    /// Contract K35: a grant that has lapsed is used by its waiter, or taken by one other caller. The
-    /// waiter then joins the queue again, and is woken by the next release.
+    /// Contract K35: a grant that has lapsed is used by its waiter, or taken by one other caller.
+    /// The waiter then joins the queue again, and is woken by the next release.
     a_lapsed_grant_has_one_owner, preemptions: None, refuted by [SplitSwap], {
         let (bulkhead, mut waiter) = lapsed_grant();
         let taking = Arc::clone(&bulkhead);

@@ -1,8 +1,8 @@
 //! Whose panic ends a call.
 //!
 //! A panic that comes out of the inner service (its `call`, a poll of its future, the `poll_ready`
-//! of a retry's next attempt) completes the call as a failure, when it passes: the call's future may
-//! be kept, or dropped much later. Every other panic cancels the call: that of an observer, a
+//! of a retry's next attempt) completes the call as a failure, when it passes: the call's future
+//! may be kept, or dropped much later. Every other panic cancels the call: that of an observer, a
 //! classifier or a clock, or of another future that is polled in the same task.
 
 use std::mem;

@@ -99,6 +99,10 @@ impl CircuitBreakerBuilder {
 
     /// Evaluates the rates over the calls of the last `length`, from 10 ms to 24 hours. The window
     /// advances one bucket at a time.
+    ///
+    /// A clock that goes ahead and back makes the window stricter: failures that it counted
+    /// meanwhile remain, and successes do not. If it goes back by less than a second, a shorter
+    /// window counts nothing until the clock is where it was.
     pub fn time_window(mut self, length: Duration) -> Self {
         self.time_window = Some(length);
         self
@@ -117,16 +121,16 @@ impl CircuitBreakerBuilder {
     }
 
     /// Sets the number of calls that a window must hold before its rates are evaluated: at least 1,
-    /// and at most what the window can count, which is the size of a count window, and 8,388,607 for
-    /// a time window of ten seconds (in proportion for other lengths, in powers of two).
+    /// and at most what the window can count, which is the size of a count window, and 8,388,607
+    /// for a time window of ten seconds (in proportion for other lengths, in powers of two).
     pub fn min_calls(mut self, calls: u32) -> Self {
         self.min_calls = calls;
         self
     }
 
     /// Trips when at least this share of a window's calls failed or were throttled: from one
-    /// millionth to 1, with a resolution of one millionth. Evaluated at each failure, and in the count
-    /// window also at the call that reaches `min_calls`.
+    /// millionth to 1, with a resolution of one millionth. Evaluated at each failure, and in the
+    /// count window also at the call that reaches `min_calls`.
     pub fn failure_rate(mut self, share: f64) -> Self {
         self.failure_rate = Some(share);
         self
@@ -138,23 +142,25 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Trips when at least `share` of a window's calls took longer than `limit`: from one millionth to 1. Reads the clock at
-    /// the start and the end of each call. A call that is cancelled after `limit` counts as slow too; a slow probe fails.
+    /// Trips when at least `share` of a window's calls took longer than `limit`: from one millionth
+    /// to 1. Reads the clock at the start and the end of each call. A call that is cancelled after
+    /// `limit` counts as slow too; a slow probe fails.
     pub fn slow_calls(mut self, limit: Duration, share: f64) -> Self {
         self.slow = Some((limit, share));
         self
     }
 
-    /// Sets the first open time, from 1 ms to a year. Rounded down to a quarter of a millisecond. Raises
-    /// the maximum of [`open_growth`](Self::open_growth) if that is shorter.
+    /// Sets the first open time, from 1 ms to a year. Rounded down to a quarter of a millisecond.
+    /// Raises the maximum of [`open_growth`](Self::open_growth) if that is shorter.
     pub fn open_duration(mut self, first: Duration) -> Self {
         self.open.first = first;
         self.open.max = self.open.max.max(first);
         self
     }
 
-    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`, which
-    /// is at most a year. A factor of 1, the default, keeps it constant. The factor applies at most 16 times.
+    /// Multiplies the open time by `factor`, at least 1, each time a probe fails, up to `max`,
+    /// which is at most a year. A factor of 1, the default, keeps it constant. The factor applies
+    /// at most 16 times.
     pub fn open_growth(mut self, factor: f64, max: Duration) -> Self {
         (self.open.growth, self.open.max) = (factor, max);
         self

@@ -256,8 +256,8 @@ impl From<Counts> for WindowSnapshot {
 /// A permit of a [`CircuitBreaker`] for one call. It records the call's outcome.
 ///
 /// Dropping it without an outcome cancels the call, which does not count unless it was slow
-/// already. That holds for a drop by a panic too, since the panic may be that of other code: where a
-/// panic of the call is to count as a failure, use [`run`](CircuitBreaker::run).
+/// already. That holds for a drop by a panic too, since the panic may be that of other code: where
+/// a panic of the call is to count as a failure, use [`run`](CircuitBreaker::run).
 #[derive(Debug)]
 #[must_use = "dropping the permit cancels the call"]
 pub struct Permit<'a> {

@@ -88,9 +88,8 @@
 //!   has not used it for 5 ms and another caller needs a slot: an idle balancer does not keep the
 //!   circuit half-open. The owner's call is then rejected, unless another slot is free or the
 //!   circuit has closed; polling it renews the reservation. During a gradual recovery `poll_ready`
-//!   is ready, but `call` may return
-//!   [`CircuitRecovering`](crate::Rejection::CircuitRecovering). Waiting needs tokio's timer: it
-//!   panics outside of a runtime with time enabled.
+//!   is ready, but `call` may return [`CircuitRecovering`](crate::Rejection::CircuitRecovering).
+//!   Waiting needs tokio's timer: it panics outside of a runtime with time enabled.
 //!
 //! # Order
 //!

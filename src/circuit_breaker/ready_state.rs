@@ -37,8 +37,8 @@ pub(crate) enum ReadyState {
 pub(crate) struct WaitForChange {
     breaker: CircuitBreaker,
     key: Option<WakerKey>,
-    /// Wakes the task at the end of the open time, or when a reserved probe slot lapses. Only a task
-    /// that waits for it has one (backpressure only).
+    /// Wakes the task at the end of the open time, or when a reserved probe slot lapses. Only a
+    /// task that waits for it has one (backpressure only).
     sleep: Option<Pin<Box<Sleep>>>,
 }
 

@@ -7,8 +7,8 @@
 //! [`Completed`](EventKind::Completed) or [`Cancelled`](EventKind::Cancelled).
 //!
 //! Observers run on the call path: be quick, do not block. The layer commits its state before it
-//! calls the observer, so a panicking observer affects only its own call. If it panics while another
-//! panic unwinds, its panic is contained.
+//! calls the observer, so a panicking observer affects only its own call. If it panics while
+//! another panic unwinds, its panic is contained.
 //!
 //! ```
 //! use std::sync::{Arc, atomic::{AtomicU64, Ordering}};

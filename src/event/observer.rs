@@ -5,8 +5,8 @@ use crate::shared::unwind::{self, finally};
 
 /// Receives the events of the handles that it is set on.
 ///
-/// Implemented for `Arc<O>`, for pairs `(A, B)` (both receive each event, `A` first, and `B` even if
-/// `A` panics) and for every `Fn(&Event<'_>) + Send + Sync`.
+/// Implemented for `Arc<O>`, for pairs `(A, B)` (both receive each event, `A` first, and `B` even
+/// if `A` panics) and for every `Fn(&Event<'_>) + Send + Sync`.
 pub trait Observer: Send + Sync + 'static {
     /// Receives an event. Runs on the call path: be quick, do not block.
     fn on_event(&self, event: &Event<'_>);

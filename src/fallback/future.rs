@@ -15,8 +15,8 @@ use crate::{
 response_future! {
     /// A call, and the fallback that may replace its result.
     ///
-    /// Dropping it cancels whichever of the two is running. The fallback gives the call its result, so
-    /// a panic of the fallback is a failure of the call, as one of the service is.
+    /// Dropping it cancels whichever of the two is running. The fallback gives the call its result,
+    /// so a panic of the fallback is a failure of the call, as one of the service is.
     pub struct ResponseFuture<F, Req, T, E, V, W> where [V: Serve<Req, T, E>] = WithShared<
         StripedRef<FallbackInner<V, W>>,
         FallbackCall<Leaf<F>, Kept<V::Kept, Req>, V::Future>,

@@ -143,8 +143,8 @@ impl<K: Eq + Hash + Clone + fmt::Display, H: Evict> PerKeyInner<K, H> {
     /// Inserts an entry, unless there is one for its key. Returns the entry that is in the map, or
     /// `None` if the map is full.
     fn insert(&self, hash: u64, entry: Arc<Entry<K, H>>) -> Option<Arc<Entry<K, H>>> {
-        // The first entries of this hash, all of other keys. While they are referenced here, none is
-        // evicted, so they stay the first ones.
+        // The first entries of this hash, all of other keys. While they are referenced here, none
+        // is evicted, so they stay the first ones.
         let mut others = Vec::new();
         loop {
             let unknown = {

@@ -76,9 +76,9 @@
 //!
 //! # Cost
 //!
-//! A call hashes its key, takes the shared lock of one of 16 shards (2 read-modify-writes), counts a
-//! reference to the entry (2 more, so that keys and handles are not used under the lock), reads the
-//! clock, clones the handle and the service, and makes the layer. A layer that is expensive to
+//! A call hashes its key, takes the shared lock of one of 16 shards (2 read-modify-writes), counts
+//! a reference to the entry (2 more, so that keys and handles are not used under the lock), reads
+//! the clock, clones the handle and the service, and makes the layer. A layer that is expensive to
 //! make, such as a whole [`stack`](crate::stack), costs that much on every call.
 
 mod builder;

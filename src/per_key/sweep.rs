@@ -46,8 +46,8 @@ impl<K, H: Evict> PerKeyInner<K, H> {
         }
     }
 
-    /// Begins a look at the idle entries of a shard. Takes the exclusive lock only if there are any,
-    /// and visits only those under it.
+    /// Begins a look at the idle entries of a shard. Takes the exclusive lock only if there are
+    /// any, and visits only those under it.
     fn look_at_idle(&self, shard: &Shard<K, H>, now: Nanos) -> Vec<Looked<K, H>> {
         let idle_after = self.limits.idle_after;
         let hashes: Vec<u64> = {

@@ -64,9 +64,9 @@ impl RateLimiterBuilder {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the rate's count, its period or the burst is zero; if the burst takes more
-    /// than two years to refill; or if the rate is so high that it would be kept with an error of
-    /// more than 1%, which is possible above 80 million a second.
+    /// [`ConfigError`] if the rate's count, its period or the burst is zero; if the burst takes
+    /// more than two years to refill; or if the rate is so high that it would be kept with an error
+    /// of more than 1%, which is possible above 80 million a second.
     pub fn build(self) -> Result<RateLimiter, ConfigError> {
         let burst = self.burst.unwrap_or(self.rate.count);
         let params = params(self.rate, burst).map_err(|error| error.of(&self.name))?;

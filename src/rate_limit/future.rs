@@ -25,7 +25,8 @@ response_future! {
 response_future! {
     /// A call that waits for its tokens if they are not available.
     ///
-    /// Dropping it while it waits leaves the queue; no tokens are spent, and the request was not sent.
+    /// Dropping it while it waits leaves the queue; no tokens are spent, and the request was not
+    /// sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
         Option<StripedRef<RateLimiterInner>>,
         Queued<Leaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, Leaf<S::Future>, SpentTokens>,

@@ -159,8 +159,8 @@ impl RateLimiter {
     }
 
     /// Changes the rate and the burst while calls are in flight. The used part of the burst stays
-    /// used, as a number of tokens. The new rate applies to calls that already wait, in their order;
-    /// one that costs more than the new burst is rejected.
+    /// used, as a number of tokens. The new rate applies to calls that already wait, in their
+    /// order; one that costs more than the new burst is rejected.
     ///
     /// # Errors
     ///
@@ -216,9 +216,9 @@ pub struct Token<'a> {
 impl Token<'_> {
     /// Returns the tokens of a call that was never made.
     ///
-    /// They are available immediately. Each token stands for a period of time, in the order in which
-    /// they were taken; of a period that has passed nothing is returned, and of one that has begun
-    /// only the rest, because the bucket could exceed its limit otherwise.
+    /// They are available immediately. Each token stands for a period of time, in the order in
+    /// which they were taken; of a period that has passed nothing is returned, and of one that has
+    /// begun only the rest, because the bucket could exceed its limit otherwise.
     pub fn refund(mut self) {
         let slot = std::mem::take(&mut self.slot);
         self.call.consume(|inner, tokens| {

@@ -39,7 +39,8 @@ impl RateLimiterInner {
         self.time.now()
     }
 
-    /// The time at which a call has reached the limiter. If the clock panics, the call is cancelled.
+    /// The time at which a call has reached the limiter. If the clock panics, the call is
+    /// cancelled.
     #[inline(always)]
     pub(crate) fn arrival_time(&self) -> Nanos {
         let arriving = self.events.arriving();

@@ -33,8 +33,8 @@ impl<C, M> RateLimitLayer<C, M> {
     }
 
     /// Acquires a token in `poll_ready`, which is pending until it is due. Every request costs one
-    /// token; a cost function does not apply. Call the service within 10 ms of its readiness, or poll
-    /// it again: later, the call is rejected unless a token is available.
+    /// token; a cost function does not apply. Call the service within 10 ms of its readiness, or
+    /// poll it again: later, the call is rejected unless a token is available.
     pub fn backpressure(self) -> RateLimitLayer<One, Backpressure> {
         RateLimitLayer { limiter: self.limiter, cost: One, mode: PhantomData }
     }

@@ -62,10 +62,9 @@
 //! With the generic cell rate algorithm (ITU-T I.371), a token bucket whose state is a single
 //! number: the bucket holds `burst` tokens and refills at `rate`. In any interval of length t at
 //! most `burst + rate * t` calls are admitted (`burst + rate * (t + 10 ms)` if calls wait, by when
-//! they start), so there is no double burst at a window's edge. A
-//! rejected call leaves no trace. The time per token is kept in eighths of a nanosecond and rounded
-//! up: a rate around a million a second comes out up to 0.013% lower, no rate by more than 1%, and
-//! none comes out higher.
+//! they start), so there is no double burst at a window's edge. A rejected call leaves no trace.
+//! The time per token is kept in eighths of a nanosecond and rounded up: a rate around a million a
+//! second comes out up to 0.013% lower, no rate by more than 1%, and none comes out higher.
 //!
 //! # Readiness
 //!
@@ -75,8 +74,9 @@
 //!   `max_wait`, in order of arrival.
 //! - [`.backpressure()`](RateLimitLayer::backpressure): `poll_ready` waits for a token. The token
 //!   is returned if the service is dropped before the call, or if the inner service stops being
-//!   ready. A service that stays ready and idle for more than 10 ms after its token was due may lose
-//!   it: `poll_ready` then waits for another, and `call` rejects the call if none is available.
+//!   ready. A service that stays ready and idle for more than 10 ms after its token was due may
+//!   lose it: `poll_ready` then waits for another, and `call` rejects the call if none is
+//!   available.
 //!
 //! Calls that wait are a queue, in order of arrival; no later call overtakes them. A call in the
 //! queue owns no tokens, so one that is cancelled leaves no debt, whatever its place. Tokens that

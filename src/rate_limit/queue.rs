@@ -316,8 +316,8 @@ impl Tokens {
 /// The queue, with the lock held and the `contended` bit set.
 struct Locked<'a, G: DerefMut<Target = Queue>> {
     tokens: &'a Tokens,
-    // Unlocked before the wakers are woken and dropped: fields are dropped in this order. If a waker
-    // panics, the tasks after it are not woken; they look again by their timers.
+    // Unlocked before the wakers are woken and dropped: fields are dropped in this order. If a
+    // waker panics, the tasks after it are not woken; they look again by their timers.
     queue: G,
     wakers: Wakers,
 }

@@ -193,8 +193,8 @@ where
 }
 
 impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
-    /// Polls the running attempt, and makes further ones. Takes the state from `guard` when the call
-    /// completes.
+    /// Polls the running attempt, and makes further ones. Takes the state from `guard` when the
+    /// call completes.
     #[inline(always)]
     fn poll<P, T>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Result<T, E>>
     where

@@ -17,7 +17,8 @@ thread_local! {
     static SCOPE: ScopeCells = const { ScopeCells { counts: Cell::new(NO_LIMIT), payment: Cell::new(0) } };
 }
 
-/// What a retry sees of those around it, in two words: every poll of an attempt saves and sets them.
+/// What a retry sees of those around it, in two words: every poll of an attempt saves and sets
+/// them.
 struct ScopeCells {
     /// `[limit: 32 | used: 32]`: the retries that the outermost call may make, with all retries
     /// inside of it; and those that were made by the retries around, or in vain: by calls that did

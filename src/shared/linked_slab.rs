@@ -2,9 +2,9 @@
 
 /// Values with stable keys, of which some are linked in order.
 ///
-/// A doubly linked list by index, in a vector of reusable slots. A key is never reused, so the key of
-/// an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the queue's
-/// waiters that were granted a permit are such entries.
+/// A doubly linked list by index, in a vector of reusable slots. A key is never reused, so the key
+/// of an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the
+/// queue's waiters that were granted a permit are such entries.
 ///
 /// Every operation takes a constant number of steps; an insertion may grow the vector, which is
 /// constant amortized.

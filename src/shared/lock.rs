@@ -11,11 +11,11 @@ use crate::state::atomics::Mutex;
 
 /// State behind a lock, under which no foreign code may run.
 ///
-/// Cloning, dropping or waking a waker runs foreign code: it may run a task or drop one, and so call
-/// this crate again with any handle. The same holds for keys, requests, services, errors, clocks and
-/// users' handles. So a value that enters the state is cloned before the lock is taken, and one that
-/// leaves it is returned by [`take`](Self::take) or put into an [`Outbox`], and dropped or woken once
-/// the lock is released.
+/// Cloning, dropping or waking a waker runs foreign code: it may run a task or drop one, and so
+/// call this crate again with any handle. The same holds for keys, requests, services, errors,
+/// clocks and users' handles. So a value that enters the state is cloned before the lock is taken,
+/// and one that leaves it is returned by [`take`](Self::take) or put into an [`Outbox`], and
+/// dropped or woken once the lock is released.
 #[derive(Default)]
 pub(crate) struct Lock<T> {
     state: Mutex<T>,
@@ -44,8 +44,8 @@ impl<T> Lock<T> {
     }
 }
 
-/// The most wakers that leave under one lock, so that other callers are not held up for long, and an
-/// outbox needs no allocation.
+/// The most wakers that leave under one lock, so that other callers are not held up for long, and
+/// an outbox needs no allocation.
 const BATCH: usize = 16;
 
 /// Wakers to be woken once the lock is released.

@@ -24,12 +24,12 @@ use crate::state::{
 ///
 /// No wakeup is lost: a caller acquires a permit or announces a waiter in one atomic step, and the
 /// mark of waiters changes only under the lock. So a release either finds no waiter, and later
-/// callers see the free permit; or it finds one and takes the lock, and by then the waiter is in the
-/// queue.
+/// callers see the free permit; or it finds one and takes the lock, and by then the waiter is in
+/// the queue.
 ///
-/// A permit granted to a waiter is [reserved](Permits) for it, so that a waiter that is never polled
-/// again does not keep it. A waiter whose grant has lapsed rejoins at the front when it is polled,
-/// and its next grant is exclusive.
+/// A permit granted to a waiter is [reserved](Permits) for it, so that a waiter that is never
+/// polled again does not keep it. A waiter whose grant has lapsed rejoins at the front when it is
+/// polled, and its next grant is exclusive.
 #[derive(Debug)]
 pub(crate) struct Semaphore {
     pub(crate) permits: Permits,
@@ -112,8 +112,8 @@ impl Semaphore {
         }
     }
 
-    /// Grants the permit that `acquire` provides to the first waiter. Returns whether there was one,
-    /// or `None` without waiters.
+    /// Grants the permit that `acquire` provides to the first waiter. Returns whether there was
+    /// one, or `None` without waiters.
     fn grant_first(
         &self,
         waiters: &mut LinkedSlab<WaiterState>,
@@ -157,8 +157,8 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
         Self { resource, max_waiting, key: None, check_again_after: LAPSE_AFTER }
     }
 
-    /// The time after which a pending waiter must be polled again even if it is not woken: the grant
-    /// of another waiter may have lapsed by then.
+    /// The time after which a pending waiter must be polled again even if it is not woken: the
+    /// grant of another waiter may have lapsed by then.
     ///
     /// Longer at the back of the queue, so that a long queue does not keep its runtime busy.
     pub(crate) fn check_again_after(&self) -> Duration {

@@ -44,8 +44,8 @@ impl<T> StripedArc<T> {
         StripedRef(Arc::clone(line.get_or_init(|| Arc::new(Line { value: Arc::clone(&self.value) }))))
     }
 
-    /// Whether anything but this handle and one clone of it refers to the value: a further clone, or
-    /// a call. If not, the effects of all earlier references are visible.
+    /// Whether anything but this handle and one clone of it refers to the value: a further clone,
+    /// or a call. If not, the effects of all earlier references are visible.
     pub(crate) fn is_in_use(&self) -> bool {
         let lines = || self.lines.iter().filter_map(OnceLock::get);
         // In this order. A stripe that is initialized after they are counted makes the value seem

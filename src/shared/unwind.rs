@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Runs foreign code from a destructor. While a panic unwinds, a second one is contained: if it left
-/// the destructor, the process would abort.
+/// Runs foreign code from a destructor. While a panic unwinds, a second one is contained: if it
+/// left the destructor, the process would abort.
 #[inline(always)]
 pub(crate) fn contain(foreign: impl FnOnce()) {
     if std::thread::panicking() { contain_panic(foreign) } else { foreign() }

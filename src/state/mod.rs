@@ -10,8 +10,8 @@
 //! because each round involves more than one word: [`CountWindow::record`] may have to publish a
 //! block before it writes, and [`Keyed::check`] searches for its key's entry again in each round.
 //! The other words need no loop: a time window stores its bound and the cells that only one thread
-//! writes, a limiter stores its parameters. A limiter's returned time is not a word: the lock of its
-//! queue guards it.
+//! writes, a limiter stores its parameters. A limiter's returned time is not a word: the lock of
+//! its queue guards it.
 //!
 //! The atomics come through [`atomics`]: the standard library's in a build, counting ones in this
 //! crate's unit tests (which turn the cost contract into assertions), loom's under `--cfg

@@ -30,9 +30,9 @@ const EPOCH_MASK: u8 = (1 << EPOCH_BITS) - 1;
 /// Reservations are counted in two pools, not listed. A new one is fresh, and carries the epoch in
 /// which it was made. A caller that finds no permit begins an epoch, if there are no old
 /// reservations: all fresh ones become old. From [`LAPSE_AFTER`] later on, callers take the permits
-/// of old ones. An owner claims from the pool of its epoch; if that is empty, or the epoch is further
-/// back, its reservation has lapsed. So a reservation costs no more than its count, and the clock is
-/// read only by callers that find no permit while some are reserved.
+/// of old ones. An owner claims from the pool of its epoch; if that is empty, or the epoch is
+/// further back, its reservation has lapsed. So a reservation costs no more than its count, and the
+/// clock is read only by callers that find no permit while some are reserved.
 ///
 /// Invariants:
 /// - permits.I1 `in flight` is the number of permits that exist, reserved ones included.
@@ -46,14 +46,15 @@ const EPOCH_MASK: u8 = (1 << EPOCH_BITS) - 1;
 /// - permits.I6 a reservation that is younger than [`LAPSE_AFTER`] is not taken.
 ///
 /// The epoch wraps: an owner that returns exactly k * 128 epochs later, after its reservation has
-/// lapsed, uses a fresh reservation of another owner, which then finds its own lapsed. A thread that
-/// is suspended while it begins an epoch makes reservations appear older by that time. Neither
-/// affects I1 to I5. At most 65,535 reservations are counted per pool; one beyond that never lapses.
+/// lapsed, uses a fresh reservation of another owner, which then finds its own lapsed. A thread
+/// that is suspended while it begins an epoch makes reservations appear older by that time. Neither
+/// affects I1 to I5. At most 65,535 reservations are counted per pool; one beyond that never
+/// lapses.
 ///
 /// Only the owner of the queue changes `waiters`, under its lock; [`release`](Self::release) leaves
-/// waiters to it. Cost: acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW, claim
-/// 1 load and 1 RMW; no clock. A rejection while permits are reserved: the clock, 1 load and at most
-/// 2 RMWs more.
+/// waiters to it. Cost: acquire 2 loads and 1 RMW, rejection 2 loads, release 1 load and 1 RMW,
+/// claim 1 load and 1 RMW; no clock. A rejection while permits are reserved: the clock, 1 load and
+/// at most 2 RMWs more.
 #[derive(Debug)]
 pub(crate) struct Permits {
     word: Padded<AtomicU64>,
@@ -284,8 +285,8 @@ impl Permits {
         if self.claim(reservation) { self.release() } else { Ok(()) }
     }
 
-    /// Takes the permit of a reservation that has lapsed, for a caller that found no free permit. If
-    /// none has, the reservations begin to lapse.
+    /// Takes the permit of a reservation that has lapsed, for a caller that found no free permit.
+    /// If none has, the reservations begin to lapse.
     #[cold]
     pub(crate) fn take_lapsed(&self, now: impl FnOnce() -> Nanos) -> bool {
         let mut seen = self.word.load(Ordering::Acquire);

@@ -1,9 +1,9 @@
 //! Foreign code that panics, at every point where a layer calls it (G29).
 //!
 //! Everything that a layer gets from its user ticks: observer, clock, classifier, closures, the
-//! service and its clones, requests, responses, destructors. A call is made once for each
-//! tick, which panics at that tick. Afterwards everything that the call held is released, its
-//! terminal event was emitted, and the handle works.
+//! service and its clones, requests, responses, destructors. A call is made once for each tick,
+//! which panics at that tick. Afterwards everything that the call held is released, its terminal
+//! event was emitted, and the handle works.
 
 use std::{
     fmt::Debug,

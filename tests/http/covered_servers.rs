@@ -234,7 +234,8 @@ async fn a_response_to_head_is_complete() {
             server.breaker.half_open();
             let client = client(*version);
             for path in ["/sized", "/empty", "/hanging", "/sized"] {
-                // A body on a response to HEAD breaks the protocol in HTTP/2, but that is the handler's.
+                // A body on a response to HEAD breaks the protocol in HTTP/2, but that is the
+                // handler's.
                 let request = Request::head(server.url(path)).body(Full::default()).unwrap();
                 let _ = client.request(request).await;
                 server.released().await;

@@ -277,7 +277,8 @@ async fn a_post_is_made_once_if_a_redirect_may_have_been_followed() {
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let refusing = unused_address().await;
     for status in [301, 302, 303, 307, 308] {
-        // The redirect's target, as seen from the server of the POST: another server, or the same URL.
+        // The redirect's target, as seen from the server of the POST: another server, or the same
+        // URL.
         for (target, answer) in [("refuses", 0), ("answers", 421), ("answers", 425), ("answers", 429), ("same", 429)] {
             for client in ["reqwest", "reqwest, converted", "hyper-util"] {
                 // The errors of a redirecting layer around hyper-util cannot be recognized.

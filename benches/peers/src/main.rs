@@ -1,8 +1,8 @@
 //! Compares tower-rampart with its peers.
 //!
-//! `cargo run --profile bench -p peers` measures all rows and prints the tables; `-- --only breaker`
-//! measures the rows whose name contains the word; `-- --quick` runs everything once, as a smoke
-//! test; `-- behaviours` runs the behavioural checks.
+//! `cargo run --profile bench -p peers` measures all rows and prints the tables; `-- --only
+//! breaker` measures the rows whose name contains the word; `-- --quick` runs everything once, as a
+//! smoke test; `-- behaviours` runs the behavioural checks.
 
 // The library's rule about reading the clock does not apply to a benchmark.
 #![allow(clippy::disallowed_methods)]

@@ -50,8 +50,8 @@ impl IpKey {
     }
 
     /// Returns the network of an IPv6 address: its first `bits` bits, which are those of a larger
-    /// network if `bits` is less than the key has. `None` for IPv4. A key for
-    /// [limits within limits](crate::rate_limit::KeyedRateLimiter#limits-within-limits).
+    /// network if `bits` is less than the key has. `None` for IPv4. A key for [limits within
+    /// limits](crate::rate_limit::KeyedRateLimiter#limits-within-limits).
     ///
     /// ```
     /// use std::net::{IpAddr, Ipv4Addr};

@@ -54,8 +54,8 @@
 //! ```
 //!
 //! One client may have a whole IPv6 /48. [Limit its networks
-//! too](crate::rate_limit::KeyedRateLimiter#limits-within-limits), as the
-//! [guide for axum](super::axum_server) shows.
+//! too](crate::rate_limit::KeyedRateLimiter#limits-within-limits), as the [guide for
+//! axum](super::axum_server) shows.
 //!
 //! Connection timeouts (for a request's headers, for idle connections) are hyper's own:
 //! `http1().header_read_timeout(..)` and `http2().keep_alive_timeout(..)`. The layers here act on

@@ -142,8 +142,8 @@ impl<K: ?Sized, H: BuildHasher> KeyedRateLimiterBuilder<K, H> {
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if a field is out of range, if the rate of a key is above 100,000 a second or
-    /// below one a year, or if its period is longer than 584 years.
+    /// [`ConfigError`] if a field is out of range, if the rate of a key is above 100,000 a second
+    /// or below one a year, or if its period is longer than 584 years.
     pub fn build(self) -> Result<KeyedRateLimiter<K, H>, ConfigError> {
         self.check().map_err(|error| error.of(&self.name))?;
         let Rate { count, per } = self.rate;

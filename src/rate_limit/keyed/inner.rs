@@ -28,8 +28,8 @@ pub(super) struct KeyedInner {
 }
 
 impl KeyedInner {
-    /// Consumes `cost` tokens of the key with this hash, or none. If hashing or the clock panics, the
-    /// call is cancelled.
+    /// Consumes `cost` tokens of the key with this hash, or none. If hashing or the clock panics,
+    /// the call is cancelled.
     #[inline]
     pub(super) fn take(&self, hash: impl FnOnce() -> u64, cost: u32) -> Result<(), Rejection> {
         let arriving = self.events.arriving();

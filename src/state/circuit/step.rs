@@ -235,7 +235,8 @@ impl CircuitWord {
 }
 
 impl CircuitConfig {
-    /// The progress of a recovery that began at this tick, from 0 to below 1; `None` when it is over.
+    /// The progress of a recovery that began at this tick, from 0 to below 1; `None` when it is
+    /// over.
     pub(super) fn recovery_progress(&self, start: u64, now: Nanos) -> Option<f64> {
         let recovery = self.recovery?;
         // None has passed if the clock went backwards.

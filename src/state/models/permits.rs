@@ -81,7 +81,8 @@ model! {
 }
 
 model! {
-    /// permits.I6: an epoch that begins while a permit is reserved does not take it before its time.
+    /// permits.I6: an epoch that begins while a permit is reserved does not take it before its
+    /// time.
     a_young_reservation_is_kept, preemptions: None, refuted by [SplitSwap], {
         let permits = Arc::new(Permits::new(2));
         let idle = permits.try_reserve(start).unwrap();

@@ -32,7 +32,8 @@ use crate::state::{
 ///
 /// Invariants:
 /// - time.I1 the cells of a generation and a bucket count every call that was recorded. A call that
-///   is late by a whole window, and not by a second, counts in the bucket that its cell has reached.
+///   is late by a whole window, and not by a second, counts in the bucket that its cell has
+///   reached.
 /// - time.I2 a cell of an older generation or bucket is never summed.
 /// - time.I3 a trip that is due from the moment when a bad call was recorded is found by that call
 ///   or by a concurrent one.
