@@ -39,7 +39,7 @@ use crate::{error::Rejection, pattern::Pattern};
 /// every pattern: 200 names are 6,000 series, as much as a scrape of one process should hold. All
 /// observers made by [`new`](Self::new) share this limit, wherever they are made;
 /// [`max_names`](Self::max_names) sets another one. Names made from a `&'static str` do not count,
-/// and are never `other`: the program has only so many.
+/// and are never `other`: their number is fixed by the program.
 ///
 /// Labels hold names as they are [shown](crate::Name): escaped and at most 256 bytes long.
 #[derive(Clone, Debug)]

@@ -83,7 +83,7 @@ impl HonorRetryAfterLayer {
     }
 }
 
-/// The settings, and what is learned from the responses.
+/// The settings, and the hints that the responses have given.
 ///
 /// Calls in flight are counted in two generations. The first response of a run that asks for a wait
 /// begins a generation: the run is conclusive when the previous one has no calls left.

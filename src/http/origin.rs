@@ -1,11 +1,11 @@
-//! Who an error of an HTTP client is attributed to, found along its sources.
+//! The origin of an HTTP client's error, found along its sources.
 
 use std::{error::Error as StdError, io};
 
 use super::{CallerError, ReplayError, UploadError, caller::CallersFault};
 use crate::{error::chain, verdict::Verdict};
 
-/// Who an HTTP client's error is attributed to, and how far the request got.
+/// The origin of an HTTP client's error, and how far the request got.
 ///
 /// | origin | verdict | was attempted |
 /// |---|---|---|

@@ -28,8 +28,8 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    /// Fits the defaults to the limits that were set: what is inside of a limit shrinks to four
-    /// fifths of it, and what is outside of one grows to five quarters of it.
+    /// Fits the defaults to the limits that were set: a default inside of a limit is at most four
+    /// fifths of it, and one outside is at least five quarters of it.
     fn fitted(&self, given: &PartsBuilder, retry_deadline: Option<Duration>) -> Self {
         let Self { total, attempt, max_concurrent, max_wait } = *self;
         let inside = |limit: Duration| limit / 5 * 4;

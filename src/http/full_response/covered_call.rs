@@ -321,7 +321,7 @@ impl<F: Future> PolledCall<'_, F> {
         let (reader, output) = {
             let mut state = lock(&self.owner.state);
             state.progress = Progress::Over;
-            // Nobody asks for the output of a call whose body has ended.
+            // The output of a call whose body has ended is not needed.
             let unwanted = match state.ending {
                 Ending::NotYet => {
                     state.output = output;

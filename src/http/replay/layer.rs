@@ -22,9 +22,9 @@ use super::{body::ReplayBody, store::MemoryBudget};
 ///
 /// The default [`limit`](Self::limit) is 64 KiB of each body, and the default
 /// [`total_limit`](Self::total_limit) 64 MiB of all bodies at once. A body that exceeds either is
-/// sent once. What is recorded takes at most 64 KiB more memory than its data, however short the
-/// frames are, unless the body's own buffers are longer: a frame of 8 KiB or more keeps the buffer
-/// that it is a part of.
+/// sent once. The record takes at most 64 KiB more memory than its data, however short the frames
+/// are, unless the body's own buffers are longer: a frame of 8 KiB or more keeps the buffer that it
+/// is a part of.
 ///
 /// ```
 /// use tower::ServiceBuilder;

@@ -27,7 +27,7 @@ impl RecordingStatus {
     }
 }
 
-/// The body itself, and what is recorded of it.
+/// The body itself, and its record.
 ///
 /// No foreign code runs under the lock. A reader takes the body out to poll it, and no waker is
 /// cloned, woken or dropped there. A reader that finds the body taken waits until it is put back.
@@ -171,7 +171,7 @@ impl<B> Recording<B> {
         Recorded { _segments: state.store.clear(), _trailers: state.trailers.take() }
     }
 
-    /// Records a frame. Returns what is to be dropped because it does not fit.
+    /// Records a frame. Returns the parts that do not fit, to be dropped.
     fn record(&self, state: &mut RecordingState<B>, frame: &Frame<Bytes>, has_copies: bool) -> Option<Recorded> {
         if !self.status.is_complete() {
             return None;

@@ -37,8 +37,8 @@ const KEPT_WHOLE: usize = 8 * 1024;
 /// Copies are not continued beyond this length, which bounds the memory set aside for more.
 const LONGEST_COPY: usize = 64 * 1024;
 
-/// What is reserved at a time, so that short chunks rarely touch the counter that all recordings
-/// share.
+/// The bytes that are reserved at a time, so that short chunks rarely touch the counter that all
+/// recordings share.
 const STEP: usize = 8 * 1024;
 
 /// The data recorded of one body, and its share of the memory.

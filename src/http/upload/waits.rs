@@ -25,7 +25,7 @@ impl WaitLimits {
 /// are nanoseconds on the handles' timeline.
 ///
 /// The body records its waits; the call's clock stands still meanwhile. Both limits bound by how
-/// much: a body that is not polled any more cannot stop the clock for good.
+/// much: a body that is not polled any more cannot stop the clock permanently.
 pub(super) struct Waits {
     limits: WaitLimits,
     state: Mutex<WaitState>,

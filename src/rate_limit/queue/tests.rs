@@ -154,7 +154,7 @@ fn idle_calls_delay_a_lone_one_by_a_fraction_of_a_second() {
         }
         let waited = now.saturating_since(NOW);
         assert!(waited <= SECOND + 200 * MS, "{waited:?} behind {idle}");
-        // Those who were passed over have kept their places.
+        // The calls that were passed over have kept their places.
         assert!(crowd[0].poll(&tokens, now.saturating_add(SECOND)).is_none());
     }
 }
