@@ -11,6 +11,7 @@ use std::{
 use super::Rate;
 use crate::{
     clock::Nanos,
+    shared::{lock::wake_all, unwind},
     state::{
         atomics::{AtomicU64, Mutex, Ordering, Padded},
         gcra::{Denied, Gcra, GcraRejection, LATENESS, Line, Params, Returned, Slot},
@@ -107,9 +108,7 @@ struct Wakers {
 
 impl Drop for Wakers {
     fn drop(&mut self) {
-        for waker in self.wake.drain(..) {
-            waker.wake();
-        }
+        unwind::contain(|| wake_all(self.wake.drain(..)));
     }
 }
 
