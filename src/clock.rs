@@ -120,6 +120,14 @@ thread_local! {
     pub(crate) static READINGS: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
+/// Whether tokio's clock is not the standard library's: it is paused, or has been, in a test.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn is_simulated() -> bool {
+    let before = std::time::Instant::now();
+    let now = Instant::now().into_std();
+    now < before || now > std::time::Instant::now()
+}
+
 /// Returns the current time on the handles' timeline.
 pub(crate) fn nanos() -> u64 {
     nanos_at(instant())

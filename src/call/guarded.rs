@@ -7,14 +7,13 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::{
     in_flight::{CancelOnDrop, Complete, InFlight},
     panic_guard::{ServiceGuard, complete},
     service::{CallFuture, Cancel},
 };
-use crate::error::Rejection;
+use crate::{deadline::NEVER, error::Rejection};
 
 pin_project! {
     /// A call with a pattern's in-flight state, or its rejection.
@@ -90,10 +89,10 @@ where
         }
     }
 
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> u64 {
         match self {
             Self::Calling { call, .. } => call.wakes_at(),
-            Self::Rejected { .. } | Self::Done => None,
+            Self::Rejected { .. } | Self::Done => NEVER,
         }
     }
 }

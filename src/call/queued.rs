@@ -8,7 +8,6 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::{
     guarded::Guarded,
@@ -16,7 +15,7 @@ use super::{
     panic_guard::StartingCall,
     service::{CallFuture, CallService, Cancel},
 };
-use crate::error::Rejection;
+use crate::{deadline::NEVER, error::Rejection};
 
 /// A pattern's decision about a call that asks to start.
 pub(crate) enum Acquisition<K, A> {
@@ -128,10 +127,10 @@ where
         }
     }
 
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> u64 {
         match self {
             Self::Calling { call } => call.wakes_at(),
-            Self::Waiting { .. } => None,
+            Self::Waiting { .. } => NEVER,
         }
     }
 }

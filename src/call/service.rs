@@ -17,10 +17,9 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower_service::Service;
 
-use crate::shared::striped::StripedRef;
+use crate::{deadline::NEVER, shared::striped::StripedRef};
 
 /// A call that may be dropped before it completes.
 pub(crate) trait Cancel<P: ?Sized> {
@@ -36,10 +35,10 @@ pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
 
     /// The time at which a timer that lives as long as this call wakes the task, as of the last
-    /// pending poll. An outer call with nothing to do before then needs no timer of its own.
+    /// pending poll, or [`NEVER`]. An outer call with nothing to do before then needs no timer of its own.
     #[inline(always)]
-    fn wakes_at(&self) -> Option<Instant> {
-        None
+    fn wakes_at(&self) -> u64 {
+        NEVER
     }
 }
 

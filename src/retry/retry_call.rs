@@ -7,7 +7,7 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 use super::{
     WhenNotReady,
@@ -19,6 +19,8 @@ use crate::{
         emit_admitted,
     },
     classify::{Classify, Verdict},
+    clock,
+    deadline::NEVER,
     error::AsRejection,
     event::Misfit,
     request::{Repeat, overlooks_method},
@@ -183,11 +185,11 @@ where
         polled
     }
 
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> u64 {
         match &self.attempts.phase {
             Phase::Attempt { call } => call.wakes_at(),
-            Phase::Sleeping { sleep } => Some(sleep.deadline()),
-            Phase::Waiting { .. } | Phase::Done => None,
+            Phase::Sleeping { sleep } => clock::nanos_at(sleep.deadline()),
+            Phase::Waiting { .. } | Phase::Done => NEVER,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Building blocks that threads share, other than state machines: striped reference counts, thread
-//! numbers, locks, wakers, the semaphore and its queue, random numbers, panics of foreign code.
+//! numbers, locks, wakers, the semaphore and its queue, timers, random numbers, panics of foreign code.
 
 pub(crate) mod linked_slab;
 pub(crate) mod lock;
@@ -8,5 +8,6 @@ pub(crate) mod semaphore;
 pub(crate) mod striped;
 pub(crate) mod template;
 pub(crate) mod thread_id;
+pub(crate) mod timer;
 pub(crate) mod unwind;
 pub(crate) mod waker_list;

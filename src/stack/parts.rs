@@ -8,7 +8,7 @@ use crate::{
     circuit_breaker::{CircuitBreaker, CircuitBreakerInner, HasBreaker},
     event::EventEmitter,
     rate_limit::{RateLimiter, RateLimiterInner},
-    timeout::{Boxed, Inline, Standalone, Timeout, TimeoutInner, TimeoutKind, TimeoutOf},
+    timeout::{Standalone, Timeout, TimeoutInner, TimeoutOf},
 };
 
 /// The parts of a stack, other than the retry.
@@ -35,16 +35,8 @@ impl<C> StackParts<C> {
 /// The timeout around a client's retry. It relies on the attempt's timer while an attempt runs.
 pub(crate) struct Total;
 
-impl TimeoutKind for Total {
-    type Timer = Boxed;
-}
-
 /// The timeout of an attempt.
 pub(crate) struct Attempt;
-
-impl TimeoutKind for Attempt {
-    type Timer = Inline;
-}
 
 impl<C> TimeoutOf<Total> for StackParts<C> {
     #[inline(always)]

@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use super::timer::{Inline, Timer};
 use crate::{
     call::HasShared,
     deadline::{self, NEVER},
@@ -82,17 +81,8 @@ pub(super) fn duration_of(nanos: u64) -> Duration {
     if nanos == NEVER { Duration::MAX } else { Duration::from_nanos(nanos) }
 }
 
-/// The position of a timeout: a call may have two.
-pub(crate) trait TimeoutKind {
-    type Timer: Timer;
-}
-
-/// The only timeout of a call.
+/// The kind of the only timeout of a call. A client stack's call has two, of different kinds.
 pub(crate) struct Standalone;
-
-impl TimeoutKind for Standalone {
-    type Timer = Inline;
-}
 
 /// A call's access to its timeout of the kind `K`.
 pub(crate) trait HasTimeout<K> {

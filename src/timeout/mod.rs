@@ -83,7 +83,6 @@ mod inner;
 mod layer;
 mod service;
 mod timed_call;
-mod timer;
 
 pub use builder::TimeoutBuilder;
 pub use handle::{Timeout, TimeoutSnapshot};
@@ -92,9 +91,6 @@ pub use service::TimeoutService;
 
 #[cfg(feature = "http")]
 pub(crate) use inner::Expired;
-pub(crate) use inner::{Standalone, TimeoutInner, TimeoutKind, TimeoutOf};
+pub(crate) use inner::{Standalone, TimeoutInner, TimeoutOf};
 pub(crate) use service::WithTimeout;
 pub(crate) use timed_call::TimedCall;
-#[cfg(feature = "http")]
-pub(crate) use timer::Timer;
-pub(crate) use timer::{Boxed, Inline};

@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::{
     Fixed, RequestLimit, Timeout,
     future::ResponseFuture,
-    inner::{HasTimeout, Standalone, TimeoutKind, TimeoutOf, TimeoutOwner},
+    inner::{HasTimeout, Standalone, TimeoutOf, TimeoutOwner},
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
@@ -34,7 +34,6 @@ impl<S, K> WithTimeout<S, K> {
     fn call_within<P, Req>(&mut self, shared: &P, limit: Option<u64>, request: Req) -> TimedCall<S::Call, K>
     where
         P: HasTimeout<K>,
-        K: TimeoutKind,
         S: CallService<P, Req>,
     {
         let mut saved = None;
@@ -54,7 +53,6 @@ impl<S: Clone, K> Clone for WithTimeout<S, K> {
 impl<P, S, K, Req> PatternService<P, Req> for WithTimeout<S, K>
 where
     P: TimeoutOf<K>,
-    K: TimeoutKind,
     S: CallService<P, Req>,
     S::Error: From<Rejection>,
 {

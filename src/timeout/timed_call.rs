@@ -2,18 +2,15 @@
 
 use std::{
     marker::PhantomData,
+    num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
-use super::{
-    inner::{Expired, HasTimeout, TimeoutKind, duration_of},
-    timer::Timer,
-};
+use super::inner::{Expired, HasTimeout, duration_of};
 use crate::{
     call::{
         CallFuture, Cancel, CancelOnDrop, Complete, Finish, InFlight, PanicGuard, ServiceGuard, StartingCall, complete,
@@ -21,27 +18,20 @@ use crate::{
     },
     classify::{Classify, DefaultClassifier},
     clock,
-    deadline::{self, DeadlineGuard, Limit, SavedDeadline},
+    deadline::{self, DeadlineGuard, Limit, NEVER, SavedDeadline},
     error::Rejection,
     event::EventKind,
+    shared::timer::Timer,
     verdict::Verdict,
 };
 
 pin_project! {
     #[project = TimedCallProj]
-    pub(crate) enum TimedCall<C, K>
-    where
-        K: TimeoutKind,
-    {
+    pub(crate) enum TimedCall<C, K> {
         Calling {
             #[pin]
             call: C,
-            #[pin]
-            timer: K::Timer,
-            limit: Limit,
-            // The limit that the rejection reports, in nanoseconds.
-            after: u64,
-            expires: Expired,
+            time: CallTime,
             // `None` once the call has completed, and for a call that bypasses the timeout.
             in_flight: Option<ObservedTime<K>>,
         },
@@ -51,10 +41,79 @@ pin_project! {
     }
 }
 
-impl<C, K: TimeoutKind> TimedCall<C, K> {
+impl<C, K> TimedCall<C, K> {
     #[inline(always)]
     pub(crate) fn rejected(rejection: Rejection) -> Self {
         Self::Finished { rejection: Some(rejection) }
+    }
+}
+
+/// The time of a call that runs.
+pub(crate) struct CallTime {
+    timer: Timer,
+    /// The limit that the rejection reports, in nanoseconds, or [`NEVER`].
+    after: u64,
+    /// When the call times out, or [`NEVER`]. [`NOT_STARTED`], [`BYPASSED`].
+    deadline: u64,
+    /// The limit that expires first.
+    expires: Expired,
+}
+
+/// The clock has not started: the call has `after` from its start. On the timeline, this is long
+/// past, and a limit that has passed at the start admits no call.
+const NOT_STARTED: u64 = 0;
+
+/// The call bypasses the timeout.
+const BYPASSED: u64 = 1;
+
+impl CallTime {
+    #[inline(always)]
+    fn limit(&self) -> Limit {
+        match self.deadline {
+            NOT_STARTED => Limit::Within(self.after),
+            BYPASSED => Limit::None,
+            deadline => Limit::Until(deadline),
+        }
+    }
+
+    /// Records whether the clock has started.
+    #[inline(always)]
+    fn set_limit(&mut self, limit: Limit) {
+        if let Limit::Until(deadline) = limit {
+            self.deadline = deadline;
+        }
+    }
+
+    /// Ready when the limit of a pending call is reached. Arms its timer, unless an inner one wakes
+    /// the task earlier.
+    #[inline(always)]
+    fn poll(&mut self, wakes_at: impl FnOnce() -> u64, cx: &mut Context<'_>) -> Poll<()> {
+        if self.deadline == BYPASSED {
+            return Poll::Pending;
+        }
+        if self.after == 0 {
+            return Poll::Ready(());
+        }
+        if !self.timer.is_armed() {
+            let mut limit = self.limit();
+            self.deadline = limit.deadline();
+            // A scope may have been entered only after the call was made.
+            let unenforced = deadline::unenforced();
+            if unenforced < self.deadline {
+                self.shorten(unenforced);
+            }
+            if wakes_at() <= self.deadline {
+                return Poll::Pending;
+            }
+        }
+        self.timer.poll(self.deadline, cx)
+    }
+
+    #[cold]
+    fn shorten(&mut self, unenforced: u64) {
+        self.after = unenforced.saturating_sub(clock::nanos());
+        self.expires = Expired::at(unenforced);
+        self.deadline = unenforced.max(BYPASSED + 1);
     }
 }
 
@@ -75,8 +134,7 @@ impl<'a, P, K> StartingTimedCall<'a, P, K>
 where
     P: HasTimeout<K>,
 {
-    /// A call with a limit of `after` nanoseconds, or [`NEVER`](deadline::NEVER); `None` if it
-    /// bypasses the timeout. Rejected if an outer deadline has passed that only this timeout
+    /// A call with a limit of `after` nanoseconds, or [`NEVER`]; `None` if it bypasses the timeout. Rejected if an outer deadline has passed that only this timeout
     /// enforces.
     #[inline(always)]
     pub(crate) fn new(
@@ -86,12 +144,12 @@ where
     ) -> Result<Self, Rejection> {
         let Some(mut after) = after else {
             let (deadline, starting) = (Limit::None.enter(saved), StartingCall::bypassing());
-            return Ok(Self { deadline, after: deadline::NEVER, expires: Expired::Own, starting });
+            return Ok(Self { deadline, after: NEVER, expires: Expired::Own, starting });
         };
         let mut expires = Expired::Own;
         let mut limit = Limit::Within(after);
         let unenforced = deadline::unenforced();
-        if unenforced != deadline::NEVER {
+        if unenforced != NEVER {
             let left = unenforced.saturating_sub(clock::nanos());
             if left == 0 {
                 return Err(shared.time_out(duration_of(after), Expired::OuterBeforeCall));
@@ -106,22 +164,25 @@ where
 
     /// The call has started.
     #[inline(always)]
-    pub(crate) fn started<C>(self, call: C) -> TimedCall<C, K>
-    where
-        K: TimeoutKind,
-    {
-        let (limit, after, expires) = (self.deadline.leave(), self.after, self.expires);
-        let in_flight = self.starting.started();
-        TimedCall::Calling { call, timer: K::Timer::default(), limit, after, expires, in_flight }
+    pub(crate) fn started<C>(self, call: C) -> TimedCall<C, K> {
+        let deadline = match self.deadline.leave() {
+            Limit::Within(_) => NOT_STARTED,
+            Limit::Until(deadline) => deadline,
+            Limit::None => BYPASSED,
+        };
+        let time = CallTime { timer: Timer::default(), after: self.after, deadline, expires: self.expires };
+        TimedCall::Calling { call, time, in_flight: self.starting.started() }
     }
 }
 
 /// The in-flight state of a call with a timeout of the kind `K`: the start of the call if it is
-/// observed, or [`NEVER`](deadline::NEVER).
+/// observed, or [`UNOBSERVED`].
 pub(crate) struct ObservedTime<K> {
-    started: u64,
+    started: NonZeroU64,
     kind: PhantomData<fn() -> K>,
 }
+
+const UNOBSERVED: NonZeroU64 = NonZeroU64::MAX;
 
 impl<K> ObservedTime<K> {
     /// Reports that the call is admitted.
@@ -129,16 +190,17 @@ impl<K> ObservedTime<K> {
     fn admitted<P: HasTimeout<K>>(shared: &P) -> Self {
         match shared.events() {
             Some(events) if events.has_observer() => {
-                emit_admitted(events, shared, Self { started: clock::nanos(), kind: PhantomData })
+                let started = NonZeroU64::new(clock::nanos()).unwrap_or(NonZeroU64::MIN);
+                emit_admitted(events, shared, Self { started, kind: PhantomData })
             }
-            _ => Self { started: deadline::NEVER, kind: PhantomData },
+            _ => Self { started: UNOBSERVED, kind: PhantomData },
         }
     }
 
     /// The time since the start of an observed call.
     fn elapsed(&self) -> Option<Duration> {
-        let elapsed = || Duration::from_nanos(clock::nanos().saturating_sub(self.started));
-        (self.started != deadline::NEVER).then(elapsed)
+        let elapsed = || Duration::from_nanos(clock::nanos().saturating_sub(self.started.get()));
+        (self.started != UNOBSERVED).then(elapsed)
     }
 }
 
@@ -170,7 +232,6 @@ impl<P, C, K> Cancel<P> for TimedCall<C, K>
 where
     P: HasTimeout<K>,
     C: Cancel<P>,
-    K: TimeoutKind,
 {
     fn cancel(mut self: Pin<&mut Self>, shared: &P) {
         if let TimedCallProj::Calling { call, in_flight, .. } = self.as_mut().project() {
@@ -187,88 +248,69 @@ where
     P: HasTimeout<K>,
     C: CallFuture<P, Output = Result<T, E>>,
     E: From<Rejection>,
-    K: TimeoutKind,
 {
     type Output = Result<T, E>;
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (in_flight, after, expired) = match self.as_mut().project() {
-            TimedCallProj::Finished { rejection, .. } => {
-                return Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
-            }
-            TimedCallProj::Calling { mut call, timer, limit, after, expires, in_flight } => {
-                // A response that is ready wins over the timer.
+        // One place for the result, which is the caller's: results are large.
+        let mut polled;
+        match self.as_mut().project() {
+            TimedCallProj::Calling { mut call, time, in_flight } => {
                 let mut saved = None;
                 let guard = ServiceGuard::enter(shared, in_flight);
-                let entered = limit.enter(&mut saved);
-                let polled = call.as_mut().poll(shared, cx);
-                *limit = entered.leave();
+                let entered = time.limit().enter(&mut saved);
+                polled = call.as_mut().poll(shared, cx);
+                time.set_limit(entered.leave());
                 guard.leave();
-                if let Poll::Ready(result) = polled {
+                // A response that is ready wins over the timer.
+                if let Poll::Ready(result) = &polled {
                     complete(shared, in_flight, result.as_ref());
-                    return Poll::Ready(result);
-                }
-                if matches!(limit, Limit::None) {
-                    return Poll::Pending;
-                }
-                // The timer panics outside of a runtime.
-                let mut guard = PanicGuard::new(shared, in_flight);
-                if poll_timer(timer, limit, after, expires, || call.wakes_at(), cx).is_pending() {
+                } else {
+                    // The timer panics outside of a runtime.
+                    let guard = PanicGuard::new(shared, in_flight);
+                    let expired = time.poll(|| call.wakes_at(), cx);
                     guard.disarm();
-                    return Poll::Pending;
+                    if expired.is_ready()
+                        && let Some(rejection) = self.expire(shared)
+                    {
+                        polled = Poll::Ready(Err(rejection.into()));
+                    }
                 }
-                // `None` if the call was polled again after it had completed.
-                let Some(in_flight) = guard.take() else { return Poll::Pending };
-                let in_flight = CancelOnDrop::new(shared, in_flight);
-                call.cancel(shared);
-                (in_flight, *after, *expires)
             }
-        };
-        // The inner future is dropped before the observer is called, so that its resources are free
-        // even if the observer panics.
-        self.set(Self::Finished { rejection: None });
-        in_flight.disarm();
-        Poll::Ready(Err(shared.time_out(duration_of(after), expired).into()))
+            TimedCallProj::Finished { rejection } => {
+                polled = Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
+            }
+        }
+        polled
     }
 
-    fn wakes_at(&self) -> Option<Instant> {
+    fn wakes_at(&self) -> u64 {
         match self {
-            Self::Calling { call, limit: Limit::None, .. } => call.wakes_at(),
-            Self::Calling { timer, .. } => timer.armed_for(),
-            Self::Finished { .. } => None,
+            Self::Calling { call, time, .. } if time.deadline == BYPASSED => call.wakes_at(),
+            Self::Calling { time, .. } if time.timer.is_armed() => time.deadline,
+            _ => NEVER,
         }
     }
 }
 
-/// Ready when the limit of a pending call is reached. Arms its timer, unless an inner one wakes the
-/// task earlier.
-#[inline(always)]
-fn poll_timer<T: Timer>(
-    mut timer: Pin<&mut T>,
-    limit: &mut Limit,
-    after: &mut u64,
-    expires: &mut Expired,
-    wakes_at: impl FnOnce() -> Option<Instant>,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    if *after == 0 {
-        return Poll::Ready(());
+impl<C, K> TimedCall<C, K> {
+    /// Ends a call whose limit is reached. `None` if the call was polled again after it had
+    /// completed.
+    #[cold]
+    fn expire<P>(mut self: Pin<&mut Self>, shared: &P) -> Option<Rejection>
+    where
+        P: HasTimeout<K>,
+        C: Cancel<P>,
+    {
+        let TimedCallProj::Calling { call, time, in_flight } = self.as_mut().project() else { return None };
+        let in_flight = CancelOnDrop::new(shared, in_flight.take()?);
+        let (after, expires) = (time.after, time.expires);
+        call.cancel(shared);
+        // The inner future is dropped before the observer is called, so that its resources are free
+        // even if the observer panics.
+        self.set(Self::Finished { rejection: None });
+        in_flight.disarm();
+        Some(shared.time_out(duration_of(after), expires))
     }
-    if timer.armed_for().is_none() {
-        let mut deadline = limit.deadline();
-        // A scope may have been entered only after the call was made.
-        let unenforced = deadline::unenforced();
-        if unenforced < deadline {
-            *after = unenforced.saturating_sub(clock::nanos());
-            *expires = Expired::at(unenforced);
-            deadline = unenforced;
-        }
-        let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
-        if wakes_at().is_some_and(|at| at <= deadline) {
-            return Poll::Pending;
-        }
-        timer.as_mut().arm(deadline);
-    }
-    timer.poll(cx)
 }

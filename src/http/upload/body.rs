@@ -9,11 +9,8 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::waits::Waits;
-use crate::{
-    BoxError, clock,
-    timeout::{Boxed, Timer},
-};
+use super::{timer::RearmableTimer, waits::Waits};
+use crate::{BoxError, clock};
 
 pin_project! {
     /// A request body that is limited in how long it may keep its call waiting. Made by
@@ -26,8 +23,7 @@ pin_project! {
         #[pin]
         body: B,
         guard: WaitGuard,
-        // Boxed, since bodies in memory never arm it.
-        timer: Boxed,
+        timer: RearmableTimer,
     }
 }
 
@@ -58,7 +54,7 @@ impl Drop for WaitGuard {
 
 impl<B> UploadBody<B> {
     pub(super) fn new(body: B, waits: Option<Arc<Waits>>) -> Self {
-        Self { body, guard: WaitGuard { waits, current: None, is_over: false }, timer: Boxed::default() }
+        Self { body, guard: WaitGuard { waits, current: None, is_over: false }, timer: RearmableTimer::default() }
     }
 }
 
@@ -81,7 +77,6 @@ where
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| UploadError::Body(error.into()))));
         }
         let Some(waits) = &this.guard.waits else { return Poll::Pending };
-        let mut timer = Pin::new(this.timer);
         if this.guard.current.is_none() {
             let now = clock::nanos();
             let (limit, is_total) = waits.start(now);
@@ -91,13 +86,9 @@ where
             } else {
                 UploadError::Stalled(after)
             });
-            // A limit that an instant cannot express never passes.
-            let Some(at) = clock::instant_of(now.saturating_add(limit)) else { return Poll::Pending };
-            timer.as_mut().arm(at);
-        } else if timer.armed_for().is_none() {
-            return Poll::Pending;
+            this.timer.arm(now.saturating_add(limit));
         }
-        ready!(timer.poll(cx));
+        ready!(this.timer.poll(cx));
         let error = this.guard.current.take();
         waits.end(clock::nanos());
         this.guard.is_over = true;

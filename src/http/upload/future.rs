@@ -9,14 +9,14 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::waits::Waits;
+use super::{timer::RearmableTimer, waits::Waits};
 use crate::{
     Rejection,
     classify::Verdict,
     clock, deadline,
     error::FromRejection,
     event::EventKind,
-    timeout::{Boxed, Expired, Timeout, Timer},
+    timeout::{Expired, Timeout},
 };
 
 pin_project! {
@@ -44,7 +44,7 @@ pub(super) struct Attempt {
     outer: u64,
     /// `None` for a request without a body.
     waits: Option<Arc<Waits>>,
-    timer: Boxed,
+    timer: RearmableTimer,
     /// The timer is armed for the time at which the attempt ends if its wait for the caller lasts
     /// as long as it may.
     armed_beyond_wait: bool,
@@ -60,7 +60,7 @@ impl Attempt {
             limit,
             outer,
             waits,
-            timer: Boxed::default(),
+            timer: RearmableTimer::default(),
             armed_beyond_wait: false,
             is_completed: false,
         }
@@ -80,34 +80,27 @@ impl Attempt {
         UploadTimeoutFuture { call: Some(call), attempt: Some(self), rejection: None }
     }
 
-    fn arm(&mut self, at: u64) -> Poll<()> {
-        // A time that an instant cannot express never comes.
-        let Some(at) = clock::instant_of(at) else { return Poll::Pending };
-        Pin::new(&mut self.timer).arm(at);
-        Poll::Ready(())
-    }
-
     /// Ready when the limit has passed.
     fn poll_limit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.timer.armed_for().is_none() {
-            ready!(self.arm(self.deadline(0)));
+        if !self.timer.is_armed() {
+            self.timer.arm(self.deadline(0));
         } else if self.armed_beyond_wait {
             self.armed_beyond_wait = false;
-            ready!(self.rearm(cx));
+            self.rearm(cx);
         }
         loop {
-            ready!(Pin::new(&mut self.timer).poll(cx));
+            ready!(self.timer.poll(cx));
             let now = clock::nanos();
             let paused = self.waits.as_ref().map_or(0, |waits| waits.paused(now));
             if now >= self.deadline(paused) {
                 return Poll::Ready(());
             }
-            ready!(self.rearm(cx));
+            self.rearm(cx);
         }
     }
 
     /// Arms the timer for the time at which the attempt may end, as of now.
-    fn rearm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn rearm(&mut self, cx: &mut Context<'_>) {
         let paused = match self.waits.as_ref().and_then(|waits| waits.register(cx.waker().clone())) {
             Some(paused) => {
                 self.armed_beyond_wait = true;
@@ -115,7 +108,7 @@ impl Attempt {
             }
             None => self.waits.as_ref().map_or(0, |waits| waits.paused(clock::nanos())),
         };
-        self.arm(self.deadline(paused))
+        self.timer.arm(self.deadline(paused));
     }
 
     fn elapsed(&self) -> Option<Duration> {

@@ -3,6 +3,7 @@
 mod body;
 mod future;
 mod layer;
+mod timer;
 mod waits;
 
 pub use body::{UploadBody, UploadError};
