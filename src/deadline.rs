@@ -327,6 +327,8 @@ impl DeadlineGuard<'_> {
 }
 
 impl Drop for DeadlineGuard<'_> {
+    // Not inlined, it would force the guard into memory.
+    #[inline(always)]
     fn drop(&mut self) {
         self.restore();
     }

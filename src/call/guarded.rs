@@ -74,17 +74,17 @@ where
     type Output = Result<T, E>;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
         match self.project() {
             GuardedProj::Calling { call, in_flight } => {
                 let guard = ServiceGuard::enter(shared, in_flight);
-                let polled = call.poll(shared, cx);
+                call.poll(shared, cx, polled);
                 guard.leave();
-                let Poll::Ready(result) = polled else { return Poll::Pending };
-                complete(shared, in_flight, result.as_ref());
-                Poll::Ready(result)
+                if let Poll::Ready(result) = polled {
+                    complete(shared, in_flight, result.as_ref());
+                }
             }
-            GuardedProj::Rejected { rejection } => reject(rejection),
+            GuardedProj::Rejected { rejection } => *polled = reject(rejection),
             GuardedProj::Done => unreachable!("polled after it was dropped"),
         }
     }

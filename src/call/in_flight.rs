@@ -97,7 +97,8 @@ where
     H: Deref,
     K: InFlight<H::Target>,
 {
-    #[inline]
+    // Not inlined, it would force the guard into memory.
+    #[inline(always)]
     fn drop(&mut self) {
         self.consume(|shared, in_flight| cancel(shared, in_flight));
     }

@@ -83,6 +83,33 @@ fn wait<S: Clone, Req, A>(acquire: A, service: &mut S, request: Req) -> Pin<Box<
     Box::pin(Waiting { acquire, service, request: Some(request) })
 }
 
+impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
+    /// Starts the call once it may start.
+    #[cold]
+    fn poll_acquire<P>(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<()>
+    where
+        P: ?Sized,
+        S: CallService<P, Req, Call = C>,
+        A: Future<Output = Result<K, Rejection>>,
+        K: Finish<P>,
+    {
+        if let QueuedProj::Waiting { waiting } = self.as_mut().project() {
+            let waiting = waiting.as_mut().project();
+            let call = match ready!(waiting.acquire.poll(cx)) {
+                Ok(in_flight) => {
+                    let starting = StartingCall::new(shared, Some(in_flight));
+                    let request = waiting.request.take().expect("polled after it completed");
+                    let call = waiting.service.call(shared, request);
+                    Guarded::started(call, starting.started())
+                }
+                Err(rejection) => Guarded::rejected(rejection),
+            };
+            self.set(Self::Calling { call });
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<P: ?Sized, S, Req, A, C, K> Cancel<P> for Queued<S, Req, A, C, K>
 where
     C: Cancel<P>,
@@ -106,24 +133,14 @@ where
     type Output = Result<S::Response, S::Error>;
 
     #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let call = match self.as_mut().project() {
-                QueuedProj::Calling { call } => return call.poll(shared, cx),
-                QueuedProj::Waiting { waiting } => {
-                    let waiting = waiting.as_mut().project();
-                    match ready!(waiting.acquire.poll(cx)) {
-                        Ok(in_flight) => {
-                            let starting = StartingCall::new(shared, Some(in_flight));
-                            let request = waiting.request.take().expect("polled after it completed");
-                            let call = waiting.service.call(shared, request);
-                            Guarded::started(call, starting.started())
-                        }
-                        Err(rejection) => Guarded::rejected(rejection),
-                    }
-                }
-            };
-            self.set(Self::Calling { call });
+    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
+        if let QueuedProj::Waiting { .. } = self.as_mut().project()
+            && self.as_mut().poll_acquire(shared, cx).is_pending()
+        {
+            return;
+        }
+        if let QueuedProj::Calling { call } = self.project() {
+            call.poll(shared, cx, polled);
         }
     }
 

@@ -32,7 +32,10 @@ pub(crate) trait Cancel<P: ?Sized> {
 pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
     type Output;
 
-    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output>;
+    /// Polls the call. `polled` is pending before, and receives the output.
+    //
+    // Not returned: results are large, and each layer that inspects one would move it.
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>);
 
     /// The time at which a timer that lives as long as this call wakes the task, as of the last
     /// pending poll, or [`NEVER`]. An outer call with nothing to do before then needs no timer of its own.
@@ -78,8 +81,8 @@ impl<P: ?Sized, F: Future> CallFuture<P> for Leaf<F> {
     type Output = F::Output;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.project().inner.poll(cx)
+    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<F::Output>) {
+        *polled = self.project().inner.poll(cx);
     }
 }
 
@@ -184,7 +187,8 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.project();
-        let polled = this.call.poll(this.owner.shared(), cx);
+        let mut polled = Poll::Pending;
+        this.call.poll(this.owner.shared(), cx, &mut polled);
         *this.completed = polled.is_ready();
         polled
     }

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     marker::PhantomData,
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -131,23 +132,24 @@ where
     type Output = Result<T, E>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, shared: &FallbackInner<V, W>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, shared: &FallbackInner<V, W>, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
         let mut this = self.project();
         if let PhaseProj::Calling { call } = this.phase.as_mut().project() {
             let guard = ServiceGuard::enter(shared, this.in_flight);
-            let polled = call.poll(shared, cx);
+            call.poll(shared, cx, polled);
             guard.leave();
-            let Poll::Ready(result) = polled else { return Poll::Pending };
+            let Poll::Ready(result) = polled else { return };
             let guard = PanicGuard::new(shared, this.in_flight);
             let is_replaced = shared.when.applies(result.as_ref());
             guard.disarm();
             if !is_replaced {
-                complete(shared, this.in_flight, result.as_ref());
-                return Poll::Ready(result);
+                return complete(shared, this.in_flight, result.as_ref());
             }
-            this.make_fallback(shared, result);
+            if let Poll::Ready(result) = mem::replace(polled, Poll::Pending) {
+                this.make_fallback(shared, result);
+            }
         }
-        this.poll_fallback(shared, cx)
+        *polled = this.poll_fallback(shared, cx);
     }
 }
 

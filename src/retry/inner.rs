@@ -5,8 +5,6 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use super::{
     Backoff, RetryBudget, WhenNotReady,
     backoff::Progress,
@@ -14,12 +12,13 @@ use super::{
 };
 use crate::{
     classify::{Classify, Verdict},
-    clock, deadline,
+    clock,
+    deadline::{self, NEVER},
     error::{AsRejection, Rejection, RetryWhen},
     event::{EventEmitter, EventKind},
     request::{Repeat, ReplaySafety},
     shared::{random::Random, unwind::finally},
-    state::budget::Withdrawal,
+    state::{budget::Withdrawal, time::nanos_of},
 };
 
 #[derive(Debug)]
@@ -58,8 +57,8 @@ pub(crate) struct RetryState {
     made: u32,
     progress: Progress,
     /// The earliest known deadline: the retry's own or, once an attempt has failed, one around the
-    /// call.
-    deadline: Option<Instant>,
+    /// call. In nanoseconds on the handles' timeline, or [`NEVER`].
+    deadline: u64,
     /// The verdict on the last result.
     verdict: Verdict,
     /// A budget token was withdrawn for a retry that has not been sent.
@@ -95,7 +94,7 @@ impl RetryInner {
     /// Starts a call. Reads the clock only if the retry has a deadline of its own.
     #[inline]
     pub(super) fn begin(&self) -> RetryState {
-        let deadline = self.deadline.and_then(|limit| clock::instant().checked_add(limit));
+        let deadline = self.deadline.map_or(NEVER, |limit| clock::nanos().saturating_add(nanos_of(limit)));
         let (progress, verdict) = (Progress::default(), Verdict::Ignored);
         RetryState { made: 1, progress, deadline, verdict, owes_token: false, in_vain: 0, paid: false }
     }
@@ -204,12 +203,10 @@ impl RetryInner {
         let backoff = state.progress.next(&self.backoff, &self.random);
         let cap = self.max_retry_after;
         let delay = hint.map_or(backoff, |hint| self.backoff.after_hint(hint, backoff, cap, &self.random));
-        state.deadline = state.deadline.into_iter().chain(deadline::current()).min();
-        if let Some(deadline) = state.deadline {
-            // An attempt that starts at the deadline would time out immediately.
-            if clock::instant().checked_add(delay).is_none_or(|at| at >= deadline) {
-                return stop_retrying();
-            }
+        state.deadline = state.deadline.min(deadline::current_nanos());
+        // An attempt that starts at the deadline would time out immediately.
+        if state.deadline != NEVER && clock::nanos().saturating_add(nanos_of(delay)) >= state.deadline {
+            return stop_retrying();
         }
         if let Some(budget) = &self.budget {
             let withdrawal = budget.withdraw_reported();
@@ -231,7 +228,7 @@ impl RetryInner {
     /// Whether the scheduled attempt would start too late, because the timer was late or the
     /// service was not ready in time.
     pub(crate) fn is_late(&self, state: &RetryState) -> bool {
-        state.deadline.is_some_and(|deadline| clock::instant() >= deadline)
+        state.deadline != NEVER && clock::nanos() >= state.deadline
     }
 
     /// Whether another attempt may follow the last one.
@@ -317,8 +314,8 @@ impl RetryState {
         self.made += 1;
     }
 
-    /// Returns the earliest known deadline. No attempt may start after it.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// Returns the earliest known deadline, or [`NEVER`]. No attempt may start after it.
+    pub(crate) fn deadline(&self) -> u64 {
         self.deadline
     }
 }

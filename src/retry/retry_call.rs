@@ -2,8 +2,10 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -80,14 +82,8 @@ pin_project! {
     struct Attempts<C, S, Req, E> {
         // A copy of the request for the next attempt.
         copy: Option<Req>,
-        // The request's hints, set with the last attempt, for which there is no copy to get them
-        // from.
-        hints: ReplayHints,
-        // The service for the next attempt, once an attempt has failed: allocation does not matter
-        // then.
-        service: Option<Box<S>>,
-        // The error of the last attempt.
-        error: Option<E>,
+        // Boxed, so that calls whose first attempt is final are small.
+        retrying: Option<Box<Retrying<S, E>>>,
         #[pin]
         phase: Phase<C>,
     }
@@ -97,11 +93,36 @@ pin_project! {
     #[project = PhaseProj]
     enum Phase<C> {
         Attempt { #[pin] call: C },
-        Sleeping { sleep: Pin<Box<Sleep>> },
-        // The delay is over. The service must become ready, before the deadline if there is one.
-        Waiting { expiry: Option<Pin<Box<Sleep>>> },
+        // Before an attempt that `retrying` describes.
+        Between,
         // Cancelled.
         Done,
+    }
+}
+
+/// The state of a call that is retried.
+struct Retrying<S, E> {
+    /// The service for the next attempt.
+    service: Option<S>,
+    /// The error of the last attempt.
+    error: Option<E>,
+    /// The request's hints, set with the last attempt, for which there is no copy to get them from.
+    hints: ReplayHints,
+    wait: Wait,
+}
+
+/// Why the next attempt is not made yet.
+enum Wait {
+    /// The delay is not over.
+    Delay(Pin<Box<Sleep>>),
+    /// The service must become ready, before the deadline if there is one.
+    Readiness { expiry: Option<Pin<Box<Sleep>>> },
+}
+
+impl<S, E> Default for Retrying<S, E> {
+    fn default() -> Self {
+        let (hints, wait) = (ReplayHints::default(), Wait::Readiness { expiry: None });
+        Self { service: None, error: None, hints, wait }
     }
 }
 
@@ -138,8 +159,7 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
     /// The first attempt has started.
     #[inline(always)]
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        let phase = Phase::Attempt { call };
-        let attempts = Attempts { copy: self.copy, hints: ReplayHints::default(), service: None, error: None, phase };
+        let attempts = Attempts { copy: self.copy, retrying: None, phase: Phase::Attempt { call } };
         RetryCall { state: self.starting.started(), attempts }
     }
 }
@@ -171,34 +191,52 @@ where
     type Output = Result<T, E>;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
         let RetryCallProj { state, attempts } = self.project();
+        let mut attempts = attempts.project();
         if state.is_none() {
-            return match attempts.project().phase.project() {
-                PhaseProj::Attempt { call } => call.poll(shared.attempt_shared(), cx),
+            return match attempts.phase.project() {
+                PhaseProj::Attempt { call } => call.poll(shared.attempt_shared(), cx, polled),
                 _ => unreachable!("polled after it completed"),
             };
         }
         let mut guard = Guard::new(shared.retry(), state);
-        let polled = attempts.project().poll(shared, &mut guard, cx);
+        loop {
+            if matches!(*attempts.phase, Phase::Between)
+                && attempts.poll_next(shared, &mut guard, cx, polled).is_pending()
+            {
+                break;
+            }
+            if attempts.poll_attempt(shared, &mut guard, cx, polled).is_ready() {
+                break;
+            }
+        }
         guard.disarm();
-        polled
     }
 
     fn wakes_at(&self) -> u64 {
         match &self.attempts.phase {
             Phase::Attempt { call } => call.wakes_at(),
-            Phase::Sleeping { sleep } => clock::nanos_at(sleep.deadline()),
-            Phase::Waiting { .. } | Phase::Done => NEVER,
+            Phase::Between => self.attempts.retrying.as_ref().map_or(NEVER, |retrying| match &retrying.wait {
+                Wait::Delay(sleep) => clock::nanos_at(sleep.deadline()),
+                Wait::Readiness { .. } => NEVER,
+            }),
+            Phase::Done => NEVER,
         }
     }
 }
 
 impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
-    /// Polls the running attempt, and makes further ones. Takes the state from `guard` when the
-    /// call completes.
+    /// Polls the running attempt. Ready if it is pending or final, and `polled` is the call's; else
+    /// the next attempt follows. Takes the state from `guard` when the call completes.
     #[inline(always)]
-    fn poll<P, T>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Result<T, E>>
+    fn poll_attempt<P, T>(
+        &mut self,
+        shared: &P,
+        guard: &mut Guard<'_>,
+        cx: &mut Context<'_>,
+        polled: &mut Poll<Result<T, E>>,
+    ) -> Poll<()>
     where
         P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>> + AttemptSource<S>,
         S: CallService<P::AttemptShared, Req, Call = C, Response = T, Error = E>,
@@ -206,81 +244,144 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         E: AsRejection,
     {
         let retry = shared.retry();
-        loop {
-            let next = match self.phase.as_mut().project() {
-                PhaseProj::Attempt { call } => {
-                    let Some(state) = guard.in_flight() else { unreachable!("polled after it completed") };
-                    let scope = retry.enter_attempt(state, self.copy.is_some());
-                    guard.enter_service();
-                    let polled = call.poll(shared.attempt_shared(), cx);
-                    guard.leave_service();
-                    let inner = scope.leave();
-                    if let Some(state) = guard.in_flight() {
-                        state.polled(&inner);
-                    }
-                    let mut result = ready!(polled);
-                    let verdict = classify_result(&retry.events, shared.classifier(), result.as_ref());
-                    let next = if verdict == Verdict::Success {
-                        retry.succeeded(guard.in_flight().as_deref());
-                        Next::Final
-                    } else {
-                        self.next_after(shared, guard, verdict, result.as_ref())
-                    };
-                    let Next::Retry(delay) = next else {
-                        if let (Next::Exhausted, Ok(response)) = (next, &mut result) {
-                            shared.classifier().mark_exhausted(response);
-                        }
-                        self.complete(guard, |state| retry.finish(state, verdict));
-                        return Poll::Ready(result);
-                    };
-                    // A failed response may hold a connection and is dropped before the delay.
-                    *self.error = result.err();
-                    Phase::Sleeping { sleep: Box::pin(tokio::time::sleep(delay)) }
-                }
-                PhaseProj::Sleeping { sleep } => {
-                    ready!(sleep.as_mut().poll(cx));
-                    Phase::Waiting { expiry: None }
-                }
-                PhaseProj::Waiting { .. } => {
-                    if let Some(error) = ready!(self.poll_ready(shared, guard, cx)) {
-                        self.complete(guard, |state| retry.stop(state));
-                        return Poll::Ready(Err(error));
-                    }
-                    Phase::Attempt { call: self.send(shared, guard) }
-                }
-                PhaseProj::Done => unreachable!("polled after it was dropped"),
-            };
-            self.phase.set(next);
+        let PhaseProj::Attempt { call } = self.phase.as_mut().project() else {
+            unreachable!("polled after it was dropped")
+        };
+        let Some(state) = guard.in_flight() else { unreachable!("polled after it completed") };
+        let scope = retry.enter_attempt(state, self.copy.is_some());
+        guard.enter_service();
+        call.poll(shared.attempt_shared(), cx, polled);
+        guard.leave_service();
+        let inner = scope.leave();
+        if let Some(state) = guard.in_flight() {
+            state.polled(&inner);
         }
+        let Poll::Ready(result) = polled else { return Poll::Ready(()) };
+        let verdict = classify_result(&retry.events, shared.classifier(), result.as_ref());
+        if verdict == Verdict::Success {
+            retry.succeeded(guard.in_flight().as_deref());
+        } else if let Some(delay) = self.delay_after(shared, guard, verdict, result) {
+            self.retry_after(delay, polled);
+            return Poll::Pending;
+        }
+        self.complete(guard, |state| retry.finish(state, verdict));
+        Poll::Ready(())
     }
 
     /// Completes the call. A caller that keeps the future keeps neither the request nor a service.
     #[inline(always)]
     fn complete(&mut self, guard: &mut Guard<'_>, consume: impl FnOnce(RetryState)) {
         *self.copy = None;
-        *self.service = None;
+        *self.retrying = None;
         if let Some(state) = guard.take() {
             consume(state);
         }
     }
 
-    /// Returns what follows an attempt that did not succeed.
-    #[inline(always)]
-    fn next_after<P, T>(&mut self, shared: &P, guard: &mut Guard<'_>, verdict: Verdict, result: Result<&T, &E>) -> Next
+    /// Returns the delay before the attempt that follows one that did not succeed; `None` if its
+    /// result is the response.
+    #[inline(never)]
+    fn delay_after<P, T>(
+        &mut self,
+        shared: &P,
+        guard: &mut Guard<'_>,
+        verdict: Verdict,
+        result: &mut Result<T, E>,
+    ) -> Option<Duration>
     where
         P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>>,
         E: AsRejection,
     {
-        let (copy, declared) = (&*self.copy, *self.hints);
-        let hints = || copy.as_ref().map_or(declared, |copy| ReplayHints::of(shared.repeat(), copy));
+        let (copy, retrying) = (&*self.copy, &*self.retrying);
+        let hints = || match copy {
+            Some(copy) => ReplayHints::of(shared.repeat(), copy),
+            None => retrying.as_ref().map_or_else(ReplayHints::default, |retrying| retrying.hints),
+        };
         let classify = shared.classifier();
-        let attempt = Attempt { verdict, classify, result, has_copy: copy.is_some(), hints };
-        guard.in_flight().map_or(Next::Final, |state| shared.retry().next_after(state, attempt))
+        let attempt = Attempt { verdict, classify, result: result.as_ref(), has_copy: copy.is_some(), hints };
+        let next = guard.in_flight().map_or(Next::Final, |state| shared.retry().next_after(state, attempt));
+        match (next, result) {
+            (Next::Retry(delay), _) => return Some(delay),
+            (Next::Exhausted, Ok(response)) => classify.mark_exhausted(response),
+            _ => {}
+        }
+        None
     }
 
+    /// Begins the delay before the next attempt.
+    #[cold]
+    fn retry_after<T>(&mut self, delay: Duration, polled: &mut Poll<Result<T, E>>) {
+        // A failed response may hold a connection and is dropped before the delay.
+        let error = match mem::replace(polled, Poll::Pending) {
+            Poll::Ready(result) => result.err(),
+            Poll::Pending => None,
+        };
+        let retrying = self.retrying.get_or_insert_default();
+        retrying.error = error;
+        retrying.wait = Wait::Delay(Box::pin(tokio::time::sleep(delay)));
+        self.phase.set(Phase::Between);
+    }
+
+    /// Waits until the next attempt may be made, and makes it. Pending if it is not made: the call
+    /// waits or, if `polled` is ready, has completed.
+    #[cold]
+    fn poll_next<P, T>(
+        &mut self,
+        shared: &P,
+        guard: &mut Guard<'_>,
+        cx: &mut Context<'_>,
+        polled: &mut Poll<Result<T, E>>,
+    ) -> Poll<()>
+    where
+        P: HasRetry<Repeat: Repeat<Req>> + AttemptSource<S>,
+        S: CallService<P::AttemptShared, Req, Call = C, Error = E>,
+    {
+        let Some(retrying) = self.retrying else { unreachable!("a call that waits is retried") };
+        if let Wait::Delay(sleep) = &mut retrying.wait {
+            ready!(sleep.as_mut().poll(cx));
+            retrying.wait = Wait::Readiness { expiry: None };
+        }
+        if let Some(error) = ready!(retrying.poll_ready::<P, Req>(shared, guard, cx)) {
+            self.complete(guard, |state| shared.retry().stop(state));
+            *polled = Poll::Ready(Err(error));
+            return Poll::Pending;
+        }
+        let call = self.send(shared, guard);
+        self.phase.set(Phase::Attempt { call });
+        Poll::Ready(())
+    }
+
+    /// Sends the next attempt, on the service that is ready.
+    fn send<P>(&mut self, shared: &P, guard: &mut Guard<'_>) -> C
+    where
+        P: HasRetry<Repeat: Repeat<Req>>,
+        S: CallService<P::AttemptShared, Req, Call = C>,
+    {
+        let (retry, repeat) = (shared.retry(), shared.repeat());
+        let Some(retrying) = self.retrying else { unreachable!("a call that waits is retried") };
+        let mut request = self.copy.take().expect("a retry has a copy of the request");
+        let attempt = guard.in_flight().expect("a retry has its state").next();
+        if attempt < retry.max_attempts() {
+            *self.copy = repeat.clone_request(&request);
+        } else {
+            retrying.hints = ReplayHints::of(repeat, &request);
+        }
+        repeat.prepare(attempt, &mut request);
+        retrying.error = None;
+        if let Some(state) = guard.in_flight() {
+            state.sent();
+        }
+        guard.enter_service();
+        let call = retrying.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request);
+        guard.leave_service();
+        call
+    }
+}
+
+impl<S, E> Retrying<S, E> {
     /// Waits until the service is ready for the next attempt. Returns the error to respond with if
     /// no attempt is to be made.
-    fn poll_ready<P>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Option<E>>
+    fn poll_ready<P, Req>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Option<E>>
     where
         P: HasRetry + AttemptSource<S>,
         S: CallService<P::AttemptShared, Req, Error = E>,
@@ -291,9 +392,9 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
             return Poll::Ready(self.error.take());
         }
         if self.service.is_none() {
-            *self.service = shared.service().map(Box::new);
+            self.service = shared.service();
         }
-        let Some(service) = &mut *self.service else {
+        let Some(service) = &mut self.service else {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         };
@@ -308,37 +409,12 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
             Poll::Pending => {}
         }
         if retry.when_not_ready == WhenNotReady::Wait {
-            let deadline = guard.in_flight().and_then(|state| state.deadline());
-            let Some(deadline) = deadline else { return Poll::Pending };
-            let PhaseProj::Waiting { expiry } = self.phase.as_mut().project() else { return Poll::Pending };
+            let deadline = guard.in_flight().map_or(NEVER, |state| state.deadline());
+            let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
+            let Wait::Readiness { expiry } = &mut self.wait else { return Poll::Pending };
             let expiry = expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             ready!(expiry.as_mut().poll(cx));
         }
         Poll::Ready(self.error.take())
-    }
-
-    /// Sends the next attempt, on the service that is ready.
-    fn send<P>(&mut self, shared: &P, guard: &mut Guard<'_>) -> C
-    where
-        P: HasRetry<Repeat: Repeat<Req>>,
-        S: CallService<P::AttemptShared, Req, Call = C>,
-    {
-        let (retry, repeat) = (shared.retry(), shared.repeat());
-        let mut request = self.copy.take().expect("a retry has a copy of the request");
-        let attempt = guard.in_flight().expect("a retry has its state").next();
-        if attempt < retry.max_attempts() {
-            *self.copy = repeat.clone_request(&request);
-        } else {
-            *self.hints = ReplayHints::of(repeat, &request);
-        }
-        repeat.prepare(attempt, &mut request);
-        *self.error = None;
-        if let Some(state) = guard.in_flight() {
-            state.sent();
-        }
-        guard.enter_service();
-        let call = self.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request);
-        guard.leave_service();
-        call
     }
 }

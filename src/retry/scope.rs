@@ -137,6 +137,8 @@ impl AttemptScope {
 }
 
 impl Drop for AttemptScope {
+    // Not inlined, it would force the guard into memory.
+    #[inline(always)]
     fn drop(&mut self) {
         SCOPE.with(|scope| {
             scope.counts.set(self.outer_counts);

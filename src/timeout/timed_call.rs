@@ -252,19 +252,17 @@ where
     type Output = Result<T, E>;
 
     #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // One place for the result, which is the caller's: results are large.
-        let mut polled;
+    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
         match self.as_mut().project() {
             TimedCallProj::Calling { mut call, time, in_flight } => {
                 let mut saved = None;
                 let guard = ServiceGuard::enter(shared, in_flight);
                 let entered = time.limit().enter(&mut saved);
-                polled = call.as_mut().poll(shared, cx);
+                call.as_mut().poll(shared, cx, polled);
                 time.set_limit(entered.leave());
                 guard.leave();
                 // A response that is ready wins over the timer.
-                if let Poll::Ready(result) = &polled {
+                if let Poll::Ready(result) = polled {
                     complete(shared, in_flight, result.as_ref());
                 } else {
                     // The timer panics outside of a runtime.
@@ -274,15 +272,14 @@ where
                     if expired.is_ready()
                         && let Some(rejection) = self.expire(shared)
                     {
-                        polled = Poll::Ready(Err(rejection.into()));
+                        *polled = Poll::Ready(Err(rejection.into()));
                     }
                 }
             }
             TimedCallProj::Finished { rejection } => {
-                polled = Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
+                *polled = Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
             }
         }
-        polled
     }
 
     fn wakes_at(&self) -> u64 {

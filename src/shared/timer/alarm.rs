@@ -26,21 +26,17 @@ use crate::{
 
 static SHARDS: LazyLock<Box<[Padded<Shard>]>> = LazyLock::new(|| (0..stripes()).map(|_| Padded::default()).collect());
 
-/// Adds a call to the queue of the current runtime, in the shard of this thread, whose number is
-/// also returned.
+/// Adds a call to the queue of the current runtime, in the shard of this thread. Returns the number
+/// of the shard, and sets `arming` if the alarm must be set, because the deadline is the earliest.
 #[inline]
-pub(super) fn register(deadline: u64, waker: &Waker) -> (u8, Registration) {
+pub(super) fn register(deadline: u64, waker: &Waker, arming: &mut Option<Arming>) -> (u8, Key) {
     let (runtime, waker) = (Handle::current(), waker.clone());
     let shards = &**SHARDS;
     // There are at most 64 stripes.
     let number = (thread_number() & (shards.len() - 1)) as u8;
     let queues = &shards[usize::from(number)].queues;
-    let registered = queues.take(|queues| queues.register(number, &runtime, deadline, waker));
-    let registration = match registered {
-        Ok((key, arming)) => Registration::Queued { key, arming },
-        Err(_waker) => Registration::NotAccepted,
-    };
-    (number, registration)
+    let key = queues.take(|queues| queues.register(number, &runtime, deadline, waker, arming));
+    (number, key)
 }
 
 /// Returns the shard of this number.
@@ -70,13 +66,13 @@ struct Queues {
     /// The wakers of the calls. Each queue is a group.
     calls: Lanes<Waker>,
     queues: Vec<Queue>,
-    next_group: u64,
+    next_group: u32,
 }
 
 /// The calls that wait in one runtime.
 struct Queue {
     runtime: runtime::Id,
-    group: u64,
+    group: u32,
     calls: usize,
     /// When the alarm rings: at the earliest deadline, or before it.
     rings_at: u64,
@@ -92,18 +88,8 @@ struct Queue {
 /// What is registered with the runtime in place of a task's waker.
 pub(super) struct Alarm {
     shard: u8,
-    group: u64,
+    group: u32,
     runtime: Handle,
-}
-
-/// Whether a call has joined a queue.
-pub(super) enum Registration {
-    Queued {
-        key: Key,
-        /// Its deadline is the earliest: the alarm must be set.
-        arming: Option<Arming>,
-    },
-    NotAccepted,
 }
 
 impl Shard {
@@ -133,7 +119,7 @@ impl Shard {
     }
 
     /// Takes the calls of a queue that are due, and what follows for its alarm.
-    fn take_due(&self, group: u64) -> (Vec<Waker>, Option<Step>) {
+    fn take_due(&self, group: u32) -> (Vec<Waker>, Option<Step>) {
         let now = clock::nanos();
         let mut due = Vec::new();
         loop {
@@ -149,7 +135,7 @@ impl Shard {
     }
 
     /// Removes a queue whose runtime does not run any more, and wakes its calls.
-    fn abandon(&self, group: u64) {
+    fn abandon(&self, group: u32) {
         let queue = self.queues.take(|queues| queues.take_queue(group));
         drop(queue);
         let mut calls = Vec::new();
@@ -176,32 +162,36 @@ enum Step {
 }
 
 impl Queues {
+    #[inline]
     fn register(
         &mut self,
         shard: u8,
         runtime: &Handle,
         deadline: u64,
         waker: Waker,
-    ) -> Result<(Key, Option<Arming>), Waker> {
+        arming: &mut Option<Arming>,
+    ) -> Key {
         let id = runtime.id();
         let index = match self.queues.iter().position(|queue| queue.runtime == id) {
             Some(index) => index,
             None => self.open(shard, runtime, id),
         };
         let queue = &mut self.queues[index];
-        let key = self.calls.insert(queue.group, deadline, waker)?;
         queue.calls += 1;
-        if deadline >= queue.rings_at {
-            return Ok((key, None));
+        if deadline < queue.rings_at {
+            queue.rings_at = deadline;
+            *arming = queue.begin_setting();
         }
-        queue.rings_at = deadline;
-        Ok((key, queue.begin_setting()))
+        self.calls.insert(queue.group, deadline, waker)
     }
 
     #[cold]
     fn open(&mut self, shard: u8, runtime: &Handle, id: runtime::Id) -> usize {
-        let group = self.next_group;
-        self.next_group += 1;
+        let mut group = self.next_group;
+        while self.queues.iter().any(|queue| queue.group == group) {
+            group = group.wrapping_add(1);
+        }
+        self.next_group = group.wrapping_add(1);
         let alarm = Arc::new(Alarm { shard, group, runtime: runtime.clone() });
         self.queues.push(Queue {
             runtime: id,
@@ -216,11 +206,11 @@ impl Queues {
         self.queues.len() - 1
     }
 
-    fn queue(&mut self, group: u64) -> Option<&mut Queue> {
+    fn queue(&mut self, group: u32) -> Option<&mut Queue> {
         self.queues.iter_mut().find(|queue| queue.group == group)
     }
 
-    fn take_queue(&mut self, group: u64) -> Option<Queue> {
+    fn take_queue(&mut self, group: u32) -> Option<Queue> {
         let index = self.queues.iter().position(|queue| queue.group == group)?;
         Some(self.queues.swap_remove(index))
     }
@@ -237,7 +227,7 @@ impl Queues {
         Some((waker, queue))
     }
 
-    fn pop_due(&mut self, group: u64, now: u64) -> Option<Waker> {
+    fn pop_due(&mut self, group: u32, now: u64) -> Option<Waker> {
         let waker = self.calls.pop_due(group, now)?;
         if let Some(queue) = self.queue(group) {
             queue.calls -= 1;
@@ -246,7 +236,7 @@ impl Queues {
     }
 
     /// The alarm has rung, and no call is due any more.
-    fn after_ringing(&mut self, group: u64) -> Option<Step> {
+    fn after_ringing(&mut self, group: u32) -> Option<Step> {
         let earliest = self.calls.earliest(group);
         let queue = self.queue(group)?;
         if queue.is_being_set {
@@ -265,7 +255,7 @@ impl Queues {
 
     /// Returns the timer of a queue whose alarm is being set, and the deadline to set it to. An
     /// error is the queue, if no call waits.
-    fn next_setting(&mut self, group: u64) -> Option<Result<(Option<Pin<Box<Sleep>>>, u64), Queue>> {
+    fn next_setting(&mut self, group: u32) -> Option<Result<(Option<Pin<Box<Sleep>>>, u64), Queue>> {
         let earliest = self.calls.earliest(group);
         let queue = self.queue(group)?;
         match earliest {
@@ -278,7 +268,7 @@ impl Queues {
     }
 
     /// Puts back the timer, which has been set to `deadline`.
-    fn end_setting(&mut self, group: u64, sleep: Pin<Box<Sleep>>, deadline: u64, is_simulated: bool) -> Setting {
+    fn end_setting(&mut self, group: u32, sleep: Pin<Box<Sleep>>, deadline: u64, is_simulated: bool) -> Setting {
         let Some(queue) = self.queue(group) else { return Setting::Abandoned(sleep) };
         queue.sleep = Some(sleep);
         queue.is_simulated = is_simulated;

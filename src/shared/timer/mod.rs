@@ -23,19 +23,10 @@ mod lanes;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 
-use std::{
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
-
-use tokio::{
-    task::coop::{Unconstrained, unconstrained},
-    time::Sleep,
-};
+use std::task::{Context, Poll};
 
 use self::{
-    alarm::{Arming, Registration, shard},
+    alarm::{Arming, shard},
     lanes::Key,
 };
 use crate::clock;
@@ -44,19 +35,31 @@ use crate::clock;
 ///
 /// It is exempt from tokio's cooperative budget: an inner future that exhausts the budget at each
 /// poll would starve it.
-#[derive(Default)]
-pub(crate) enum Timer {
-    #[default]
-    Unarmed,
-    Queued(Queued),
-    /// For a deadline that the queue does not accept.
-    Own(Pin<Box<Unconstrained<Sleep>>>),
+pub(crate) struct Timer {
+    ticket: u64,
+    index: u32,
+    /// [`UNARMED`], or the number of its shard: at most 64.
+    shard: u8,
+}
+
+const UNARMED: u8 = u8::MAX;
+
+impl Default for Timer {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { ticket: 0, index: 0, shard: UNARMED }
+    }
 }
 
 impl Timer {
     #[inline(always)]
     pub(crate) fn is_armed(&self) -> bool {
-        !matches!(self, Self::Unarmed)
+        self.shard != UNARMED
+    }
+
+    #[inline]
+    fn key(&self) -> Key {
+        Key { ticket: self.ticket, index: self.index }
     }
 
     /// Ready once the deadline has passed: nanoseconds on the handles' timeline, the same at each
@@ -65,73 +68,54 @@ impl Timer {
     /// # Panics
     ///
     /// Outside of a tokio runtime with time enabled.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn poll(&mut self, deadline: u64, cx: &mut Context<'_>) -> Poll<()> {
-        match self {
-            Self::Unarmed => {}
-            Self::Queued(queued) if queued.renew(cx.waker()) => return Poll::Pending,
-            Self::Queued(_) => {
-                *self = Self::Unarmed;
-                if clock::nanos() >= deadline {
-                    return Poll::Ready(());
-                }
-                // Its runtime has shut down.
-            }
-            Self::Own(sleep) => return sleep.as_mut().poll(cx),
-        }
-        let (shard, registration) = alarm::register(deadline, cx.waker());
-        match registration {
-            Registration::Queued { key, arming } => {
-                let queued = Queued { shard, index: key.index, ticket: key.ticket };
-                let arming = arming.map(Arming::run);
-                let is_due = arming.is_some() && !queued.is_queued() && clock::nanos() >= deadline;
-                if is_due {
-                    return Poll::Ready(());
-                }
-                *self = Self::Queued(queued);
-                Poll::Pending
-            }
-            Registration::NotAccepted => {
-                let Some(at) = clock::instant_of(deadline) else { return Poll::Pending };
-                let mut sleep = Box::pin(unconstrained(tokio::time::sleep_until(at)));
-                let polled = sleep.as_mut().poll(cx);
-                *self = Self::Own(sleep);
-                polled
-            }
+        if self.is_armed() { self.poll_armed(deadline, cx) } else { self.arm(deadline, cx) }
+    }
+
+    fn arm(&mut self, deadline: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let mut arming = None;
+        let (shard, key) = alarm::register(deadline, cx.waker(), &mut arming);
+        (self.ticket, self.index, self.shard) = (key.ticket, key.index, shard);
+        match arming {
+            None => Poll::Pending,
+            Some(arming) => self.set_alarm(arming, deadline),
         }
     }
-}
 
-/// A call in the queue of a shard. Dropping it removes the call.
-//
-// With the tag of its timer, two words.
-pub(crate) struct Queued {
-    /// The number of the shard.
-    shard: u8,
-    index: u32,
-    ticket: u64,
-}
-
-impl Queued {
-    #[inline]
-    fn key(&self) -> Key {
-        Key { index: self.index, ticket: self.ticket }
+    /// Sets the alarm to the timer's deadline, the earliest of its queue, which may have passed.
+    #[cold]
+    fn set_alarm(&mut self, arming: Arming, deadline: u64) -> Poll<()> {
+        arming.run();
+        if shard(self.shard).contains(self.key()) || clock::nanos() < deadline {
+            return Poll::Pending;
+        }
+        self.shard = UNARMED;
+        Poll::Ready(())
     }
 
-    /// Whether it is still in the queue.
-    fn is_queued(&self) -> bool {
-        shard(self.shard).contains(self.key())
+    fn poll_armed(&mut self, deadline: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if shard(self.shard).renew(self.key(), cx.waker()) {
+            return Poll::Pending;
+        }
+        self.shard = UNARMED;
+        if clock::nanos() >= deadline {
+            return Poll::Ready(());
+        }
+        // Its runtime has shut down.
+        self.arm(deadline, cx)
     }
 
-    /// Replaces the waker if it wakes another task. Returns whether the call is still in the queue.
-    fn renew(&self, waker: &Waker) -> bool {
-        shard(self.shard).renew(self.key(), waker)
-    }
-}
-
-impl Drop for Queued {
-    #[inline]
-    fn drop(&mut self) {
+    fn disarm(&self) {
         shard(self.shard).remove(self.key());
+    }
+}
+
+impl Drop for Timer {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.is_armed() {
+            self.disarm();
+        }
     }
 }
