@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use super::inner::{BulkheadInner, CallPermit, WaitForPermit};
 use crate::{
-    call::{Guarded, Leaf, Queued, Rejectable, WithShared, response_future},
+    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
@@ -17,7 +17,7 @@ response_future! {
     /// The permit is released when the call completes or when the future is dropped, whichever
     /// comes first.
     pub struct ResponseFuture<F> =
-        Rejectable<WithShared<StripedRef<BulkheadInner>, Guarded<Leaf<F>, CallPermit>>>;
+        Rejectable<WithShared<StripedRef<BulkheadInner>, Guarded<LeafCall<F>, CallPermit>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
@@ -27,7 +27,7 @@ response_future! {
     /// Dropping it while it waits leaves the queue; the request was not sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
         StripedRef<BulkheadInner>,
-        Queued<Leaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, Leaf<S::Future>, CallPermit>,
+        Queued<RejectableLeaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, LeafCall<S::Future>, CallPermit>,
     >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

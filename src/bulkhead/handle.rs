@@ -6,7 +6,7 @@ use super::{
     inner::{BulkheadInner, CallPermit, WaitForPermit},
 };
 use crate::{
-    call::{CancelOnDrop, Guarded, Leaf, WithShared},
+    call::{CancelOnDrop, Guarded, LeafCall, WithShared},
     classify::Verdict,
     error::{ConfigError, FromRejection, Rejection},
     name::Name,
@@ -142,7 +142,7 @@ impl Bulkhead {
         E: FromRejection,
     {
         let (bulkhead, permit) = self.admit().await?.disarm();
-        WithShared::new(bulkhead, Guarded::started(Leaf::new(future), Some(permit))).await
+        WithShared::new(bulkhead, Guarded::started(LeafCall::new(future), Some(permit))).await
     }
 
     /// Changes the limit while calls are in flight. A higher limit admits waiting calls

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     call::{
-        Acquisition, CallService, CancelOnDrop, Guarded, Leaf, PatternService, Queued, Rejectable, StartingCall,
-        WithShared,
+        Acquisition, CallService, CancelOnDrop, Guarded, PatternService, Queued, RejectCall, Rejectable,
+        RejectableLeaf, StartingCall, WithShared,
     },
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
@@ -43,7 +43,7 @@ impl<S> WithBulkhead<S> {
 impl<P, S, Req> PatternService<P, Req> for WithBulkhead<S>
 where
     P: HasBulkhead + AsRef<Bulkhead>,
-    S: CallService<P, Req> + Clone,
+    S: CallService<P, Req, Call: RejectCall> + Clone,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
@@ -74,7 +74,7 @@ where
 
 /// The service of a [`BulkheadLayer`](super::BulkheadLayer).
 pub struct BulkheadService<S, M = Reject> {
-    calls: WithBulkhead<Leaf<S>>,
+    calls: WithBulkhead<RejectableLeaf<S>>,
     bulkhead: Bulkhead,
     reserved: Reserved,
     mode: PhantomData<fn() -> M>,
@@ -97,7 +97,7 @@ impl<S> BulkheadService<S> {
 impl<S, M> BulkheadService<S, M> {
     pub(super) fn with(inner: S, bulkhead: &Bulkhead) -> Self {
         Self {
-            calls: WithBulkhead::new(Leaf::new(inner)),
+            calls: WithBulkhead::new(RejectableLeaf::new(inner)),
             bulkhead: bulkhead.clone(),
             reserved: Reserved::Nothing,
             mode: PhantomData,
@@ -119,6 +119,7 @@ impl<S, M> BulkheadService<S, M> {
     ) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
+        S::Error: From<Rejection>,
     {
         let starting = StartingCall::new(&*bulkhead, Some(permit));
         let call = self.calls.inner.call(&*bulkhead, request);

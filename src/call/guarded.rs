@@ -1,4 +1,4 @@
-//! A call under guard of its in-flight state, and a call that may be rejected.
+//! A call under guard of its in-flight state, and a future that may be rejected.
 
 use std::{
     future::Future,
@@ -11,25 +11,17 @@ use pin_project_lite::pin_project;
 use super::{
     in_flight::{CancelOnDrop, Complete, InFlight},
     panic_guard::{ServiceGuard, complete},
-    service::{CallFuture, Cancel},
+    service::{CallFuture, Cancel, RejectCall, reject},
 };
-use crate::{deadline::NEVER, error::Rejection};
+use crate::error::Rejection;
 
 pin_project! {
-    /// A call with a pattern's in-flight state, or its rejection.
-    #[project = GuardedProj]
-    pub(crate) enum Guarded<C, K> {
-        Calling {
-            #[pin]
-            call: C,
-            // `None` once the call has completed, and for a call that bypasses the pattern.
-            in_flight: Option<K>,
-        },
-        Rejected {
-            rejection: Option<Rejection>,
-        },
-        // Cancelled.
-        Done,
+    /// A call with a pattern's in-flight state.
+    pub(crate) struct Guarded<C, K> {
+        #[pin]
+        call: C,
+        // `None` once the call has completed, and for a call that bypasses the pattern.
+        in_flight: Option<K>,
     }
 }
 
@@ -41,12 +33,14 @@ impl<C, K> Guarded<C, K> {
     // not costs a copy of the call, which is as long as the futures of all inner layers together.
     #[inline(always)]
     pub(crate) fn started(call: C, in_flight: Option<K>) -> Self {
-        Self::Calling { call, in_flight }
+        Self { call, in_flight }
     }
+}
 
+impl<C: RejectCall, K> RejectCall for Guarded<C, K> {
     #[inline(always)]
-    pub(crate) fn rejected(rejection: Rejection) -> Self {
-        Self::Rejected { rejection: Some(rejection) }
+    fn rejected(rejection: Rejection) -> Self {
+        Self { call: C::rejected(rejection), in_flight: None }
     }
 }
 
@@ -55,13 +49,11 @@ where
     C: Cancel<P>,
     K: InFlight<P>,
 {
-    fn cancel(mut self: Pin<&mut Self>, shared: &P) {
-        if let GuardedProj::Calling { call, in_flight } = self.as_mut().project() {
-            // Cancelled after the inner call has been dropped, even if that panics.
-            let _guard = in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
-            call.cancel(shared);
-            self.set(Self::Done);
-        }
+    fn cancel(self: Pin<&mut Self>, shared: &P) {
+        let this = self.project();
+        // Cancelled after the inner call has been dropped, even if that panics.
+        let _guard = this.in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
+        this.call.cancel(shared);
     }
 }
 
@@ -69,37 +61,24 @@ impl<P: ?Sized, C, K, T, E> CallFuture<P> for Guarded<C, K>
 where
     C: CallFuture<P, Output = Result<T, E>>,
     K: Complete<P, T, E>,
-    E: From<Rejection>,
 {
     type Output = Result<T, E>;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
-        match self.project() {
-            GuardedProj::Calling { call, in_flight } => {
-                let guard = ServiceGuard::enter(shared, in_flight);
-                call.poll(shared, cx, polled);
-                guard.leave();
-                if let Poll::Ready(result) = polled {
-                    complete(shared, in_flight, result.as_ref());
-                }
-            }
-            GuardedProj::Rejected { rejection } => *polled = reject(rejection),
-            GuardedProj::Done => unreachable!("polled after it was dropped"),
+        let this = self.project();
+        let guard = ServiceGuard::enter(shared, this.in_flight);
+        this.call.poll(shared, cx, polled);
+        guard.leave();
+        if let Poll::Ready(result) = polled {
+            complete(shared, this.in_flight, result.as_ref());
         }
     }
 
+    #[inline(always)]
     fn wakes_at(&self) -> u64 {
-        match self {
-            Self::Calling { call, .. } => call.wakes_at(),
-            Self::Rejected { .. } | Self::Done => NEVER,
-        }
+        self.call.wakes_at()
     }
-}
-
-#[inline(always)]
-fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
-    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
 }
 
 pin_project! {

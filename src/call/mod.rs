@@ -3,10 +3,10 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `service.rs` | [`CallService`] and [`CallFuture`]: services and calls that borrow; [`WithShared`]: a call with its owner |
+//! | `service.rs` | [`CallService`] and [`CallFuture`]: services and calls that borrow; [`WithShared`]: a call with its owner; [`LeafCall`]: the innermost |
 //! | `in_flight.rs` | [`InFlight`], [`Finish`] and [`Complete`]: a pattern's state of a call; [`CancelOnDrop`]: its guard |
 //! | `panic_guard.rs` | [`StartingCall`], [`ServiceGuard`] and [`PanicGuard`]: tell a panic of the service from any other |
-//! | `guarded.rs` | [`Guarded`]: a call with in-flight state, or its rejection; [`Rejectable`]: the same for a future |
+//! | `guarded.rs` | [`Guarded`]: a call with in-flight state; [`Rejectable`]: a future, or the rejection of its call |
 //! | `queued.rs` | [`Queued`]: a call that may wait for its in-flight state |
 //! | `classified.rs` | [`classify_result`]: how a result counts for a breaker or a retry |
 //! | `optional.rs` | [`Optional`]: a pattern that may have been left out of a stack |
@@ -25,4 +25,6 @@ pub(crate) use in_flight::{CancelOnDrop, Complete, EventOnly, Finish, HasEvents,
 pub(crate) use optional::{Optional, Part, PatternService};
 pub(crate) use panic_guard::{PanicGuard, ServiceGuard, StartingCall, complete};
 pub(crate) use queued::{Acquisition, Queued};
-pub(crate) use service::{CallFuture, CallService, Cancel, HasShared, Leaf, WithShared, response_future};
+pub(crate) use service::{
+    CallFuture, CallService, Cancel, HasShared, Leaf, LeafCall, RejectCall, RejectableLeaf, WithShared, response_future,
+};

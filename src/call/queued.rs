@@ -13,7 +13,7 @@ use super::{
     guarded::Guarded,
     in_flight::{Complete, Finish, InFlight},
     panic_guard::StartingCall,
-    service::{CallFuture, CallService, Cancel},
+    service::{CallFuture, CallService, Cancel, RejectCall},
 };
 use crate::{deadline::NEVER, error::Rejection};
 
@@ -62,17 +62,25 @@ impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
     pub(crate) fn start<P>(shared: &P, acquisition: Acquisition<K, A>, service: &mut S, request: Req) -> Self
     where
         S: CallService<P, Req, Call = C> + Clone,
+        C: RejectCall,
         K: Finish<P>,
     {
         let in_flight = match acquisition {
             Acquisition::Admitted(in_flight) => Some(in_flight),
             Acquisition::Bypassed => None,
-            Acquisition::Rejected(rejection) => return Self::Calling { call: Guarded::rejected(rejection) },
+            Acquisition::Rejected(rejection) => return Self::rejected(rejection),
             Acquisition::Queued(acquire) => return Self::Waiting { waiting: wait(acquire, service, request) },
         };
         let starting = StartingCall::new(shared, in_flight);
         let call = service.call(shared, request);
         Self::Calling { call: Guarded::started(call, starting.started()) }
+    }
+}
+
+impl<S, Req, A, C: RejectCall, K> RejectCall for Queued<S, Req, A, C, K> {
+    #[inline(always)]
+    fn rejected(rejection: Rejection) -> Self {
+        Self::Calling { call: Guarded::rejected(rejection) }
     }
 }
 
@@ -90,6 +98,7 @@ impl<S, Req, A, C, K> Queued<S, Req, A, C, K> {
     where
         P: ?Sized,
         S: CallService<P, Req, Call = C>,
+        C: RejectCall,
         A: Future<Output = Result<K, Rejection>>,
         K: Finish<P>,
     {
@@ -125,8 +134,7 @@ where
 
 impl<P: ?Sized, S, Req, A, K> CallFuture<P> for Queued<S, Req, A, S::Call, K>
 where
-    S: CallService<P, Req>,
-    S::Error: From<Rejection>,
+    S: CallService<P, Req, Call: RejectCall>,
     A: Future<Output = Result<K, Rejection>>,
     K: Complete<P, S::Response, S::Error>,
 {

@@ -19,7 +19,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::{deadline::NEVER, shared::striped::StripedRef};
+use crate::{deadline::NEVER, error::Rejection, shared::striped::StripedRef};
 
 /// A call that may be dropped before it completes.
 pub(crate) trait Cancel<P: ?Sized> {
@@ -54,6 +54,12 @@ pub(crate) trait CallService<P: ?Sized, Req> {
     fn poll_ready(&mut self, shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>>;
 
     fn call(&mut self, shared: &P, request: Req) -> Self::Call;
+}
+
+/// A call that a pattern may reject.
+pub(crate) trait RejectCall {
+    /// A call that was rejected. All patterns around it bypass it.
+    fn rejected(rejection: Rejection) -> Self;
 }
 
 pin_project! {
@@ -99,6 +105,94 @@ impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
     #[inline(always)]
     fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
         Leaf::new(self.inner.call(request))
+    }
+}
+
+/// The innermost service of patterns that may reject a call.
+#[derive(Clone, Debug)]
+pub(crate) struct RejectableLeaf<S> {
+    pub(crate) inner: S,
+}
+
+impl<S> RejectableLeaf<S> {
+    #[inline(always)]
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+pin_project! {
+    /// The innermost call, of any number of patterns, or the rejection by one of them.
+    #[project = LeafCallProj]
+    pub(crate) enum LeafCall<F> {
+        Running { #[pin] future: F },
+        Rejected { rejection: Option<Rejection> },
+        // Cancelled.
+        Done,
+    }
+}
+
+impl<F> LeafCall<F> {
+    #[inline(always)]
+    pub(crate) fn new(future: F) -> Self {
+        Self::Running { future }
+    }
+}
+
+impl<F> RejectCall for LeafCall<F> {
+    #[inline(always)]
+    fn rejected(rejection: Rejection) -> Self {
+        Self::Rejected { rejection: Some(rejection) }
+    }
+}
+
+impl<P: ?Sized, F> Cancel<P> for LeafCall<F> {
+    #[inline]
+    fn cancel(mut self: Pin<&mut Self>, _shared: &P) {
+        self.set(Self::Done);
+    }
+}
+
+impl<P: ?Sized, F, T, E> CallFuture<P> for LeafCall<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
+        *polled = match self.project() {
+            LeafCallProj::Running { future } => future.poll(cx),
+            LeafCallProj::Rejected { rejection } => reject(rejection),
+            LeafCallProj::Done => panic!("polled after it completed"),
+        };
+    }
+}
+
+/// Responds with a rejection.
+#[inline(always)]
+pub(super) fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
+    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
+}
+
+impl<P: ?Sized, S, Req> CallService<P, Req> for RejectableLeaf<S>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = LeafCall<S::Future>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, _shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
+        LeafCall::new(self.inner.call(request))
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     inner::{BreakerOwner, CircuitBreakerInner},
 };
 use crate::{
-    call::{Guarded, Leaf, Rejectable, WithShared, response_future},
+    call::{Guarded, LeafCall, Rejectable, WithShared, response_future},
     classify::Classify,
     error::{AsRejection, Rejection},
     shared::striped::StripedRef,
@@ -20,6 +20,6 @@ response_future! {
     /// A cancelled call does not count unless it was slow already. A panic of the service counts as
     /// a failure, also if it is caught before the future is dropped.
     pub struct ResponseFuture<F, C> =
-        Rejectable<WithShared<BreakerOwner<StripedRef<CircuitBreakerInner>, C>, Guarded<Leaf<F>, AdmittedCall>>>;
+        Rejectable<WithShared<BreakerOwner<StripedRef<CircuitBreakerInner>, C>, Guarded<LeafCall<F>, AdmittedCall>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection> + AsRejection, C: Classify<T, E>] -> Result<T, E>;
 }

@@ -6,7 +6,7 @@ use super::{
     inner::{BreakerOwner, CircuitBreakerInner},
 };
 use crate::{
-    call::{CancelOnDrop, Guarded, Leaf, WithShared},
+    call::{CancelOnDrop, Guarded, LeafCall, WithShared},
     classify::{Classify, DefaultClassifier, Verdict},
     error::{AsRejection, ConfigError, FromRejection, Rejection},
     event::CircuitState,
@@ -115,7 +115,7 @@ impl CircuitBreaker {
     {
         let breaker = &*self.0;
         let admitted = breaker.admit()?;
-        let call = Guarded::started(Leaf::new(future), Some(admitted));
+        let call = Guarded::started(LeafCall::new(future), Some(admitted));
         WithShared::new(BreakerOwner { breaker, classify }, call).await
     }
 

@@ -15,7 +15,10 @@ use super::{
     ready_state::ReadyState,
 };
 use crate::{
-    call::{CallService, CancelOnDrop, Guarded, Leaf, PatternService, Rejectable, StartingCall, WithShared},
+    call::{
+        CallService, CancelOnDrop, Guarded, PatternService, RejectCall, Rejectable, RejectableLeaf, StartingCall,
+        WithShared,
+    },
     classify::{Classify, DefaultClassifier},
     error::{AsRejection, FromRejection, Rejection},
     readiness::{Backpressure, Reject},
@@ -48,7 +51,7 @@ impl<P, S, Req> PatternService<P, Req> for WithBreaker<S>
 where
     P: HasBreaker + AsRef<CircuitBreaker>,
     P::Classifier: Classify<S::Response, S::Error>,
-    S: CallService<P, Req>,
+    S: CallService<P, Req, Call: RejectCall>,
     S::Error: From<Rejection> + AsRejection,
 {
     type Response = S::Response;
@@ -91,7 +94,7 @@ where
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
-    calls: WithBreaker<Leaf<S>>,
+    calls: WithBreaker<RejectableLeaf<S>>,
     breaker: CircuitBreaker,
     classify: C,
     mode: PhantomData<fn() -> M>,
@@ -107,7 +110,7 @@ impl<S> CircuitBreakerService<S> {
 
 impl<S, C, M> CircuitBreakerService<S, C, M> {
     pub(super) fn with(inner: S, breaker: &CircuitBreaker, classify: C) -> Self {
-        let calls = WithBreaker::new(Leaf::new(inner));
+        let calls = WithBreaker::new(RejectableLeaf::new(inner));
         Self { calls, breaker: breaker.clone(), classify, mode: PhantomData }
     }
 
@@ -143,6 +146,7 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     ) -> ResponseFuture<S::Future, C>
     where
         S: Service<Req>,
+        S::Error: From<Rejection>,
     {
         let guard = CancelOnDrop::new(&*breaker, admitted);
         let classify = self.classify.clone();

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::inner::{RateLimiterInner, SpentTokens, WaitForTokens};
 pub use super::keyed::KeyedResponseFuture;
 use crate::{
-    call::{Guarded, Leaf, Queued, Rejectable, WithShared, response_future},
+    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
@@ -18,7 +18,7 @@ response_future! {
     ///
     /// The tokens that it consumed stay spent, however it ends.
     pub struct ResponseFuture<F> =
-        Rejectable<WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<Leaf<F>, SpentTokens>>>;
+        Rejectable<WithShared<Option<StripedRef<RateLimiterInner>>, Guarded<LeafCall<F>, SpentTokens>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }
 
@@ -29,7 +29,7 @@ response_future! {
     /// sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
         Option<StripedRef<RateLimiterInner>>,
-        Queued<Leaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, Leaf<S::Future>, SpentTokens>,
+        Queued<RejectableLeaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, LeafCall<S::Future>, SpentTokens>,
     >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

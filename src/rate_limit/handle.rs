@@ -7,7 +7,7 @@ use super::{
     queue::Joined,
 };
 use crate::{
-    call::{CancelOnDrop, Guarded, InFlight, Leaf, WithShared},
+    call::{CancelOnDrop, Guarded, InFlight, LeafCall, WithShared},
     error::{ConfigError, FromRejection, Rejection},
     name::Name,
     shared::{striped::StripedArc, unwind},
@@ -155,7 +155,7 @@ impl RateLimiter {
         E: FromRejection,
     {
         let (limiter, tokens) = self.admit(1).await?.disarm();
-        WithShared::new(limiter, Guarded::started(Leaf::new(future), Some(tokens))).await
+        WithShared::new(limiter, Guarded::started(LeafCall::new(future), Some(tokens))).await
     }
 
     /// Changes the rate and the burst while calls are in flight. The used part of the burst stays

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     call::{
-        Acquisition, CallService, Guarded, HasEvents, Leaf, PatternService, Queued, Rejectable, StartingCall,
-        WithShared,
+        Acquisition, CallService, Guarded, HasEvents, PatternService, Queued, RejectCall, Rejectable, RejectableLeaf,
+        StartingCall, WithShared,
     },
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
@@ -43,7 +43,7 @@ impl<S> WithRateLimit<S> {
 impl<P, S, Req> PatternService<P, Req> for WithRateLimit<S>
 where
     P: HasEvents<RateLimiterInner> + AsRef<RateLimiter>,
-    S: CallService<P, Req> + Clone,
+    S: CallService<P, Req, Call: RejectCall> + Clone,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
@@ -74,7 +74,7 @@ where
 
 /// The service of a [`RateLimitLayer`](super::RateLimitLayer).
 pub struct RateLimitService<S, C = One, M = Reject> {
-    calls: WithRateLimit<Leaf<S>>,
+    calls: WithRateLimit<RejectableLeaf<S>>,
     limiter: RateLimiter,
     cost: C,
     reserved: Option<Reserved>,
@@ -98,7 +98,7 @@ impl<S> RateLimitService<S> {
 impl<S, C, M> RateLimitService<S, C, M> {
     pub(super) fn with(inner: S, limiter: &RateLimiter, cost: C) -> Self {
         Self {
-            calls: WithRateLimit::new(Leaf::new(inner)),
+            calls: WithRateLimit::new(RejectableLeaf::new(inner)),
             limiter: limiter.clone(),
             cost,
             reserved: None,
@@ -135,6 +135,7 @@ impl<S, C, M> RateLimitService<S, C, M> {
     fn start<Req>(&mut self, admission: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
+        S::Error: From<Rejection>,
     {
         if let Err(rejection) = admission {
             return ResponseFuture::new(Rejectable::rejected(rejection));

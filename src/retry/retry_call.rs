@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{
     call::{
-        CallFuture, CallService, Cancel, CancelOnDrop, Finish, InFlight, PanicGuard, StartingCall, classify_result,
-        emit_admitted,
+        CallFuture, CallService, Cancel, CancelOnDrop, Finish, InFlight, PanicGuard, RejectCall, StartingCall,
+        classify_result, emit_admitted,
     },
     classify::{Classify, Verdict},
     clock,
     deadline::NEVER,
-    error::AsRejection,
+    error::{AsRejection, Rejection},
     event::Misfit,
     request::{Repeat, overlooks_method},
 };
@@ -161,6 +161,14 @@ impl<'a, Req> StartingRetryCall<'a, Req> {
     pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
         let attempts = Attempts { copy: self.copy, retrying: None, phase: Phase::Attempt { call } };
         RetryCall { state: self.starting.started(), attempts }
+    }
+}
+
+impl<C: RejectCall, S, Req, E> RejectCall for RetryCall<C, S, Req, E> {
+    #[inline(always)]
+    fn rejected(rejection: Rejection) -> Self {
+        let phase = Phase::Attempt { call: C::rejected(rejection) };
+        Self { state: None, attempts: Attempts { copy: None, retrying: None, phase } }
     }
 }
 

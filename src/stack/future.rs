@@ -8,7 +8,7 @@ use super::{
     parts::StackParts,
 };
 use crate::{
-    call::{Leaf, WithShared, response_future},
+    call::{LeafCall, RejectableLeaf, WithShared, response_future},
     classify::Classify,
     error::{AsRejection, Rejection},
     request::Repeat,
@@ -21,7 +21,7 @@ response_future! {
     /// Dropping it cancels the running attempt, or the wait for the next one, and releases what the
     /// parts hold for it.
     pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>] =
-        WithShared<StripedRef<ClientShared<S, C, Q>>, ClientCall<Leaf<S>, Req, Leaf<S::Future>, S::Error>>;
+        WithShared<StripedRef<ClientShared<S, C, Q>>, ClientCall<RejectableLeaf<S>, Req, LeafCall<S::Future>, S::Error>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection> + AsRejection,
@@ -35,7 +35,7 @@ response_future! {
     ///
     /// Dropping it cancels the request and releases what the parts hold for it.
     pub struct ServerFuture<S, Req, C> where [S: Service<Req>] =
-        WithShared<StripedRef<StackParts<C>>, ServerCall<Leaf<S>, Req, Leaf<S::Future>>>;
+        WithShared<StripedRef<StackParts<C>>, ServerCall<RejectableLeaf<S>, Req, LeafCall<S::Future>>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection> + AsRejection,

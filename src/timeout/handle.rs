@@ -7,7 +7,7 @@ use super::{
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
-    call::{Leaf, WithShared},
+    call::{LeafCall, RejectCall, WithShared},
     error::FromRejection,
     name::Name,
     shared::striped::StripedArc,
@@ -74,7 +74,7 @@ impl Timeout {
         let owner = TimeoutOwner::of(&self.0);
         let mut saved = None;
         let call = match StartingTimedCall::<_, Standalone>::new(&owner, Some(self.0.limit()), &mut saved) {
-            Ok(starting) => starting.started(Leaf::new(future)),
+            Ok(starting) => starting.started(LeafCall::new(future)),
             Err(rejection) => TimedCall::rejected(rejection),
         };
         ResponseFuture::new(WithShared::new(owner, call)).await

@@ -13,7 +13,7 @@ use super::{
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
-    call::{CallService, Leaf, PatternService, WithShared},
+    call::{CallService, PatternService, RejectCall, RejectableLeaf, WithShared},
     error::{FromRejection, Rejection},
     state::time::nanos_of,
 };
@@ -34,7 +34,7 @@ impl<S, K> WithTimeout<S, K> {
     fn call_within<P, Req>(&mut self, shared: &P, limit: Option<u64>, request: Req) -> TimedCall<S::Call, K>
     where
         P: HasTimeout<K>,
-        S: CallService<P, Req>,
+        S: CallService<P, Req, Call: RejectCall>,
     {
         let mut saved = None;
         match StartingTimedCall::new(shared, limit, &mut saved) {
@@ -53,7 +53,7 @@ impl<S: Clone, K> Clone for WithTimeout<S, K> {
 impl<P, S, K, Req> PatternService<P, Req> for WithTimeout<S, K>
 where
     P: TimeoutOf<K>,
-    S: CallService<P, Req>,
+    S: CallService<P, Req, Call: RejectCall>,
     S::Error: From<Rejection>,
 {
     type Response = S::Response;
@@ -85,7 +85,7 @@ where
 
 /// The service of a [`TimeoutLayer`](super::TimeoutLayer).
 pub struct TimeoutService<S, D = Fixed> {
-    calls: WithTimeout<Leaf<S>, Standalone>,
+    calls: WithTimeout<RejectableLeaf<S>, Standalone>,
     timeout: Timeout,
     limits: D,
 }
@@ -99,7 +99,7 @@ impl<S> TimeoutService<S> {
 
 impl<S, D> TimeoutService<S, D> {
     pub(super) fn with(inner: S, timeout: &Timeout, limits: D) -> Self {
-        Self { calls: WithTimeout::new(Leaf::new(inner)), timeout: timeout.clone(), limits }
+        Self { calls: WithTimeout::new(RejectableLeaf::new(inner)), timeout: timeout.clone(), limits }
     }
 
     /// Returns the timeout.

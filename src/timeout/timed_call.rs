@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    mem::ManuallyDrop,
     num::NonZeroU64,
     pin::Pin,
     task::{Context, Poll},
@@ -13,8 +14,8 @@ use pin_project_lite::pin_project;
 use super::inner::{Expired, HasTimeout, duration_of};
 use crate::{
     call::{
-        CallFuture, Cancel, CancelOnDrop, Complete, Finish, InFlight, PanicGuard, ServiceGuard, StartingCall, complete,
-        emit_admitted,
+        CallFuture, Cancel, CancelOnDrop, Complete, Finish, InFlight, PanicGuard, RejectCall, ServiceGuard,
+        StartingCall, complete, emit_admitted,
     },
     classify::{Classify, DefaultClassifier},
     clock,
@@ -26,25 +27,20 @@ use crate::{
 };
 
 pin_project! {
-    #[project = TimedCallProj]
-    pub(crate) enum TimedCall<C, K> {
-        Calling {
-            #[pin]
-            call: C,
-            time: CallTime,
-            // `None` once the call has completed, and for a call that bypasses the timeout.
-            in_flight: Option<ObservedTime<K>>,
-        },
-        Finished {
-            rejection: Option<Rejection>,
-        },
+    pub(crate) struct TimedCall<C, K> {
+        #[pin]
+        call: C,
+        time: CallTime,
+        // `None` once the call has completed, and for a call that bypasses the timeout.
+        in_flight: Option<ObservedTime<K>>,
     }
 }
 
-impl<C, K> TimedCall<C, K> {
+impl<C: RejectCall, K> RejectCall for TimedCall<C, K> {
     #[inline(always)]
-    pub(crate) fn rejected(rejection: Rejection) -> Self {
-        Self::Finished { rejection: Some(rejection) }
+    fn rejected(rejection: Rejection) -> Self {
+        let time = CallTime { timer: Timer::default(), after: NEVER, deadline: BYPASSED, expires: Expired::Own };
+        Self { call: C::rejected(rejection), time, in_flight: None }
     }
 }
 
@@ -165,13 +161,16 @@ where
     /// The call has started.
     #[inline(always)]
     pub(crate) fn started<C>(self, call: C) -> TimedCall<C, K> {
+        // Leaving the limit does not panic. If the compiler had to drop the call in that case, it
+        // would build the call's future in memory, and copy it.
+        let call = ManuallyDrop::new(call);
         let deadline = match self.deadline.leave() {
             Limit::Within(_) => NOT_STARTED,
             Limit::Until(deadline) => deadline,
             Limit::None => BYPASSED,
         };
         let time = CallTime { timer: Timer::default(), after: self.after, deadline, expires: self.expires };
-        TimedCall::Calling { call, time, in_flight: self.starting.started() }
+        TimedCall { call: ManuallyDrop::into_inner(call), time, in_flight: self.starting.started() }
     }
 }
 
@@ -233,13 +232,11 @@ where
     P: HasTimeout<K>,
     C: Cancel<P>,
 {
-    fn cancel(mut self: Pin<&mut Self>, shared: &P) {
-        if let TimedCallProj::Calling { call, in_flight, .. } = self.as_mut().project() {
-            // Cancelled after the inner call has been dropped, even if that panics.
-            let _guard = in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
-            call.cancel(shared);
-            self.set(Self::Finished { rejection: None });
-        }
+    fn cancel(self: Pin<&mut Self>, shared: &P) {
+        let this = self.project();
+        // Cancelled after the inner call has been dropped, even if that panics.
+        let _guard = this.in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
+        this.call.cancel(shared);
     }
 }
 
@@ -252,62 +249,42 @@ where
     type Output = Result<T, E>;
 
     #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
-        match self.as_mut().project() {
-            TimedCallProj::Calling { mut call, time, in_flight } => {
-                let mut saved = None;
-                let guard = ServiceGuard::enter(shared, in_flight);
-                let entered = time.limit().enter(&mut saved);
-                call.as_mut().poll(shared, cx, polled);
-                time.set_limit(entered.leave());
-                guard.leave();
-                // A response that is ready wins over the timer.
-                if let Poll::Ready(result) = polled {
-                    complete(shared, in_flight, result.as_ref());
-                } else {
-                    // The timer panics outside of a runtime.
-                    let guard = PanicGuard::new(shared, in_flight);
-                    let expired = time.poll(|| call.wakes_at(), cx);
-                    guard.disarm();
-                    if expired.is_ready()
-                        && let Some(rejection) = self.expire(shared)
-                    {
-                        *polled = Poll::Ready(Err(rejection.into()));
-                    }
-                }
-            }
-            TimedCallProj::Finished { rejection } => {
-                *polled = Poll::Ready(Err(rejection.take().expect("polled after it completed").into()));
-            }
+    fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
+        let mut this = self.project();
+        let mut saved = None;
+        let guard = ServiceGuard::enter(shared, this.in_flight);
+        let entered = this.time.limit().enter(&mut saved);
+        this.call.as_mut().poll(shared, cx, polled);
+        this.time.set_limit(entered.leave());
+        guard.leave();
+        // A response that is ready wins over the timer.
+        if let Poll::Ready(result) = polled {
+            return complete(shared, this.in_flight, result.as_ref());
+        }
+        // The timer panics outside of a runtime.
+        let guard = PanicGuard::new(shared, this.in_flight);
+        let expired = this.time.poll(|| this.call.wakes_at(), cx);
+        guard.disarm();
+        // Without in-flight state, the call was polled again after it had completed.
+        if expired.is_ready()
+            && let Some(in_flight) = this.in_flight.take()
+        {
+            let in_flight = CancelOnDrop::new(shared, in_flight);
+            // The inner future is dropped before the observer is called, so that its resources are
+            // free even if the observer panics.
+            this.call.cancel(shared);
+            in_flight.disarm();
+            let rejection = shared.time_out(duration_of(this.time.after), this.time.expires);
+            *polled = Poll::Ready(Err(rejection.into()));
         }
     }
 
+    #[inline(always)]
     fn wakes_at(&self) -> u64 {
-        match self {
-            Self::Calling { call, time, .. } if time.deadline == BYPASSED => call.wakes_at(),
-            Self::Calling { time, .. } if time.timer.is_armed() => time.deadline,
+        match self.time.deadline {
+            BYPASSED => self.call.wakes_at(),
+            deadline if self.time.timer.is_armed() => deadline,
             _ => NEVER,
         }
-    }
-}
-
-impl<C, K> TimedCall<C, K> {
-    /// Ends a call whose limit is reached. `None` if the call was polled again after it had
-    /// completed.
-    #[cold]
-    fn expire<P>(mut self: Pin<&mut Self>, shared: &P) -> Option<Rejection>
-    where
-        P: HasTimeout<K>,
-        C: Cancel<P>,
-    {
-        let TimedCallProj::Calling { call, time, in_flight } = self.as_mut().project() else { return None };
-        let in_flight = CancelOnDrop::new(shared, in_flight.take()?);
-        let (after, expires) = (time.after, time.expires);
-        call.cancel(shared);
-        // The inner future is dropped before the observer is called, so that its resources are free
-        // even if the observer panics.
-        self.set(Self::Finished { rejection: None });
-        in_flight.disarm();
-        Some(shared.time_out(duration_of(after), expires))
     }
 }

@@ -2,7 +2,7 @@ use std::future::Future;
 
 use super::inner::{KeyedInner, SpentToken};
 use crate::{
-    call::{Guarded, Leaf, Rejectable, WithShared, response_future},
+    call::{Guarded, LeafCall, Rejectable, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
@@ -12,6 +12,6 @@ response_future! {
     ///
     /// The token that it consumed stays spent, however it ends.
     pub struct KeyedResponseFuture<F> =
-        Rejectable<WithShared<Option<StripedRef<KeyedInner>>, Guarded<Leaf<F>, SpentToken>>>;
+        Rejectable<WithShared<Option<StripedRef<KeyedInner>>, Guarded<LeafCall<F>, SpentToken>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

@@ -13,7 +13,7 @@ use super::{
     outer::{Outers, TakeInner, longest_wait, take_around},
 };
 use crate::{
-    call::{CancelOnDrop, Guarded, Leaf, WithShared},
+    call::{CancelOnDrop, Guarded, LeafCall, WithShared},
     classify::Verdict,
     error::{FromRejection, Rejection},
     name::Name,
@@ -145,7 +145,7 @@ impl<K: Hash + ?Sized, H: BuildHasher> KeyedRateLimiter<K, H> {
         self.take(key, 1)?;
         let shared = &*self.shared;
         let token = SpentToken::admitted(&shared.events);
-        WithShared::new(shared, Guarded::started(Leaf::new(future), Some(token))).await
+        WithShared::new(shared, Guarded::started(LeafCall::new(future), Some(token))).await
     }
 
     pub(super) fn take(&self, key: &K, cost: u32) -> Result<(), Rejection> {

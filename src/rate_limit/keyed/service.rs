@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::{KeyedRateLimitLayer, KeyedRateLimiter, KeyedResponseFuture, MissingKey, inner::SpentToken};
 use crate::{
-    call::{Guarded, Leaf, Rejectable, StartingCall, WithShared},
+    call::{Guarded, LeafCall, Rejectable, StartingCall, WithShared},
     error::FromRejection,
 };
 
@@ -83,7 +83,7 @@ where
         let events = &limiter.shared.events;
         let owner = events.has_observer().then(|| limiter.shared.acquire_ref());
         let starting = StartingCall::new(&owner, Some(SpentToken::admitted(events)));
-        let call = Leaf::new(self.inner.call(request));
+        let call = LeafCall::new(self.inner.call(request));
         let call = Guarded::started(call, starting.started());
         KeyedResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }

@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::ClientShared;
 use crate::{
-    call::{CallService, Leaf, WithShared},
+    call::{CallService, RejectableLeaf, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{AsRejection, FromRejection},
     request::{Cloned, Repeat},
@@ -20,12 +20,12 @@ use crate::{
 /// It behaves like the separate layers, but a call owns all of their handles through one reference,
 /// and the total timeout needs no timer while the attempt's timer runs.
 pub struct ClientService<S, C = DefaultClassifier, Q = Cloned> {
-    calls: ClientCalls<Leaf<S>>,
+    calls: ClientCalls<RejectableLeaf<S>>,
     shared: StripedArc<ClientShared<S, C, Q>>,
 }
 
 impl<S, C, Q> ClientService<S, C, Q> {
-    pub(super) fn new(calls: ClientCalls<Leaf<S>>, shared: ClientShared<S, C, Q>) -> Self {
+    pub(super) fn new(calls: ClientCalls<RejectableLeaf<S>>, shared: ClientShared<S, C, Q>) -> Self {
         Self { calls, shared: StripedArc::new(shared) }
     }
 }

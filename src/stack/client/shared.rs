@@ -1,5 +1,5 @@
 use crate::{
-    call::{Leaf, Part},
+    call::{Part, RejectableLeaf},
     event::EventEmitter,
     retry::{AttemptSource, HasRetry, Retry, RetryInner},
     shared::template::Template,
@@ -16,11 +16,16 @@ pub(crate) struct ClientShared<S, C, Q> {
     retry: Part<Retry>,
     repeat: Q,
     /// The service that further attempts are made on.
-    template: Template<Attempts<Leaf<S>>>,
+    template: Template<Attempts<RejectableLeaf<S>>>,
 }
 
 impl<S, C, Q> ClientShared<S, C, Q> {
-    pub(super) fn new(parts: StackParts<C>, retry: Part<Retry>, repeat: Q, template: Attempts<Leaf<S>>) -> Self {
+    pub(super) fn new(
+        parts: StackParts<C>,
+        retry: Part<Retry>,
+        repeat: Q,
+        template: Attempts<RejectableLeaf<S>>,
+    ) -> Self {
         Self { parts, retry, repeat, template: Template::new(template) }
     }
 }
@@ -51,8 +56,8 @@ impl<S, C, Q> HasRetry for ClientShared<S, C, Q> {
     }
 }
 
-impl<S: Clone, C, Q> AttemptSource<Attempts<Leaf<S>>> for ClientShared<S, C, Q> {
-    fn service(&self) -> Option<Attempts<Leaf<S>>> {
+impl<S: Clone, C, Q> AttemptSource<Attempts<RejectableLeaf<S>>> for ClientShared<S, C, Q> {
+    fn service(&self) -> Option<Attempts<RejectableLeaf<S>>> {
         self.template.try_clone()
     }
 }

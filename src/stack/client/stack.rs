@@ -4,7 +4,7 @@ use tower_layer::{Identity, Layer};
 
 use super::{ClientService, ClientShared};
 use crate::{
-    call::{Leaf, Part},
+    call::{Part, RejectableLeaf},
     classify::DefaultClassifier,
     name::Name,
     request::Cloned,
@@ -75,7 +75,7 @@ where
     type Service = F::Service;
 
     fn layer(&self, service: S) -> F::Service {
-        let attempts = attempts(Leaf::new(service), &self.parts);
+        let attempts = attempts(RejectableLeaf::new(service), &self.parts);
         let calls = client_calls(attempts.clone(), &self.parts, &self.retry);
         let (parts, retry, repeat) = (self.parts.clone(), self.retry.clone(), self.repeat.clone());
         self.fallback.layer(ClientService::new(calls, ClientShared::new(parts, retry, repeat, attempts)))

@@ -6,7 +6,7 @@ use std::{
 use tower_service::Service;
 
 use crate::{
-    call::{CallService, Leaf, WithShared},
+    call::{CallService, RejectableLeaf, WithShared},
     classify::{Classify, DefaultClassifier},
     error::{AsRejection, FromRejection},
     shared::striped::StripedArc,
@@ -17,12 +17,12 @@ use crate::{
 ///
 /// It behaves like the separate layers, but a call owns all of their handles through one reference.
 pub struct ServerService<S, C = DefaultClassifier> {
-    calls: ServerCalls<Leaf<S>>,
+    calls: ServerCalls<RejectableLeaf<S>>,
     parts: StripedArc<StackParts<C>>,
 }
 
 impl<S, C> ServerService<S, C> {
-    pub(super) fn new(calls: ServerCalls<Leaf<S>>, parts: StackParts<C>) -> Self {
+    pub(super) fn new(calls: ServerCalls<RejectableLeaf<S>>, parts: StackParts<C>) -> Self {
         Self { calls, parts: StripedArc::new(parts) }
     }
 }

@@ -4,7 +4,7 @@ use tower_layer::Layer;
 
 use super::ServerService;
 use crate::{
-    call::Leaf,
+    call::RejectableLeaf,
     classify::DefaultClassifier,
     error::RespondLayer,
     name::Name,
@@ -57,6 +57,6 @@ where
     type Service = ServerService<S, C>;
 
     fn layer(&self, service: S) -> Self::Service {
-        ServerService::new(server_calls(Leaf::new(service), &self.parts), self.parts.clone())
+        ServerService::new(server_calls(RejectableLeaf::new(service), &self.parts), self.parts.clone())
     }
 }
