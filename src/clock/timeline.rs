@@ -25,7 +25,9 @@ static BASE: LazyLock<Base> = LazyLock::new(Base::now);
 
 struct Base {
     instant: StdInstant,
-    parts: Parts,
+    secs: u64,
+    /// The place on the timeline of the instant whose parts are zero. Wraps around.
+    zero: u64,
     /// The seconds after the base for which differences of [`Parts`] are durations: [`RANGE`], or
     /// none.
     range: u64,
@@ -35,7 +37,9 @@ impl Base {
     #[allow(clippy::disallowed_methods)]
     fn now() -> Self {
         let instant = StdInstant::now();
-        let base = Self { instant, parts: Parts::of(instant), range: RANGE };
+        let Parts { secs, nanos } = Parts::of(instant);
+        let zero = ORIGIN_TO_BASE.wrapping_sub(Parts { secs, nanos }.nanos());
+        let base = Self { instant, secs, zero, range: RANGE };
         if base.adds_up() { base } else { Self { range: 0, ..base } }
     }
 
@@ -53,11 +57,10 @@ impl Base {
     }
 
     #[inline(always)]
-    fn fast(&self, Parts { secs, nanos }: Parts) -> Option<u64> {
+    fn fast(&self, parts: Parts) -> Option<u64> {
         // Earlier seconds wrap around, out of the range.
-        let after = secs.wrapping_sub(self.parts.secs);
-        let start = ORIGIN_TO_BASE - u64::from(self.parts.nanos);
-        (after < self.range).then(|| start + after * NANOS_PER_SEC + u64::from(nanos))
+        let after = parts.secs.wrapping_sub(self.secs);
+        (after < self.range).then(|| parts.nanos().wrapping_add(self.zero))
     }
 
     #[cold]
@@ -86,6 +89,12 @@ impl Parts {
         let mut parts = Self::default();
         instant.hash(&mut parts);
         parts
+    }
+
+    /// All nanoseconds. Wraps around.
+    #[inline(always)]
+    fn nanos(self) -> u64 {
+        self.secs.wrapping_mul(NANOS_PER_SEC).wrapping_add(self.nanos.into())
     }
 }
 
