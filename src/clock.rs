@@ -9,7 +9,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, LazyLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,8 +17,11 @@ use std::{
 
 use tokio::time::Instant;
 
+mod timeline;
+
 pub use crate::state::time::Nanos;
 use crate::state::time::nanos_of;
+pub(crate) use timeline::{instant_of, nanos_at};
 
 /// A monotonic clock.
 ///
@@ -131,43 +134,4 @@ pub(crate) fn is_simulated() -> bool {
 /// Returns the current time on the handles' timeline.
 pub(crate) fn nanos() -> u64 {
     nanos_at(instant())
-}
-
-/// Where the base instant lies on the timeline. All handles use one timeline, so that they can
-/// share a reading. It begins well before the base, because a test's runtime may have been paused
-/// before the first reading here, and its instants, a little earlier than the base, must still be
-/// on the timeline.
-const BASE: u64 = 1 << 50; // 13 days
-
-#[allow(clippy::disallowed_methods)]
-static BASE_INSTANT: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
-
-/// Converts an instant to nanoseconds on the timeline.
-#[inline]
-pub(crate) fn nanos_at(instant: Instant) -> u64 {
-    let (instant, base) = (instant.into_std(), *BASE_INSTANT);
-    match instant.checked_duration_since(base) {
-        Some(after) => {
-            let seconds = after.as_secs().saturating_mul(1_000_000_000);
-            let nanos = seconds.saturating_add(u64::from(after.subsec_nanos()));
-            BASE.saturating_add(nanos)
-        }
-        None => before_base(base, instant),
-    }
-}
-
-#[cold]
-fn before_base(base: std::time::Instant, instant: std::time::Instant) -> u64 {
-    BASE.saturating_sub(nanos_of(base.saturating_duration_since(instant)))
-}
-
-/// Inverts [`nanos_at`]. `None` if the time is further away than an instant can be.
-pub(crate) fn instant_of(nanos: u64) -> Option<Instant> {
-    if nanos == u64::MAX {
-        None
-    } else if nanos >= BASE {
-        BASE_INSTANT.checked_add(Duration::from_nanos(nanos - BASE)).map(Instant::from_std)
-    } else {
-        BASE_INSTANT.checked_sub(Duration::from_nanos(BASE - nanos)).map(Instant::from_std)
-    }
 }

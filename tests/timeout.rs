@@ -35,7 +35,7 @@ fn service(limit: Duration) -> (Script, TimeoutService<Probe>) {
 
 fn timed_out<T>(result: &Result<T, BoxError>) -> Option<(&str, Duration, bool)> {
     match result.as_ref().err()?.as_rejection()? {
-        Rejection::TimedOut { name, after, attempted, .. } => Some((name.as_str(), *after, *attempted)),
+        Rejection::TimedOut { name, after, attempted, .. } => Some((name.as_str(), after.get(), *attempted)),
         _ => None,
     }
 }

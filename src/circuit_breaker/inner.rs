@@ -10,7 +10,7 @@ use crate::{
     call::{CancelOnDrop, HasShared},
     clock::{Nanos, TimeSource},
     error::Rejection,
-    event::{Cause, CircuitState, EventEmitter, EventKind},
+    event::{Arriving, Cause, CircuitState, EventEmitter, EventKind},
     shared::{
         random::Random,
         unwind::{self, finally},
@@ -18,7 +18,7 @@ use crate::{
     },
     state::{
         circuit::{Admission, Circuit, PeekedAdmission},
-        time::nanos_of,
+        time::CompactDuration,
         transition::Transition,
     },
 };
@@ -100,20 +100,43 @@ impl CircuitBreakerInner {
     /// Admits or rejects a call.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<AdmittedCall, Rejection> {
+        self.admit_as(|call| call)
+    }
+
+    /// Admits a call as part of a `T`, or rejects it.
+    //
+    // So that a rejection is made where the caller wants it. A copy in pieces larger than those it
+    // was written in waits until they have left the store buffer.
+    #[inline(always)]
+    pub(crate) fn admit_as<T>(&self, admit: impl FnOnce(AdmittedCall) -> T) -> Result<T, Rejection> {
         match self.circuit.try_admit_fast() {
-            Some(admitted) => Ok(UnusedAdmission(admitted).begin(self)),
-            None => self.admit_slow(),
+            Some(admitted) => Ok(admit(UnusedAdmission(admitted).begin(self))),
+            None => self.admit_slow(admit),
         }
     }
 
     #[inline(never)]
-    fn admit_slow(&self) -> Result<AdmittedCall, Rejection> {
+    fn admit_slow<T>(&self, admit: impl FnOnce(AdmittedCall) -> T) -> Result<T, Rejection> {
         let arriving = self.events.arriving();
-        let reserved = self.reserve_slow();
+        match self.circuit.try_reject_fast(|| self.now()) {
+            Ok(left) => {
+                arriving.arrived();
+                Err(self.reject_open(Some(left)))
+            }
+            Err(now) => self.admit_cold(arriving, now).map(admit),
+        }
+    }
+
+    #[cold]
+    fn admit_cold(&self, arriving: Arriving<'_>, now: Option<Nanos>) -> Result<AdmittedCall, Rejection> {
+        let reserved = self.reserve_cold(now);
         arriving.arrived();
         match reserved {
             Ok(admission) => Ok(admission.begin(self)),
-            Err(rejected) => Err(self.reject_for(rejected)),
+            Err(NotAdmitted::Open(retry_after)) => Err(self.reject_open(retry_after)),
+            Err(NotAdmitted::Recovering(percent)) => {
+                Err(self.events.reject(|name| Rejection::circuit_recovering(name, percent)))
+            }
         }
     }
 
@@ -128,15 +151,7 @@ impl CircuitBreakerInner {
     fn reserve(&self) -> Result<UnusedAdmission, NotAdmitted> {
         match self.circuit.try_admit_fast() {
             Some(admitted) => Ok(UnusedAdmission(admitted)),
-            None => self.reserve_slow(),
-        }
-    }
-
-    #[inline(never)]
-    fn reserve_slow(&self) -> Result<UnusedAdmission, NotAdmitted> {
-        match self.circuit.try_reject_fast(|| self.now()) {
-            Ok(nanos) => Err(NotAdmitted::Until(nanos)),
-            Err(now) => self.reserve_cold(now),
+            None => self.reserve_cold(None),
         }
     }
 
@@ -156,7 +171,7 @@ impl CircuitBreakerInner {
             Admission::Rejected { retry_after } => self
                 .reserved_probes
                 .take_lapsed(|| self.now(), |admission| admission.is_current(self))
-                .ok_or(NotAdmitted::new(retry_after)),
+                .ok_or(NotAdmitted::Open(retry_after.map(CompactDuration::from))),
             Admission::RejectedInRecovery { admitted_percent } => Err(NotAdmitted::Recovering(admitted_percent)),
         }
     }
@@ -169,7 +184,16 @@ impl CircuitBreakerInner {
 
     #[inline(never)]
     fn rejects_slow(&self) -> bool {
-        matches!(self.circuit.peek_admission(|| self.now()), PeekedAdmission::Reject { .. }) && !self.has_lapsed_probe()
+        match self.circuit.try_reject_fast(|| self.now()) {
+            Ok(_) => true,
+            Err(now) => self.rejects_cold(now),
+        }
+    }
+
+    #[cold]
+    fn rejects_cold(&self, now: Option<Nanos>) -> bool {
+        let now = || now.unwrap_or_else(|| self.now());
+        matches!(self.circuit.peek_admission(now), PeekedAdmission::Reject { .. }) && !self.has_lapsed_probe()
     }
 
     /// When a reserved probe slot lapses, which another caller can then take.
@@ -184,38 +208,26 @@ impl CircuitBreakerInner {
     /// Rejects a call without trying to acquire admission.
     pub(crate) fn reject(&self) -> Rejection {
         let arriving = self.events.arriving();
-        let retry_after = self.circuit.retry_after(|| self.now());
+        let retry_after = match self.circuit.try_reject_fast(|| self.now()) {
+            Ok(left) => Some(left),
+            Err(now) => self.circuit.retry_after(|| now.unwrap_or_else(|| self.now())).map(CompactDuration::from),
+        };
         arriving.arrived();
-        self.reject_for(NotAdmitted::new(retry_after))
+        self.reject_open(retry_after)
     }
 
-    #[inline(never)]
-    fn reject_for(&self, not_admitted: NotAdmitted) -> Rejection {
-        let retry_after = match not_admitted {
-            NotAdmitted::Until(nanos) => Some(Duration::from_nanos(nanos)),
-            NotAdmitted::Unknown => None,
-            NotAdmitted::Recovering(percent) => {
-                return self.events.reject(|name| Rejection::circuit_recovering(name, percent));
-            }
-        };
-        self.events.reject(|name| Rejection::circuit_open(name, retry_after))
+    #[inline(always)]
+    fn reject_open(&self, retry_after: Option<CompactDuration>) -> Rejection {
+        self.events.reject(|name| Rejection::CircuitOpen { name, retry_after })
     }
 }
 
 /// The reason why a call was not admitted.
 enum NotAdmitted {
-    /// The circuit is open, for this many nanoseconds.
-    Until(u64),
-    /// The circuit is open, or its probes are in flight.
-    Unknown,
+    /// The circuit is open, for this time if that is known, or its probes are in flight.
+    Open(Option<CompactDuration>),
     /// The circuit is closed, and admits this percentage of the calls.
     Recovering(u32),
-}
-
-impl NotAdmitted {
-    fn new(retry_after: Option<Duration>) -> Self {
-        retry_after.map_or(Self::Unknown, |retry_after| Self::Until(nanos_of(retry_after)))
-    }
 }
 
 /// Gives a call access to its breaker.

@@ -80,6 +80,7 @@ mod respond;
 mod semantics;
 mod unified;
 
+pub use crate::state::time::CompactDuration;
 pub use adapt::{AdaptError, AdaptErrorLayer, adapt};
 pub use as_rejection::{AsRejection, FromRejection, find_rejection};
 #[cfg(feature = "http")]

@@ -1,11 +1,11 @@
 use std::{fmt, time::Duration};
 
 use super::as_rejection::take_lookup;
-use crate::{name::Name, pattern::Pattern, verdict::Verdict};
+use crate::{name::Name, pattern::Pattern, state::time::CompactDuration, verdict::Verdict};
 
 /// Why a layer rejected or abandoned a call.
 ///
-/// At most 40 bytes, cheap to clone, and independent of the service's error type. It says which
+/// At most 32 bytes, cheap to clone, and independent of the service's error type. It says which
 /// pattern rejected ([`kind`](Self::kind)), which instance ([`name`](Self::name)), when to retry
 /// ([`retry_after`](Self::retry_after)), and whether the service may have processed the request
 /// ([`was_attempted`](Self::was_attempted)). The [module docs](super#what-a-rejection-means) have a
@@ -13,8 +13,9 @@ use crate::{name::Name, pattern::Pattern, verdict::Verdict};
 ///
 /// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for
 /// instance.
-// The tag is a whole word and the small fields come before the large ones: moving a rejection in
-// pieces of unequal size would cost more than making it.
+// The tag is a whole word, the small fields come before the large ones, and the name is in one place:
+// moving a rejection in pieces of unequal size, or looking for its name, would cost more than making
+// it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u32)]
@@ -26,7 +27,7 @@ pub enum Rejection {
         name: Name,
         /// Time until the breaker admits a probe; `None` if unknown, as when it was forced open
         /// manually.
-        retry_after: Option<Duration>,
+        retry_after: Option<CompactDuration>,
     },
     /// The circuit breaker is closed again after an outage, and admits only a part of the calls for
     /// now, which grows
@@ -52,7 +53,7 @@ pub enum Rejection {
         /// The bulkhead's name.
         name: Name,
         /// The maximum wait.
-        after: Duration,
+        after: CompactDuration,
     },
     /// The rate limiter has no token for this call.
     #[non_exhaustive]
@@ -63,7 +64,7 @@ pub enum Rejection {
         name: Name,
         /// Time until the call would conform; `None` if it never can, because it costs more than
         /// the burst.
-        retry_after: Option<Duration>,
+        retry_after: Option<CompactDuration>,
     },
     /// The call did not complete in time.
     #[non_exhaustive]
@@ -77,18 +78,18 @@ pub enum Rejection {
         name: Name,
         /// The limit that was exceeded: the timeout's own, or the time that the caller's deadline
         /// left.
-        after: Duration,
+        after: CompactDuration,
     },
 }
 
 // The documented size: rejections travel by value through every result.
-const _: () = assert!(size_of::<Rejection>() <= 40);
+const _: () = assert!(size_of::<Rejection>() <= 32);
 
 impl Rejection {
     /// Creates a [`CircuitOpen`](Self::CircuitOpen) of the breaker `name`.
     #[inline]
     pub fn circuit_open(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
-        Self::CircuitOpen { name: name.into(), retry_after }
+        Self::CircuitOpen { name: name.into(), retry_after: retry_after.map(CompactDuration::from) }
     }
 
     /// Creates a [`CircuitRecovering`](Self::CircuitRecovering) of the breaker `name`.
@@ -106,26 +107,26 @@ impl Rejection {
     /// Creates a [`QueueTimeout`](Self::QueueTimeout) of the bulkhead `name`.
     #[inline]
     pub fn queue_timeout(name: impl Into<Name>, after: Duration) -> Self {
-        Self::QueueTimeout { name: name.into(), after }
+        Self::QueueTimeout { name: name.into(), after: after.into() }
     }
 
     /// Creates a [`RateLimited`](Self::RateLimited) of the limiter `name`.
     #[inline]
     pub fn rate_limited(name: impl Into<Name>, retry_after: Option<Duration>, limit: u32) -> Self {
-        Self::RateLimited { name: name.into(), retry_after, limit }
+        Self::RateLimited { limit, name: name.into(), retry_after: retry_after.map(CompactDuration::from) }
     }
 
     /// Creates a [`TimedOut`](Self::TimedOut) of the timeout `name`.
     #[inline]
     pub fn timed_out(name: impl Into<Name>, after: Duration, attempted: bool) -> Self {
-        Self::TimedOut { name: name.into(), after, attempted, cut_short: false }
+        Self::TimedOut { attempted, cut_short: false, name: name.into(), after: after.into() }
     }
 
     /// Creates a [`TimedOut`](Self::TimedOut) of a call that the caller's deadline ended before the
     /// limit of the timeout `name`.
     #[inline]
     pub fn cut_short(name: impl Into<Name>, after: Duration) -> Self {
-        Self::TimedOut { name: name.into(), after, attempted: true, cut_short: true }
+        Self::TimedOut { attempted: true, cut_short: true, name: name.into(), after: after.into() }
     }
 
     /// Returns the pattern that rejected the call.
@@ -153,7 +154,9 @@ impl Rejection {
     /// Returns how long to wait before another attempt makes sense, if that is known.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::CircuitOpen { retry_after, .. } | Self::RateLimited { retry_after, .. } => *retry_after,
+            Self::CircuitOpen { retry_after, .. } | Self::RateLimited { retry_after, .. } => {
+                retry_after.map(CompactDuration::get)
+            }
             Self::CircuitRecovering { .. }
             | Self::BulkheadFull { .. }
             | Self::QueueTimeout { .. }

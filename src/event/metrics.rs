@@ -123,7 +123,7 @@ impl Observer for MetricsObserver {
                 let timed_out_after = match rejection {
                     Rejection::TimedOut { after, attempted: true, .. } if event.pattern == Pattern::Timeout => {
                         in_flight().decrement(1.0);
-                        Some(*after)
+                        Some(after.get())
                     }
                     _ => None,
                 };

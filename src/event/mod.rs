@@ -46,7 +46,7 @@ pub use self::metrics::MetricsObserver;
 pub use self::observer::Observer;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
-pub(crate) use emitter::EventEmitter;
+pub(crate) use emitter::{Arriving, EventEmitter};
 pub(crate) use misfit::Misfit;
 
 pub use crate::state::transition::{Cause, CircuitState};

@@ -78,9 +78,7 @@ impl RateLimiter {
     /// can never be admitted.
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
-        self.0.check(cost)?;
-        self.admitted().finish(NOT_KNOWN);
-        Ok(())
+        self.0.check_as(cost, || self.admitted().finish(NOT_KNOWN))
     }
 
     /// Acquires `cost` tokens or none, without waiting. They can be refunded.
@@ -100,15 +98,11 @@ impl RateLimiter {
     ///
     /// As [`check_n`](Self::check_n).
     pub fn peek(&self, cost: u32) -> Result<(), Rejection> {
-        use crate::state::gcra::GcraRejection;
-
         let limit = self.0.tokens.params().burst();
-        self.0.tokens.peek(self.0.now(), cost).map_err(|rejection| {
-            let retry_after = match rejection {
-                GcraRejection::Wait(wait) => Some(wait),
-                GcraRejection::Never => None,
-            };
-            Rejection::rate_limited(self.name().clone(), retry_after, limit)
+        self.0.tokens.peek(self.0.now(), cost).map_err(|rejection| Rejection::RateLimited {
+            limit,
+            name: self.name().clone(),
+            retry_after: rejection.retry_after(),
         })
     }
 

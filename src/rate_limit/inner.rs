@@ -51,17 +51,24 @@ impl RateLimiterInner {
 
     #[inline(never)]
     pub(crate) fn reject(&self, rejection: GcraRejection) -> Rejection {
-        let retry_after = match rejection {
-            GcraRejection::Wait(wait) => Some(wait),
-            GcraRejection::Never => None,
-        };
-        let limit = self.tokens.params().burst();
-        self.events.reject(|name| Rejection::rate_limited(name, retry_after, limit))
+        let (limit, retry_after) = (self.tokens.params().burst(), rejection.retry_after());
+        self.events.reject(|name| Rejection::RateLimited { limit, name, retry_after })
     }
 
     /// Consumes tokens that are available now, irrevocably.
     pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
-        self.tokens.check(self.arrival_time(), cost).map_err(|rejection| self.reject(rejection))
+        self.check_as(cost, || ())
+    }
+
+    /// As [`check`](Self::check), and makes a `T` if the call is admitted.
+    //
+    // So that a rejection is made where the caller wants it, as in a breaker's `admit_as`.
+    #[inline(always)]
+    pub(crate) fn check_as<T>(&self, cost: u32, admit: impl FnOnce() -> T) -> Result<T, Rejection> {
+        match self.tokens.check(self.arrival_time(), cost) {
+            Ok(()) => Ok(admit()),
+            Err(rejection) => Err(self.reject(rejection)),
+        }
     }
 
     /// Takes tokens that are available now. They can be returned.
@@ -205,7 +212,7 @@ where
                 }
                 Turn::Wait(wait) => {
                     limiter.tokens.leave(ticket.as_ref());
-                    GcraRejection::Wait(wait)
+                    GcraRejection::Wait(wait.into())
                 }
                 Turn::Taken { slot, waited } => {
                     let (limiter, _) = this.ticket.take().expect("checked above").disarm();

@@ -15,6 +15,7 @@ use crate::{
     state::{
         atomics::{AtomicU64, Mutex, Ordering, Padded},
         gcra::{Denied, Gcra, GcraRejection, LATENESS, Line, Params, Returned, Slot},
+        time::CompactDuration,
     },
 };
 
@@ -67,7 +68,7 @@ struct Waiting {
 pub(crate) const GRACE: Duration = LATENESS;
 
 /// The hint of a rejection that only the queue causes.
-const MIN_HINT: Duration = Duration::from_millis(1);
+const MIN_HINT: CompactDuration = CompactDuration::from_nanos(1_000_000);
 
 /// A call's place in the queue.
 #[derive(Debug)]
@@ -123,7 +124,7 @@ impl Tokens {
     }
 
     /// Takes `cost` tokens that are available now, irrevocably.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), GcraRejection> {
         if cost == 0 {
             return Ok(());
@@ -351,7 +352,7 @@ impl<G: DerefMut<Target = Queue>> Locked<'_, G> {
     }
 
     /// The wait of a call of this cost that would join the queue.
-    fn wait(&mut self, now: Nanos, cost: u32) -> Result<Duration, GcraRejection> {
+    fn wait(&mut self, now: Nanos, cost: u32) -> Result<CompactDuration, GcraRejection> {
         let line = self.line();
         self.queue.returned.prune(now);
         self.tokens.gcra.wait_behind(line, Some(&self.queue.returned), now, cost)
@@ -384,7 +385,7 @@ impl<G: DerefMut<Target = Queue>> Locked<'_, G> {
                     return Turn::Taken { slot: taken.slot, waited: taken.due.saturating_since(ticket.arrived) };
                 }
                 Err(GcraRejection::Never) => return Turn::Never,
-                Err(GcraRejection::Wait(wait)) => wait,
+                Err(GcraRejection::Wait(wait)) => wait.get(),
             }
         } else if ticket.cost > self.tokens.params().burst() {
             return Turn::Never;

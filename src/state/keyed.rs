@@ -6,7 +6,7 @@ use super::{
     atomics::{AtomicU64, Ordering},
     drive::{Step, drive},
     gcra::GcraRejection,
-    time::{Nanos, nanos_of},
+    time::{CompactDuration, Nanos, nanos_of},
 };
 
 /// Limiters for any number of keys, in memory of fixed size.
@@ -135,7 +135,7 @@ impl Keyed {
 
     fn rejected(&self, wait: u64) -> Result<(), GcraRejection> {
         let nanos = (u128::from(wait) * u128::from(self.period_nanos)).div_ceil(u128::from(self.units * self.count));
-        Err(GcraRejection::Wait(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
+        Err(GcraRejection::Wait(CompactDuration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))))
     }
 
     /// The pure step: the next TAT, or the wait until it is possible.
@@ -273,7 +273,7 @@ mod tests {
         let (result, ops) = check();
         assert_eq!((result, ops.rmws, ops.loads), (Ok(()), 1, 1), "a known key");
         let (result, ops) = check();
-        assert_eq!(result, Err(GcraRejection::Wait(Duration::from_secs(1))));
+        assert_eq!(result, Err(GcraRejection::Wait(Duration::from_secs(1).into())));
         assert_eq!((ops.rmws, ops.stores, ops.loads), (0, 0, 1), "keyed.I5");
     }
 
@@ -316,7 +316,7 @@ mod tests {
                 // The entries of its set become idle in one, two or three seconds.
                 let Err(GcraRejection::Wait(wait)) = decision.result else { panic!("{decision:?}") };
                 assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_secs(3), "{wait:?}");
-                assert_eq!(keyed.check(hash(key), at(wait.as_millis() as u64), 1, false).result, Ok(()));
+                assert_eq!(keyed.check(hash(key), at(wait.get().as_millis() as u64), 1, false).result, Ok(()));
                 return;
             }
         }
@@ -406,7 +406,7 @@ mod tests {
                     *level -= u64::from(cost);
                     Ok(())
                 } else {
-                    Err(GcraRejection::Wait(Duration::from_millis(u64::from(cost) - *level)))
+                    Err(GcraRejection::Wait(Duration::from_millis(u64::from(cost) - *level).into()))
                 };
                 let decision = keyed.check(hash(key), at(now), cost, false);
                 prop_assert_eq!(decision, KeyedDecision { result: expected, overflow: false });

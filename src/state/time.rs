@@ -1,6 +1,6 @@
 //! Time in the core: nanoseconds on one monotonic timeline.
 
-use std::time::Duration;
+use std::{fmt, num::NonZeroU64, time::Duration};
 
 /// A point on a clock's timeline, in nanoseconds since that clock's origin. The range is 584 years.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,67 @@ impl Nanos {
     /// Returns the time passed since `earlier`, or zero if the clock went backwards.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A duration in whole nanoseconds, in eight bytes, also as an `Option`.
+///
+/// It holds up to 584 years; a longer duration becomes the longest one.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_rampart::error::CompactDuration;
+///
+/// let wait = CompactDuration::from(Duration::from_millis(5));
+/// assert_eq!(wait.get(), Duration::from_millis(5));
+/// assert_eq!(size_of::<Option<CompactDuration>>(), 8);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CompactDuration(NonZeroU64);
+
+// One more than the nanoseconds. Making one from a difference of two readings is an addition; a
+// `Duration` takes a division, which a rejection would wait for.
+impl CompactDuration {
+    /// Returns the duration.
+    pub const fn get(self) -> Duration {
+        Duration::from_nanos(self.0.get() - 1)
+    }
+
+    #[inline]
+    pub(crate) const fn from_nanos(nanos: u64) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+}
+
+impl From<Duration> for CompactDuration {
+    #[inline]
+    fn from(duration: Duration) -> Self {
+        Self::from_nanos(nanos_of(duration))
+    }
+}
+
+impl From<CompactDuration> for Duration {
+    fn from(duration: CompactDuration) -> Self {
+        duration.get()
+    }
+}
+
+impl PartialEq<Duration> for CompactDuration {
+    fn eq(&self, other: &Duration) -> bool {
+        *self == Self::from(*other)
+    }
+}
+
+impl PartialOrd<Duration> for CompactDuration {
+    fn partial_cmp(&self, other: &Duration) -> Option<std::cmp::Ordering> {
+        self.partial_cmp(&Self::from(*other))
+    }
+}
+
+/// As the `Duration`.
+impl fmt::Debug for CompactDuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }
 

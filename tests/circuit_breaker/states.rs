@@ -21,7 +21,7 @@ fn fail(breaker: &CircuitBreaker) {
 
 fn retry_after(breaker: &CircuitBreaker) -> Option<Duration> {
     match breaker.try_acquire() {
-        Err(Rejection::CircuitOpen { retry_after, .. }) => retry_after,
+        Err(Rejection::CircuitOpen { retry_after, .. }) => retry_after.map(Into::into),
         other => panic!("not rejected: {other:?}"),
     }
 }

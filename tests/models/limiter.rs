@@ -173,7 +173,7 @@ impl<'a> Run<'a> {
             Some(rejection) => {
                 let Rejection::RateLimited { retry_after, limit, .. } = rejection else { panic!("{rejection}") };
                 assert_eq!(u64::from(*limit), self.bucket.burst);
-                let retry_after = retry_after.map(|after| after.as_nanos() as u64);
+                let retry_after = retry_after.map(|after| after.get().as_nanos() as u64);
                 match (retry_after, strict) {
                     (None, None) => {}
                     (Some(after), Some(strict)) => {

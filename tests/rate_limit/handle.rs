@@ -16,7 +16,7 @@ const MS: Duration = Duration::from_millis(1);
 
 fn retry_after(result: Result<(), Rejection>) -> Option<Duration> {
     match result {
-        Err(Rejection::RateLimited { retry_after, .. }) => retry_after,
+        Err(Rejection::RateLimited { retry_after, .. }) => retry_after.map(Into::into),
         other => panic!("not rejected: {other:?}"),
     }
 }

@@ -73,11 +73,7 @@ impl KeyedInner {
     }
 
     pub(super) fn rejection(&self, name: Name, rejection: GcraRejection) -> Rejection {
-        let retry_after = match rejection {
-            GcraRejection::Wait(wait) => Some(wait),
-            GcraRejection::Never => None,
-        };
-        Rejection::rate_limited(name, retry_after, self.table.burst())
+        Rejection::RateLimited { limit: self.table.burst(), name, retry_after: rejection.retry_after() }
     }
 }
 

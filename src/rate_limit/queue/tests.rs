@@ -58,7 +58,7 @@ impl Call {
 
 fn rejected(result: Result<(), GcraRejection>) -> Duration {
     match result {
-        Err(GcraRejection::Wait(wait)) => wait,
+        Err(GcraRejection::Wait(wait)) => wait.get(),
         other => panic!("{other:?}"),
     }
 }
@@ -283,7 +283,7 @@ proptest! {
                             model.debt += 1000 * u64::from(cost);
                         }
                         // A call that would be due waits only for the queue.
-                        Err(GcraRejection::Wait(after)) => prop_assert_eq!(after, wait.max(MIN_HINT)),
+                        Err(GcraRejection::Wait(after)) => prop_assert_eq!(after, MIN_HINT.max(wait.into())),
                         Err(GcraRejection::Never) => prop_assert!(false),
                     }
                 }

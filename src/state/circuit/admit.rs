@@ -10,7 +10,7 @@ use super::{
 use crate::state::{
     atomics::Ordering,
     drive::{Step, drive},
-    time::Nanos,
+    time::{CompactDuration, Nanos},
 };
 
 impl Circuit {
@@ -21,13 +21,17 @@ impl Circuit {
         Some(Admitted::call(generation))
     }
 
-    /// The nanoseconds left until the deadline of an open circuit. Otherwise an error, with the
-    /// time if the clock was read. One load.
-    #[inline]
-    pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<u64, Option<Nanos>> {
+    /// The time left until the deadline of an open circuit. Otherwise an error, with the time if
+    /// the clock was read. One load.
+    #[inline(always)]
+    pub(crate) fn try_reject_fast(&self, now: impl FnOnce() -> Nanos) -> Result<CompactDuration, Option<Nanos>> {
         let deadline = deadline_if_open(self.word.load(Ordering::Acquire)).ok_or(None)?;
         let now = now();
-        if tick(now) < deadline { Ok(reached_at(deadline).get() - now.get()) } else { Err(Some(now)) }
+        if tick(now) < deadline {
+            Ok(CompactDuration::from_nanos(reached_at(deadline).get() - now.get()))
+        } else {
+            Err(Some(now))
+        }
     }
 
     /// Asks for admission.

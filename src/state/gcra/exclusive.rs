@@ -9,7 +9,7 @@ use super::{
 use crate::state::{
     atomics::Ordering,
     drive::{Step, drive},
-    time::Nanos,
+    time::{CompactDuration, Nanos},
 };
 
 /// Tokens that were taken under the lock.
@@ -147,14 +147,15 @@ impl Gcra {
         returned: Option<&Returned>,
         now: Nanos,
         cost: u32,
-    ) -> Result<Duration, GcraRejection> {
+    ) -> Result<CompactDuration, GcraRejection> {
         let (word, params) = self.load();
         if cost > params.burst {
             return Err(GcraRejection::Never);
         }
         let now = units(now);
         let debt = Self::debt(word, params, line, returned, now);
-        Ok(duration(debt.saturating_add(params.period.saturating_mul(cost.into())).saturating_sub(params.tolerance())))
+        let ahead = debt.saturating_add(params.period.saturating_mul(cost.into()));
+        Ok(duration(ahead.saturating_sub(params.tolerance())))
     }
 
     fn debt(word: GcraWord, params: Params, line: Line, returned: Option<&Returned>, now: u64) -> u64 {
@@ -170,7 +171,7 @@ impl Gcra {
     pub(crate) fn overdue(&self, line: Line, now: Nanos) -> Duration {
         let (word, params) = self.load();
         let due = params.end(word.tat, line.first.into()).saturating_sub(params.tolerance());
-        duration(units(now).saturating_sub(due))
+        duration(units(now).saturating_sub(due)).get()
     }
 
     /// The tokens available now that no call waits for, and the time until the bucket is full.
@@ -179,7 +180,7 @@ impl Gcra {
         let ((word, params), now) = (self.load(), units(now));
         let debt = Self::debt(word, params, line, Some(returned), now);
         let left = params.tolerance().saturating_sub(debt) / params.period;
-        (left.min(u64::from(params.burst)) as u32, duration(debt))
+        (left.min(u64::from(params.burst)) as u32, duration(debt).get())
     }
 
     /// Changes the rate and the burst. The debt and the returned time stay the same number of

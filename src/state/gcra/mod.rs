@@ -18,7 +18,7 @@ use word::{GcraWord, VERSION_MASK, duration, units};
 use super::{
     atomics::{AtomicU64, Ordering, Padded},
     drive::{Step, drive},
-    time::Nanos,
+    time::{CompactDuration, Nanos},
 };
 
 /// A rate limiter: a burst of tokens, and one more every period.
@@ -83,9 +83,20 @@ pub(crate) struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GcraRejection {
     /// Admission is possible after this time, unless other callers come first.
-    Wait(Duration),
+    Wait(CompactDuration),
     /// The cost is above the burst.
     Never,
+}
+
+impl GcraRejection {
+    /// The time after which the call would conform, if it ever can.
+    #[inline]
+    pub(crate) fn retry_after(self) -> Option<CompactDuration> {
+        match self {
+            Self::Wait(wait) => Some(wait),
+            Self::Never => None,
+        }
+    }
 }
 
 /// The reason why the word alone does not admit a call.
@@ -117,7 +128,7 @@ impl Gcra {
         self.load().1
     }
 
-    #[inline]
+    #[inline(always)]
     fn step(&self, now: Nanos, cost: u32) -> Result<(GcraWord, Params), Denied> {
         let now = units(now);
         drive(&self.word, |seen| {
@@ -137,7 +148,7 @@ impl Gcra {
     }
 
     /// Takes `cost` tokens that are available now, irrevocably.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check(&self, now: Nanos, cost: u32) -> Result<(), Denied> {
         self.step(now, cost).map(drop)
     }

@@ -58,9 +58,10 @@ impl Params {
         self.burst
     }
 
+    /// The time in which the burst refills, at most [`MAX_TOLERANCE`].
     #[inline]
     pub(super) fn tolerance(self) -> u64 {
-        self.period.saturating_mul(self.burst.into())
+        self.period * u64::from(self.burst)
     }
 
     pub(super) fn pack(self) -> u64 {

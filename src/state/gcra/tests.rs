@@ -17,7 +17,7 @@ fn take(gcra: &Gcra, now: Nanos) -> bool {
 }
 
 fn wait(time: Duration) -> Result<(), Denied> {
-    Err(Denied::Rejected(GcraRejection::Wait(time)))
+    Err(Denied::Rejected(GcraRejection::Wait(time.into())))
 }
 
 fn at(nanos: u64) -> Nanos {
@@ -57,7 +57,7 @@ fn odd_rates_do_not_drift_above_the_configured_rate() {
         for _ in 0..10_000 {
             match gcra.check(now, 1) {
                 Ok(()) => (admitted, last) = (admitted + 1, now.get()),
-                Err(Denied::Rejected(GcraRejection::Wait(wait))) => now = now.saturating_add(wait),
+                Err(Denied::Rejected(GcraRejection::Wait(wait))) => now = now.saturating_add(wait.get()),
                 Err(denied) => panic!("{denied:?}"),
             }
         }
@@ -155,7 +155,7 @@ fn a_call_takes_its_tokens_in_pieces_of_returned_time() {
         limiter.cancel(slots.remove(index));
     }
     let wait = limiter.take(at(0), 4).unwrap_err();
-    assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1)));
+    assert_eq!(wait, GcraRejection::Wait(Duration::from_secs(1).into()));
     let pieces = limiter.take(at(0), 3).unwrap();
     assert_eq!(limiter.available(at(0)), (0, Duration::from_secs(6)));
     limiter.cancel(pieces);
@@ -323,7 +323,7 @@ proptest! {
                 level -= price;
                 Ok(())
             } else {
-                Err(GcraRejection::Wait(Duration::from_nanos(price - level)))
+                Err(GcraRejection::Wait(Duration::from_nanos(price - level).into()))
             };
             prop_assert_eq!(gcra.check(now, cost), expected.map_err(Denied::Rejected));
             let (available, _) = gcra.available(NO_LINE, &mut Returned::default(), now);

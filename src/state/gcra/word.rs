@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{GcraRejection, Params};
-use crate::state::time::{Nanos, nanos_of};
+use crate::state::time::{CompactDuration, Nanos, nanos_of};
 
 /// Time is counted in eighths of a nanosecond, so that the period of 700,000 per second is not
 /// truncated.
@@ -35,8 +35,17 @@ impl GcraWord {
     }
 }
 
+#[inline]
 pub(super) fn units(now: Nanos) -> u64 {
-    now.get().saturating_mul(UNITS_PER_NANO).min(TAT_MAX)
+    if now.get() > TAT_MAX / UNITS_PER_NANO { horizon() } else { now.get() * UNITS_PER_NANO }
+}
+
+// A call rather than a constant, which would be selected without a branch: one more step between the
+// clock and the decision.
+#[cold]
+#[inline(never)]
+fn horizon() -> u64 {
+    TAT_MAX
 }
 
 pub(crate) fn units_of(duration: Duration) -> u64 {
@@ -44,8 +53,9 @@ pub(crate) fn units_of(duration: Duration) -> u64 {
 }
 
 /// Rounded up, so that the time has passed after it.
-pub(super) fn duration(units: u64) -> Duration {
-    Duration::from_nanos(units.div_ceil(UNITS_PER_NANO))
+#[inline]
+pub(super) fn duration(units: u64) -> CompactDuration {
+    CompactDuration::from_nanos(units.div_ceil(UNITS_PER_NANO))
 }
 
 impl Params {
@@ -55,11 +65,15 @@ impl Params {
         if cost > self.burst {
             return Err(GcraRejection::Never);
         }
-        let end = self.end(tat.max(now), cost.into());
-        match self.wait(end, now) {
-            0 => Ok(end),
-            wait => Err(GcraRejection::Wait(duration(wait))),
+        // No sum overflows: `cost` tokens take no longer than the burst. The end is not that of
+        // `max(tat, now)`: with a full bucket the tokens are due anyway, and otherwise the processor
+        // adds this up while it waits for the clock.
+        let taken = self.period * u64::from(cost);
+        let (end, latest) = ((tat + taken).min(TAT_MAX), now + self.tolerance());
+        if end > latest {
+            return Err(GcraRejection::Wait(duration(end - latest)));
         }
+        Ok((tat.max(now) + taken).min(TAT_MAX))
     }
 
     /// The end of `cost` tokens that begin at `start`.
