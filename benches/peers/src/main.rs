@@ -15,6 +15,8 @@ mod harness;
 mod inner;
 mod report;
 mod rows;
+#[path = "../../support/statistics.rs"]
+mod statistics;
 
 use clap::{Parser, Subcommand};
 use harness::Effort;

@@ -1,8 +1,9 @@
 //! Markdown tables.
 
 use crate::{
-    harness::{Measured, Setting, ratio},
+    harness::{Measured, Setting},
     rows::{Figures, Memory, Row, THREADS, Tail},
+    statistics::ratio,
 };
 
 pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
