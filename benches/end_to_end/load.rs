@@ -17,7 +17,7 @@ pub(crate) trait Caller: Clone + Send + Sync + 'static {
 }
 
 pub(crate) struct Candidate {
-    name: &'static str,
+    pub(crate) name: &'static str,
     run: Box<dyn Fn(Duration) -> BoxFuture<'static, Sample>>,
 }
 

@@ -2,11 +2,12 @@
 //! metrics observer as well.
 //!
 //! `cargo bench --all-features --bench end_to_end` prints the tables; `-- --only http/2` measures
-//! the rows whose name contains the text; `-- --quick` is a smoke test. The candidates of a row
-//! take turns, in a new order each round. `below bare` compares the requests per second of a
-//! candidate with those of the bare one in the same round: it is the median over the rounds, and
-//! its 95% confidence interval. The requests per second of processor time, of clients and server
-//! together, do not depend on how much of the machine other processes use.
+//! the rows whose name contains the text, `--with timeout` the bare candidates and those whose name
+//! contains that text; `-- --quick` is a smoke test. The candidates of a row take turns, in a new
+//! order each round. `below bare` compares the requests per second of a candidate with those of the
+//! bare one in the same round: it is the median over the rounds, and its 95% confidence interval.
+//! The requests per second of processor time, of clients and server together, do not depend on how
+//! much of the machine other processes use.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)] // the benchmark's clock
 
@@ -35,6 +36,9 @@ struct Options {
     /// Measure only rows whose name contains this text.
     #[arg(long, default_value = "")]
     only: String,
+    /// Measure only the bare candidates, and those whose name contains this text.
+    #[arg(long, default_value = "")]
+    with: String,
     /// Few rounds: a smoke test, whose figures mean nothing.
     #[arg(long, alias = "test")]
     quick: bool,
@@ -66,7 +70,9 @@ fn main() {
         ];
         for (name, candidates) in rows {
             if name.to_lowercase().contains(&options.only.to_lowercase()) {
-                print(name, &measure(&candidates.await, rounds, length).await, rounds, length);
+                let mut candidates = candidates.await;
+                candidates.retain(|one| one.name.starts_with("bare") || one.name.contains(&options.with));
+                print(name, &measure(&candidates, rounds, length).await, rounds, length);
             }
         }
     });
