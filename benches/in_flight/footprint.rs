@@ -1,6 +1,7 @@
 //! The memory of a call while it is pending, and the allocations of a call in a steady state.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -10,7 +11,7 @@ use allocation_counter::measure;
 use tokio::runtime::Builder;
 use tower::Service;
 
-use crate::held::{Gate, Held, start};
+use crate::held::{Gate, Held, Request, start};
 
 /// Enough calls that the growth of a shared table counts for each of them.
 const PENDING: usize = 10_000;
@@ -29,7 +30,7 @@ pub(crate) struct Footprint {
 }
 
 impl Footprint {
-    pub(crate) fn of<S: Service<u64>>(make: impl Fn(Held) -> S) -> Self {
+    pub(crate) fn of<S: Service<R>, R: Request>(make: impl Fn(Held) -> S) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let heap = heap(&mut make(Gate::manual(PENDING).service()));
@@ -39,13 +40,23 @@ impl Footprint {
         })
     }
 
-    /// Returns the bytes that this call has beyond `bare`: in its future, and on the heap.
-    pub(crate) fn above(&self, bare: &Self) -> (usize, f64) {
-        (self.future - bare.future, self.heap - bare.heap)
+    pub(crate) fn above(&self, bare: &Self) -> Self {
+        Self {
+            future: self.future - bare.future,
+            heap: self.heap - bare.heap,
+            allocations: self.allocations - bare.allocations,
+        }
     }
 }
 
-fn heap<S: Service<u64>>(service: &mut S) -> f64 {
+impl fmt::Display for Footprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { future, heap, allocations } = self;
+        write!(f, "{future} bytes, {heap:.1} on the heap, {allocations} allocations")
+    }
+}
+
+fn heap<S: Service<R>, R: Request>(service: &mut S) -> f64 {
     let mut calls = Vec::with_capacity(PENDING);
     let measured = measure(|| {
         calls.extend((0..PENDING).map(|_| {
@@ -57,7 +68,7 @@ fn heap<S: Service<u64>>(service: &mut S) -> f64 {
     measured.bytes_current as f64 / PENDING as f64 - size_of::<S::Future>() as f64
 }
 
-fn allocations<S: Service<u64>>(service: &mut S, gate: &Gate) -> f64 {
+fn allocations<S: Service<R>, R: Request>(service: &mut S, gate: &Gate) -> f64 {
     let mut calls: Vec<_> = (0..STEADY).map(|_| Box::pin(start(service))).collect();
     calls.iter_mut().for_each(|call| assert!(poll(call.as_mut()).is_pending()));
     let mut turn = || {

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
@@ -105,37 +106,53 @@ impl State {
     }
 }
 
+/// A request of the measurements.
+pub(crate) trait Request: Send + 'static {
+    type Response: Default + Send + 'static;
+
+    fn new() -> Self;
+}
+
+impl Request for u64 {
+    type Response = u64;
+
+    fn new() -> Self {
+        7
+    }
+}
+
 /// A service whose calls are pending until their gate releases them.
 #[derive(Clone)]
 pub(crate) struct Held(Gate);
 
-impl Service<u64> for Held {
-    type Response = u64;
+impl<R: Request> Service<R> for Held {
+    type Response = R::Response;
     type Error = BoxError;
-    type Future = HeldCall;
+    type Future = HeldCall<R::Response>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: u64) -> HeldCall {
-        HeldCall { gate: self.0.clone(), call: None }
+    fn call(&mut self, _: R) -> Self::Future {
+        HeldCall { gate: self.0.clone(), call: None, response: PhantomData }
     }
 }
 
 /// 16 bytes, like the future of hyper-util's client.
-pub(crate) struct HeldCall {
+pub(crate) struct HeldCall<T> {
     gate: Gate,
     /// Set by the first poll.
     call: Option<u32>,
+    response: PhantomData<fn() -> T>,
 }
 
-impl Future for HeldCall {
-    type Output = Result<u64, BoxError>;
+impl<T: Default> Future for HeldCall<T> {
+    type Output = Result<T, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.call {
-            Some(call) if self.gate.leave(call) => Poll::Ready(Ok(u64::from(call))),
+            Some(call) if self.gate.leave(call) => Poll::Ready(Ok(T::default())),
             Some(_) => Poll::Pending,
             None => {
                 self.call = Some(self.gate.join(cx.waker()));
@@ -146,8 +163,8 @@ impl Future for HeldCall {
 }
 
 /// Starts a call of a service that is always ready.
-pub(crate) fn start<S: Service<u64>>(service: &mut S) -> S::Future {
+pub(crate) fn start<S: Service<R>, R: Request>(service: &mut S) -> S::Future {
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(ready, Poll::Ready(Ok(()))), "no call waits before it starts");
-    service.call(7)
+    service.call(R::new())
 }

@@ -3,12 +3,13 @@
 //! The inner service is pending until it is released, in a random order: a call among 100,000 finds
 //! its memory in no cache.
 //!
-//! `cargo bench --bench in_flight` prints the tables; `-- --quick` measures memory and allocations,
-//! and is a smoke test of the rest. Both compare the memory of each layer and stack with
-//! `benches/in_flight.txt`, and fail if a future has grown, if a call has more than 5% (and more
-//! than two bytes) more on the heap, or if a call that does not wait for a permit allocates. `--
-//! --bless` rewrites the file. Sizes depend on the compiler, on the target and on tokio's timer: if
-//! these differ from those that the file names, the sizes are only printed.
+//! `cargo bench --all-features --bench in_flight` prints the tables; `-- --quick` measures memory
+//! and allocations, and is a smoke test of the rest. Both compare the memory of each layer and
+//! stack with `benches/in_flight.txt`, and fail if a future has grown, if a call has more than 5%
+//! (and more than two bytes) more on the heap, or if it allocates more often: only copies of HTTP
+//! requests are allocated, as long as a call does not wait for a permit. `-- --bless` rewrites the
+//! file. Sizes depend on the compiler, on the target and on tokio's timer: if these differ from
+//! those that the file names, only allocations are compared.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)] // the benchmark's clock
 
@@ -22,7 +23,7 @@ mod sustained;
 
 use std::{process::ExitCode, time::Duration};
 
-use candidates::{BARE, Candidate};
+use candidates::Candidate;
 use clap::{Parser, Subcommand};
 use footprint::Footprint;
 use rand::{rng, seq::SliceRandom};
@@ -60,34 +61,38 @@ enum Command {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let mut candidates = candidates::all();
+    let mut tables = candidates::tables();
     if let Some(Command::Sustain { candidate, in_flight, millis }) = options.command {
-        let candidate = candidates.iter().find(|known| known.name == candidate).expect("the candidate exists");
-        (candidate.sustain)(in_flight, Duration::from_millis(millis)).print();
+        let known = tables.iter().flatten().find(|known| known.name == candidate).expect("the candidate exists");
+        (known.sustain)(in_flight, Duration::from_millis(millis)).print();
         return ExitCode::SUCCESS;
     }
-    let footprints: Vec<_> = candidates.iter().map(|candidate| (candidate, (candidate.footprint)())).collect();
-    print_footprints(&footprints);
-    let kept = record::compare(&footprints, options.bless);
+    let footprints: Vec<_> = tables.iter().flat_map(|table| footprints(table)).collect();
+    let compared = record::compare(&footprints, options.bless);
     let (crowds, rounds, time) = if options.quick {
         ([1, 100, 2_000], 1, Duration::from_millis(5))
     } else {
         ([1, 100, 100_000], options.rounds, Duration::from_millis(100))
     };
-    candidates.retain(|candidate| candidate.name == BARE || candidate.name.contains(&options.only));
-    print_sustained(&candidates, crowds, rounds, time);
-    kept
+    tables[0].retain(|candidate| candidate.is_bare() || candidate.name.contains(&options.only));
+    print_sustained(&tables[0], crowds, rounds, time);
+    compared
 }
 
-fn print_footprints(footprints: &[(&Candidate, Footprint)]) {
-    let bare = footprints.iter().find(|(candidate, _)| candidate.name == BARE).expect("the bare service is first").1;
+/// Prints the memory of the candidates' calls, and returns what they have above the bare service.
+fn footprints(candidates: &[Candidate]) -> Vec<(&Candidate, Footprint)> {
+    let bare = (candidates[0].footprint)();
     println!("\n### bytes per call in flight, above the bare future's {}\n", bare.future);
     println!("| | future | on the heap | in all | allocations per call |\n|---|---|---|---|---|");
-    for (candidate, footprint) in footprints {
-        let (future, heap) = footprint.above(&bare);
+    let mut footprints = Vec::new();
+    for candidate in candidates {
+        let above = (candidate.footprint)().above(&bare);
+        let Footprint { future, heap, allocations } = above;
         let all = future as f64 + heap;
-        println!("| {} | {future} | {heap:.1} | {all:.1} | {} |", candidate.name, footprint.allocations);
+        println!("| {} | {future} | {heap:.1} | {all:.1} | {allocations} |", candidate.name);
+        footprints.push((candidate, above));
     }
+    footprints
 }
 
 /// The measurements of one candidate, with one number of calls in flight.
@@ -110,7 +115,7 @@ impl Rounds {
 fn print_sustained(candidates: &[Candidate], crowds: [usize; 3], rounds: usize, time: Duration) {
     for crowd in crowds {
         let measured = measure(candidates, crowd, rounds, time);
-        let bare = measured.iter().find(|one| one.name == BARE).expect("the bare service is measured");
+        let bare = &measured[0];
         println!("\n### {crowd} in flight, a new call for each that completes, {rounds} rounds of {time:?}\n");
         println!(
             "| | calls per second | ns per call | above the bare service (95%) | resident bytes per call | above |"

@@ -2,77 +2,67 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, process::ExitCode};
 
-use crate::{
-    candidates::{BARE, Candidate},
-    footprint::Footprint,
-};
+use crate::{candidates::Candidate, footprint::Footprint};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/in_flight.txt");
 
-/// The bytes of a call above those of the bare service's, in its future and on the heap.
-type Sizes = (usize, f64);
-
+/// Compares what calls have above the bare service.
 pub(crate) fn compare(footprints: &[(&Candidate, Footprint)], bless: bool) -> ExitCode {
-    let bare = footprints.iter().find(|(candidate, _)| candidate.name == BARE).expect("the bare service is first").1;
-    let ours = || footprints.iter().filter(|(candidate, _)| candidate.is_ours());
-    let now: Vec<(&str, Sizes)> =
-        ours().map(|(candidate, footprint)| (candidate.name, footprint.above(&bare))).collect();
+    let ours = footprints.iter().filter(|(candidate, _)| candidate.is_ours());
+    let now: Vec<(&str, Footprint)> = ours.map(|(candidate, footprint)| (candidate.name, *footprint)).collect();
     let tools = tools();
     if bless {
         write(&now, &tools);
     }
     let file = std::fs::read_to_string(FILE).unwrap_or_default();
-    let mut failures: Vec<String> = ours()
-        .filter(|(_, footprint)| footprint.allocations > 0.0)
-        .map(|(candidate, footprint)| format!("{}: {} allocations per call", candidate.name, footprint.allocations))
-        .collect();
-    if file.contains(&tools) {
-        failures.extend(grown(&now, &read(&file)));
-    } else {
-        println!("\nbenches/in_flight.txt was not written with {tools}: no size is compared.");
+    let same_tools = file.contains(&tools);
+    if !same_tools {
+        println!("\nbenches/in_flight.txt was not written with {tools}: only allocations are compared.");
     }
-    if failures.is_empty() {
+    let kept = read(&file);
+    let grown: Vec<String> = now
+        .iter()
+        .map(|(name, now)| (name, now, kept.get(name)))
+        .filter(|(_, now, kept)| kept.is_none_or(|kept| grew(now, kept, same_tools)))
+        .map(|(name, now, kept)| {
+            format!("- {name}: {now}, before: {}", kept.map_or("-".to_owned(), ToString::to_string))
+        })
+        .collect();
+    if grown.is_empty() {
         return ExitCode::SUCCESS;
     }
-    println!("\nMore than in benches/in_flight.txt, or missing there:\n- {}", failures.join("\n- "));
-    println!("If this is intended, run: cargo bench --bench in_flight -- --bless");
+    println!("\nMore than in benches/in_flight.txt, or missing there:\n{}", grown.join("\n"));
+    println!("If this is intended, run: cargo bench --all-features --bench in_flight -- --bless");
     ExitCode::FAILURE
 }
 
-fn grown(now: &[(&str, Sizes)], kept: &BTreeMap<&str, Sizes>) -> Vec<String> {
-    let text = |name: &str, (future, heap): Sizes, before: Option<&Sizes>| {
-        let before = before.map_or("nothing".to_owned(), |(future, heap)| format!("{future} and {heap:.1}"));
-        format!("{name}: {future} bytes and {heap:.1} on the heap, where there were {before}")
-    };
-    let grew =
-        |(future, heap): Sizes, before: &Sizes| future > before.0 || heap > (before.1 * 1.05).max(before.1 + 2.0);
-    now.iter()
-        .map(|(name, sizes)| (name, *sizes, kept.get(name)))
-        .filter(|(_, sizes, before)| before.is_none_or(|before| grew(*sizes, before)))
-        .map(|(name, sizes, before)| text(name, sizes, before))
-        .collect()
+fn grew(now: &Footprint, kept: &Footprint, same_tools: bool) -> bool {
+    let larger = now.future > kept.future || now.heap > (kept.heap * 1.05).max(kept.heap + 2.0);
+    now.allocations > kept.allocations || same_tools && larger
 }
 
-fn write(now: &[(&str, Sizes)], tools: &str) {
+fn write(now: &[(&str, Footprint)], tools: &str) {
     let mut text = format!(
-        "# Bytes per call in flight above the bare service's: in the future, and on the heap. {tools}.\n\
-         # cargo bench --bench in_flight -- --bless\n"
+        "# A call in flight, above the bare service: bytes of its future, bytes on the heap, allocations per call.\n\
+         # {tools}.\n# cargo bench --all-features --bench in_flight -- --bless\n"
     );
-    for (name, (future, heap)) in now {
-        writeln!(text, "{future:>5} {heap:>7.1}  {name}").unwrap();
+    for (name, Footprint { future, heap, allocations }) in now {
+        writeln!(text, "{future:>5} {heap:>7.1} {allocations:>4}  {name}").unwrap();
     }
     std::fs::write(FILE, text).unwrap();
 }
 
-fn read(file: &str) -> BTreeMap<&str, Sizes> {
+fn read(file: &str) -> BTreeMap<&str, Footprint> {
     let lines = file.lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| parse(line).unwrap_or_else(|| panic!("benches/in_flight.txt: {line}"))).collect()
 }
 
-fn parse(line: &str) -> Option<(&str, Sizes)> {
+fn parse(line: &str) -> Option<(&str, Footprint)> {
     let (future, rest) = line.trim_start().split_once(' ')?;
-    let (heap, name) = rest.trim_start().split_once("  ")?;
-    Some((name, (future.parse().ok()?, heap.parse().ok()?)))
+    let (heap, rest) = rest.trim_start().split_once(' ')?;
+    let (allocations, name) = rest.trim_start().split_once("  ")?;
+    let (future, heap, allocations) = (future.parse().ok()?, heap.parse().ok()?, allocations.parse().ok()?);
+    Some((name, Footprint { future, heap, allocations }))
 }
 
 /// The tools that sizes depend on.

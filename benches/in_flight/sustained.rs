@@ -2,6 +2,7 @@
 //! completes.
 
 use std::{
+    fmt::Debug,
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -13,9 +14,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::Service;
-use tower_rampart::BoxError;
 
-use crate::held::{Gate, Held, start};
+use crate::held::{Gate, Held, Request, start};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Sustained {
@@ -44,9 +44,10 @@ impl Sustained {
     }
 
     /// Measures in this process.
-    pub(crate) fn of<S>(make: impl Fn(Held) -> S, in_flight: usize, time: Duration) -> Self
+    pub(crate) fn of<S, R>(make: impl Fn(Held) -> S, in_flight: usize, time: Duration) -> Self
     where
-        S: Service<u64, Error = BoxError, Future: Send> + Send + 'static,
+        S: Service<R, Response: Send, Error: Debug + Send, Future: Send> + Send + 'static,
+        R: Request,
     {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
@@ -69,7 +70,7 @@ impl Sustained {
     }
 }
 
-async fn make_calls<S: Service<u64, Error = BoxError>>(service: Arc<Mutex<S>>) {
+async fn make_calls<S: Service<R, Error: Debug>, R: Request>(service: Arc<Mutex<S>>) {
     loop {
         let started = || start(&mut *service.lock().unwrap());
         started().await.unwrap();
