@@ -61,22 +61,20 @@ enum Command {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let mut tables = candidates::tables();
+    let tables = candidates::tables();
     if let Some(Command::Sustain { candidate, in_flight, millis }) = options.command {
         let known = tables.iter().flatten().find(|known| known.name == candidate).expect("the candidate exists");
         (known.sustain)(in_flight, Duration::from_millis(millis)).print();
         return ExitCode::SUCCESS;
     }
     let footprints: Vec<_> = tables.iter().flat_map(|table| footprints(table)).collect();
-    let compared = record::compare(&footprints, options.bless);
     let (crowds, rounds, time) = if options.quick {
         ([1, 100, 2_000], 1, Duration::from_millis(5))
     } else {
         ([1, 100, 100_000], options.rounds, Duration::from_millis(100))
     };
-    tables[0].retain(|candidate| candidate.is_bare() || candidate.name.contains(&options.only));
-    print_sustained(&tables[0], crowds, rounds, time);
-    compared
+    print_sustained(&tables[0], &options.only, crowds, rounds, time);
+    record::compare(&footprints, options.bless)
 }
 
 /// Prints the memory of the candidates' calls, and returns what they have above the bare service.
@@ -112,9 +110,11 @@ impl Rounds {
     }
 }
 
-fn print_sustained(candidates: &[Candidate], crowds: [usize; 3], rounds: usize, time: Duration) {
+fn print_sustained(candidates: &[Candidate], only: &str, crowds: [usize; 3], rounds: usize, time: Duration) {
+    let wanted = |candidate: &&Candidate| candidate.is_bare() || candidate.name.contains(only);
+    let names: Vec<_> = candidates.iter().filter(wanted).map(|candidate| candidate.name).collect();
     for crowd in crowds {
-        let measured = measure(candidates, crowd, rounds, time);
+        let measured = measure(&names, crowd, rounds, time);
         let bare = &measured[0];
         println!("\n### {crowd} in flight, a new call for each that completes, {rounds} rounds of {time:?}\n");
         println!(
@@ -138,9 +138,8 @@ fn print_sustained(candidates: &[Candidate], crowds: [usize; 3], rounds: usize, 
     }
 }
 
-fn measure(candidates: &[Candidate], crowd: usize, rounds: usize, time: Duration) -> Vec<Rounds> {
-    let rounds_of = |candidate: &Candidate| Rounds { name: candidate.name, rounds: Vec::new() };
-    let mut measured: Vec<_> = candidates.iter().map(rounds_of).collect();
+fn measure(names: &[&'static str], crowd: usize, rounds: usize, time: Duration) -> Vec<Rounds> {
+    let mut measured: Vec<_> = names.iter().map(|name| Rounds { name, rounds: Vec::new() }).collect();
     let mut order: Vec<usize> = (0..measured.len()).collect();
     for _ in 0..rounds {
         order.shuffle(&mut rng());
