@@ -11,6 +11,8 @@ mod harness;
 mod locked;
 #[path = "support/service.rs"]
 mod service;
+#[path = "support/statistics.rs"]
+mod statistics;
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 

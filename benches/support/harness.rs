@@ -16,6 +16,8 @@ use std::{
 
 use rand::{rng, seq::SliceRandom};
 
+use crate::statistics::median;
+
 /// Does this many operations.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
 
@@ -169,25 +171,4 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
     let ended = samples.iter().map(|sample| sample.1).max().expect("there are threads");
     let operations: u64 = samples.iter().map(|sample| sample.2).sum();
     threads as f64 * (ended - started).as_nanos() as f64 / operations as f64
-}
-
-pub fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
-}
-
-#[allow(dead_code)]
-/// Returns the median of `a / b` per round, and its 95% confidence interval (a bootstrap over the
-/// rounds).
-pub fn ratio(a: &[f64], b: &[f64]) -> (f64, f64, f64) {
-    use rand::RngExt;
-
-    let ratios: Vec<f64> = a.iter().zip(b).map(|(a, b)| a / b).collect();
-    let mut rng = rng();
-    let mut medians: Vec<f64> = (0..400)
-        .map(|_| median(&(0..ratios.len()).map(|_| ratios[rng.random_range(0..ratios.len())]).collect::<Vec<_>>()))
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    (median(&ratios), medians[10], medians[389])
 }

@@ -2,7 +2,8 @@
 //!
 //! `cargo run --profile bench -p peers` measures all rows and prints the tables; `-- --only
 //! breaker` measures the rows whose name contains the word; `-- --quick` runs everything once, as a
-//! smoke test; `-- behaviours` runs the behavioural checks.
+//! smoke test; `-- goals` prints the headline goals only; `-- behaviours` runs the behavioural
+//! checks.
 
 // The library's rule about reading the clock does not apply to a benchmark.
 #![allow(clippy::disallowed_methods)]
@@ -15,9 +16,11 @@ mod harness;
 mod inner;
 mod report;
 mod rows;
+#[path = "../../support/statistics.rs"]
+mod statistics;
 
 use clap::{Parser, Subcommand};
-use harness::Effort;
+use harness::{Effort, Setting};
 
 #[global_allocator]
 static ALLOCATOR: allocations::Counting = allocations::Counting;
@@ -37,6 +40,8 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure only the candidates of the headline goals, and print one table.
+    Goals,
     /// Run the same behavioural checks on every crate that has the feature.
     Behaviours,
     /// Count, with valgrind's lackey, the writes of healthy calls to shared memory.
@@ -54,6 +59,7 @@ fn main() {
         Some(Command::Behaviours) => return behaviours::print(),
         Some(Command::Audit) => return audit::print(),
         Some(Command::Audited { subject }) => return audit::run(&subject),
+        Some(Command::Goals) => return goals(&options.only, options.quick),
         None => {}
     }
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
@@ -73,5 +79,15 @@ fn main() {
     }
     if options.quick {
         behaviours::print();
+    }
+}
+
+fn goals(only: &str, quick: bool) {
+    let effort = if quick { Effort::QUICK } else { Effort { rounds: 101, ..Effort::FULL } };
+    report::goals_head();
+    for row in rows::all().iter_mut().filter(|row| row.name.contains(only)) {
+        let headlines: Vec<_> = row.claims.iter().filter_map(|claim| claim.headline).collect();
+        row.candidates.retain(|candidate| headlines.iter().any(|headline| headline.names(candidate.name)));
+        report::goals(row, &harness::measure(&row.candidates, &[Setting::Shared(1)], effort));
     }
 }

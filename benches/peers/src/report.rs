@@ -1,8 +1,9 @@
 //! Markdown tables.
 
 use crate::{
-    harness::{Measured, Setting, ratio},
-    rows::{Figures, Memory, Row, THREADS, Tail},
+    harness::{Measured, Setting},
+    rows::{Claim, Figures, Memory, Row, THREADS, Tail},
+    statistics::{median, ratio},
 };
 
 pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
@@ -39,9 +40,40 @@ pub fn row(row: &Row, measured: &[Measured], allocations: &[(f64, f64)]) {
     println!("\n| goal | measured | target | met |\n|---|---|---|---|");
     for claim in &row.claims {
         let Some(figure) = (claim.of)(&Figures(measured)) else { continue };
-        let met = if figure >= claim.at_least { "yes" } else { "**no**" };
-        println!("| {} | {} | {} | {met} |", claim.text, digits(figure), digits(claim.at_least));
+        println!("| {} | {} | {} | {} |", claim.text, digits(figure), digits(claim.at_least), met(figure, claim));
     }
+}
+
+pub fn goals_head() {
+    println!("| | goal | this crate, ns | peer | peer, ns | times faster (95%) | target | met |");
+    println!("|---|---|---|---|---|---|---|---|");
+}
+
+/// Prints a line for each headline goal of the row. Times are above the bare service's where the
+/// row has one.
+pub fn goals(row: &Row, measured: &[Measured]) {
+    for claim in &row.claims {
+        let Some(comparison) = claim.headline else { continue };
+        let Some((ours, peer)) = comparison.rounds(&Figures(measured)) else { continue };
+        let (faster, low, high) = ratio(&peer, &ours);
+        println!(
+            "| {} | {} | {} | {} | {} | {} ({} to {}) | {} | {} |",
+            row.name,
+            claim.text,
+            digits(median(&ours)),
+            comparison.peer,
+            digits(median(&peer)),
+            digits(faster),
+            digits(low),
+            digits(high),
+            digits(claim.at_least),
+            met(faster, claim)
+        );
+    }
+}
+
+fn met(figure: f64, claim: &Claim) -> &'static str {
+    if figure >= claim.at_least { "yes" } else { "**no**" }
 }
 
 /// The first candidate of this crate.

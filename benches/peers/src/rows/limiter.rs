@@ -19,7 +19,7 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter, RateLimiterBuilder},
 };
 
-use super::{Claim, Row, one_and_two};
+use super::{Claim, Comparison, Row, one_and_two};
 use crate::{
     harness::{Candidate, Worker},
     inner::{Immediate, calls},
@@ -159,7 +159,12 @@ pub fn rejection() -> Row {
         ],
         settings: one_and_two(),
         claims: vec![
-            Claim::new("std: no slower than governor", 1.0, |row| row.faster("rampart, std", "governor, std")),
+            Claim::headline("std: no slower than governor", 1.0, Comparison::new("rampart, std", "governor, std")),
+            Claim::headline(
+                "quanta: no slower than governor",
+                1.0,
+                Comparison::new("rampart, quanta", "governor, quanta"),
+            ),
             Claim::new("2 threads reach 1.9 times the throughput of one", 1.9, |row| row.scaling("rampart, std", 2)),
         ],
     }

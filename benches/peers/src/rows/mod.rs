@@ -14,6 +14,8 @@ pub use window::window_sizes;
 
 use crate::harness::{Candidate, Measured, Setting};
 
+const BARE: &str = "bare service";
+
 pub struct Row {
     pub name: &'static str,
     pub candidates: Vec<Candidate>,
@@ -28,11 +30,58 @@ pub struct Claim {
     pub text: &'static str,
     pub at_least: f64,
     pub of: Box<Of>,
+    /// Set if the command `goals` prints it too.
+    pub headline: Option<Comparison>,
 }
 
 impl Claim {
     fn new(text: &'static str, at_least: f64, of: impl Fn(&Figures<'_>) -> Option<f64> + 'static) -> Self {
-        Self { text, at_least, of: Box::new(of) }
+        Self { text, at_least, of: Box::new(of), headline: None }
+    }
+
+    fn headline(text: &'static str, at_least: f64, comparison: Comparison) -> Self {
+        let of = Box::new(move |row: &Figures<'_>| comparison.times_faster(row));
+        Self { text, at_least, of, headline: Some(comparison) }
+    }
+}
+
+/// Compares two candidates of a row, on one thread.
+#[derive(Clone, Copy)]
+pub struct Comparison {
+    pub ours: &'static str,
+    pub peer: &'static str,
+    /// The candidate whose time is subtracted from both.
+    pub bare: Option<&'static str>,
+}
+
+impl Comparison {
+    fn new(ours: &'static str, peer: &'static str) -> Self {
+        Self { ours, peer, bare: None }
+    }
+
+    fn above_bare(ours: &'static str, peer: &'static str) -> Self {
+        Self { ours, peer, bare: Some(BARE) }
+    }
+
+    pub fn names(&self, candidate: &str) -> bool {
+        [Some(self.ours), Some(self.peer), self.bare].contains(&Some(candidate))
+    }
+
+    /// Returns the nanoseconds of both per round.
+    pub fn rounds(&self, row: &Figures<'_>) -> Option<(Vec<f64>, Vec<f64>)> {
+        let rounds = |name: &str| row.of(name)?.rounds(Setting::Shared(1));
+        let (ours, peer) = (rounds(self.ours)?, rounds(self.peer)?);
+        let Some(bare) = self.bare else { return Some((ours.to_vec(), peer.to_vec())) };
+        let bare = rounds(bare)?;
+        let above = |rounds: &[f64]| rounds.iter().zip(bare).map(|(one, bare)| one - bare).collect();
+        Some((above(ours), above(peer)))
+    }
+
+    fn times_faster(&self, row: &Figures<'_>) -> Option<f64> {
+        match self.bare {
+            Some(bare) => row.faster_above(bare, self.ours, self.peer),
+            None => row.faster(self.ours, self.peer),
+        }
     }
 }
 
@@ -92,6 +141,8 @@ pub fn all() -> Vec<Row> {
         layers::bulkhead(),
         stacks::ready(),
         stacks::pending(),
+        stacks::server_ready(),
+        stacks::server_pending(),
     ]
 }
 

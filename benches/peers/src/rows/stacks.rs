@@ -16,11 +16,20 @@ use tower_resilience::{
     timelimiter::TimeLimiterLayer,
 };
 
-use super::{Claim, Row, layers, one_and_two};
+use super::{BARE, Claim, Comparison, Row, layers, one_and_two};
 use crate::{
     harness::Candidate,
     inner::{Fault, Immediate, PendingOnce, calls},
 };
+
+const FIVE: &str = "rampart, five layers";
+const CLIENT: &str = "rampart, client stack";
+const COUNTED: &str = "rampart, client stack, count window";
+const CLIENT_LAYERS: &str = "rampart, the client stack's layers";
+const SERVER: &str = "rampart, server stack";
+const SERVER_LAYERS: &str = "rampart, the server stack's layers";
+const TOWER: &str = "nearest tower stack (no breaker)";
+const THEIRS: &str = "tower-resilience, five layers";
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -34,13 +43,13 @@ fn candidates<S>(inner: S) -> Vec<Candidate>
 where
     S: Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
 {
-    let [bare, separate, stacked, counted, towers, theirs] = std::array::from_fn(|_| inner.clone());
+    let [bare, five, stacked, counted, separate, towers, theirs] = std::array::from_fn(|_| inner.clone());
     vec![
-        Candidate::new("bare service", move || {
+        Candidate::new(BARE, move || {
             let service = bare.clone();
             move || calls(service.clone(), Some(true))
         }),
-        Candidate::new("rampart, five layers", move || {
+        Candidate::new(FIVE, move || {
             let rate = RateLimiter::new("l", Rate::per_second(60_000_000)).expect("the settings are valid");
             let service = ServiceBuilder::new()
                 .layer(Retry::attempts("r", 3).expect("the settings are valid").layer())
@@ -48,19 +57,29 @@ where
                 .layer(count_window("b").layer())
                 .layer(Bulkhead::new("k", 64).expect("the settings are valid").layer())
                 .layer(Timeout::new("t", SECOND).layer())
-                .service(separate.clone());
+                .service(five.clone());
             move || calls(service.clone(), Some(true))
         }),
-        Candidate::new("rampart, client stack", move || {
+        Candidate::new(CLIENT, move || {
             let service = stack::client("c").build().expect("the settings are valid").layer(stacked.clone());
             move || calls(service.clone(), Some(true))
         }),
-        Candidate::new("rampart, client stack, count window", move || {
+        Candidate::new(COUNTED, move || {
             let stack = stack::client("c").circuit_breaker(&count_window("c")).build();
             let service = stack.expect("the settings are valid").layer(counted.clone());
             move || calls(service.clone(), Some(true))
         }),
-        Candidate::single("nearest tower stack (no breaker)", move || {
+        Candidate::new(CLIENT_LAYERS, move || {
+            let service = ServiceBuilder::new()
+                .layer(Timeout::new("c", 5 * SECOND).layer())
+                .layer(Retry::attempts("c", 3).expect("the settings are valid").layer())
+                .layer(CircuitBreaker::new("c").layer())
+                .layer(Bulkhead::new("c", 64).expect("the settings are valid").layer())
+                .layer(Timeout::new("c.attempt", 2 * SECOND).layer())
+                .service(separate.clone());
+            move || calls(service.clone(), Some(true))
+        }),
+        Candidate::single(TOWER, move || {
             let inner = towers.clone();
             move || {
                 let timed = tower::timeout::TimeoutLayer::new(SECOND).layer(inner.clone());
@@ -73,7 +92,7 @@ where
                 calls(service, Some(true))
             }
         }),
-        Candidate::new("tower-resilience, five layers", move || {
+        Candidate::new(THEIRS, move || {
             let inner = theirs.clone();
             let timed = TimeLimiterLayer::builder().timeout_duration(SECOND).build().layer(inner);
             let bulkhead = BulkheadLayer::builder().max_concurrent_calls(64).build().expect("the settings are valid");
@@ -94,37 +113,87 @@ where
 }
 
 pub fn ready() -> Row {
-    Row {
-        name: "five layers, immediate response",
-        candidates: candidates(Immediate),
-        settings: one_and_two(),
-        claims: claims(65.0 / 138.0),
-    }
+    let mut claims = vec![
+        Claim::headline("layers: faster than the nearest tower stack", 1.0, Comparison::above_bare(FIVE, TOWER)),
+        Claim::headline(
+            "stack: 0.6 of the nearest tower stack's time",
+            1.0 / 0.6,
+            Comparison::above_bare(CLIENT, TOWER),
+        ),
+        Claim::new("stack with a count window, which reads no clock: the same", 1.0 / 0.6, |row| {
+            row.faster_above(BARE, COUNTED, TOWER)
+        }),
+    ];
+    claims.extend(client_claims());
+    Row { name: "five layers, immediate response", candidates: candidates(Immediate), settings: one_and_two(), claims }
 }
 
 pub fn pending() -> Row {
+    let than_tower = |text, ours| Claim::headline(text, 1.2, Comparison::above_bare(ours, TOWER));
+    let mut claims = vec![
+        than_tower("layers: 1.2 times faster than the nearest tower stack", FIVE),
+        than_tower("stack: 1.2 times faster than the nearest tower stack", CLIENT),
+    ];
+    claims.extend(client_claims());
     Row {
         name: "five layers, response pending once",
         candidates: candidates(PendingOnce),
         settings: one_and_two(),
-        claims: claims(65.0 / 138.0),
+        claims,
     }
 }
 
-fn claims(stack_share: f64) -> Vec<Claim> {
-    const TOWER: &str = "nearest tower stack (no breaker)";
+fn client_claims() -> [Claim; 2] {
+    [
+        Claim::new("layers: 10 times faster than tower-resilience's", 10.0, |row| row.faster_above(BARE, FIVE, THEIRS)),
+        Claim::headline("stack: no slower than its own layers", 1.0, Comparison::above_bare(CLIENT, CLIENT_LAYERS)),
+    ]
+}
+
+/// A server stack, and its layers: a total timeout, and a bulkhead with a queue.
+fn server_candidates<S>(inner: S) -> Vec<Candidate>
+where
+    S: Service<u64, Response = u64, Error = Fault, Future: Send> + Clone + Send + Sync + 'static,
+{
+    let [bare, stacked, separate, towers] = std::array::from_fn(|_| inner.clone());
     vec![
-        Claim::new("layers: 10 times faster than tower-resilience's", 10.0, |row| {
-            row.faster_above("bare service", "rampart, five layers", "tower-resilience, five layers")
+        Candidate::new(BARE, move || {
+            let service = bare.clone();
+            move || calls(service.clone(), Some(true))
         }),
-        Claim::new("layers: faster than the nearest tower stack", 1.0, |row| {
-            row.faster_above("bare service", "rampart, five layers", TOWER)
+        Candidate::new(SERVER, move || {
+            let service = stack::server("s").build().expect("the settings are valid").layer(stacked.clone());
+            move || calls(service.clone(), Some(true))
         }),
-        Claim::new("stack: 138/65 times faster than the nearest tower stack", 1.0 / stack_share, |row| {
-            row.faster_above("bare service", "rampart, client stack", TOWER)
+        Candidate::new(SERVER_LAYERS, move || {
+            let bulkhead = Bulkhead::builder("s").max_concurrent(256).max_wait(SECOND / 10).build();
+            let service = ServiceBuilder::new()
+                .layer(Timeout::new("s", 10 * SECOND).layer())
+                .layer(bulkhead.expect("the settings are valid").layer().wait())
+                .service(separate.clone());
+            move || calls(service.clone(), Some(true))
         }),
-        Claim::new("stack with a count window, which reads no clock: the same", 1.0 / stack_share, |row| {
-            row.faster_above("bare service", "rampart, client stack, count window", TOWER)
+        Candidate::new("tower's timeout and concurrency limit", move || {
+            let service = ServiceBuilder::new()
+                .map_err(|_| Fault::Failed)
+                .layer(tower::timeout::TimeoutLayer::new(10 * SECOND))
+                .layer(tower::limit::GlobalConcurrencyLimitLayer::new(256))
+                .service(towers.clone());
+            move || calls(service.clone(), Some(true))
         }),
     ]
+}
+
+fn server(name: &'static str, candidates: Vec<Candidate>) -> Row {
+    let than_its_layers = Comparison::above_bare(SERVER, SERVER_LAYERS);
+    let claims = vec![Claim::headline("no slower than its own layers", 1.0, than_its_layers)];
+    Row { name, candidates, settings: one_and_two(), claims }
+}
+
+pub fn server_ready() -> Row {
+    server("server stack, immediate response", server_candidates(Immediate))
+}
+
+pub fn server_pending() -> Row {
+    server("server stack, response pending once", server_candidates(PendingOnce))
 }
