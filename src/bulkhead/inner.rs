@@ -248,7 +248,8 @@ pin_project! {
     {
         #[pin]
         wait: PermitWait<H>,
-        started: Nanos,
+        // `None` without an observer.
+        started: Option<Nanos>,
         unadmitted: Unadmitted<H>,
     }
 }
@@ -257,11 +258,9 @@ impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
     pub(crate) fn new(bulkhead: H) -> Self {
         // Guarded before the timer is created, which panics outside of a runtime.
         let unadmitted = Unadmitted(Some(bulkhead.clone()));
-        Self {
-            wait: PermitWait::new(bulkhead.clone(), bulkhead.max_queue, bulkhead.max_wait),
-            started: bulkhead.time.now(),
-            unadmitted,
-        }
+        // Only an observer learns how long a call has waited.
+        let started = bulkhead.events.has_observer().then(|| bulkhead.time.now());
+        Self { wait: PermitWait::new(bulkhead.clone(), bulkhead.max_queue, bulkhead.max_wait), started, unadmitted }
     }
 }
 
@@ -282,10 +281,12 @@ impl<H: Deref<Target = BulkheadInner>> Future for WaitForPermit<H> {
             }
         }
         let bulkhead = this.unadmitted.get();
-        let guard = CancelOnDrop::new(bulkhead, AcquiredPermit);
-        let waited = bulkhead.time.now().saturating_since(*this.started);
-        bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
-        guard.disarm();
+        if let Some(started) = *this.started {
+            let guard = CancelOnDrop::new(bulkhead, AcquiredPermit);
+            let waited = bulkhead.time.now().saturating_since(started);
+            bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
+            guard.disarm();
+        }
         Poll::Ready(Ok(this.unadmitted.disarm().begin()))
     }
 }

@@ -1,5 +1,7 @@
 //! A queue whose entries can be removed from any position in constant time.
 
+use std::mem;
+
 /// Values with stable keys, of which some are linked in order.
 ///
 /// A doubly linked list by index, in a vector of reusable slots. A key is never reused, so the key
@@ -27,10 +29,16 @@ pub(crate) struct LinkedSlab<T> {
 struct Slot<T> {
     /// The ticket of its entry. A free slot has that of its last one.
     ticket: u64,
+    /// [`UNLINKED`] if it is not in the list.
     previous: u32,
     next: u32,
-    is_linked: bool,
     value: Option<T>,
+}
+
+impl<T> Slot<T> {
+    fn is_linked(&self) -> bool {
+        self.previous != UNLINKED
+    }
 }
 
 /// The key of an entry. Tickets are numbered in order of insertion.
@@ -53,6 +61,7 @@ impl Key {
 }
 
 const NONE: u32 = u32::MAX;
+const UNLINKED: u32 = u32::MAX - 1;
 
 /// Slots that an empty slab keeps.
 const KEPT_SLOTS: usize = 64;
@@ -84,6 +93,11 @@ impl<T> LinkedSlab<T> {
         (self.head != NONE).then(|| Key { index: self.head, ticket: self.slots[self.head as usize].ticket })
     }
 
+    /// The first linked entry.
+    pub(crate) fn first_mut(&mut self) -> Option<&mut T> {
+        self.slots.get_mut(self.head as usize)?.value.as_mut()
+    }
+
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         self.slot(key)?.value.as_mut()
     }
@@ -92,7 +106,7 @@ impl<T> LinkedSlab<T> {
     pub(crate) fn push_back(&mut self, value: T) -> Key {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let slot = Slot { ticket, previous: NONE, next: NONE, is_linked: false, value: Some(value) };
+        let slot = Slot { ticket, previous: UNLINKED, next: NONE, value: Some(value) };
         let index = self.free;
         let index = if index == NONE {
             // More than four billion waiters do not fit into memory.
@@ -110,27 +124,21 @@ impl<T> LinkedSlab<T> {
 
     /// Links an entry as the first one. Does nothing if it is linked.
     pub(crate) fn link_first(&mut self, key: Key) {
-        if self.slot(key).is_some_and(|slot| !slot.is_linked) {
+        if self.slot(key).is_some_and(|slot| !slot.is_linked()) {
             self.link(key.index, NONE, self.head);
         }
     }
 
+    /// Unlinks the first entry, which keeps its slot.
+    pub(crate) fn unlink_first(&mut self) -> Option<&mut T> {
+        let first = self.head;
+        self.unlink_at(first);
+        self.slots.get_mut(first as usize)?.value.as_mut()
+    }
+
     /// Unlinks an entry, which keeps its slot. Returns whether it was linked.
     pub(crate) fn unlink(&mut self, key: Key) -> bool {
-        self.count_step();
-        let Some(slot) = self.slot(key).filter(|slot| slot.is_linked) else { return false };
-        slot.is_linked = false;
-        let (previous, next) = (slot.previous, slot.next);
-        match previous {
-            NONE => self.head = next,
-            _ => self.slots[previous as usize].next = next,
-        }
-        match next {
-            NONE => self.tail = previous,
-            _ => self.slots[next as usize].previous = previous,
-        }
-        self.linked -= 1;
-        true
+        self.slot(key).is_some() && self.unlink_at(key.index)
     }
 
     /// Removes an entry.
@@ -152,7 +160,7 @@ impl<T> LinkedSlab<T> {
 
     /// Takes all entries, in no particular order. Their keys find nothing from now on.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
-        let taken = std::mem::take(self);
+        let taken = mem::take(self);
         self.next_ticket = taken.next_ticket;
         #[cfg(test)]
         {
@@ -169,7 +177,7 @@ impl<T> LinkedSlab<T> {
     fn link(&mut self, index: u32, previous: u32, next: u32) {
         self.count_step();
         let slot = &mut self.slots[index as usize];
-        (slot.previous, slot.next, slot.is_linked) = (previous, next, true);
+        (slot.previous, slot.next) = (previous, next);
         match previous {
             NONE => self.head = index,
             _ => self.slots[previous as usize].next = index,
@@ -179,6 +187,22 @@ impl<T> LinkedSlab<T> {
             _ => self.slots[next as usize].previous = index,
         }
         self.linked += 1;
+    }
+
+    fn unlink_at(&mut self, index: u32) -> bool {
+        self.count_step();
+        let Some(slot) = self.slots.get_mut(index as usize).filter(|slot| slot.is_linked()) else { return false };
+        let (previous, next) = (mem::replace(&mut slot.previous, UNLINKED), slot.next);
+        match previous {
+            NONE => self.head = next,
+            _ => self.slots[previous as usize].next = next,
+        }
+        match next {
+            NONE => self.tail = previous,
+            _ => self.slots[next as usize].previous = previous,
+        }
+        self.linked -= 1;
+        true
     }
 
     #[inline(always)]
