@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::sync::Semaphore;
 use tower::{Layer, Service, ServiceExt, limit::GlobalConcurrencyLimitLayer, service_fn};
 use tower_rampart::{
     BoxError,
@@ -33,7 +33,7 @@ struct Row {
 }
 
 struct Sample {
-    /// From the first waiter's first poll to the last one's result.
+    /// From the creation of the first waiter's future to the last one's result.
     time: Duration,
     /// The memory of a crowd that waits, its futures included.
     bytes: u64,
@@ -192,8 +192,8 @@ fn polled<F: Future<Output = ()>>(
     let mut waiting: Vec<Pin<Box<F>>> = Vec::with_capacity(crowd);
     let mut started = Instant::now();
     let allocated = allocation_counter::measure(|| {
-        waiting.extend((0..crowd).map(|_| Box::pin(wait())));
         started = Instant::now();
+        waiting.extend((0..crowd).map(|_| Box::pin(wait())));
         waiting.iter_mut().for_each(|waiter| assert!(waiter.as_mut().poll(&mut context).is_pending()));
     });
     release();
@@ -213,11 +213,13 @@ fn spawned<F: Future<Output = ()> + Send + 'static>(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
         let started = Instant::now();
-        let mut tasks: JoinSet<()> = (0..crowd).map(|_| wait()).collect();
+        let tasks: Vec<_> = (0..crowd).map(|_| tokio::spawn(wait())).collect();
         // All tasks are polled before the one that yields.
         tokio::task::yield_now().await;
         release();
-        while tasks.join_next().await.is_some() {}
+        for task in tasks {
+            task.await.expect("no task panics");
+        }
         Sample { time: started.elapsed(), bytes: 0 }
     })
 }
