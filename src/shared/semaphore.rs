@@ -10,6 +10,7 @@ use std::{
 use super::{
     linked_slab::{Key, LinkedSlab},
     lock::Lock,
+    unwind::{self, finally},
 };
 use crate::state::{
     LAPSE_AFTER,
@@ -151,16 +152,21 @@ pub(crate) trait HasSemaphore {
 #[derive(Debug)]
 pub(crate) struct Waiter<H: Deref<Target: HasSemaphore>> {
     resource: H,
-    max_waiting: u32,
     /// `None` while it is not in the queue.
     key: Option<Key>,
-    check_again_after: Duration,
+    max_waiting: u32,
+    /// The waiters that were ahead when it was last polled, at most.
+    ahead: u32,
 }
 
 impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
     /// Joins the queue at the first poll, if fewer than `max_waiting` wait at that time.
     pub(crate) fn new(resource: H, max_waiting: u32) -> Self {
-        Self { resource, max_waiting, key: None, check_again_after: LAPSE_AFTER }
+        Self { resource, key: None, max_waiting, ahead: 0 }
+    }
+
+    pub(crate) fn resource(&self) -> &H::Target {
+        &self.resource
     }
 
     /// The time after which a pending waiter must be polled again even if it is not woken: the
@@ -168,7 +174,8 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
     ///
     /// Longer at the back of the queue, so that a long queue does not keep its runtime busy.
     pub(crate) fn check_again_after(&self) -> Duration {
-        self.check_again_after
+        // Each waiter ahead, idle or not, uses one permit at a time.
+        LAPSE_AFTER.saturating_mul(1 + self.ahead / self.resource.semaphore().permits.limit())
     }
 
     /// Acquires a permit, which the caller must release, or registers the task.
@@ -215,7 +222,7 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
                         } else if !registered.will_wake(waker) {
                             return None;
                         }
-                        self.check_again_after = check_again_after(permits, key, first);
+                        self.ahead = ahead_of(key, first);
                         Some(Checked::Waiting)
                     }
                     WaiterState::Granted(reservation) if permits.claim(*reservation) => {
@@ -260,13 +267,19 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
                 None => waiters.push_back(state),
             };
             self.key = Some(key);
-            self.check_again_after = check_again_after(permits, key, waiters.first());
+            self.ahead = ahead_of(key, waiters.first());
             Ok(false)
         })
     }
 
     /// Leaves the queue. A permit that was granted meanwhile goes to the next waiter.
     pub(crate) fn leave(&mut self) {
+        self.leave_then(|_| ());
+    }
+
+    /// Leaves the queue, then runs `then`: even if the waker of the next waiter panics.
+    pub(crate) fn leave_then(&mut self, then: impl FnOnce(&H::Target)) {
+        let _then = finally(|| then(&self.resource));
         let Some(key) = self.key.take() else { return };
         let semaphore = self.resource.semaphore();
         let left = semaphore.waiters.take(|waiters| {
@@ -288,16 +301,14 @@ enum Checked {
     Lapsed,
 }
 
-fn check_again_after(permits: &Permits, waiter: Key, first: Option<Key>) -> Duration {
+fn ahead_of(waiter: Key, first: Option<Key>) -> u32 {
     let ahead = first.map_or(0, |first| waiter.distance_from(first));
-    // Each waiter ahead, idle or not, uses one permit at a time.
-    let rounds = 1 + ahead / u64::from(permits.limit());
-    LAPSE_AFTER.saturating_mul(rounds.try_into().unwrap_or(u32::MAX))
+    ahead.try_into().unwrap_or(u32::MAX - 1)
 }
 
 impl<H: Deref<Target: HasSemaphore>> Drop for Waiter<H> {
     fn drop(&mut self) {
-        self.leave();
+        unwind::contain(|| self.leave());
     }
 }
 
