@@ -8,9 +8,6 @@ use std::{
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
-
 use crate::{
     call::{Acquisition, CancelOnDrop, Complete, Finish, InFlight, emit_admitted},
     classify::{Classify, DefaultClassifier, Verdict},
@@ -20,9 +17,10 @@ use crate::{
     shared::{
         semaphore::{HasSemaphore, Semaphore, Waiter},
         striped::{StripedArc, StripedRef},
-        unwind::finally,
+        timer::Timer,
+        unwind::{self, finally},
     },
-    state::{LAPSE_AFTER, permits::Reservation},
+    state::{permits::Reservation, time::nanos_of},
 };
 
 #[derive(Debug)]
@@ -92,6 +90,18 @@ impl BulkheadInner {
         // Emitted even if the waker of the next waiter panics.
         let _event = finally(|| self.events.emit(|| kind));
         self.semaphore.hand_off();
+    }
+
+    /// Reports that a call that began to wait at `started` has acquired a permit. If the observer
+    /// panics, the permit is released.
+    #[inline]
+    fn emit_waited(&self, started: Nanos) {
+        if self.events.has_observer() {
+            let guard = CancelOnDrop::new(self, AcquiredPermit);
+            let waited = self.time.now().saturating_since(started);
+            self.events.emit(|| EventKind::WaitCompleted { waited });
+            guard.disarm();
+        }
     }
 
     /// Whether a call that finds no free permit may wait for one.
@@ -186,127 +196,110 @@ pub(crate) enum NotAcquired {
     TimedOut,
 }
 
-pin_project! {
-    /// Waits for a permit, which the caller must release.
-    ///
-    /// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to
-    /// the next waiter.
-    pub(crate) struct PermitWait<H>
-    where
-        H: Deref<Target = BulkheadInner>,
-    {
-        waiter: Waiter<H>,
-        // Fires at the deadline, or when a grant to another waiter may have lapsed.
-        #[pin]
-        sleep: Sleep,
-        // `None` without a limit.
-        deadline: Option<Instant>,
-    }
+/// Waits for a permit, which the caller must release.
+///
+/// Cancel-safe: dropping it leaves the queue, and a permit that was granted meanwhile goes to the
+/// next waiter.
+pub(crate) struct PermitWait<H>
+where
+    H: Deref<Target = BulkheadInner>,
+{
+    waiter: Waiter<H>,
+    /// Fires at the deadline, or when a grant to another waiter may have lapsed.
+    timer: Timer,
+    /// When the timer fires. While it is not armed, the latest reading of the clock.
+    fires_at: u64,
+    /// `u64::MAX` without a limit.
+    deadline: u64,
 }
 
 impl<H: Deref<Target = BulkheadInner>> PermitWait<H> {
+    pub(crate) fn new(bulkhead: H, max_waiting: u32, max_wait: Duration) -> Self {
+        let now = clock::nanos();
+        let deadline = now.saturating_add(nanos_of(max_wait));
+        Self { waiter: Waiter::new(bulkhead, max_waiting), timer: Timer::default(), fires_at: now, deadline }
+    }
+
+    fn bulkhead(&self) -> &BulkheadInner {
+        self.waiter.resource()
+    }
+
+    fn leave_and_emit(&mut self, kind: EventKind<'_>) {
+        unwind::contain(|| self.waiter.leave_then(|bulkhead| bulkhead.events.emit(|| kind)));
+    }
+
     /// # Panics
     ///
-    /// Outside of a tokio runtime with time enabled.
-    pub(crate) fn new(bulkhead: H, max_waiting: u32, max_wait: Duration) -> Self {
-        Self {
-            waiter: Waiter::new(bulkhead, max_waiting),
-            sleep: tokio::time::sleep(max_wait.min(LAPSE_AFTER)),
-            deadline: clock::instant().checked_add(max_wait),
-        }
-    }
-}
-
-impl<H: Deref<Target = BulkheadInner>> Future for PermitWait<H> {
-    type Output = Result<(), NotAcquired>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    /// If it has to wait outside of a tokio runtime with time enabled.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), NotAcquired>> {
         loop {
             // A permit that is granted wins over the timer.
-            if let Poll::Ready(acquired) = this.waiter.poll(cx) {
+            if let Poll::Ready(acquired) = self.waiter.poll(cx) {
                 return Poll::Ready(acquired.map_err(|_| NotAcquired::QueueFull));
             }
-            ready!(this.sleep.as_mut().poll(cx));
-            let now = clock::instant();
-            if this.deadline.is_some_and(|deadline| now >= deadline) {
+            if !self.timer.is_armed() {
+                let check_at = self.fires_at.saturating_add(nanos_of(self.waiter.check_again_after()));
+                self.fires_at = self.deadline.min(check_at);
+            }
+            ready!(self.timer.poll(self.fires_at, cx));
+            self.timer = Timer::default();
+            self.fires_at = clock::nanos();
+            if self.fires_at >= self.deadline {
                 // Before the caller reports it: an observer sees the queue without this waiter.
-                this.waiter.leave();
+                self.waiter.leave();
                 return Poll::Ready(Err(NotAcquired::TimedOut));
             }
-            let wake_at = now + this.waiter.check_again_after();
-            this.sleep.as_mut().reset(this.deadline.map_or(wake_at, |deadline| deadline.min(wake_at)));
         }
     }
 }
 
-pin_project! {
-    /// A call that waits for a permit, within the bulkhead's limits on time and queue length.
-    pub(crate) struct WaitForPermit<H>
-    where
-        H: Deref<Target = BulkheadInner>,
-    {
-        #[pin]
-        wait: PermitWait<H>,
-        started: Nanos,
-        unadmitted: Unadmitted<H>,
-    }
+/// A call that waits for a permit, within the bulkhead's limits on time and queue length. Dropping
+/// it reports the call as cancelled.
+pub(crate) struct WaitForPermit<H>
+where
+    H: Deref<Target = BulkheadInner>,
+{
+    wait: PermitWait<H>,
+    /// Read only for an observer.
+    started: Nanos,
+    has_completed: bool,
 }
 
-impl<H: Deref<Target = BulkheadInner> + Clone> WaitForPermit<H> {
+impl<H: Deref<Target = BulkheadInner>> WaitForPermit<H> {
     pub(crate) fn new(bulkhead: H) -> Self {
-        // Guarded before the timer is created, which panics outside of a runtime.
-        let unadmitted = Unadmitted(Some(bulkhead.clone()));
-        Self {
-            wait: PermitWait::new(bulkhead.clone(), bulkhead.max_queue, bulkhead.max_wait),
-            started: bulkhead.time.now(),
-            unadmitted,
-        }
+        let arriving = bulkhead.events.arriving();
+        let started = if bulkhead.events.has_observer() { bulkhead.time.now() } else { Nanos::new(0) };
+        arriving.arrived();
+        let (max_queue, max_wait) = (bulkhead.max_queue, bulkhead.max_wait);
+        Self { wait: PermitWait::new(bulkhead, max_queue, max_wait), started, has_completed: false }
     }
 }
 
-impl<H: Deref<Target = BulkheadInner>> Future for WaitForPermit<H> {
+impl<H: Deref<Target = BulkheadInner> + Unpin> Future for WaitForPermit<H> {
     /// The permit, which must be guarded immediately: dropping it does not release it.
     type Output = Result<CallPermit, Rejection>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let acquired = ready!(this.wait.poll(cx));
-        match acquired {
-            Ok(()) => {}
-            Err(NotAcquired::QueueFull) => return Poll::Ready(Err(this.unadmitted.disarm().reject_full())),
-            Err(NotAcquired::TimedOut) => {
-                let bulkhead = this.unadmitted.disarm();
-                let rejection = bulkhead.events.reject(|name| Rejection::queue_timeout(name, bulkhead.max_wait));
-                return Poll::Ready(Err(rejection));
-            }
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let acquired = ready!(self.wait.poll(cx));
+        if acquired.is_ok() {
+            self.wait.bulkhead().emit_waited(self.started);
         }
-        let bulkhead = this.unadmitted.get();
-        let guard = CancelOnDrop::new(bulkhead, AcquiredPermit);
-        let waited = bulkhead.time.now().saturating_since(*this.started);
-        bulkhead.events.emit(|| EventKind::WaitCompleted { waited });
-        guard.disarm();
-        Poll::Ready(Ok(this.unadmitted.disarm().begin()))
+        self.has_completed = true;
+        let bulkhead = self.wait.bulkhead();
+        Poll::Ready(match acquired {
+            Ok(()) => Ok(bulkhead.begin()),
+            Err(NotAcquired::QueueFull) => Err(bulkhead.reject_full()),
+            Err(NotAcquired::TimedOut) => {
+                Err(bulkhead.events.reject(|name| Rejection::queue_timeout(name, bulkhead.max_wait)))
+            }
+        })
     }
 }
 
-/// A call that is not admitted yet. Dropping it reports the call as cancelled.
-struct Unadmitted<H: Deref<Target = BulkheadInner>>(Option<H>);
-
-impl<H: Deref<Target = BulkheadInner>> Unadmitted<H> {
-    fn get(&self) -> &BulkheadInner {
-        self.0.as_deref().expect("polled after it completed")
-    }
-
-    fn disarm(&mut self) -> H {
-        self.0.take().expect("polled after it completed")
-    }
-}
-
-impl<H: Deref<Target = BulkheadInner>> Drop for Unadmitted<H> {
+impl<H: Deref<Target = BulkheadInner>> Drop for WaitForPermit<H> {
     fn drop(&mut self) {
-        if let Some(bulkhead) = self.0.take() {
-            bulkhead.events.emit(|| EventKind::Cancelled { admitted: false, elapsed: None });
+        if !self.has_completed {
+            self.wait.leave_and_emit(EventKind::Cancelled { admitted: false, elapsed: None });
         }
     }
 }

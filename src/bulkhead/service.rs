@@ -1,9 +1,7 @@
 use std::{
     fmt,
-    future::Future,
     marker::PhantomData,
     mem,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -83,7 +81,7 @@ pub struct BulkheadService<S, M = Reject> {
 /// The reservation that `poll_ready` has made for the next call, in backpressure mode.
 enum Reserved {
     Nothing,
-    Waiting(Pin<Box<PermitWait<StripedRef<BulkheadInner>>>>),
+    Waiting(Box<PermitWait<StripedRef<BulkheadInner>>>),
     Permit(CancelOnDrop<StripedRef<BulkheadInner>, UnusedPermit>),
 }
 
@@ -217,10 +215,10 @@ impl<S> BulkheadService<S, Backpressure> {
                     Some(reserved) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), reserved)),
                     None => {
                         let wait = PermitWait::new(bulkhead.acquire_ref(), u32::MAX, Duration::MAX);
-                        Reserved::Waiting(Box::pin(wait))
+                        Reserved::Waiting(Box::new(wait))
                     }
                 },
-                Reserved::Waiting(wait) => match ready!(wait.as_mut().poll(cx)) {
+                Reserved::Waiting(wait) => match ready!(wait.poll(cx)) {
                     Ok(()) => Reserved::Permit(CancelOnDrop::new(bulkhead.acquire_ref(), bulkhead.reserve())),
                     // Four billion callers wait already: try again.
                     Err(_) => Reserved::Nothing,

@@ -1,16 +1,18 @@
 //! A queue whose entries can be removed from any position in constant time.
 
+use std::{mem, num::NonZeroU64};
+
 /// Values with stable keys, of which some are linked in order.
 ///
-/// A doubly linked list by index, in a vector of reusable slots. A key is never reused, so the key
+/// A doubly linked list by index, in reusable slots. A key is never reused, so the key
 /// of an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the
 /// queue's waiters that were granted a permit are such entries.
 ///
-/// Every operation takes a constant number of steps; an insertion may grow the vector, which is
-/// constant amortized.
+/// Every operation takes a constant number of steps. The slots lie in chunks, so that an insertion
+/// does not move them: with a crowd of a million, that would take milliseconds, under a lock.
 #[derive(Debug)]
 pub(crate) struct LinkedSlab<T> {
-    slots: Vec<Slot<T>>,
+    slots: Chunks<Slot<T>>,
     /// The first free slot; free slots are linked by `next`.
     free: u32,
     /// The number of entries, linked or not.
@@ -18,7 +20,7 @@ pub(crate) struct LinkedSlab<T> {
     head: u32,
     tail: u32,
     linked: usize,
-    next_ticket: u64,
+    next_ticket: NonZeroU64,
     #[cfg(test)]
     pub(crate) steps: u64,
 }
@@ -26,47 +28,100 @@ pub(crate) struct LinkedSlab<T> {
 #[derive(Debug)]
 struct Slot<T> {
     /// The ticket of its entry. A free slot has that of its last one.
-    ticket: u64,
+    ticket: NonZeroU64,
+    /// [`UNLINKED`] if it is not in the list.
     previous: u32,
     next: u32,
-    is_linked: bool,
     value: Option<T>,
+}
+
+impl<T> Slot<T> {
+    fn is_linked(&self) -> bool {
+        self.previous != UNLINKED
+    }
 }
 
 /// The key of an entry. Tickets are numbered in order of insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key {
     index: u32,
-    ticket: u64,
+    ticket: NonZeroU64,
 }
 
 impl Key {
     #[cfg(all(test, not(rampart_loom)))]
     pub(crate) fn ticket(self) -> u64 {
-        self.ticket
+        self.ticket.get()
     }
 
     /// The number of entries inserted after `earlier` and up to this one.
     pub(crate) fn distance_from(self, earlier: Self) -> u64 {
-        self.ticket.saturating_sub(earlier.ticket)
+        self.ticket.get().saturating_sub(earlier.ticket.get())
     }
 }
 
 const NONE: u32 = u32::MAX;
+const UNLINKED: u32 = u32::MAX - 1;
 
-/// Slots that an empty slab keeps.
-const KEPT_SLOTS: usize = 64;
+/// Slots per chunk. An empty slab keeps one chunk.
+const CHUNK: usize = 64;
+
+/// A vector in chunks, which do not move when it grows.
+#[derive(Debug)]
+struct Chunks<S> {
+    chunks: Vec<Vec<S>>,
+    len: usize,
+}
+
+impl<S> Chunks<S> {
+    const fn new() -> Self {
+        Self { chunks: Vec::new(), len: 0 }
+    }
+
+    /// Appends a value. Returns its index.
+    fn push(&mut self, value: S) -> u32 {
+        let index = self.len;
+        if index % CHUNK == 0 {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        self.chunks[index / CHUNK].push(value);
+        self.len += 1;
+        // More than four billion waiters do not fit into memory.
+        index as u32
+    }
+
+    #[inline]
+    fn get_mut(&mut self, index: u32) -> Option<&mut S> {
+        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+    }
+}
+
+impl<S> std::ops::Index<u32> for Chunks<S> {
+    type Output = S;
+
+    #[inline]
+    fn index(&self, index: u32) -> &S {
+        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+}
+
+impl<S> std::ops::IndexMut<u32> for Chunks<S> {
+    #[inline]
+    fn index_mut(&mut self, index: u32) -> &mut S {
+        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
+    }
+}
 
 impl<T> Default for LinkedSlab<T> {
     fn default() -> Self {
         Self {
-            slots: Vec::new(),
+            slots: Chunks::new(),
             free: NONE,
             len: 0,
             head: NONE,
             tail: NONE,
             linked: 0,
-            next_ticket: 0,
+            next_ticket: NonZeroU64::MIN,
             #[cfg(test)]
             steps: 0,
         }
@@ -81,7 +136,12 @@ impl<T> LinkedSlab<T> {
 
     /// The key of the first linked entry.
     pub(crate) fn first(&self) -> Option<Key> {
-        (self.head != NONE).then(|| Key { index: self.head, ticket: self.slots[self.head as usize].ticket })
+        (self.head != NONE).then(|| Key { index: self.head, ticket: self.slots[self.head].ticket })
+    }
+
+    /// The first linked entry.
+    pub(crate) fn first_mut(&mut self) -> Option<&mut T> {
+        self.slots.get_mut(self.head)?.value.as_mut()
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
@@ -91,16 +151,14 @@ impl<T> LinkedSlab<T> {
     /// Appends an entry to the list.
     pub(crate) fn push_back(&mut self, value: T) -> Key {
         let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        let slot = Slot { ticket, previous: NONE, next: NONE, is_linked: false, value: Some(value) };
+        self.next_ticket = ticket.saturating_add(1);
+        let slot = Slot { ticket, previous: UNLINKED, next: NONE, value: Some(value) };
         let index = self.free;
         let index = if index == NONE {
-            // More than four billion waiters do not fit into memory.
-            self.slots.push(slot);
-            (self.slots.len() - 1) as u32
+            self.slots.push(slot)
         } else {
-            self.free = self.slots[index as usize].next;
-            self.slots[index as usize] = slot;
+            self.free = self.slots[index].next;
+            self.slots[index] = slot;
             index
         };
         self.len += 1;
@@ -110,75 +168,92 @@ impl<T> LinkedSlab<T> {
 
     /// Links an entry as the first one. Does nothing if it is linked.
     pub(crate) fn link_first(&mut self, key: Key) {
-        if self.slot(key).is_some_and(|slot| !slot.is_linked) {
+        if self.slot(key).is_some_and(|slot| !slot.is_linked()) {
             self.link(key.index, NONE, self.head);
         }
     }
 
+    /// Unlinks the first entry, which keeps its slot.
+    pub(crate) fn unlink_first(&mut self) -> Option<&mut T> {
+        let first = self.head;
+        self.unlink_at(first);
+        self.slots.get_mut(first)?.value.as_mut()
+    }
+
     /// Unlinks an entry, which keeps its slot. Returns whether it was linked.
     pub(crate) fn unlink(&mut self, key: Key) -> bool {
-        self.count_step();
-        let Some(slot) = self.slot(key).filter(|slot| slot.is_linked) else { return false };
-        slot.is_linked = false;
-        let (previous, next) = (slot.previous, slot.next);
-        match previous {
-            NONE => self.head = next,
-            _ => self.slots[previous as usize].next = next,
-        }
-        match next {
-            NONE => self.tail = previous,
-            _ => self.slots[next as usize].previous = previous,
-        }
-        self.linked -= 1;
-        true
+        self.slot(key).is_some() && self.unlink_at(key.index)
     }
 
     /// Removes an entry.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        self.unlink(key);
         let free = self.free;
         let slot = self.slot(key)?;
-        let value = slot.value.take();
-        slot.next = free;
+        let (value, is_linked) = (slot.value.take(), slot.is_linked());
+        if is_linked {
+            self.unlink_at(key.index);
+        }
+        self.slots[key.index].next = free;
         self.free = key.index;
         self.len -= 1;
-        if self.len == 0 && self.slots.len() > KEPT_SLOTS {
-            // A crowd's memory is returned. Paid for by its insertions.
-            self.slots = Vec::new();
-            self.free = NONE;
+        if self.len == 0 && self.slots.len > CHUNK {
+            self.release_memory();
         }
         value
     }
 
+    /// A crowd's memory is returned. Paid for by its insertions.
+    #[cold]
+    fn release_memory(&mut self) {
+        self.slots = Chunks::new();
+        self.free = NONE;
+    }
+
     /// Takes all entries, in no particular order. Their keys find nothing from now on.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = T> + use<T> {
-        let taken = std::mem::take(self);
+        let taken = mem::take(self);
         self.next_ticket = taken.next_ticket;
         #[cfg(test)]
         {
             self.steps = taken.steps + 1;
         }
-        taken.slots.into_iter().filter_map(|slot| slot.value)
+        taken.slots.chunks.into_iter().flatten().filter_map(|slot| slot.value)
     }
 
     fn slot(&mut self, key: Key) -> Option<&mut Slot<T>> {
         self.count_step();
-        self.slots.get_mut(key.index as usize).filter(|slot| slot.ticket == key.ticket && slot.value.is_some())
+        self.slots.get_mut(key.index).filter(|slot| slot.ticket == key.ticket && slot.value.is_some())
     }
 
     fn link(&mut self, index: u32, previous: u32, next: u32) {
         self.count_step();
-        let slot = &mut self.slots[index as usize];
-        (slot.previous, slot.next, slot.is_linked) = (previous, next, true);
+        let slot = &mut self.slots[index];
+        (slot.previous, slot.next) = (previous, next);
         match previous {
             NONE => self.head = index,
-            _ => self.slots[previous as usize].next = index,
+            _ => self.slots[previous].next = index,
         }
         match next {
             NONE => self.tail = index,
-            _ => self.slots[next as usize].previous = index,
+            _ => self.slots[next].previous = index,
         }
         self.linked += 1;
+    }
+
+    fn unlink_at(&mut self, index: u32) -> bool {
+        self.count_step();
+        let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.is_linked()) else { return false };
+        let (previous, next) = (mem::replace(&mut slot.previous, UNLINKED), slot.next);
+        match previous {
+            NONE => self.head = next,
+            _ => self.slots[previous].next = next,
+        }
+        match next {
+            NONE => self.tail = previous,
+            _ => self.slots[next].previous = previous,
+        }
+        self.linked -= 1;
+        true
     }
 
     #[inline(always)]
@@ -279,7 +354,7 @@ mod tests {
         let mut slab = LinkedSlab::default();
         let keys: Vec<_> = (0..10_000).map(|number| slab.push_back(number)).collect();
         assert!(keys.iter().all(|key| slab.remove(*key).is_some()));
-        assert_eq!(slab.slots.capacity(), 0);
+        assert_eq!((slab.slots.len, slab.slots.chunks.capacity()), (0, 0));
         let key = slab.push_back(0);
         assert!(slab.get_mut(keys[0]).is_none() && slab.get_mut(key).is_some());
     }

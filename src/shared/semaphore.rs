@@ -1,6 +1,7 @@
 //! Permits, and a queue of waiters for them: first come, first served.
 
 use std::{
+    mem,
     ops::Deref,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -8,7 +9,8 @@ use std::{
 
 use super::{
     linked_slab::{Key, LinkedSlab},
-    lock::{Lock, Outbox},
+    lock::Lock,
+    unwind::{self, finally},
 };
 use crate::state::{
     LAPSE_AFTER,
@@ -37,16 +39,13 @@ pub(crate) struct Semaphore {
 }
 
 #[derive(Debug)]
-struct WaiterState {
-    progress: Progress,
-    /// It has been polled since a grant lapsed, so it is still wanted.
-    rejoined: bool,
-}
-
-#[derive(Debug)]
-enum Progress {
+enum WaiterState {
     /// Linked, in order of arrival.
-    Waiting(Waker),
+    Waiting {
+        waker: Waker,
+        /// It has been polled since a grant lapsed, so it is still wanted.
+        rejoined: bool,
+    },
     /// Not linked, and not polled since.
     Granted(Reservation),
     /// Not linked: its grant has lapsed.
@@ -82,17 +81,21 @@ impl Semaphore {
         }
     }
 
+    /// Grants a permit to the first waiter.
     #[cold]
     pub(crate) fn hand_off(&self) {
-        self.waiters.with(|waiters, outbox| {
-            let granted =
-                self.grant_first(waiters, outbox, |grant, is_last| self.permits.hand_off_or_release(grant, is_last));
-            // The waiters have left meanwhile.
-            if granted.is_none() {
+        let granted = self.waiters.take(|waiters| {
+            let granted = self.grant_first(waiters, |grant, is_last| self.permits.hand_off_or_release(grant, is_last));
+            if let Granted::NoWaiter = granted {
+                // The waiters have left meanwhile.
                 let released = self.permits.release();
                 debug_assert!(released.is_ok(), "there are no waiters");
             }
+            granted
         });
+        if let Granted::Wake(waker) = granted {
+            waker.wake();
+        }
     }
 
     /// Changes the limit. A higher one admits waiters immediately; a lower one revokes nothing.
@@ -103,8 +106,9 @@ impl Semaphore {
         while more {
             more = self.waiters.with(|waiters, outbox| {
                 while !outbox.is_full() {
-                    if self.grant_first(waiters, outbox, admit) != Some(true) {
-                        return false;
+                    match self.grant_first(waiters, admit) {
+                        Granted::Wake(waker) => outbox.wake(waker),
+                        Granted::NoPermit | Granted::NoWaiter => return false,
                     }
                 }
                 true
@@ -112,25 +116,28 @@ impl Semaphore {
         }
     }
 
-    /// Grants the permit that `acquire` provides to the first waiter. Returns whether there was
-    /// one, or `None` without waiters.
+    /// Grants the permit that `acquire` provides to the first waiter.
     fn grant_first(
         &self,
         waiters: &mut LinkedSlab<WaiterState>,
-        outbox: &mut Outbox,
         acquire: impl Fn(Grant, bool) -> Option<Reservation>,
-    ) -> Option<bool> {
-        let first = waiters.first()?;
+    ) -> Granted {
         let is_last = waiters.linked() == 1;
-        let state = waiters.get_mut(first)?;
-        let grant = if state.rejoined { Grant::Exclusive } else { self.permits.grant_to_new() };
-        let Some(reservation) = acquire(grant, is_last) else { return Some(false) };
-        if let Progress::Waiting(waker) = std::mem::replace(&mut state.progress, Progress::Granted(reservation)) {
-            outbox.wake(waker);
-        }
-        waiters.unlink(first);
-        Some(true)
+        let Some(WaiterState::Waiting { rejoined, .. }) = waiters.first_mut() else { return Granted::NoWaiter };
+        let grant = if *rejoined { Grant::Exclusive } else { self.permits.grant_to_new() };
+        let Some(reservation) = acquire(grant, is_last) else { return Granted::NoPermit };
+        let granted = waiters.unlink_first().map(|first| mem::replace(first, WaiterState::Granted(reservation)));
+        let Some(WaiterState::Waiting { waker, .. }) = granted else { unreachable!("the first waiter waits") };
+        Granted::Wake(waker)
     }
+}
+
+/// Whether the first waiter was granted a permit.
+enum Granted {
+    /// The waker is to be woken once the lock is released.
+    Wake(Waker),
+    NoPermit,
+    NoWaiter,
 }
 
 /// Gives a waiter access to its semaphore.
@@ -145,16 +152,21 @@ pub(crate) trait HasSemaphore {
 #[derive(Debug)]
 pub(crate) struct Waiter<H: Deref<Target: HasSemaphore>> {
     resource: H,
-    max_waiting: u32,
     /// `None` while it is not in the queue.
     key: Option<Key>,
-    check_again_after: Duration,
+    max_waiting: u32,
+    /// The waiters that were ahead when it was last polled, at most.
+    ahead: u32,
 }
 
 impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
     /// Joins the queue at the first poll, if fewer than `max_waiting` wait at that time.
     pub(crate) fn new(resource: H, max_waiting: u32) -> Self {
-        Self { resource, max_waiting, key: None, check_again_after: LAPSE_AFTER }
+        Self { resource, key: None, max_waiting, ahead: 0 }
+    }
+
+    pub(crate) fn resource(&self) -> &H::Target {
+        &self.resource
     }
 
     /// The time after which a pending waiter must be polled again even if it is not woken: the
@@ -162,7 +174,8 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
     ///
     /// Longer at the back of the queue, so that a long queue does not keep its runtime busy.
     pub(crate) fn check_again_after(&self) -> Duration {
-        self.check_again_after
+        // Each waiter ahead, idle or not, uses one permit at a time.
+        LAPSE_AFTER.saturating_mul(1 + self.ahead / self.resource.semaphore().permits.limit())
     }
 
     /// Acquires a permit, which the caller must release, or registers the task.
@@ -201,23 +214,23 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
         loop {
             let checked = waiters.take(|waiters| {
                 let first = waiters.first();
-                let Some(WaiterState { progress, .. }) = waiters.get_mut(key) else { return Some(Checked::Lapsed) };
-                match progress {
-                    Progress::Waiting(registered) => {
+                let Some(state) = waiters.get_mut(key) else { return Some(Checked::Lapsed) };
+                match state {
+                    WaiterState::Waiting { waker: registered, .. } => {
                         if let Some(cloned) = &mut cloned {
-                            std::mem::swap(registered, cloned);
+                            mem::swap(registered, cloned);
                         } else if !registered.will_wake(waker) {
                             return None;
                         }
-                        self.check_again_after = check_again_after(permits, key, first);
+                        self.ahead = ahead_of(key, first);
                         Some(Checked::Waiting)
                     }
-                    Progress::Granted(reservation) if permits.claim(*reservation) => {
+                    WaiterState::Granted(reservation) if permits.claim(*reservation) => {
                         waiters.remove(key);
                         Some(Checked::Claimed)
                     }
-                    Progress::Granted(_) | Progress::Lapsed => {
-                        *progress = Progress::Lapsed;
+                    WaiterState::Granted(_) | WaiterState::Lapsed => {
+                        *state = WaiterState::Lapsed;
                         Some(Checked::Lapsed)
                     }
                 }
@@ -241,26 +254,32 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
             if permits.acquire_or_enqueue(may_join)? {
                 return Ok(true);
             }
-            let state = waker.take().map(Progress::Waiting);
-            let key = match (self.key, state) {
-                (Some(key), Some(progress)) => {
-                    if let Some(state) = waiters.get_mut(key) {
-                        *state = WaiterState { progress, rejoined: true };
+            let Some(waker) = waker.take() else { unreachable!("it is taken once") };
+            let state = WaiterState::Waiting { waker, rejoined: self.key.is_some() };
+            let key = match self.key {
+                Some(key) => {
+                    if let Some(lapsed) = waiters.get_mut(key) {
+                        *lapsed = state;
                     }
                     waiters.link_first(key);
                     key
                 }
-                (None, Some(progress)) => waiters.push_back(WaiterState { progress, rejoined: false }),
-                (_, None) => unreachable!("it is taken once"),
+                None => waiters.push_back(state),
             };
             self.key = Some(key);
-            self.check_again_after = check_again_after(permits, key, waiters.first());
+            self.ahead = ahead_of(key, waiters.first());
             Ok(false)
         })
     }
 
     /// Leaves the queue. A permit that was granted meanwhile goes to the next waiter.
     pub(crate) fn leave(&mut self) {
+        self.leave_then(|_| ());
+    }
+
+    /// Leaves the queue, then runs `then`: even if the waker of the next waiter panics.
+    pub(crate) fn leave_then(&mut self, then: impl FnOnce(&H::Target)) {
+        let _then = finally(|| then(&self.resource));
         let Some(key) = self.key.take() else { return };
         let semaphore = self.resource.semaphore();
         let left = semaphore.waiters.take(|waiters| {
@@ -269,7 +288,7 @@ impl<H: Deref<Target: HasSemaphore>> Waiter<H> {
             }
             waiters.remove(key)
         });
-        if let Some(WaiterState { progress: Progress::Granted(reservation), .. }) = left {
+        if let Some(WaiterState::Granted(reservation)) = left {
             semaphore.release_reservation(reservation);
         }
     }
@@ -282,16 +301,14 @@ enum Checked {
     Lapsed,
 }
 
-fn check_again_after(permits: &Permits, waiter: Key, first: Option<Key>) -> Duration {
+fn ahead_of(waiter: Key, first: Option<Key>) -> u32 {
     let ahead = first.map_or(0, |first| waiter.distance_from(first));
-    // Each waiter ahead, idle or not, uses one permit at a time.
-    let rounds = 1 + ahead / u64::from(permits.limit());
-    LAPSE_AFTER.saturating_mul(rounds.try_into().unwrap_or(u32::MAX))
+    ahead.try_into().unwrap_or(u32::MAX - 1)
 }
 
 impl<H: Deref<Target: HasSemaphore>> Drop for Waiter<H> {
     fn drop(&mut self) {
-        self.leave();
+        unwind::contain(|| self.leave());
     }
 }
 

@@ -366,6 +366,9 @@ impl Permits {
                 Step::Write(word.with_in_flight(word.in_flight + 1).pack(), Ok(true))
             } else if !may_join {
                 Step::Keep(Err(QueueFull))
+            } else if word.waiters {
+                // The mark does not change while the lock is held.
+                Step::Keep(Ok(false))
             } else {
                 Step::Write(PermitsWord { waiters: true, ..word }.pack(), Ok(false))
             }

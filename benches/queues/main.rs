@@ -3,7 +3,8 @@
 //! `cargo bench --bench queues` prints the table, with up to 1,000,000 waiters; `-- --quick` is a
 //! smoke test. Each figure is the time of a whole crowd, divided by its size: the waiters join
 //! (each is polled once), and go in the way that the row names. tokio's semaphore is beside the
-//! bulkhead.
+//! bulkhead. A second table has 10,000 waiters of one permit, which each acquire it when the one
+//! before releases it, relative to tokio's semaphore.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)] // the benchmark's clock
 
@@ -18,6 +19,11 @@ use rand::{SeedableRng, rngs::SmallRng, seq::SliceRandom};
 use tokio::sync::Semaphore;
 use tower::{Layer, Service, service_fn};
 use tower_rampart::{BoxError, bulkhead::Bulkhead, circuit_breaker::CircuitBreaker};
+
+#[path = "../support/harness.rs"]
+#[allow(dead_code)] // other benchmarks use the rest
+mod harness;
+mod in_turn;
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
@@ -50,6 +56,12 @@ const WAYS: [(Way, &str); 5] = [
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick" || argument == "--test");
     let crowds: &[usize] = if quick { &[100, 2_000] } else { &[1_000, 10_000, 100_000, 1_000_000] };
+    let (crowd, rounds) = if quick { (500, 3) } else { (10_000, 101) };
+    in_turn::print(crowd, rounds);
+    if std::env::args().any(|argument| argument == "--in-turn") {
+        return;
+    }
+    println!();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
 
