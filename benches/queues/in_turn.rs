@@ -18,7 +18,7 @@ use tower_rampart::{
     rate_limit::{Rate, RateLimiter},
 };
 
-use crate::harness::{median, ratio};
+use crate::statistics::{median, ratio};
 
 /// The share of tokio's time that a waiter of the bulkhead may take.
 const GOAL: f64 = 2.0;

@@ -20,10 +20,9 @@ use tokio::sync::Semaphore;
 use tower::{Layer, Service, service_fn};
 use tower_rampart::{BoxError, bulkhead::Bulkhead, circuit_breaker::CircuitBreaker};
 
-#[path = "../support/harness.rs"]
-#[allow(dead_code)] // other benchmarks use the rest
-mod harness;
 mod in_turn;
+#[path = "../support/statistics.rs"]
+mod statistics;
 
 type Boxed<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
