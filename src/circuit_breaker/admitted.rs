@@ -122,9 +122,13 @@ impl<P: HasBreaker> Finish<P> for AdmittedCall {
     fn finish(self, shared: &P, verdict: Verdict) {
         let breaker = shared.breaker();
         // The case of nearly all calls.
-        let changes_nothing =
-            breaker.quiet && verdict == Verdict::Success && breaker.circuit.success_changes_nothing(self.admitted);
-        if !changes_nothing {
+        let is_finished = verdict == Verdict::Success
+            && if breaker.quiet {
+                breaker.circuit.success_changes_nothing(self.admitted)
+            } else {
+                !breaker.watched && breaker.try_succeed(self)
+            };
+        if !is_finished {
             breaker.finish(self, verdict);
         }
     }
@@ -189,6 +193,17 @@ impl CircuitBreakerInner {
             None if admitted.is_probe() => self.wake_waiters(),
             None => {}
         }
+    }
+
+    /// Records a success of a breaker that is not watched, in the case of nearly all calls. Returns
+    /// whether it is recorded.
+    #[inline(never)]
+    fn try_succeed(&self, call: AdmittedCall) -> bool {
+        // The clock is foreign code: if it panics, nothing is recorded, and the call is cancelled.
+        let guard = CancelOnDrop::new(self, call);
+        let is_recorded = self.circuit.try_record_success(call.admitted, thread_number, || self.now());
+        guard.disarm();
+        is_recorded
     }
 
     /// Records and reports a call that completed with this verdict.

@@ -23,6 +23,7 @@
 pub(crate) mod atomics;
 pub(crate) mod budget;
 pub(crate) mod circuit;
+pub(crate) mod divisor;
 pub(crate) mod drive;
 pub(crate) mod gcra;
 pub(crate) mod keyed;

@@ -27,6 +27,24 @@ impl Circuit {
             && is_closed_without_failures(self.word.load(Ordering::Acquire), admitted.0)
     }
 
+    /// Records a success that was not slow, if it cannot change the circuit: if that is closed,
+    /// without consecutive failures, and has a time window only.
+    #[inline]
+    pub(crate) fn try_record_success(
+        &self,
+        admitted: Admitted,
+        thread: impl FnOnce() -> usize,
+        now: impl FnOnce() -> Nanos,
+    ) -> bool {
+        let (None, Some(window)) = (&self.count, &self.time) else { return false };
+        if !is_closed_without_failures(self.word.load(Ordering::Acquire), admitted.0) {
+            return false;
+        }
+        let generation = admitted.generation();
+        window.record_clean(generation.into(), now(), thread(), || self.is_current_generation(generation));
+        true
+    }
+
     /// Completes a call.
     ///
     /// `open_for` returns the open time, given the number of times that the circuit has opened

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Counts, Rates, Sample};
 use crate::state::{
     atomics::{AtomicU64, Ordering, Padded},
+    divisor::Divisor,
     drive::{Step, drive},
     time::{Nanos, nanos_of},
 };
@@ -74,8 +75,8 @@ pub(crate) struct TimeWindow {
     slow_only: Padded<Cells>,
     tickets: Padded<AtomicU64>,
     bound: Padded<AtomicU64>,
-    width: u64,
-    buckets: u64,
+    width: Divisor,
+    buckets: Divisor,
     /// A cell that is this many laps ahead of a call is one of a clock that has gone back since.
     far_laps: u64,
     cell_layout: WordLayout,
@@ -169,8 +170,8 @@ impl TimeWindow {
             slow_only: Padded(cells()),
             tickets: Padded(AtomicU64::new(0)),
             bound: Padded(AtomicU64::new(0)),
-            width,
-            buckets,
+            width: Divisor::new(width),
+            buckets: Divisor::new(buckets),
             far_laps: MIN_JUMP.div_ceil(width.saturating_mul(buckets)),
             cell_layout: WordLayout::of_period(width.saturating_mul(buckets)),
             ticket_layout: WordLayout::of_period(width),
@@ -183,7 +184,7 @@ impl TimeWindow {
     }
 
     fn epoch(&self, now: Nanos) -> u64 {
-        now.get() / self.width
+        self.width.divide(now.get()).0
     }
 
     /// Records a call of `generation` that completed `now`. Returns the window's counts if it was
@@ -206,8 +207,8 @@ impl TimeWindow {
         let generation = tag_of_generation(generation);
         let epoch = self.epoch(now);
         let increment = |cells: &Cells| {
-            let cell = &cells[(epoch % self.buckets) as usize];
-            self.increment_shared(cell, generation, epoch / self.buckets, Ahead::Keep, &is_current);
+            let (lap, cell) = self.buckets.divide(epoch);
+            self.increment_shared(&cells[cell as usize], generation, lap, Ahead::Keep, &is_current);
         };
         increment(if sample.failed { &self.failed } else { &self.slow_only });
         if sample.slow && sample.failed {
@@ -221,7 +222,8 @@ impl TimeWindow {
     pub(crate) fn record_clean(&self, generation: u64, now: Nanos, thread: usize, is_current: impl Fn() -> bool) {
         let generation = tag_of_generation(generation);
         let epoch = self.epoch(now);
-        let (cell, lap) = ((epoch % self.buckets) as usize, epoch / self.buckets);
+        let (lap, cell) = self.buckets.divide(epoch);
+        let cell = cell as usize;
         match self.clean.get(thread) {
             Some(own) => {
                 let word = own[cell].load(Ordering::Acquire);
@@ -320,16 +322,17 @@ impl TimeWindow {
 
     /// Whether one epoch can be after another only because the clock has gone back since.
     fn is_far_ahead(&self, epoch: u64, than: u64) -> bool {
-        epoch.saturating_sub(than) >= self.far_laps.saturating_mul(self.buckets)
+        epoch.saturating_sub(than) >= self.far_laps.saturating_mul(self.buckets.get())
     }
 
     /// Sums the `buckets` buckets up to `newest`.
     fn sum(&self, generation: u64, newest: u64) -> Counts {
         let sum = |cells: &Cells| {
             let mut total = 0;
-            for epoch in newest.saturating_sub(self.buckets - 1)..=newest {
-                let word = cells[(epoch % self.buckets) as usize].load(Ordering::Acquire);
-                if self.cell_layout.tag_of(word) == self.cell_layout.tag(generation, epoch / self.buckets) {
+            for epoch in newest.saturating_sub(self.buckets.get() - 1)..=newest {
+                let (lap, cell) = self.buckets.divide(epoch);
+                let word = cells[cell as usize].load(Ordering::Acquire);
+                if self.cell_layout.tag_of(word) == self.cell_layout.tag(generation, lap) {
                     total += self.cell_layout.count(word);
                 }
             }
