@@ -14,7 +14,7 @@ mod service;
 
 use std::{collections::BTreeMap, fmt::Write as _, hint::black_box, process::Command, time::Duration};
 
-use service::{Immediate, call};
+use service::{Immediate, PendingOnce, call, call_pending};
 use tower::{Layer, Service};
 use tower_rampart::{
     bulkhead::Bulkhead,
@@ -160,6 +160,20 @@ where
     Box::new(move || assert_eq!(call(&mut service), ok))
 }
 
+/// Makes calls that are pending once. The runtime drives no timer meanwhile.
+fn pending<L>(layer: L) -> Operation
+where
+    L: Layer<PendingOnce>,
+    L::Service: Service<u64> + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut service = layer.layer(PendingOnce);
+    Box::new(move || {
+        let _entered = runtime.enter();
+        assert!(call_pending(&mut service));
+    })
+}
+
 fn scenarios() -> Vec<Scenario> {
     vec![
         ("core: breaker, count window, success", || {
@@ -217,6 +231,11 @@ fn scenarios() -> Vec<Scenario> {
         ("stack: client, count window", || {
             around(stack::client("c").circuit_breaker(&count_window()).build().unwrap(), true)
         }),
+        ("pending: none", || pending(tower::layer::util::Identity::new())),
+        ("pending: timeout", || pending(Timeout::new("t", Duration::from_secs(3600)).layer())),
+        ("pending: tower's timeout", || pending(tower::timeout::TimeoutLayer::new(Duration::from_secs(3600)))),
+        ("pending: client stack", || pending(stack::client("c").build().unwrap())),
+        ("pending: server stack", || pending(stack::server("s").build().unwrap())),
         ("stack: server", || around(stack::server("s").build().unwrap(), true)),
     ]
 }
