@@ -66,6 +66,7 @@ mod origin;
 mod repeat;
 mod replay;
 mod respond;
+mod saved;
 mod transport;
 mod upload;
 
@@ -86,6 +87,7 @@ pub use origin::{ErrorOrigin, error_origin};
 pub use repeat::{ByMethod, HttpRepeat, Idempotent};
 pub use replay::{Replay, ReplayBody, ReplayError, ReplayLayer};
 pub use respond::{Customize, HttpResponder, RespondToMethod, Responses, Unchanged, grpc_response};
+pub use saved::SavedRequest;
 pub use transport::TransportError;
 pub use upload::{UploadBody, UploadError, UploadTimeout, UploadTimeoutLayer};
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use ::http::{Method, Request};
 
-use super::{RequestHead, idempotency::has_idempotency_key, replay::RecordingStatus};
+use super::{RequestHead, SavedRequest, idempotency::has_idempotency_key, replay::RecordingStatus};
 use crate::request::{Repeat, ReplaySafety};
 
 /// Decides which HTTP requests may be retried.
@@ -16,7 +16,8 @@ use crate::request::{Repeat, ReplaySafety};
 /// ([`HttpClassifier`](super::HttpClassifier)).
 ///
 /// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`,
-/// `Empty`. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while
+/// `Empty`. Its head is saved as a [`SavedRequest`], with at most one allocation for all headers of
+/// up to 255 bytes. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while
 /// it is sent, up to a limit; a request with a longer body is not retried. With the feature
 /// `reqwest`, it also works with `reqwest::Request`, by its `try_clone`: a request with a streaming
 /// body is sent once.
@@ -42,7 +43,8 @@ pub struct ByMethod;
 
 /// Decides whether a request is idempotent.
 pub trait Idempotent<Req> {
-    /// Returns whether sending the request twice has the same effect as sending it once.
+    /// Returns whether sending the request twice has the same effect as sending it once. Called
+    /// before an `http::Request` is sent, and after an attempt of a `reqwest::Request` has failed.
     fn is_idempotent(&self, request: &Req) -> bool;
 }
 
@@ -106,18 +108,24 @@ where
     A: Idempotent<Request<B>>,
     B: Clone,
 {
-    fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
-        Some(request.clone())
+    type Saved = SavedRequest<B>;
+
+    fn save(&self, request: &Request<B>) -> Option<SavedRequest<B>> {
+        Some(SavedRequest::new(request, self.idempotent.is_idempotent(request)))
     }
 
-    fn is_idempotent(&self, request: &Request<B>) -> Option<bool> {
-        Some(self.idempotent.is_idempotent(request))
+    fn restore(&self, saved: SavedRequest<B>) -> Request<B> {
+        saved.restore()
     }
 
-    fn replay_safety(&self, copy: &Request<B>) -> ReplaySafety {
-        match copy.extensions().get::<RecordingStatus>() {
+    fn is_idempotent(&self, saved: &SavedRequest<B>) -> Option<bool> {
+        Some(saved.is_idempotent)
+    }
+
+    fn replay_safety(&self, saved: &SavedRequest<B>) -> ReplaySafety {
+        match saved.extensions.get::<RecordingStatus>() {
             Some(status) if !status.is_complete() => ReplaySafety::Never,
-            _ => replay_safety(self.idempotent.is_idempotent(copy)),
+            _ => replay_safety(saved.is_idempotent),
         }
     }
 }
@@ -128,16 +136,22 @@ impl<A> Repeat<reqwest::Request> for HttpRepeat<A>
 where
     A: Idempotent<reqwest::Request>,
 {
-    fn clone_request(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
+    type Saved = reqwest::Request;
+
+    fn save(&self, request: &reqwest::Request) -> Option<reqwest::Request> {
         request.try_clone()
     }
 
-    fn is_idempotent(&self, request: &reqwest::Request) -> Option<bool> {
-        Some(self.idempotent.is_idempotent(request))
+    fn restore(&self, saved: reqwest::Request) -> reqwest::Request {
+        saved
     }
 
-    fn replay_safety(&self, copy: &reqwest::Request) -> ReplaySafety {
-        replay_safety(self.idempotent.is_idempotent(copy))
+    fn is_idempotent(&self, saved: &reqwest::Request) -> Option<bool> {
+        Some(self.idempotent.is_idempotent(saved))
+    }
+
+    fn replay_safety(&self, saved: &reqwest::Request) -> ReplaySafety {
+        replay_safety(self.idempotent.is_idempotent(saved))
     }
 }
 

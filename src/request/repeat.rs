@@ -1,6 +1,6 @@
 use std::{any::type_name, fmt};
 
-/// Copies a request, and knows when it may be sent again.
+/// Saves a request for its retries, and knows when it may be sent again.
 ///
 /// The default is [`Cloned`], for requests that are `Clone`.
 /// [`RetryLayer`](crate::retry::RetryLayer) has methods that take closures instead.
@@ -10,24 +10,32 @@ use std::{any::type_name, fmt};
     note = "for a request that can be copied only sometimes, use the layer's `.clone_with(..)`, as in `.clone_with(reqwest::Request::try_clone)`: without a copy it is sent once"
 )]
 pub trait Repeat<Req> {
-    /// Copies the request before it is sent. Returns `None` if it cannot be copied: it is then sent
+    /// The saved form of a request. Often the request itself; another form can be cheaper, because
+    /// nearly all saved requests are dropped without a retry.
+    type Saved;
+
+    /// Saves the request before it is sent. Returns `None` if it cannot be copied: it is then sent
     /// once, without retries.
-    fn clone_request(&self, request: &Req) -> Option<Req>;
+    fn save(&self, request: &Req) -> Option<Self::Saved>;
+
+    /// Makes the request again, for its next attempt. It is saved again before that, unless it is
+    /// the last one.
+    fn restore(&self, saved: Self::Saved) -> Req;
 
     /// Returns whether sending the request twice has the same effect as sending it once, or `None`
     /// if it is not known. `Some(false)` restricts the retries of the request to failures that the
     /// service has certainly not processed, as [`ReplaySafety::IfUnprocessed`] does. With `None`,
-    /// the retry's own setting decides after a timeout.
-    fn is_idempotent(&self, request: &Req) -> Option<bool> {
-        let _ = request;
+    /// the retry's own setting decides after a timeout. Called after an attempt has failed.
+    fn is_idempotent(&self, saved: &Self::Saved) -> Option<bool> {
+        let _ = saved;
         None
     }
 
-    /// Returns the failures after which the request may be sent again. Called with the copy, after
-    /// an attempt has failed: by then a body that was recorded while it was sent may have turned
-    /// out to be too long.
-    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
-        let _ = copy;
+    /// Returns the failures after which the request may be sent again. Called after an attempt has
+    /// failed: by then a body that was recorded while it was sent may have turned out to be too
+    /// long.
+    fn replay_safety(&self, saved: &Self::Saved) -> ReplaySafety {
+        let _ = saved;
         ReplaySafety::AfterFailure
     }
 
@@ -59,8 +67,15 @@ pub struct Cloned;
 
 #[diagnostic::do_not_recommend]
 impl<Req: Clone> Repeat<Req> for Cloned {
-    fn clone_request(&self, request: &Req) -> Option<Req> {
+    type Saved = Req;
+
+    #[inline(always)]
+    fn save(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
+    }
+
+    fn restore(&self, saved: Req) -> Req {
+        saved
     }
 }
 
@@ -80,8 +95,15 @@ impl<F, Req> Repeat<Req> for CloneWith<F>
 where
     F: Fn(&Req) -> Option<Req>,
 {
-    fn clone_request(&self, request: &Req) -> Option<Req> {
+    type Saved = Req;
+
+    #[inline]
+    fn save(&self, request: &Req) -> Option<Req> {
         (self.0)(request)
+    }
+
+    fn restore(&self, saved: Req) -> Req {
+        saved
     }
 }
 
@@ -94,7 +116,8 @@ pub struct IdempotentIf<Q, F> {
 }
 
 impl<Q, F> IdempotentIf<Q, F> {
-    /// Wraps `repeat`. `idempotent` decides whether a request may be retried after a timeout.
+    /// Wraps `repeat`. `idempotent` decides whether a request may be retried after a timeout. It is
+    /// called before the request is sent.
     pub const fn new(repeat: Q, idempotent: F) -> Self {
         Self { repeat, idempotent }
     }
@@ -105,16 +128,25 @@ where
     Q: Repeat<Req>,
     F: Fn(&Req) -> bool,
 {
-    fn clone_request(&self, request: &Req) -> Option<Req> {
-        self.repeat.clone_request(request)
+    /// The request, and whether it is idempotent: the closure does not see the saved form.
+    type Saved = (Q::Saved, bool);
+
+    #[inline]
+    fn save(&self, request: &Req) -> Option<Self::Saved> {
+        let saved = self.repeat.save(request)?;
+        Some((saved, (self.idempotent)(request)))
     }
 
-    fn is_idempotent(&self, request: &Req) -> Option<bool> {
-        Some((self.idempotent)(request))
+    fn restore(&self, (saved, _): Self::Saved) -> Req {
+        self.repeat.restore(saved)
     }
 
-    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
-        self.repeat.replay_safety(copy)
+    fn is_idempotent(&self, (_, is_idempotent): &Self::Saved) -> Option<bool> {
+        Some(*is_idempotent)
+    }
+
+    fn replay_safety(&self, (saved, _): &Self::Saved) -> ReplaySafety {
+        self.repeat.replay_safety(saved)
     }
 
     fn prepare(&self, attempt: u32, request: &mut Req) {
@@ -142,16 +174,23 @@ where
     Q: Repeat<Req>,
     F: Fn(u32, &mut Req),
 {
-    fn clone_request(&self, request: &Req) -> Option<Req> {
-        self.repeat.clone_request(request)
+    type Saved = Q::Saved;
+
+    #[inline]
+    fn save(&self, request: &Req) -> Option<Q::Saved> {
+        self.repeat.save(request)
     }
 
-    fn is_idempotent(&self, request: &Req) -> Option<bool> {
-        self.repeat.is_idempotent(request)
+    fn restore(&self, saved: Q::Saved) -> Req {
+        self.repeat.restore(saved)
     }
 
-    fn replay_safety(&self, copy: &Req) -> ReplaySafety {
-        self.repeat.replay_safety(copy)
+    fn is_idempotent(&self, saved: &Q::Saved) -> Option<bool> {
+        self.repeat.is_idempotent(saved)
+    }
+
+    fn replay_safety(&self, saved: &Q::Saved) -> ReplaySafety {
+        self.repeat.replay_safety(saved)
     }
 
     fn prepare(&self, attempt: u32, request: &mut Req) {

@@ -21,8 +21,8 @@ response_future! {
     /// because the service fails, or does not become ready in time. If the attempt failed with a
     /// response, there is no error to return: then the next attempt is made late, or the error of
     /// the service's `poll_ready` is returned.
-    pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>] =
-        WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, S::Error>>;
+    pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>, Q: Repeat<Req>] =
+        WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, Q, S::Error>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: AsRejection,

@@ -46,8 +46,8 @@ pub(super) struct ReplayHints {
 }
 
 impl ReplayHints {
-    pub(super) fn of<Req>(repeat: &impl Repeat<Req>, copy: &Req) -> Self {
-        Self { idempotent: repeat.is_idempotent(copy), safety: repeat.replay_safety(copy) }
+    pub(super) fn of<Req, Q: Repeat<Req>>(repeat: &Q, saved: &Q::Saved) -> Self {
+        Self { idempotent: repeat.is_idempotent(saved), safety: repeat.replay_safety(saved) }
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) struct Attempt<'a, T, E, C, H> {
     pub(super) verdict: Verdict,
     pub(super) classify: &'a C,
     pub(super) result: Result<&'a T, &'a E>,
-    /// Whether there is a copy of the request for another attempt.
+    /// Whether the request is saved for another attempt.
     pub(super) has_copy: bool,
     /// Returns the request's hints.
     pub(super) hints: H,

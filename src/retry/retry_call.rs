@@ -68,20 +68,26 @@ type Guard<'a> = PanicGuard<'a, RetryInner, RetryState>;
 pin_project! {
     /// A call `C` and its retries, which `S` makes.
     #[project = RetryCallProj]
-    pub(crate) struct RetryCall<C, S, Req, E> {
+    pub(crate) struct RetryCall<C, S, Req, Q, E>
+    where
+        Q: Repeat<Req>,
+    {
         // `None` once the call has completed, and for a call that bypasses the retry.
         state: Option<RetryState>,
         #[pin]
-        attempts: Attempts<C, S, Req, E>,
+        attempts: Attempts<C, S, Req, Q, E>,
     }
 }
 
 pin_project! {
     /// The running attempt, or the wait for the next one.
     #[project = AttemptsProj]
-    struct Attempts<C, S, Req, E> {
-        // A copy of the request for the next attempt.
-        copy: Option<Req>,
+    struct Attempts<C, S, Req, Q, E>
+    where
+        Q: Repeat<Req>,
+    {
+        // The request, saved for the next attempt.
+        saved: Option<Q::Saved>,
         // Boxed, so that calls whose first attempt is final are small.
         retrying: Option<Box<Retrying<S, E>>>,
         #[pin]
@@ -106,7 +112,7 @@ struct Retrying<S, E> {
     service: Option<S>,
     /// The error of the last attempt.
     error: Option<E>,
-    /// The request's hints, set with the last attempt, for which there is no copy to get them from.
+    /// The request's hints, set with the last attempt, for which no request is saved to get them from.
     hints: ReplayHints,
     wait: Wait,
 }
@@ -127,54 +133,58 @@ impl<S, E> Default for Retrying<S, E> {
 }
 
 /// A call whose first attempt is about to start.
-pub(crate) struct StartingRetryCall<'a, Req> {
+pub(crate) struct StartingRetryCall<'a, V> {
     starting: StartingCall<'a, RetryInner, RetryState>,
-    copy: Option<Req>,
+    saved: Option<V>,
 }
 
-impl<'a, Req> StartingRetryCall<'a, Req> {
+impl<'a, V> StartingRetryCall<'a, V> {
     #[inline(always)]
-    pub(crate) fn new<P>(shared: &'a P, enabled: bool, request: &Req) -> Self
+    pub(crate) fn new<P, Req>(shared: &'a P, enabled: bool, request: &Req) -> Self
     where
-        P: HasRetry<Repeat: Repeat<Req>>,
+        P: HasRetry<Repeat: Repeat<Req, Saved = V>>,
     {
         if !enabled {
-            return Self { starting: StartingCall::bypassing(), copy: None };
+            return Self { starting: StartingCall::bypassing(), saved: None };
         }
         let retry = shared.retry();
         if overlooks_method::<P::Repeat, Req>() {
             retry.events.warn_once(Misfit::Repeat);
         }
-        // Copied before the call is admitted: a copy that panics needs no state to be guarded.
+        // Saved before the call is admitted: if that panics, there is no state to be guarded.
         let arriving = retry.events.arriving();
-        let copy = if retry.max_attempts() > 1 { shared.repeat().clone_request(request) } else { None };
+        let saved = if retry.max_attempts() > 1 { shared.repeat().save(request) } else { None };
         arriving.arrived();
         let mut state = retry.begin();
         if retry.events.has_observer() {
             state = emit_admitted(&retry.events, retry, state);
         }
-        Self { starting: StartingCall::new(retry, Some(state)), copy }
+        Self { starting: StartingCall::new(retry, Some(state)), saved }
     }
 
     /// The first attempt has started.
     #[inline(always)]
-    pub(crate) fn started<C, S, E>(self, call: C) -> RetryCall<C, S, Req, E> {
-        let attempts = Attempts { copy: self.copy, retrying: None, phase: Phase::Attempt { call } };
+    pub(crate) fn started<C, S, Req, Q, E>(self, call: C) -> RetryCall<C, S, Req, Q, E>
+    where
+        Q: Repeat<Req, Saved = V>,
+    {
+        let attempts = Attempts { saved: self.saved, retrying: None, phase: Phase::Attempt { call } };
         RetryCall { state: self.starting.started(), attempts }
     }
 }
 
-impl<C: RejectCall, S, Req, E> RejectCall for RetryCall<C, S, Req, E> {
+impl<C: RejectCall, S, Req, Q: Repeat<Req>, E> RejectCall for RetryCall<C, S, Req, Q, E> {
     #[inline(always)]
     fn rejected(rejection: Rejection) -> Self {
         let phase = Phase::Attempt { call: C::rejected(rejection) };
-        Self { state: None, attempts: Attempts { copy: None, retrying: None, phase } }
+        Self { state: None, attempts: Attempts { saved: None, retrying: None, phase } }
     }
 }
 
-impl<P, C, S, Req, E> Cancel<P> for RetryCall<C, S, Req, E>
+impl<P, C, S, Req, Q, E> Cancel<P> for RetryCall<C, S, Req, Q, E>
 where
     P: HasRetry,
+    Q: Repeat<Req>,
     C: Cancel<P::AttemptShared>,
 {
     fn cancel(self: Pin<&mut Self>, shared: &P) {
@@ -189,9 +199,10 @@ where
     }
 }
 
-impl<P, C, S, Req, T, E> CallFuture<P> for RetryCall<C, S, Req, E>
+impl<P, C, S, Req, Q, T, E> CallFuture<P> for RetryCall<C, S, Req, Q, E>
 where
-    P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>> + AttemptSource<S>,
+    P: HasRetry<Classifier: Classify<T, E>, Repeat = Q> + AttemptSource<S>,
+    Q: Repeat<Req>,
     E: AsRejection,
     S: CallService<P::AttemptShared, Req, Call = C, Response = T, Error = E>,
     C: CallFuture<P::AttemptShared, Output = Result<T, E>>,
@@ -234,7 +245,7 @@ where
     }
 }
 
-impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
+impl<C, S, Req, Q: Repeat<Req>, E> AttemptsProj<'_, C, S, Req, Q, E> {
     /// Polls the running attempt. Ready if it is pending or final, and `polled` is the call's; else
     /// the next attempt follows. Takes the state from `guard` when the call completes.
     #[inline(always)]
@@ -246,7 +257,7 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         polled: &mut Poll<Result<T, E>>,
     ) -> Poll<()>
     where
-        P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>> + AttemptSource<S>,
+        P: HasRetry<Classifier: Classify<T, E>, Repeat = Q> + AttemptSource<S>,
         S: CallService<P::AttemptShared, Req, Call = C, Response = T, Error = E>,
         C: CallFuture<P::AttemptShared, Output = Result<T, E>>,
         E: AsRejection,
@@ -256,7 +267,7 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
             unreachable!("polled after it was dropped")
         };
         let Some(state) = guard.in_flight() else { unreachable!("polled after it completed") };
-        let scope = retry.enter_attempt(state, self.copy.is_some());
+        let scope = retry.enter_attempt(state, self.saved.is_some());
         guard.enter_service();
         call.poll(shared.attempt_shared(), cx, polled);
         guard.leave_service();
@@ -279,7 +290,7 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
     /// Completes the call. A caller that keeps the future keeps neither the request nor a service.
     #[inline(always)]
     fn complete(&mut self, guard: &mut Guard<'_>, consume: impl FnOnce(RetryState)) {
-        *self.copy = None;
+        *self.saved = None;
         *self.retrying = None;
         if let Some(state) = guard.take() {
             consume(state);
@@ -297,16 +308,16 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         result: &mut Result<T, E>,
     ) -> Option<Duration>
     where
-        P: HasRetry<Classifier: Classify<T, E>, Repeat: Repeat<Req>>,
+        P: HasRetry<Classifier: Classify<T, E>, Repeat = Q>,
         E: AsRejection,
     {
-        let (copy, retrying) = (&*self.copy, &*self.retrying);
-        let hints = || match copy {
-            Some(copy) => ReplayHints::of(shared.repeat(), copy),
+        let (saved, retrying) = (&*self.saved, &*self.retrying);
+        let hints = || match saved {
+            Some(saved) => ReplayHints::of(shared.repeat(), saved),
             None => retrying.as_ref().map_or_else(ReplayHints::default, |retrying| retrying.hints),
         };
         let classify = shared.classifier();
-        let attempt = Attempt { verdict, classify, result: result.as_ref(), has_copy: copy.is_some(), hints };
+        let attempt = Attempt { verdict, classify, result: result.as_ref(), has_copy: saved.is_some(), hints };
         let next = guard.in_flight().map_or(Next::Final, |state| shared.retry().next_after(state, attempt));
         match (next, result) {
             (Next::Retry(delay), _) => return Some(delay),
@@ -341,7 +352,7 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
         polled: &mut Poll<Result<T, E>>,
     ) -> Poll<()>
     where
-        P: HasRetry<Repeat: Repeat<Req>> + AttemptSource<S>,
+        P: HasRetry<Repeat = Q> + AttemptSource<S>,
         S: CallService<P::AttemptShared, Req, Call = C, Error = E>,
     {
         let Some(retrying) = self.retrying else { unreachable!("a call that waits is retried") };
@@ -362,17 +373,20 @@ impl<C, S, Req, E> AttemptsProj<'_, C, S, Req, E> {
     /// Sends the next attempt, on the service that is ready.
     fn send<P>(&mut self, shared: &P, guard: &mut Guard<'_>) -> C
     where
-        P: HasRetry<Repeat: Repeat<Req>>,
+        P: HasRetry<Repeat = Q>,
         S: CallService<P::AttemptShared, Req, Call = C>,
     {
         let (retry, repeat) = (shared.retry(), shared.repeat());
         let Some(retrying) = self.retrying else { unreachable!("a call that waits is retried") };
-        let mut request = self.copy.take().expect("a retry has a copy of the request");
+        let saved = self.saved.take().expect("a retry has saved the request");
         let attempt = guard.in_flight().expect("a retry has its state").next();
-        if attempt < retry.max_attempts() {
-            *self.copy = repeat.clone_request(&request);
-        } else {
-            retrying.hints = ReplayHints::of(repeat, &request);
+        let is_last = attempt >= retry.max_attempts();
+        if is_last {
+            retrying.hints = ReplayHints::of(repeat, &saved);
+        }
+        let mut request = repeat.restore(saved);
+        if !is_last {
+            *self.saved = repeat.save(&request);
         }
         repeat.prepare(attempt, &mut request);
         retrying.error = None;

@@ -39,7 +39,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Call = RetryCall<S::Call, S, Req, S::Error>;
+    type Call = RetryCall<S::Call, S, Req, P::Repeat, S::Error>;
     /// Whether the call may be retried.
     type Admission = bool;
 
@@ -125,7 +125,7 @@ where
     }
 
     // 2 RMWs on this thread's reference count and one load of the budget; no clock read without a
-    // deadline of its own, no allocation other than that of cloning the request.
+    // deadline of its own, no allocation other than that of saving the request.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let call_site = self.call_site.acquire_ref();

@@ -20,8 +20,10 @@ response_future! {
     ///
     /// Dropping it cancels the running attempt, or the wait for the next one, and releases what the
     /// parts hold for it.
-    pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>] =
-        WithShared<StripedRef<ClientShared<S, C, Q>>, ClientCall<RejectableLeaf<S>, Req, LeafCall<S::Future>, S::Error>>;
+    pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>, Q: Repeat<Req>] = WithShared<
+        StripedRef<ClientShared<S, C, Q>>,
+        ClientCall<RejectableLeaf<S>, Req, Q, LeafCall<S::Future>, S::Error>,
+    >;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection> + AsRejection,

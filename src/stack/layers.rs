@@ -26,7 +26,8 @@ type AttemptCall<S, Req, F> = ProtectedCall<Optional<WithTimeout<S, Attempt>>, R
 pub(super) type ClientCalls<S> = Optional<WithTimeout<Optional<WithRetry<Attempts<S>>>, Total>>;
 
 /// A call of a client, whose inner call is `F`.
-pub(super) type ClientCall<S, Req, F, E> = TimedCall<RetryCall<AttemptCall<S, Req, F>, Attempts<S>, Req, E>, Total>;
+pub(super) type ClientCall<S, Req, Q, F, E> =
+    TimedCall<RetryCall<AttemptCall<S, Req, F>, Attempts<S>, Req, Q, E>, Total>;
 
 /// The calls of a server.
 pub(super) type ServerCalls<S> = Optional<WithTimeout<Protected<S>, Standalone>>;

@@ -243,12 +243,18 @@ async fn a_hint_does_not_stop_the_backoff_from_growing() {
 struct SafetyByFirstWord;
 
 impl Repeat<&'static str> for SafetyByFirstWord {
-    fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
+    type Saved = &'static str;
+
+    fn save(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
 
-    fn replay_safety(&self, copy: &&'static str) -> ReplaySafety {
-        match copy.split(' ').next() {
+    fn restore(&self, saved: &'static str) -> &'static str {
+        saved
+    }
+
+    fn replay_safety(&self, saved: &&'static str) -> ReplaySafety {
+        match saved.split(' ').next() {
             Some("never") => ReplaySafety::Never,
             Some("unattempted") => ReplaySafety::IfUnprocessed,
             _ => ReplaySafety::AfterFailure,
@@ -300,11 +306,17 @@ async fn a_non_idempotent_request_is_retried_only_if_it_was_certainly_not_attemp
 struct ReplayedOnce(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 
 impl Repeat<&'static str> for ReplayedOnce {
-    fn clone_request(&self, request: &&'static str) -> Option<&'static str> {
+    type Saved = &'static str;
+
+    fn save(&self, request: &&'static str) -> Option<&'static str> {
         Some(request)
     }
 
-    fn replay_safety(&self, _copy: &&'static str) -> ReplaySafety {
+    fn restore(&self, saved: &'static str) -> &'static str {
+        saved
+    }
+
+    fn replay_safety(&self, _saved: &&'static str) -> ReplaySafety {
         match self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
             0 => ReplaySafety::AfterFailure,
             _ => ReplaySafety::Never,

@@ -190,8 +190,15 @@ async fn repeat_can_be_implemented_for_a_custom_type() {
     #[derive(Clone)]
     struct Numbered;
     impl Repeat<u32> for Numbered {
-        fn clone_request(&self, request: &u32) -> Option<u32> {
-            Some(*request)
+        /// The hundreds and the rest.
+        type Saved = (u32, u32);
+
+        fn save(&self, request: &u32) -> Option<(u32, u32)> {
+            Some((*request / 100, *request % 100))
+        }
+
+        fn restore(&self, (hundreds, rest): (u32, u32)) -> u32 {
+            100 * hundreds + rest
         }
 
         fn prepare(&self, attempt: u32, request: &mut u32) {
@@ -199,9 +206,9 @@ async fn repeat_can_be_implemented_for_a_custom_type() {
         }
     }
     let service =
-        service_fn(|request: u32| async move { if request < 13 { Err(BoxError::from("down")) } else { Ok(request) } });
+        service_fn(|request: u32| async move { if request < 211 { Err(BoxError::from("down")) } else { Ok(request) } });
     let service = builder().build().unwrap().layer().repeat(Numbered).layer(service);
-    assert_eq!(service.oneshot(10).await.unwrap(), 13);
+    assert_eq!(service.oneshot(208).await.unwrap(), 211);
     let cloned: Cloned = Default::default();
-    assert_eq!(cloned.is_idempotent(&1), None);
+    assert_eq!(Repeat::<u32>::is_idempotent(&cloned, &1), None);
 }

@@ -60,7 +60,7 @@ where
 
     // Healthy, with the default parts: 4 RMWs (2 on this thread's reference count, 2 on the
     // bulkhead's permits) and one clock read, for the breaker's time window; one more read and one
-    // timer if the service is not ready immediately. No allocation other than that of cloning the
+    // timer if the service is not ready immediately. No allocation other than that of saving the
     // request.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
