@@ -14,6 +14,7 @@
 mod axum_server;
 mod hyper_client;
 mod load;
+#[path = "../support/processor.rs"]
 mod processor;
 mod reqwest_client;
 mod server;

@@ -1,7 +1,8 @@
 //! Calls that are in flight: their memory, their allocations, and the cost of a call among many.
 //!
 //! The inner service is pending until it is released, in a random order: a call among 100,000 finds
-//! its memory in no cache.
+//! its memory in no cache. Times are processor times, which other processes do not add to, where
+//! the system has them.
 //!
 //! `cargo bench --all-features --bench in_flight` prints the tables; `-- --quick` measures memory
 //! and allocations, and is a smoke test of the rest. Both compare the memory of each layer and
@@ -16,6 +17,8 @@
 mod candidates;
 mod footprint;
 mod held;
+#[path = "../support/processor.rs"]
+mod processor;
 mod record;
 #[path = "../support/statistics.rs"]
 mod statistics;
@@ -118,7 +121,7 @@ fn print_sustained(candidates: &[Candidate], only: &str, crowds: [usize; 3], rou
         let bare = &measured[0];
         println!("\n### {crowd} in flight, a new call for each that completes, {rounds} rounds of {time:?}\n");
         println!(
-            "| | calls per second | ns per call | above the bare service (95%) | resident bytes per call | above |"
+            "| | calls per second of processor time | ns per call | above the bare service (95%) | resident bytes per call | above |"
         );
         println!("|---|---|---|---|---|---|");
         for one in &measured {

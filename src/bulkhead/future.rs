@@ -6,7 +6,7 @@ use tower_service::Service;
 
 use super::inner::{BulkheadInner, CallPermit, WaitForPermit};
 use crate::{
-    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, WithShared, response_future},
+    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, RejectableLeafCall, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
@@ -27,7 +27,7 @@ response_future! {
     /// Dropping it while it waits leaves the queue; the request was not sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
         StripedRef<BulkheadInner>,
-        Queued<RejectableLeaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, LeafCall<S::Future>, CallPermit>,
+        Queued<RejectableLeaf<S>, Req, WaitForPermit<StripedRef<BulkheadInner>>, RejectableLeafCall<S::Future>, CallPermit>,
     >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

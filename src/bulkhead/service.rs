@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     call::{
-        Acquisition, CallService, CancelOnDrop, Guarded, PatternService, Queued, RejectCall, Rejectable,
+        Acquisition, CallService, CancelOnDrop, Guarded, LeafCall, PatternService, Queued, RejectCall, Rejectable,
         RejectableLeaf, StartingCall, WithShared,
     },
     error::{FromRejection, Rejection},
@@ -117,10 +117,9 @@ impl<S, M> BulkheadService<S, M> {
     ) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
-        S::Error: From<Rejection>,
     {
         let starting = StartingCall::new(&*bulkhead, Some(permit));
-        let call = self.calls.inner.call(&*bulkhead, request);
+        let call = LeafCall::new(self.get_mut().call(request));
         let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(bulkhead, call)))
     }

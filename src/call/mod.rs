@@ -26,5 +26,6 @@ pub(crate) use optional::{Optional, Part, PatternService};
 pub(crate) use panic_guard::{PanicGuard, ServiceGuard, StartingCall, complete};
 pub(crate) use queued::{Acquisition, Queued};
 pub(crate) use service::{
-    CallFuture, CallService, Cancel, HasShared, Leaf, LeafCall, RejectCall, RejectableLeaf, WithShared, response_future,
+    CallFuture, CallService, Cancel, HasShared, Leaf, LeafCall, RejectCall, RejectableLeaf, RejectableLeafCall,
+    WithShared, response_future,
 };

@@ -62,125 +62,20 @@ pub(crate) trait RejectCall {
     fn rejected(rejection: Rejection) -> Self;
 }
 
-pin_project! {
-    /// The innermost service or future, which shares nothing.
-    #[derive(Clone, Debug)]
-    pub(crate) struct Leaf<T> {
-        #[pin]
-        pub(crate) inner: T,
-    }
-}
-
-impl<T> Leaf<T> {
-    #[inline(always)]
-    pub(crate) fn new(inner: T) -> Self {
-        Self { inner }
-    }
-}
-
-impl<P: ?Sized, F> Cancel<P> for Leaf<F> {
-    #[inline]
-    fn cancel(self: Pin<&mut Self>, _shared: &P) {}
-}
-
-impl<P: ?Sized, F: Future> CallFuture<P> for Leaf<F> {
-    type Output = F::Output;
-
-    #[inline(always)]
-    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<F::Output>) {
-        *polled = self.project().inner.poll(cx);
-    }
-}
-
-impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Call = Leaf<S::Future>;
-
-    #[inline(always)]
-    fn poll_ready(&mut self, _shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    #[inline(always)]
-    fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
-        Leaf::new(self.inner.call(request))
-    }
-}
-
-/// The innermost service of patterns that may reject a call.
+/// The innermost service, which shares nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct RejectableLeaf<S> {
+pub(crate) struct Leaf<S> {
     pub(crate) inner: S,
 }
 
-impl<S> RejectableLeaf<S> {
+impl<S> Leaf<S> {
     #[inline(always)]
     pub(crate) fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-pin_project! {
-    /// The innermost call, of any number of patterns, or the rejection by one of them.
-    #[project = LeafCallProj]
-    pub(crate) enum LeafCall<F> {
-        Running { #[pin] future: F },
-        Rejected { rejection: Option<Rejection> },
-        // Cancelled.
-        Done,
-    }
-}
-
-impl<F> LeafCall<F> {
-    #[inline(always)]
-    pub(crate) fn new(future: F) -> Self {
-        Self::Running { future }
-    }
-}
-
-impl<F> RejectCall for LeafCall<F> {
-    #[inline(always)]
-    fn rejected(rejection: Rejection) -> Self {
-        Self::Rejected { rejection: Some(rejection) }
-    }
-}
-
-impl<P: ?Sized, F> Cancel<P> for LeafCall<F> {
-    #[inline]
-    fn cancel(mut self: Pin<&mut Self>, _shared: &P) {
-        self.set(Self::Done);
-    }
-}
-
-impl<P: ?Sized, F, T, E> CallFuture<P> for LeafCall<F>
-where
-    F: Future<Output = Result<T, E>>,
-    E: From<Rejection>,
-{
-    type Output = Result<T, E>;
-
-    #[inline(always)]
-    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
-        *polled = match self.project() {
-            LeafCallProj::Running { future } => future.poll(cx),
-            LeafCallProj::Rejected { rejection } => reject(rejection),
-            LeafCallProj::Done => panic!("polled after it completed"),
-        };
-    }
-}
-
-/// Responds with a rejection.
-#[inline(always)]
-pub(super) fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
-    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
-}
-
-impl<P: ?Sized, S, Req> CallService<P, Req> for RejectableLeaf<S>
-where
-    S: Service<Req>,
-    S::Error: From<Rejection>,
-{
+impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Call = LeafCall<S::Future>;
@@ -194,6 +89,119 @@ where
     fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
         LeafCall::new(self.inner.call(request))
     }
+}
+
+pin_project! {
+    /// The innermost call.
+    pub(crate) struct LeafCall<F> {
+        // `None` once it is cancelled.
+        #[pin]
+        future: Option<F>,
+    }
+}
+
+impl<F> LeafCall<F> {
+    #[inline(always)]
+    pub(crate) fn new(future: F) -> Self {
+        Self { future: Some(future) }
+    }
+}
+
+impl<P: ?Sized, F> Cancel<P> for LeafCall<F> {
+    #[inline]
+    fn cancel(self: Pin<&mut Self>, _shared: &P) {
+        self.project().future.set(None);
+    }
+}
+
+impl<P: ?Sized, F: Future> CallFuture<P> for LeafCall<F> {
+    type Output = F::Output;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<F::Output>) {
+        *polled = self.project().future.as_pin_mut().expect("polled after it completed").poll(cx);
+    }
+}
+
+/// The innermost service, of several patterns that may reject its calls.
+#[derive(Clone, Debug)]
+pub(crate) struct RejectableLeaf<S> {
+    pub(crate) inner: S,
+}
+
+impl<S> RejectableLeaf<S> {
+    #[inline(always)]
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<P: ?Sized, S, Req> CallService<P, Req> for RejectableLeaf<S>
+where
+    S: Service<Req>,
+    S::Error: From<Rejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Call = RejectableLeafCall<S::Future>;
+
+    #[inline(always)]
+    fn poll_ready(&mut self, _shared: &P, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline(always)]
+    fn call(&mut self, _shared: &P, request: Req) -> Self::Call {
+        RejectableLeafCall::Running { future: self.inner.call(request) }
+    }
+}
+
+pin_project! {
+    /// The innermost call, or the rejection by one of the patterns around it.
+    #[project = RejectableLeafCallProj]
+    pub(crate) enum RejectableLeafCall<F> {
+        Running { #[pin] future: F },
+        Rejected { rejection: Option<Rejection> },
+        // Cancelled.
+        Done,
+    }
+}
+
+impl<F> RejectCall for RejectableLeafCall<F> {
+    #[inline(always)]
+    fn rejected(rejection: Rejection) -> Self {
+        Self::Rejected { rejection: Some(rejection) }
+    }
+}
+
+impl<P: ?Sized, F> Cancel<P> for RejectableLeafCall<F> {
+    #[inline]
+    fn cancel(mut self: Pin<&mut Self>, _shared: &P) {
+        self.set(Self::Done);
+    }
+}
+
+impl<P: ?Sized, F, T, E> CallFuture<P> for RejectableLeafCall<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: From<Rejection>,
+{
+    type Output = Result<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
+        *polled = match self.project() {
+            RejectableLeafCallProj::Running { future } => future.poll(cx),
+            RejectableLeafCallProj::Rejected { rejection } => reject(rejection),
+            RejectableLeafCallProj::Done => panic!("polled after it completed"),
+        };
+    }
+}
+
+/// Responds with a rejection.
+#[inline(always)]
+pub(super) fn reject<T, E: From<Rejection>>(rejection: &mut Option<Rejection>) -> Poll<Result<T, E>> {
+    Poll::Ready(Err(rejection.take().expect("polled after it completed").into()))
 }
 
 /// An owner of shared state.
@@ -242,8 +250,8 @@ pin_project! {
     {
         #[pin]
         call: C,
-        owner: O,
-        completed: bool,
+        // `None` once the call has completed.
+        owner: Option<O>,
     }
 
     impl<O, C> PinnedDrop for WithShared<O, C>
@@ -253,8 +261,8 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if !*this.completed {
-                this.call.cancel(this.owner.shared());
+            if let Some(owner) = this.owner {
+                this.call.cancel(owner.shared());
             }
         }
     }
@@ -267,7 +275,7 @@ where
 {
     #[inline(always)]
     pub(crate) fn new(owner: O, call: C) -> Self {
-        Self { call, owner, completed: false }
+        Self { call, owner: Some(owner) }
     }
 }
 
@@ -281,9 +289,12 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.project();
+        let Some(owner) = this.owner else { panic!("polled after it completed") };
         let mut polled = Poll::Pending;
-        this.call.poll(this.owner.shared(), cx, &mut polled);
-        *this.completed = polled.is_ready();
+        this.call.poll(owner.shared(), cx, &mut polled);
+        if polled.is_ready() {
+            *this.owner = None;
+        }
         polled
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     call::{
-        CallService, CancelOnDrop, Guarded, PatternService, RejectCall, Rejectable, RejectableLeaf, StartingCall,
+        CallService, CancelOnDrop, Guarded, Leaf, LeafCall, PatternService, RejectCall, Rejectable, StartingCall,
         WithShared,
     },
     classify::{Classify, DefaultClassifier},
@@ -94,7 +94,7 @@ where
 
 /// The service of a [`CircuitBreakerLayer`](super::CircuitBreakerLayer).
 pub struct CircuitBreakerService<S, C = DefaultClassifier, M = Reject> {
-    calls: WithBreaker<RejectableLeaf<S>>,
+    calls: WithBreaker<Leaf<S>>,
     breaker: CircuitBreaker,
     classify: C,
     mode: PhantomData<fn() -> M>,
@@ -110,7 +110,7 @@ impl<S> CircuitBreakerService<S> {
 
 impl<S, C, M> CircuitBreakerService<S, C, M> {
     pub(super) fn with(inner: S, breaker: &CircuitBreaker, classify: C) -> Self {
-        let calls = WithBreaker::new(RejectableLeaf::new(inner));
+        let calls = WithBreaker::new(Leaf::new(inner));
         Self { calls, breaker: breaker.clone(), classify, mode: PhantomData }
     }
 
@@ -146,14 +146,13 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     ) -> ResponseFuture<S::Future, C>
     where
         S: Service<Req>,
-        S::Error: From<Rejection>,
     {
         let guard = CancelOnDrop::new(&*breaker, admitted);
         let classify = self.classify.clone();
         let (_, admitted) = guard.disarm();
         let owner = BreakerOwner { breaker, classify };
         let starting = StartingCall::new(&owner, Some(admitted));
-        let call = self.calls.inner.call(&owner, request);
+        let call = LeafCall::new(self.get_mut().call(request));
         let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }

@@ -8,7 +8,7 @@ use super::{
     inner::FallbackInner,
 };
 use crate::{
-    call::{Leaf, WithShared, response_future},
+    call::{LeafCall, WithShared, response_future},
     shared::striped::StripedRef,
 };
 
@@ -19,7 +19,7 @@ response_future! {
     /// so a panic of the fallback is a failure of the call, as one of the service is.
     pub struct ResponseFuture<F, Req, T, E, V, W> where [V: Serve<Req, T, E>] = WithShared<
         StripedRef<FallbackInner<V, W>>,
-        FallbackCall<Leaf<F>, Kept<V::Kept, Req>, V::Future>,
+        FallbackCall<LeafCall<F>, Kept<V::Kept, Req>, V::Future>,
     >;
     impl<> where [
         F: Future<Output = Result<T, E>>,

@@ -8,7 +8,7 @@ use super::{
     inner::{FallbackInner, ObservedCall},
 };
 use crate::{
-    call::{Leaf, WithShared},
+    call::{LeafCall, WithShared},
     event::{EventEmitter, Observer},
     name::Name,
     pattern::Pattern,
@@ -72,7 +72,7 @@ impl<V, W> FallbackLayer<V, W> {
     {
         let shared = &*self.shared;
         let in_flight = Some(ObservedCall::admitted(&shared.events));
-        WithShared::new(shared, FallbackCall::started(Leaf::new(future), Function(fallback), in_flight)).await
+        WithShared::new(shared, FallbackCall::started(LeafCall::new(future), Function(fallback), in_flight)).await
     }
 }
 

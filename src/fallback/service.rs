@@ -11,7 +11,7 @@ use super::{
     future::ResponseFuture,
     inner::ObservedCall,
 };
-use crate::call::{Leaf, PanicGuard, StartingCall, WithShared};
+use crate::call::{LeafCall, PanicGuard, StartingCall, WithShared};
 
 /// The service of a [`FallbackLayer`].
 pub struct FallbackService<S, V, W = Rejected> {
@@ -63,7 +63,7 @@ where
         let kept = Kept::new(shared.serve.keep(&request));
         guard.disarm();
         let starting = StartingCall::new(&*shared, in_flight);
-        let call = Leaf::new(self.inner.call(request));
+        let call = LeafCall::new(self.inner.call(request));
         let call = FallbackCall::started(call, kept, starting.started());
         ResponseFuture::new(WithShared::new(shared, call))
     }

@@ -8,7 +8,7 @@ use tower_service::Service;
 use super::inner::{RateLimiterInner, SpentTokens, WaitForTokens};
 pub use super::keyed::KeyedResponseFuture;
 use crate::{
-    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, WithShared, response_future},
+    call::{Guarded, LeafCall, Queued, Rejectable, RejectableLeaf, RejectableLeafCall, WithShared, response_future},
     error::Rejection,
     shared::striped::StripedRef,
 };
@@ -29,7 +29,7 @@ response_future! {
     /// sent.
     pub struct WaitFuture<S, Req> where [S: Service<Req>] = Rejectable<WithShared<
         Option<StripedRef<RateLimiterInner>>,
-        Queued<RejectableLeaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, LeafCall<S::Future>, SpentTokens>,
+        Queued<RejectableLeaf<S>, Req, WaitForTokens<StripedRef<RateLimiterInner>>, RejectableLeafCall<S::Future>, SpentTokens>,
     >>;
     impl<> where [S: Service<Req>, S::Error: From<Rejection>] -> Result<S::Response, S::Error>;
 }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     call::{
-        Acquisition, CallService, Guarded, HasEvents, PatternService, Queued, RejectCall, Rejectable, RejectableLeaf,
-        StartingCall, WithShared,
+        Acquisition, CallService, Guarded, HasEvents, LeafCall, PatternService, Queued, RejectCall, Rejectable,
+        RejectableLeaf, StartingCall, WithShared,
     },
     error::{FromRejection, Rejection},
     readiness::{Backpressure, Reject, Wait},
@@ -135,14 +135,13 @@ impl<S, C, M> RateLimitService<S, C, M> {
     fn start<Req>(&mut self, admission: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
-        S::Error: From<Rejection>,
     {
         if let Err(rejection) = admission {
             return ResponseFuture::new(Rejectable::rejected(rejection));
         }
         let owner = self.owner();
         let starting = StartingCall::new(&owner, Some(SpentTokens::admitted(&self.limiter.0.events)));
-        let call = self.calls.inner.call(&owner, request);
+        let call = LeafCall::new(self.get_mut().call(request));
         let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }

@@ -4,7 +4,7 @@ use tower_service::Service;
 
 use super::{call_site::CallSite, retry_call::RetryCall};
 use crate::{
-    call::{Leaf, WithShared, response_future},
+    call::{Leaf, LeafCall, WithShared, response_future},
     classify::Classify,
     error::AsRejection,
     request::Repeat,
@@ -22,7 +22,7 @@ response_future! {
     /// response, there is no error to return: then the next attempt is made late, or the error of
     /// the service's `poll_ready` is returned.
     pub struct ResponseFuture<S, Req, C, Q> where [S: Service<Req>, Q: Repeat<Req>] =
-        WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<Leaf<S::Future>, Leaf<S>, Req, Q, S::Error>>;
+        WithShared<StripedRef<CallSite<S, C, Q>>, RetryCall<LeafCall<S::Future>, Leaf<S>, Req, Q, S::Error>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: AsRejection,

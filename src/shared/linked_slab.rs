@@ -2,14 +2,15 @@
 
 use std::{mem, num::NonZeroU64};
 
+use super::chunks::{CHUNK, Chunks};
+
 /// Values with stable keys, of which some are linked in order.
 ///
 /// A doubly linked list by index, in reusable slots. A key is never reused, so the key
 /// of an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the
 /// queue's waiters that were granted a permit are such entries.
 ///
-/// Every operation takes a constant number of steps. The slots lie in chunks, so that an insertion
-/// does not move them: with a crowd of a million, that would take milliseconds, under a lock.
+/// Every operation takes a constant number of steps. An empty slab keeps one chunk of slots.
 #[derive(Debug)]
 pub(crate) struct LinkedSlab<T> {
     slots: Chunks<Slot<T>>,
@@ -62,55 +63,6 @@ impl Key {
 
 const NONE: u32 = u32::MAX;
 const UNLINKED: u32 = u32::MAX - 1;
-
-/// Slots per chunk. An empty slab keeps one chunk.
-const CHUNK: usize = 64;
-
-/// A vector in chunks, which do not move when it grows.
-#[derive(Debug)]
-struct Chunks<S> {
-    chunks: Vec<Vec<S>>,
-    len: usize,
-}
-
-impl<S> Chunks<S> {
-    const fn new() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
-    }
-
-    /// Appends a value. Returns its index.
-    fn push(&mut self, value: S) -> u32 {
-        let index = self.len;
-        if index % CHUNK == 0 {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        self.chunks[index / CHUNK].push(value);
-        self.len += 1;
-        // More than four billion waiters do not fit into memory.
-        index as u32
-    }
-
-    #[inline]
-    fn get_mut(&mut self, index: u32) -> Option<&mut S> {
-        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
-    }
-}
-
-impl<S> std::ops::Index<u32> for Chunks<S> {
-    type Output = S;
-
-    #[inline]
-    fn index(&self, index: u32) -> &S {
-        &self.chunks[index as usize / CHUNK][index as usize % CHUNK]
-    }
-}
-
-impl<S> std::ops::IndexMut<u32> for Chunks<S> {
-    #[inline]
-    fn index_mut(&mut self, index: u32) -> &mut S {
-        &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK]
-    }
-}
 
 impl<T> Default for LinkedSlab<T> {
     fn default() -> Self {
@@ -196,7 +148,7 @@ impl<T> LinkedSlab<T> {
         self.slots[key.index].next = free;
         self.free = key.index;
         self.len -= 1;
-        if self.len == 0 && self.slots.len > CHUNK {
+        if self.len == 0 && self.slots.len() > CHUNK {
             self.release_memory();
         }
         value
@@ -217,7 +169,7 @@ impl<T> LinkedSlab<T> {
         {
             self.steps = taken.steps + 1;
         }
-        taken.slots.chunks.into_iter().flatten().filter_map(|slot| slot.value)
+        taken.slots.into_iter().filter_map(|slot| slot.value)
     }
 
     fn slot(&mut self, key: Key) -> Option<&mut Slot<T>> {
@@ -354,7 +306,7 @@ mod tests {
         let mut slab = LinkedSlab::default();
         let keys: Vec<_> = (0..10_000).map(|number| slab.push_back(number)).collect();
         assert!(keys.iter().all(|key| slab.remove(*key).is_some()));
-        assert_eq!((slab.slots.len, slab.slots.chunks.capacity()), (0, 0));
+        assert!(slab.slots.is_unallocated());
         let key = slab.push_back(0);
         assert!(slab.get_mut(keys[0]).is_none() && slab.get_mut(key).is_some());
     }

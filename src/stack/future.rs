@@ -8,7 +8,7 @@ use super::{
     parts::StackParts,
 };
 use crate::{
-    call::{LeafCall, RejectableLeaf, WithShared, response_future},
+    call::{RejectableLeaf, RejectableLeafCall, WithShared, response_future},
     classify::Classify,
     error::{AsRejection, Rejection},
     request::Repeat,
@@ -22,7 +22,7 @@ response_future! {
     /// parts hold for it.
     pub struct ClientFuture<S, Req, C, Q> where [S: Service<Req>, Q: Repeat<Req>] = WithShared<
         StripedRef<ClientShared<S, C, Q>>,
-        ClientCall<RejectableLeaf<S>, Req, Q, LeafCall<S::Future>, S::Error>,
+        ClientCall<RejectableLeaf<S>, Req, Q, RejectableLeafCall<S::Future>, S::Error>,
     >;
     impl<> where [
         S: Service<Req> + Clone,
@@ -37,7 +37,7 @@ response_future! {
     ///
     /// Dropping it cancels the request and releases what the parts hold for it.
     pub struct ServerFuture<S, Req, C> where [S: Service<Req>] =
-        WithShared<StripedRef<StackParts<C>>, ServerCall<RejectableLeaf<S>, Req, LeafCall<S::Future>>>;
+        WithShared<StripedRef<StackParts<C>>, ServerCall<RejectableLeaf<S>, Req, RejectableLeafCall<S::Future>>>;
     impl<> where [
         S: Service<Req> + Clone,
         S::Error: From<Rejection> + AsRejection,

@@ -7,7 +7,7 @@ use super::{
     timed_call::TimedCall,
 };
 use crate::{
-    call::{LeafCall, WithShared, response_future},
+    call::{LeafCall, Rejectable, WithShared, response_future},
     error::Rejection,
 };
 
@@ -16,6 +16,6 @@ response_future! {
     ///
     /// When the limit is reached, the inner future is dropped before the error is returned.
     pub struct ResponseFuture<F> =
-        WithShared<TimeoutOwner, TimedCall<LeafCall<F>, Standalone>>;
+        Rejectable<WithShared<TimeoutOwner, TimedCall<LeafCall<F>, Standalone>>>;
     impl<T, E> where [F: Future<Output = Result<T, E>>, E: From<Rejection>] -> Result<T, E>;
 }

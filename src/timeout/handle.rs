@@ -2,12 +2,11 @@ use std::{fmt, future::Future, time::Duration};
 
 use super::{
     TimeoutBuilder, TimeoutLayer,
-    future::ResponseFuture,
     inner::{Standalone, TimeoutInner, TimeoutOwner, duration_of},
-    timed_call::{StartingTimedCall, TimedCall},
+    timed_call::StartingTimedCall,
 };
 use crate::{
-    call::{LeafCall, RejectCall, WithShared},
+    call::{LeafCall, WithShared},
     error::FromRejection,
     name::Name,
     shared::striped::StripedArc,
@@ -73,11 +72,9 @@ impl Timeout {
     {
         let owner = TimeoutOwner::of(&self.0);
         let mut saved = None;
-        let call = match StartingTimedCall::<_, Standalone>::new(&owner, Some(self.0.limit()), &mut saved) {
-            Ok(starting) => starting.started(LeafCall::new(future)),
-            Err(rejection) => TimedCall::rejected(rejection),
-        };
-        ResponseFuture::new(WithShared::new(owner, call)).await
+        let starting = StartingTimedCall::<_, Standalone>::new(&owner, Some(self.0.limit()), &mut saved)?;
+        let call = starting.started(LeafCall::new(future));
+        WithShared::new(owner, call).await
     }
 
     /// Rejects and reports a call that has taken longer than `limit`.

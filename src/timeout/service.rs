@@ -9,11 +9,11 @@ use tower_service::Service;
 use super::{
     Fixed, RequestLimit, Timeout,
     future::ResponseFuture,
-    inner::{HasTimeout, Standalone, TimeoutOf, TimeoutOwner},
+    inner::{TimeoutOf, TimeoutOwner},
     timed_call::{StartingTimedCall, TimedCall},
 };
 use crate::{
-    call::{CallService, PatternService, RejectCall, RejectableLeaf, WithShared},
+    call::{CallService, LeafCall, PatternService, RejectCall, Rejectable, WithShared},
     error::{FromRejection, Rejection},
     state::time::nanos_of,
 };
@@ -27,20 +27,6 @@ pub(crate) struct WithTimeout<S, K> {
 impl<S, K> WithTimeout<S, K> {
     pub(crate) fn new(inner: S) -> Self {
         Self { inner, kind: PhantomData }
-    }
-
-    /// Makes a call with a limit in nanoseconds, or without one.
-    #[inline(always)]
-    fn call_within<P, Req>(&mut self, shared: &P, limit: Option<u64>, request: Req) -> TimedCall<S::Call, K>
-    where
-        P: HasTimeout<K>,
-        S: CallService<P, Req, Call: RejectCall>,
-    {
-        let mut saved = None;
-        match StartingTimedCall::new(shared, limit, &mut saved) {
-            Ok(starting) => starting.started(self.inner.call(shared, request)),
-            Err(rejection) => TimedCall::rejected(rejection),
-        }
     }
 }
 
@@ -79,13 +65,17 @@ where
 
     #[inline(always)]
     fn start(&mut self, shared: &P, limit: Option<u64>, request: Req) -> Self::Call {
-        self.call_within(shared, limit, request)
+        let mut saved = None;
+        match StartingTimedCall::new(shared, limit, &mut saved) {
+            Ok(starting) => starting.started(self.inner.call(shared, request)),
+            Err(rejection) => TimedCall::rejected(rejection),
+        }
     }
 }
 
 /// The service of a [`TimeoutLayer`](super::TimeoutLayer).
 pub struct TimeoutService<S, D = Fixed> {
-    calls: WithTimeout<RejectableLeaf<S>, Standalone>,
+    inner: S,
     timeout: Timeout,
     limits: D,
 }
@@ -99,7 +89,7 @@ impl<S> TimeoutService<S> {
 
 impl<S, D> TimeoutService<S, D> {
     pub(super) fn with(inner: S, timeout: &Timeout, limits: D) -> Self {
-        Self { calls: WithTimeout::new(RejectableLeaf::new(inner)), timeout: timeout.clone(), limits }
+        Self { inner, timeout: timeout.clone(), limits }
     }
 
     /// Returns the timeout.
@@ -108,7 +98,7 @@ impl<S, D> TimeoutService<S, D> {
     }
 }
 
-service_access!(TimeoutService<S, D>, calls.inner.inner);
+service_access!(TimeoutService<S, D>, inner);
 
 impl<S: Clone, D: Clone> Clone for TimeoutService<S, D> {
     fn clone(&self) -> Self {
@@ -138,7 +128,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.get_mut().poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
     // Ready at the first poll, with a `&'static str` for a name and no observer: one load of the
@@ -150,7 +140,11 @@ where
         arriving.arrived();
         let limit = limit.map_or_else(|| self.timeout.0.limit(), nanos_of);
         let owner = TimeoutOwner::of(&self.timeout.0);
-        let call = self.calls.call_within(&owner, Some(limit), request);
-        ResponseFuture::new(WithShared::new(owner, call))
+        let mut saved = None;
+        let call = match StartingTimedCall::new(&owner, Some(limit), &mut saved) {
+            Ok(starting) => starting.started(LeafCall::new(self.inner.call(request))),
+            Err(rejection) => return ResponseFuture::new(Rejectable::rejected(rejection)),
+        };
+        ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::shared::chunks::{CHUNK, Chunks};
+
 /// Values with deadlines, in several groups, of which the earliest of a group is found quickly.
 ///
 /// A lane is a list in order of deadlines, and an entry only ever joins the end of one. Calls with
@@ -11,11 +13,10 @@ use std::collections::BTreeMap;
 /// goes into a tree.
 ///
 /// Every operation on an entry in a lane takes a number of steps that is bounded by [`MAX_LANES`],
-/// whatever the number of entries; in the tree, logarithmic. An insertion may grow a vector, which
-/// is constant amortized.
+/// whatever the number of entries; in the tree, logarithmic.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    slots: Vec<Slot<T>>,
+    slots: Chunks<Slot<T>>,
     /// The first free slot; free slots are linked by `next`.
     free: u32,
     len: usize,
@@ -61,11 +62,11 @@ const TREE: u32 = u32::MAX;
 const MAX_LANES: usize = 8;
 
 /// Slots that remain when all entries are gone.
-const KEPT_SLOTS: usize = 1024;
+const KEPT_SLOTS: usize = 16 * CHUNK;
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
-        let (slots, lanes, tree) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (slots, lanes, tree) = (Chunks::new(), Vec::new(), BTreeMap::new());
         Self { slots, free: NONE, len: 0, next_ticket: 0, lanes, tree }
     }
 }
@@ -89,7 +90,7 @@ impl<T> Lanes<T> {
         let lane = &mut self.lanes[lane];
         match previous {
             NONE => (lane.group, lane.head) = (group, index),
-            _ => self.slots[previous as usize].next = index,
+            _ => self.slots[previous].next = index,
         }
         (lane.tail, lane.last) = (index, deadline);
         key
@@ -98,15 +99,13 @@ impl<T> Lanes<T> {
     #[inline]
     fn store(&mut self, slot: Slot<T>) -> u32 {
         self.len += 1;
-        if let Some(free) = self.slots.get_mut(self.free as usize) {
+        if let Some(free) = self.slots.get_mut(self.free) {
             let index = self.free;
             self.free = free.next;
             *free = slot;
             index
         } else {
-            // More than four billion entries do not fit into memory.
-            self.slots.push(slot);
-            (self.slots.len() - 1) as u32
+            self.slots.push(slot)
         }
     }
 
@@ -136,7 +135,7 @@ impl<T> Lanes<T> {
     /// Removes an entry. Returns its group and its value.
     #[inline]
     pub(super) fn remove(&mut self, key: Key) -> Option<(u32, T)> {
-        let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.ticket == key.ticket)?;
+        let slot = self.slots.get_mut(key.index).filter(|slot| slot.ticket == key.ticket)?;
         let value = slot.value.take()?;
         let (lane, deadline, previous, next) = (slot.lane, slot.deadline, slot.previous, slot.next);
         slot.next = self.free;
@@ -150,7 +149,7 @@ impl<T> Lanes<T> {
         };
         if self.len == 0 && self.slots.len() > KEPT_SLOTS {
             // A crowd's memory is returned. Paid for by its insertions.
-            self.slots = Vec::new();
+            self.slots = Chunks::new();
             self.free = NONE;
         }
         Some((group, value))
@@ -162,34 +161,34 @@ impl<T> Lanes<T> {
         let lane = &mut self.lanes[lane as usize];
         match previous {
             NONE => lane.head = next,
-            _ => self.slots[previous as usize].next = next,
+            _ => self.slots[previous].next = next,
         }
         match next {
             NONE => {
                 lane.tail = previous;
                 if previous != NONE {
-                    lane.last = self.slots[previous as usize].deadline;
+                    lane.last = self.slots[previous].deadline;
                 }
             }
-            _ => self.slots[next as usize].previous = previous,
+            _ => self.slots[next].previous = previous,
         }
         lane.group
     }
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let slot = self.slots.get_mut(key.index as usize).filter(|slot| slot.ticket == key.ticket)?;
+        let slot = self.slots.get_mut(key.index).filter(|slot| slot.ticket == key.ticket)?;
         slot.value.as_mut()
     }
 
     /// Returns the earliest deadline of a group.
     pub(super) fn earliest(&self, group: u32) -> Option<u64> {
-        self.first(group).map(|index| self.slots[index as usize].deadline)
+        self.first(group).map(|index| self.slots[index].deadline)
     }
 
     /// Removes an entry of the group whose deadline is `now` or earlier.
     pub(super) fn pop_due(&mut self, group: u32, now: u64) -> Option<T> {
         let index = self.first(group)?;
-        let slot = &self.slots[index as usize];
+        let slot = &self.slots[index];
         let key = Key { ticket: slot.ticket, index };
         if slot.deadline > now {
             return None;
@@ -202,7 +201,7 @@ impl<T> Lanes<T> {
         let of_group = self.tree.range((group, 0, 0)..=(group, u64::MAX, u64::MAX));
         let lanes = self.lanes.iter().filter(|lane| lane.head != NONE && lane.group == group);
         let firsts = lanes.map(|lane| lane.head).chain(of_group.map(|(_, index)| *index).take(1));
-        firsts.min_by_key(|index| self.slots[*index as usize].deadline)
+        firsts.min_by_key(|index| self.slots[*index].deadline)
     }
 }
 
@@ -279,6 +278,6 @@ mod tests {
         let keys: Vec<_> = (0..10_000).map(|at| lanes.insert(0, at, ())).collect();
         assert_eq!((lanes.lanes.len(), lanes.tree.len()), (1, 0));
         keys.into_iter().for_each(|key| assert!(lanes.remove(key).is_some()));
-        assert_eq!(lanes.slots.capacity(), 0);
+        assert!(lanes.slots.is_unallocated());
     }
 }

@@ -59,7 +59,7 @@ fn a_gap_of_any_length_clears_the_window() {
         for length in [Duration::from_secs(buckets), Duration::from_millis(2)] {
             let rates = Rates { min_calls: 1, failed: Some(1_000_000), slow: None };
             let window = TimeWindow::new(length, buckets as u32, 2, rates);
-            let at = |bucket: u64| Nanos::new(bucket.saturating_mul(window.width));
+            let at = |bucket: u64| Nanos::new(bucket.saturating_mul(window.width.get()));
             window.record_now(FAILED, at(5));
             window.record_now(OK, at(5));
             assert_eq!(window.snapshot(0, at(5 + buckets - 1)).calls, 2);
@@ -248,7 +248,7 @@ proptest! {
     ) {
         let rates = Rates { min_calls, failed: Some(share), slow: slow_share };
         let window = TimeWindow::new(Duration::from_nanos(width * buckets), buckets as u32, 2, rates);
-        prop_assert_eq!(window.width, width);
+        prop_assert_eq!(window.width.get(), width);
         let mut list = ListWindow::new(buckets);
         let (mut now, mut generation) = (start, 1);
         for (draw, second, step, event) in draws {
