@@ -29,10 +29,10 @@ static ALLOCATOR: allocations::Counting = allocations::Counting;
 #[derive(Parser)]
 struct Options {
     /// Measure only rows whose name contains this text.
-    #[arg(long, default_value = "")]
+    #[arg(long, global = true, default_value = "")]
     only: String,
     /// Few and short rounds: a smoke test, whose figures mean nothing.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     #[command(subcommand)]
     command: Option<Command>,
