@@ -14,6 +14,8 @@ mod behaviours;
 #[path = "../../support/harness.rs"]
 mod harness;
 mod inner;
+#[path = "../../support/processor.rs"]
+mod processor;
 mod report;
 mod rows;
 #[path = "../../support/statistics.rs"]
