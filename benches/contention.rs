@@ -9,6 +9,8 @@
 mod harness;
 #[path = "support/locked.rs"]
 mod locked;
+#[path = "support/processor.rs"]
+mod processor;
 #[path = "support/service.rs"]
 mod service;
 #[path = "support/statistics.rs"]

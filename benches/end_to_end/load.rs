@@ -57,9 +57,9 @@ pub(crate) async fn measure(candidates: &[Candidate], rounds: usize, length: Dur
     for round in 0..=rounds {
         order.shuffle(&mut rng());
         for &which in &order {
-            let before = processor::time_used();
+            let before = processor::time_of_process();
             let sample = (candidates[which].run)(length).await;
-            let after = processor::time_used();
+            let after = processor::time_of_process();
             // The first round warms up.
             if round > 0 {
                 measured[which].add(sample, after.zip(before).map(|(after, before)| after - before));

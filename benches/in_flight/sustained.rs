@@ -65,10 +65,10 @@ impl Sustained {
             wait_until(&gate, 1).await;
             let resident = resident().zip(before).map(|(after, before)| (after - before) / in_flight as f64);
             wait_until(&gate, 2 * in_flight as u64 + 1000).await;
-            let (processor, started, first) = (processor::time_used(), Instant::now(), gate.releases());
+            let (processor, started, first) = (processor::time_of_process(), Instant::now(), gate.releases());
             sleep(time).await;
             let (calls, elapsed) = (gate.releases() - first, started.elapsed());
-            let used = processor::time_used().zip(processor).map_or(elapsed, |(after, before)| after - before);
+            let used = processor::time_of_process().zip(processor).map_or(elapsed, |(after, before)| after - before);
             Self { resident, nanos_per_call: used.as_nanos() as f64 / calls as f64 }
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! A sample is a fixed time in which one or more threads concurrently do as many operations as they
 //! can. The rounds of all candidates of a row are interleaved, so that noise affects all of them;
-//! figures are medians, and ratios are computed per round.
+//! figures are medians, and ratios are computed per round. The time of an operation on one thread
+//! is processor time, where the system has it.
 #![allow(unreachable_pub)] // shared by benches, as modules
 #![allow(clippy::disallowed_methods)] // the benchmarks' clock
 
@@ -16,7 +17,7 @@ use std::{
 
 use rand::{rng, seq::SliceRandom};
 
-use crate::statistics::median;
+use crate::{processor, statistics::median};
 
 /// Does this many operations.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
@@ -78,7 +79,9 @@ impl Setting {
 /// A candidate's measurements: nanoseconds per operation and thread, per round.
 pub struct Measured {
     pub name: &'static str,
-    pub settings: Vec<(Setting, Vec<f64>)>,
+    settings: Vec<(Setting, Vec<f64>)>,
+    /// Of the processor, on one thread. Empty where the system does not say.
+    of_processor: Vec<f64>,
 }
 
 impl Measured {
@@ -89,10 +92,18 @@ impl Measured {
 
     /// Returns million operations per second, of all threads together.
     pub fn rate(&self, setting: Setting) -> Option<f64> {
-        self.nanos(setting).map(|nanos| setting.threads() as f64 * 1e3 / nanos)
+        self.elapsed(setting).map(|rounds| setting.threads() as f64 * 1e3 / median(rounds))
     }
 
+    /// Returns nanoseconds per operation and round: of the processor where they are known.
     pub fn rounds(&self, setting: Setting) -> Option<&[f64]> {
+        match setting {
+            Setting::Shared(1) if !self.of_processor.is_empty() => Some(&self.of_processor),
+            _ => self.elapsed(setting),
+        }
+    }
+
+    fn elapsed(&self, setting: Setting) -> Option<&[f64]> {
         self.settings.iter().find(|(other, _)| *other == setting).map(|(_, rounds)| rounds.as_slice())
     }
 }
@@ -118,11 +129,13 @@ pub fn measure(candidates: &[Candidate], settings: &[Setting], effort: Effort) -
     for round in 0..=effort.rounds {
         order.shuffle(&mut rng());
         for &(candidate, setting) in &order {
-            let (setting, rounds) = &mut all[candidate].settings[setting];
-            let nanos = sample(&instances[candidate], *setting, effort.sample);
+            let measured = &mut all[candidate];
+            let (setting, rounds) = &mut measured.settings[setting];
+            let sample = sample(&instances[candidate], *setting, effort.sample);
             // The first round warms up.
             if round > 0 {
-                rounds.push(nanos);
+                rounds.push(sample.elapsed);
+                measured.of_processor.extend(sample.of_processor);
             }
         }
     }
@@ -131,15 +144,31 @@ pub fn measure(candidates: &[Candidate], settings: &[Setting], effort: Effort) -
 
 fn prepare(candidate: &Candidate, settings: &[Setting]) -> Measured {
     let settings = settings.iter().filter(|setting| candidate.threads || **setting == Setting::Shared(1));
-    Measured { name: candidate.name, settings: settings.map(|setting| (*setting, Vec::new())).collect() }
+    let settings = settings.map(|setting| (*setting, Vec::new())).collect();
+    Measured { name: candidate.name, settings, of_processor: Vec::new() }
 }
 
-/// Returns nanoseconds per operation and thread.
-fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
+/// Nanoseconds per operation and thread.
+struct Sample {
+    elapsed: f64,
+    /// For one thread.
+    of_processor: Option<f64>,
+}
+
+/// What one thread did.
+struct Work {
+    started: Instant,
+    ended: Instant,
+    operations: u64,
+    processor: Option<Duration>,
+}
+
+fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> Sample {
     const CHUNK: u64 = 64;
     let threads = setting.threads();
     let (start, stop) = (Barrier::new(threads + 1), AtomicBool::new(false));
-    let samples: Vec<(Instant, Instant, u64)> = std::thread::scope(|scope| {
+    let processor = || if threads == 1 { processor::time_of_thread() } else { None };
+    let work: Vec<Work> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 let instance = match setting {
@@ -150,13 +179,16 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
                 let (start, stop) = (&start, &stop);
                 scope.spawn(move || {
                     worker(CHUNK);
+                    let before = processor();
                     start.wait();
                     let (started, mut operations) = (Instant::now(), 0);
                     while !stop.load(Ordering::Relaxed) {
                         worker(CHUNK);
                         operations += CHUNK;
                     }
-                    (started, Instant::now(), operations)
+                    let ended = Instant::now();
+                    let processor = processor().zip(before).map(|(after, before)| after - before);
+                    Work { started, ended, operations, processor }
                 })
             })
             .collect();
@@ -167,8 +199,9 @@ fn sample(instances: &[Instance; 2], setting: Setting, time: Duration) -> f64 {
     });
     // Measure from the first start to the last end: with more threads than processors, threads take
     // turns, and rates over each thread's own time would count the same time several times.
-    let started = samples.iter().map(|sample| sample.0).min().expect("there are threads");
-    let ended = samples.iter().map(|sample| sample.1).max().expect("there are threads");
-    let operations: u64 = samples.iter().map(|sample| sample.2).sum();
-    threads as f64 * (ended - started).as_nanos() as f64 / operations as f64
+    let started = work.iter().map(|work| work.started).min().expect("there are threads");
+    let ended = work.iter().map(|work| work.ended).max().expect("there are threads");
+    let operations: u64 = work.iter().map(|work| work.operations).sum();
+    let nanos = |time: Duration| time.as_nanos() as f64 / operations as f64;
+    Sample { elapsed: threads as f64 * nanos(ended - started), of_processor: work[0].processor.map(nanos) }
 }

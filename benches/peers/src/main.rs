@@ -14,6 +14,8 @@ mod behaviours;
 #[path = "../../support/harness.rs"]
 mod harness;
 mod inner;
+#[path = "../../support/processor.rs"]
+mod processor;
 mod report;
 mod rows;
 #[path = "../../support/statistics.rs"]
@@ -29,10 +31,10 @@ static ALLOCATOR: allocations::Counting = allocations::Counting;
 #[derive(Parser)]
 struct Options {
     /// Measure only rows whose name contains this text.
-    #[arg(long, default_value = "")]
+    #[arg(long, global = true, default_value = "")]
     only: String,
     /// Few and short rounds: a smoke test, whose figures mean nothing.
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
     #[command(subcommand)]
     command: Option<Command>,
