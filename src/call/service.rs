@@ -91,6 +91,15 @@ impl<P: ?Sized, S: Service<Req>, Req> CallService<P, Req> for Leaf<S> {
     }
 }
 
+/// Copies an output that is ready. To copy all of `Pending` would cost as much, or more: it would
+/// be read in larger pieces than the one that was just written.
+#[inline(always)]
+fn set_ready<T>(polled: &mut Poll<T>, output: Poll<T>) {
+    if let Poll::Ready(output) = output {
+        *polled = Poll::Ready(output);
+    }
+}
+
 pin_project! {
     /// The innermost call.
     pub(crate) struct LeafCall<F> {
@@ -119,7 +128,8 @@ impl<P: ?Sized, F: Future> CallFuture<P> for LeafCall<F> {
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<F::Output>) {
-        *polled = self.project().future.as_pin_mut().expect("polled after it completed").poll(cx);
+        let future = self.project().future.as_pin_mut().expect("polled after it completed");
+        set_ready(polled, future.poll(cx));
     }
 }
 
@@ -190,11 +200,11 @@ where
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, _shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>) {
-        *polled = match self.project() {
-            RejectableLeafCallProj::Running { future } => future.poll(cx),
-            RejectableLeafCallProj::Rejected { rejection } => reject(rejection),
+        match self.project() {
+            RejectableLeafCallProj::Running { future } => set_ready(polled, future.poll(cx)),
+            RejectableLeafCallProj::Rejected { rejection } => *polled = reject(rejection),
             RejectableLeafCallProj::Done => panic!("polled after it completed"),
-        };
+        }
     }
 }
 
@@ -292,10 +302,9 @@ where
         let Some(owner) = this.owner else { panic!("polled after it completed") };
         let mut polled = Poll::Pending;
         this.call.poll(owner.shared(), cx, &mut polled);
-        if polled.is_ready() {
-            *this.owner = None;
-        }
-        polled
+        let Poll::Ready(output) = polled else { return Poll::Pending };
+        *this.owner = None;
+        Poll::Ready(output)
     }
 }
 
