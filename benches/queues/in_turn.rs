@@ -20,7 +20,7 @@ use tower_rampart::{
 
 use crate::statistics::{median, ratio};
 
-/// The share of tokio's time that a waiter of the bulkhead may take.
+/// The multiple of tokio's time that a waiter of the bulkhead may take.
 const GOAL: f64 = 2.0;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,8 +35,9 @@ struct Row {
 struct Sample {
     /// From the creation of the first waiter's future to the last one's result.
     time: Duration,
-    /// The memory of a crowd that waits, its futures included.
-    bytes: u64,
+    /// The memory of a crowd that waits, its futures included. `None` for tasks, whose own memory is
+    /// larger.
+    bytes: Option<u64>,
 }
 
 impl Row {
@@ -57,7 +58,7 @@ impl Row {
 pub(crate) fn print(crowd: usize, rounds: usize) {
     let rows = rows();
     let mut times: Vec<Vec<f64>> = rows.iter().map(|_| Vec::new()).collect();
-    let mut bytes = vec![0; rows.len()];
+    let mut bytes = vec![String::new(); rows.len()];
     for round in 0..=rounds {
         for turn in 0..rows.len() {
             let which = (round + turn) % rows.len();
@@ -65,7 +66,7 @@ pub(crate) fn print(crowd: usize, rounds: usize) {
             // The first round warms up.
             if round > 0 {
                 times[which].push(sample.time.as_nanos() as f64 / crowd as f64);
-                bytes[which] = sample.bytes / crowd as u64;
+                bytes[which] = sample.bytes.map_or_else(String::new, |bytes| (bytes / crowd as u64).to_string());
             }
         }
     }
@@ -201,7 +202,7 @@ fn polled<F: Future<Output = ()>>(
         before_grant();
         assert_eq!(waiter.as_mut().poll(&mut context), Poll::Ready(()));
     }
-    Sample { time: started.elapsed(), bytes: allocated.bytes_current.unsigned_abs() }
+    Sample { time: started.elapsed(), bytes: Some(allocated.bytes_current.unsigned_abs()) }
 }
 
 /// Spawns the waiters on a runtime, which polls them as they are woken.
@@ -220,6 +221,6 @@ fn spawned<F: Future<Output = ()> + Send + 'static>(
         for task in tasks {
             task.await.expect("no task panics");
         }
-        Sample { time: started.elapsed(), bytes: 0 }
+        Sample { time: started.elapsed(), bytes: None }
     })
 }

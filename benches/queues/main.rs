@@ -4,7 +4,7 @@
 //! smoke test. Each figure is the time of a whole crowd, divided by its size: the waiters join
 //! (each is polled once), and go in the way that the row names. tokio's semaphore is beside the
 //! bulkhead. A second table has 10,000 waiters of one permit, which each acquire it when the one
-//! before releases it, relative to tokio's semaphore.
+//! before releases it, relative to tokio's semaphore; `-- --in-turn` prints only that one.
 #![allow(missing_docs)]
 #![allow(clippy::disallowed_methods)] // the benchmark's clock
 

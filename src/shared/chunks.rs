@@ -25,7 +25,7 @@ impl<S> Chunks<S> {
     /// Appends an element. Returns its index.
     pub(crate) fn push(&mut self, element: S) -> u32 {
         let index = self.len;
-        if index % CHUNK == 0 {
+        if index.is_multiple_of(CHUNK) {
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         self.chunks[index / CHUNK].push(element);

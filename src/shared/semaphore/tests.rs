@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::*;
+use crate::state::atomics::count;
 
 struct Resource(Semaphore);
 
@@ -82,6 +83,22 @@ fn the_steps_of_an_operation_do_not_depend_on_the_number_of_waiters() {
         drop(waiting);
         assert_eq!(resource.0.counts(), (size as u32 + 1, 0, 0));
     }
+}
+
+#[test]
+fn a_wait_writes_the_permit_word_when_it_is_granted_and_when_it_is_claimed() {
+    let resource = full(1);
+    let first = crowd(&resource, 1);
+    let mut waiting = waiter(&resource);
+    let writes = |work: &mut dyn FnMut()| {
+        let ((), ops) = count(work);
+        (ops.rmws, ops.stores)
+    };
+    assert_eq!(writes(&mut || assert!(!poll(&mut waiting, Waker::noop()))), (0, 0), "another waiter has left the mark");
+    assert_eq!(writes(&mut || assert!(!poll(&mut waiting, Waker::noop()))), (0, 0), "a spurious poll");
+    drop(first);
+    assert_eq!(writes(&mut || resource.0.release()), (1, 0));
+    assert_eq!(writes(&mut || assert!(poll(&mut waiting, Waker::noop()))), (1, 0));
 }
 
 /// A waker that owns another waiter of the same queue, and drops it when it is dropped.
