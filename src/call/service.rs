@@ -302,9 +302,11 @@ where
         let Some(owner) = this.owner else { panic!("polled after it completed") };
         let mut polled = Poll::Pending;
         this.call.poll(owner.shared(), cx, &mut polled);
-        let Poll::Ready(output) = polled else { return Poll::Pending };
+        if polled.is_pending() {
+            return Poll::Pending;
+        }
         *this.owner = None;
-        Poll::Ready(output)
+        polled
     }
 }
 
