@@ -136,8 +136,9 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
     /// Makes a call that is admitted; its future owns `breaker`.
     #[inline(always)]
     fn start<Req>(
-        &mut self,
+        inner: &mut Leaf<S>,
         breaker: StripedRef<CircuitBreakerInner>,
+        classify: &C,
         admitted: AdmittedCall,
         request: Req,
     ) -> ResponseFuture<S::Future, C>
@@ -145,11 +146,11 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
         S: Service<Req>,
     {
         let guard = CancelOnDrop::new(&*breaker, admitted);
-        let classify = self.classify.clone();
+        let classify = classify.clone();
         let (_, admitted) = guard.disarm();
         let owner = BreakerOwner { breaker, classify };
         let starting = StartingCall::new(&owner, Some(admitted));
-        let call = self.calls.inner.call(&owner, request);
+        let call = inner.call(&owner, request);
         let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
@@ -176,10 +177,12 @@ where
     // line and one clock read, slow calls one more clock read. No allocation. Rejected: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.calls.ready_state.admit_rejecting(&self.breaker.0) {
-            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
-            Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
-        }
+        let Self { calls: WithBreaker { inner, ready_state }, breaker: CircuitBreaker(breaker), classify, .. } = self;
+        ready_state.admit_rejecting_as(
+            breaker,
+            |admitted| Self::start(inner, breaker.acquire_ref(), classify, admitted, request),
+            |rejection| ResponseFuture::new(Rejectable::rejected(rejection)),
+        )
     }
 }
 
@@ -209,7 +212,10 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.calls.ready_state.admit_admitting(&self.breaker.0) {
-            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
+            Ok(admitted) => {
+                let breaker = self.breaker.0.acquire_ref();
+                Self::start(&mut self.calls.inner, breaker, &self.classify, admitted, request)
+            }
             Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
         }
     }

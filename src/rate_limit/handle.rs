@@ -78,7 +78,7 @@ impl RateLimiter {
     /// can never be admitted.
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
-        self.0.check_as(cost, || self.admitted().finish(NOT_KNOWN))
+        self.0.check_as(cost, || Ok(self.admitted().finish(NOT_KNOWN)), Err)
     }
 
     /// Acquires `cost` tokens or none, without waiting. They can be refunded.
