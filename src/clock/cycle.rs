@@ -21,7 +21,6 @@ use super::{Clock, Nanos, nanos_at};
 /// clone.
 ///
 /// ```
-/// use std::time::Duration;
 /// use tower_rampart::{clock::CycleClock, rate_limit::{Rate, RateLimiter}};
 ///
 /// let builder = RateLimiter::builder("api", Rate::per_second(1_000_000));
@@ -38,33 +37,34 @@ use super::{Clock, Nanos, nanos_at};
 ///
 /// # When it is usable
 ///
-/// On many machines the counter stops, changes its speed, or differs between processors. Linux
-/// tests it continually and tells by its choice of clock source (`current_clocksource` in
-/// `/sys/devices/system/clocksource/clocksource0`): `tsc` on x86-64, `arch_sys_counter` on aarch64.
-/// With any other source, such as `kvm-clock` or `hpet`, [`new`](Self::new) returns an error: the
-/// counter may be sound, but the system does not rely on it. So it does on other systems, which do
-/// not tell.
+/// On some machines the counter stops, changes its speed, or differs between processors. Linux
+/// decides whether it relies on the counter, and names its clock source in
+/// `/sys/devices/system/clocksource/clocksource0/current_clocksource`: `tsc` on x86-64,
+/// `arch_sys_counter` on aarch64. With any other source, such as `kvm-clock` or `hpet`,
+/// [`new`](Self::new) returns an error: the counter may be sound, but the system does not rely on
+/// it. Other systems do not name their source, so there it always returns an error.
 ///
 /// # How it is checked
 ///
 /// The choice may change later, as when a virtual machine moves to another host. So once a second
-/// the clock is compared with the system's, by the call that comes first, and follows it: it has the
-/// same rate, and runs up to 0.25% slower while it is ahead. If the two differ by more than a
+/// the clock is compared with the system's, by the call that comes first, and follows it: it has
+/// the same rate, and runs up to 0.25% slower while it is ahead. If the two differ by more than a
 /// millisecond and a thousandth of the time since the last comparison, the counter is never read
-/// again, and this clock is the system's. In the worst case, a limiter has used a wrong time for a
-/// second.
+/// again, and this clock is the system's. In the worst case, decisions have used a wrong time for
+/// a second.
 ///
 /// # Compared with the default clock
 ///
-/// Both have the same origin. On one thread, neither goes backwards as long as the counter is sound;
-/// readings of different threads may be out of order by the time that a reading takes. A test's
-/// paused clock (`tokio::time::pause`) does not affect this one: do not use it in such tests.
+/// Both have the same origin. On one thread, neither goes backwards as long as the counter is
+/// sound; readings of different threads may be out of order by the time that a reading takes. A
+/// test's paused clock (`tokio::time::pause`) does not affect this one: do not use it in such
+/// tests.
 #[derive(Clone)]
 pub struct CycleClock(Arc<Anchored<Counter>>);
 
 impl CycleClock {
-    /// Creates a clock. It blocks for 20 ms to measure the counter's speed; the first one of a process
-    /// blocks for up to 220 ms.
+    /// Creates a clock. It blocks for 20 ms to measure the counter's speed; the first one of a
+    /// process blocks for up to 220 ms.
     ///
     /// # Errors
     ///
@@ -77,8 +77,8 @@ impl CycleClock {
         Ok(Self(Arc::new(Anchored::new(Counter(quanta::Clock::new())))))
     }
 
-    /// Returns whether the counter is still read. It is not once it has failed a comparison with the
-    /// system's clock.
+    /// Returns whether the counter is still read. It is not once it has failed a comparison with
+    /// the system's clock.
     pub fn is_counting(&self) -> bool {
         self.0.is_counting()
     }

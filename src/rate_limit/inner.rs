@@ -59,8 +59,8 @@ impl RateLimiterInner {
         self.events.reject_as(|name| Rejection::RateLimited { limit, name, retry_after }, reject)
     }
 
-    /// Consumes tokens that are available now, irrevocably, or rejects the call, and makes an `R` of
-    /// it.
+    /// Consumes tokens that are available now, irrevocably, or rejects the call, and makes an `R`
+    /// of it.
     #[inline(always)]
     pub(crate) fn check_as<R>(&self, cost: u32, admit: impl FnOnce() -> R, reject: impl FnOnce(Rejection) -> R) -> R {
         match self.tokens.check(self.arrival_time(), cost) {

@@ -32,9 +32,9 @@ const RATE_BITS: u32 = 32;
 /// begins at the time that readers have at that moment, or at the system's, if that is later. While
 /// the clock is ahead of the system's, its rate is lower.
 ///
-/// Lock-free for readers. An anchor is three words, so there are four of them in a ring, and a reader
-/// tries again if the one that it has read may have been overwritten meanwhile. That takes three
-/// further anchors, which are seconds apart.
+/// Lock-free for readers. An anchor is three words, so there are four of them in a ring, and a
+/// reader tries again if the one that it has read may have been overwritten meanwhile. That takes
+/// three further anchors, which are seconds apart.
 pub(super) struct Anchored<S> {
     source: S,
     ring: [Words; 4],
@@ -124,7 +124,8 @@ impl<S: Source> Anchored<S> {
         let anchor = self.anchor();
         let elapsed = self.source.ticks().wrapping_sub(anchor.ticks);
         if elapsed < self.interval && anchor.rate != 0 {
-            // No overflow: an interval is 2^62 at the rate that was measured first, which is almost this one.
+            // No overflow: an interval is 2^62 at the rate that was measured first, which is almost
+            // this one.
             return anchor.nanos + (elapsed * anchor.rate >> RATE_BITS);
         }
         self.compare()

@@ -43,8 +43,8 @@ impl Circuit {
         open_for: impl Fn(u32) -> Duration,
     ) -> Option<Transition> {
         let seen = self.word.load(Ordering::Acquire);
-        // Nearly every call is a success without failures before it: no need to unpack the word, nor
-        // to pass the closures on in memory.
+        // Nearly every call is a success without failures before it: no need to unpack the word,
+        // nor to pass the closures on in memory.
         if outcome == Outcome::Success && !slow && is_closed_without_failures(seen, admitted.0) {
             let mut at = None;
             let cause = self.record_clean(admitted.generation(), thread, || *at.insert(now()))?;
