@@ -103,11 +103,17 @@ impl CircuitBreakerInner {
         self.admit_as(Ok, Err)
     }
 
+    /// Admits a call to a closed circuit.
+    #[inline(always)]
+    pub(crate) fn try_admit_fast(&self) -> Option<AdmittedCall> {
+        self.circuit.try_admit_fast().map(|admitted| UnusedAdmission(admitted).begin(self))
+    }
+
     /// Admits or rejects a call, and makes an `R` of it.
     #[inline(always)]
     pub(crate) fn admit_as<R>(&self, admit: impl FnOnce(AdmittedCall) -> R, reject: impl FnOnce(Rejection) -> R) -> R {
-        match self.circuit.try_admit_fast() {
-            Some(admitted) => admit(UnusedAdmission(admitted).begin(self)),
+        match self.try_admit_fast() {
+            Some(call) => admit(call),
             None => self.admit_slow(admit, reject),
         }
     }

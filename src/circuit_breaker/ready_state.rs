@@ -103,6 +103,13 @@ impl ReadyState {
         self.admit_rejecting_as(breaker, Ok, Err)
     }
 
+    /// Admits the call that follows [`poll_rejecting`](Self::poll_rejecting) if the circuit was and
+    /// is closed.
+    #[inline(always)]
+    pub(crate) fn try_admit_fast(&self, breaker: &CircuitBreakerInner) -> Option<AdmittedCall> {
+        if matches!(self, Self::Nothing) { breaker.try_admit_fast() } else { None }
+    }
+
     /// As [`admit_rejecting`](Self::admit_rejecting), and makes an `R` of it.
     #[inline(always)]
     pub(crate) fn admit_rejecting_as<R>(

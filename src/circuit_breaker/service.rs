@@ -133,6 +133,20 @@ impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreakerService<S, C, M> {
 }
 
 impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
+    /// Rejects a call that was not admitted by a closed circuit, or makes it after all.
+    #[inline(never)]
+    fn reject_or_start<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+    {
+        let Self { calls: WithBreaker { inner, ready_state }, breaker: CircuitBreaker(breaker), classify, .. } = self;
+        ready_state.admit_rejecting_as(
+            breaker,
+            |admitted| Self::start(inner, breaker.acquire_ref(), classify, admitted, request),
+            |rejection| ResponseFuture::new(Rejectable::rejected(rejection)),
+        )
+    }
+
     /// Makes a call that is admitted; its future owns `breaker`.
     #[inline(always)]
     fn start<Req>(
@@ -177,12 +191,13 @@ where
     // line and one clock read, slow calls one more clock read. No allocation. Rejected: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Self { calls: WithBreaker { inner, ready_state }, breaker: CircuitBreaker(breaker), classify, .. } = self;
-        ready_state.admit_rejecting_as(
-            breaker,
-            |admitted| Self::start(inner, breaker.acquire_ref(), classify, admitted, request),
-            |rejection| ResponseFuture::new(Rejectable::rejected(rejection)),
-        )
+        match self.calls.ready_state.try_admit_fast(&self.breaker.0) {
+            Some(admitted) => {
+                let breaker = self.breaker.0.acquire_ref();
+                Self::start(&mut self.calls.inner, breaker, &self.classify, admitted, request)
+            }
+            None => self.reject_or_start(request),
+        }
     }
 }
 

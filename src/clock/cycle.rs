@@ -50,8 +50,8 @@ use super::{Clock, Nanos, nanos_at};
 /// the clock is compared with the system's, by the call that comes first, and follows it: it has
 /// the same rate, and runs up to 0.25% slower while it is ahead. If the two differ by more than a
 /// millisecond and a thousandth of the time since the last comparison, the counter is never read
-/// again, and this clock is the system's. In the worst case, decisions have used a wrong time for
-/// a second.
+/// again, and this clock is the system's. In the worst case, decisions have used a wrong time for a
+/// second.
 ///
 /// # Compared with the default clock
 ///
