@@ -126,7 +126,7 @@ impl<S: Source> Anchored<S> {
         if elapsed < self.interval && anchor.rate != 0 {
             // No overflow: an interval is 2^62 at the rate that was measured first, which is almost
             // this one.
-            return anchor.nanos + (elapsed * anchor.rate >> RATE_BITS);
+            return anchor.nanos + ((elapsed * anchor.rate) >> RATE_BITS);
         }
         self.compare()
     }
