@@ -1,10 +1,11 @@
 //! The time source of the state core.
 //!
 //! The default is the standard library's monotonic clock, read through tokio, so that a test's
-//! paused clock drives every decision. It is read only where a decision needs it. Cycle counters
-//! are not used: on some machines they differ between cores, which has made limiters reject calls
+//! paused clock drives every decision. It is read only where a decision needs it. It is not a cycle
+//! counter: on some machines those differ between cores, which has made limiters reject calls
 //! wrongly. A handle's builder takes another clock, which then drives that handle's decisions;
-//! waits (backoff, pacing, timeouts) still use tokio's timers.
+//! waits (backoff, pacing, timeouts) still use tokio's timers. With the feature `quanta` there is
+//! `CycleClock`, which uses the counter where the system does, and compares the two.
 
 use std::{
     fmt,
@@ -17,8 +18,12 @@ use std::{
 
 use tokio::time::Instant;
 
+#[cfg(feature = "quanta")]
+mod cycle;
 mod timeline;
 
+#[cfg(feature = "quanta")]
+pub use self::cycle::{CycleClock, CycleClockError};
 pub use crate::state::time::Nanos;
 use crate::state::time::nanos_of;
 pub(crate) use timeline::{instant_of, nanos_at};

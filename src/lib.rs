@@ -59,6 +59,7 @@
 //! | `tower` | yes | `ServiceBuilderExt` |
 //! | `metrics` | no | `event::MetricsObserver` |
 //! | `anyhow` | no | [`AsRejection`] for `anyhow::Error` |
+//! | `quanta` | no | [`CycleClock`](clock), a clock by the cycle counter |
 //! | `http` | no | `http`: HTTP and gRPC semantics, for clients and servers |
 //! | `h2`, `hyper-util`, `reqwest`, `tonic` | no | `http` for the types of these crates |
 //!

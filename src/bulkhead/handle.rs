@@ -73,7 +73,7 @@ impl Bulkhead {
         let bulkhead = &*self.0;
         match bulkhead.try_admit() {
             Some(permit) => Ok(Permit { guard: CancelOnDrop::new(bulkhead, permit) }),
-            None => Err(bulkhead.reject_full()),
+            None => bulkhead.reject_full_as(Err),
         }
     }
 
@@ -85,7 +85,7 @@ impl Bulkhead {
     pub fn try_acquire_owned(&self) -> Result<OwnedPermit, Rejection> {
         match self.0.try_admit() {
             Some(permit) => Ok(OwnedPermit { guard: CancelOnDrop::new(self.0.acquire_ref(), permit) }),
-            None => Err(self.0.reject_full()),
+            None => self.0.reject_full_as(Err),
         }
     }
 
@@ -111,7 +111,7 @@ impl Bulkhead {
         match bulkhead.try_admit() {
             Some(permit) => Ok(CancelOnDrop::new(bulkhead, permit)),
             None if bulkhead.may_wait() => Ok(CancelOnDrop::new(bulkhead, WaitForPermit::new(bulkhead).await?)),
-            None => Err(bulkhead.reject_full()),
+            None => bulkhead.reject_full_as(Err),
         }
     }
 

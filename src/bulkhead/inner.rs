@@ -110,9 +110,14 @@ impl BulkheadInner {
     }
 
     /// Rejects a call that found neither a free permit nor a free queue slot.
-    #[inline(never)]
     pub(crate) fn reject_full(&self) -> Rejection {
-        self.events.reject(|name| Rejection::bulkhead_full(name, self.semaphore.permits.limit()))
+        self.reject_full_as(|rejection| rejection)
+    }
+
+    /// As [`reject_full`](Self::reject_full), as part of an `R`.
+    #[inline(never)]
+    pub(crate) fn reject_full_as<R>(&self, reject: impl FnOnce(Rejection) -> R) -> R {
+        self.events.reject_as(|name| Rejection::bulkhead_full(name, self.semaphore.permits.limit()), reject)
     }
 }
 

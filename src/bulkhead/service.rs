@@ -159,7 +159,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         match self.bulkhead.0.try_admit() {
             Some(permit) => self.start(self.bulkhead.0.acquire_ref(), permit, request),
-            None => ResponseFuture::new(Rejectable::rejected(self.bulkhead.0.reject_full())),
+            None => self.bulkhead.0.reject_full_as(|rejection| ResponseFuture::new(Rejectable::rejected(rejection))),
         }
     }
 }
@@ -194,7 +194,7 @@ where
         let (bulkhead, reserved) = guard.disarm();
         match bulkhead.admit_reserved(reserved) {
             Some(permit) => self.start(bulkhead, permit, request),
-            None => ResponseFuture::new(Rejectable::rejected(bulkhead.reject_full())),
+            None => bulkhead.reject_full_as(|rejection| ResponseFuture::new(Rejectable::rejected(rejection))),
         }
     }
 }

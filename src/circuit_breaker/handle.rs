@@ -67,7 +67,7 @@ impl CircuitBreaker {
     #[inline(always)]
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
         let inner = &*self.0;
-        inner.admit_as(|call| Permit { guard: CancelOnDrop::new(inner, call) })
+        inner.admit_as(|call| Ok(Permit { guard: CancelOnDrop::new(inner, call) }), Err)
     }
 
     /// Runs `future` if the circuit admits it, and records its result.

@@ -100,30 +100,33 @@ impl CircuitBreakerInner {
     /// Admits or rejects a call.
     #[inline(always)]
     pub(crate) fn admit(&self) -> Result<AdmittedCall, Rejection> {
-        self.admit_as(|call| call)
+        self.admit_as(Ok, Err)
     }
 
-    /// Admits a call as part of a `T`, or rejects it.
-    //
-    // So that a rejection is made where the caller wants it. A copy in pieces larger than those it
-    // was written in waits until they have left the store buffer.
+    /// Admits a call to a closed circuit.
     #[inline(always)]
-    pub(crate) fn admit_as<T>(&self, admit: impl FnOnce(AdmittedCall) -> T) -> Result<T, Rejection> {
-        match self.circuit.try_admit_fast() {
-            Some(admitted) => Ok(admit(UnusedAdmission(admitted).begin(self))),
-            None => self.admit_slow(admit),
+    pub(crate) fn try_admit_fast(&self) -> Option<AdmittedCall> {
+        self.circuit.try_admit_fast().map(|admitted| UnusedAdmission(admitted).begin(self))
+    }
+
+    /// Admits or rejects a call, and makes an `R` of it.
+    #[inline(always)]
+    pub(crate) fn admit_as<R>(&self, admit: impl FnOnce(AdmittedCall) -> R, reject: impl FnOnce(Rejection) -> R) -> R {
+        match self.try_admit_fast() {
+            Some(call) => admit(call),
+            None => self.admit_slow(admit, reject),
         }
     }
 
     #[inline(never)]
-    fn admit_slow<T>(&self, admit: impl FnOnce(AdmittedCall) -> T) -> Result<T, Rejection> {
+    fn admit_slow<R>(&self, admit: impl FnOnce(AdmittedCall) -> R, reject: impl FnOnce(Rejection) -> R) -> R {
         let arriving = self.events.arriving();
         match self.circuit.try_reject_fast(|| self.now()) {
             Ok(left) => {
                 arriving.arrived();
-                Err(self.reject_open(Some(left)))
+                self.events.reject_as(|name| Rejection::CircuitOpen { name, retry_after: Some(left) }, reject)
             }
-            Err(now) => self.admit_cold(arriving, now).map(admit),
+            Err(now) => self.admit_cold(arriving, now).map_or_else(reject, admit),
         }
     }
 
@@ -206,17 +209,17 @@ impl CircuitBreakerInner {
     }
 
     /// Rejects a call without trying to acquire admission.
-    pub(crate) fn reject(&self) -> Rejection {
+    #[inline(always)]
+    pub(crate) fn reject_as<R>(&self, reject: impl FnOnce(Rejection) -> R) -> R {
         let arriving = self.events.arriving();
         let retry_after = match self.circuit.try_reject_fast(|| self.now()) {
             Ok(left) => Some(left),
             Err(now) => self.circuit.retry_after(|| now.unwrap_or_else(|| self.now())).map(CompactDuration::from),
         };
         arriving.arrived();
-        self.reject_open(retry_after)
+        self.events.reject_as(|name| Rejection::CircuitOpen { name, retry_after }, reject)
     }
 
-    #[inline(always)]
     fn reject_open(&self, retry_after: Option<CompactDuration>) -> Rejection {
         self.events.reject(|name| Rejection::CircuitOpen { name, retry_after })
     }

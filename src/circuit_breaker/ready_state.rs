@@ -100,18 +100,38 @@ impl ReadyState {
     /// Admits or rejects the call that follows [`poll_rejecting`](Self::poll_rejecting).
     #[inline(always)]
     pub(crate) fn admit_rejecting(&mut self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
+        self.admit_rejecting_as(breaker, Ok, Err)
+    }
+
+    /// Admits the call that follows [`poll_rejecting`](Self::poll_rejecting) if the circuit was and
+    /// is closed.
+    #[inline(always)]
+    pub(crate) fn try_admit_fast(&self, breaker: &CircuitBreakerInner) -> Option<AdmittedCall> {
+        if matches!(self, Self::Nothing) { breaker.try_admit_fast() } else { None }
+    }
+
+    /// As [`admit_rejecting`](Self::admit_rejecting), and makes an `R` of it.
+    #[inline(always)]
+    pub(crate) fn admit_rejecting_as<R>(
+        &mut self,
+        breaker: &CircuitBreakerInner,
+        admit: impl FnOnce(AdmittedCall) -> R,
+        reject: impl FnOnce(Rejection) -> R,
+    ) -> R {
         match self {
-            Self::Nothing => breaker.admit(),
-            _ => self.admit_or_reject(breaker),
+            Self::Nothing => breaker.admit_as(admit, reject),
+            Self::Rejecting => self.reject_as(breaker, reject),
+            Self::Probe(_) | Self::Waiting(_) => {
+                self.clear();
+                breaker.admit_as(admit, reject)
+            }
         }
     }
 
     #[inline(never)]
-    fn admit_or_reject(&mut self, breaker: &CircuitBreakerInner) -> Result<AdmittedCall, Rejection> {
-        match mem::take(self) {
-            Self::Rejecting => Err(breaker.reject()),
-            _ => breaker.admit(),
-        }
+    fn reject_as<R>(&mut self, breaker: &CircuitBreakerInner, reject: impl FnOnce(Rejection) -> R) -> R {
+        *self = Self::Nothing;
+        breaker.reject_as(reject)
     }
 
     /// Ready when the circuit would admit a call. Reserves a probe slot if the call would be a

@@ -16,8 +16,7 @@ use super::{
 };
 use crate::{
     call::{
-        CallService, CancelOnDrop, Guarded, Leaf, LeafCall, PatternService, RejectCall, Rejectable, StartingCall,
-        WithShared,
+        CallService, CancelOnDrop, Guarded, Leaf, PatternService, RejectCall, Rejectable, StartingCall, WithShared,
     },
     classify::{Classify, DefaultClassifier},
     error::{AsRejection, FromRejection, Rejection},
@@ -136,11 +135,26 @@ impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreakerService<S, C, M> {
 }
 
 impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
+    /// Rejects a call that was not admitted by a closed circuit, or makes it after all.
+    #[inline(never)]
+    fn reject_or_start<Req>(&mut self, request: Req) -> ResponseFuture<S::Future, C>
+    where
+        S: Service<Req>,
+    {
+        let Self { calls: WithBreaker { inner, ready_state }, breaker: CircuitBreaker(breaker), classify, .. } = self;
+        ready_state.admit_rejecting_as(
+            breaker,
+            |admitted| Self::start(inner, breaker.acquire_ref(), classify, admitted, request),
+            |rejection| ResponseFuture::new(Rejectable::rejected(rejection)),
+        )
+    }
+
     /// Makes a call that is admitted; its future owns `breaker`.
     #[inline(always)]
     fn start<Req>(
-        &mut self,
+        inner: &mut Leaf<S>,
         breaker: StripedRef<CircuitBreakerInner>,
+        classify: &C,
         admitted: AdmittedCall,
         request: Req,
     ) -> ResponseFuture<S::Future, C>
@@ -148,11 +162,11 @@ impl<S, C: Clone, M> CircuitBreakerService<S, C, M> {
         S: Service<Req>,
     {
         let guard = CancelOnDrop::new(&*breaker, admitted);
-        let classify = self.classify.clone();
+        let classify = classify.clone();
         let (_, admitted) = guard.disarm();
         let owner = BreakerOwner { breaker, classify };
         let starting = StartingCall::new(&owner, Some(admitted));
-        let call = LeafCall::new(self.get_mut().call(request));
+        let call = inner.call(&owner, request);
         let call = Guarded::started(call, starting.started());
         ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
@@ -179,9 +193,12 @@ where
     // line and one clock read, slow calls one more clock read. No allocation. Rejected: no RMW.
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match self.calls.ready_state.admit_rejecting(&self.breaker.0) {
-            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
-            Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
+        match self.calls.ready_state.try_admit_fast(&self.breaker.0) {
+            Some(admitted) => {
+                let breaker = self.breaker.0.acquire_ref();
+                Self::start(&mut self.calls.inner, breaker, &self.classify, admitted, request)
+            }
+            None => self.reject_or_start(request),
         }
     }
 }
@@ -212,7 +229,10 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         match self.calls.ready_state.admit_admitting(&self.breaker.0) {
-            Ok(admitted) => self.start(self.breaker.0.acquire_ref(), admitted, request),
+            Ok(admitted) => {
+                let breaker = self.breaker.0.acquire_ref();
+                Self::start(&mut self.calls.inner, breaker, &self.classify, admitted, request)
+            }
             Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
         }
     }

@@ -13,9 +13,9 @@ use crate::{name::Name, pattern::Pattern, state::time::CompactDuration, verdict:
 ///
 /// Variants may gain fields: match with `..`, and use the constructors to make one, in tests for
 /// instance.
-// The tag is a whole word, the small fields come before the large ones, and the name is in one place:
-// moving a rejection in pieces of unequal size, or looking for its name, would cost more than making
-// it.
+// The tag is a whole word, the small fields come before the large ones, and the name is in one
+// place: moving a rejection in pieces of unequal size, or looking for its name, would cost more
+// than making it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[repr(u32)]

@@ -38,12 +38,18 @@ impl EventEmitter {
     /// Makes a rejection with this handle's name, and emits [`EventKind::Rejected`].
     #[inline(always)]
     pub(crate) fn reject(&self, make: impl FnOnce(Name) -> Rejection) -> Rejection {
+        self.reject_as(make, |rejection| rejection)
+    }
+
+    /// As [`reject`](Self::reject), as part of an `R`.
+    //
+    // The two paths have nothing in common, so that without an observer the rejection is made where
+    // the caller wants it. A copy in pieces larger than those it was written in waits until they
+    // have left the store buffer.
+    #[inline(always)]
+    pub(crate) fn reject_as<R>(&self, make: impl FnOnce(Name) -> Rejection, reject: impl FnOnce(Rejection) -> R) -> R {
         let name = self.name.clone();
-        if self.has_observer() {
-            return self.emit_rejection(make(name));
-        }
-        // Made in the return slot: a rejection is large, and this saves a copy.
-        make(name)
+        if self.has_observer() { reject(self.emit_rejection(make(name))) } else { reject(make(name)) }
     }
 
     #[inline(never)]

@@ -78,7 +78,11 @@ impl RateLimiter {
     /// can never be admitted.
     #[inline]
     pub fn check_n(&self, cost: u32) -> Result<(), Rejection> {
-        self.0.check_as(cost, || self.admitted().finish(NOT_KNOWN))
+        let admit = || {
+            self.admitted().finish(NOT_KNOWN);
+            Ok(())
+        };
+        self.0.check_as(cost, admit, Err)
     }
 
     /// Acquires `cost` tokens or none, without waiting. They can be refunded.

@@ -49,25 +49,23 @@ impl RateLimiterInner {
         now
     }
 
-    #[inline(never)]
     pub(crate) fn reject(&self, rejection: GcraRejection) -> Rejection {
+        self.reject_as(rejection, |rejection| rejection)
+    }
+
+    #[inline(never)]
+    fn reject_as<R>(&self, rejection: GcraRejection, reject: impl FnOnce(Rejection) -> R) -> R {
         let (limit, retry_after) = (self.tokens.params().burst(), rejection.retry_after());
-        self.events.reject(|name| Rejection::RateLimited { limit, name, retry_after })
+        self.events.reject_as(|name| Rejection::RateLimited { limit, name, retry_after }, reject)
     }
 
-    /// Consumes tokens that are available now, irrevocably.
-    pub(crate) fn check(&self, cost: u32) -> Result<(), Rejection> {
-        self.check_as(cost, || ())
-    }
-
-    /// As [`check`](Self::check), and makes a `T` if the call is admitted.
-    //
-    // So that a rejection is made where the caller wants it, as in a breaker's `admit_as`.
+    /// Consumes tokens that are available now, irrevocably, or rejects the call, and makes an `R`
+    /// of it.
     #[inline(always)]
-    pub(crate) fn check_as<T>(&self, cost: u32, admit: impl FnOnce() -> T) -> Result<T, Rejection> {
+    pub(crate) fn check_as<R>(&self, cost: u32, admit: impl FnOnce() -> R, reject: impl FnOnce(Rejection) -> R) -> R {
         match self.tokens.check(self.arrival_time(), cost) {
-            Ok(()) => Ok(admit()),
-            Err(rejection) => Err(self.reject(rejection)),
+            Ok(()) => admit(),
+            Err(rejection) => self.reject_as(rejection, reject),
         }
     }
 

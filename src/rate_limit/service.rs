@@ -111,12 +111,6 @@ impl<S, C, M> RateLimitService<S, C, M> {
         &self.limiter
     }
 
-    /// The owner of a call's shared state: none without an observer.
-    #[inline(always)]
-    fn owner(&self) -> Option<StripedRef<RateLimiterInner>> {
-        self.limiter.0.events.has_observer().then(|| self.limiter.0.acquire_ref())
-    }
-
     /// The cost of a request that has reached the limiter. If the closure panics, the call is
     /// cancelled.
     #[inline(always)]
@@ -130,21 +124,38 @@ impl<S, C, M> RateLimitService<S, C, M> {
         cost
     }
 
-    /// Makes the call if it is admitted.
+    /// Makes the call if tokens are available.
     #[inline(always)]
-    fn start<Req>(&mut self, admission: Result<(), Rejection>, request: Req) -> ResponseFuture<S::Future>
+    fn check_and_start<Req>(&mut self, cost: u32, request: Req) -> ResponseFuture<S::Future>
     where
         S: Service<Req>,
     {
-        if let Err(rejection) = admission {
-            return ResponseFuture::new(Rejectable::rejected(rejection));
-        }
-        let owner = self.owner();
-        let starting = StartingCall::new(&owner, Some(SpentTokens::admitted(&self.limiter.0.events)));
-        let call = LeafCall::new(self.get_mut().call(request));
-        let call = Guarded::started(call, starting.started());
-        ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
+        let Self { calls: WithRateLimit { inner }, limiter, .. } = self;
+        limiter.0.check_as(
+            cost,
+            || start(inner, limiter, request),
+            |rejection| ResponseFuture::new(Rejectable::rejected(rejection)),
+        )
     }
+}
+
+/// The owner of a call's shared state: none without an observer.
+#[inline(always)]
+fn owner(limiter: &RateLimiter) -> Option<StripedRef<RateLimiterInner>> {
+    limiter.0.events.has_observer().then(|| limiter.0.acquire_ref())
+}
+
+/// Makes a call that is admitted.
+#[inline(always)]
+fn start<S, Req>(inner: &mut RejectableLeaf<S>, limiter: &RateLimiter, request: Req) -> ResponseFuture<S::Future>
+where
+    S: Service<Req>,
+{
+    let owner = owner(limiter);
+    let starting = StartingCall::new(&owner, Some(SpentTokens::admitted(&limiter.0.events)));
+    let call = LeafCall::new(inner.inner.call(request));
+    let call = Guarded::started(call, starting.started());
+    ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
 }
 
 service_access!(RateLimitService<S, C, M>, calls.inner.inner);
@@ -179,8 +190,8 @@ where
     // 1 RMW and one clock read; a rejection, no RMW. Without an observer no reference is held, and
     // nothing is allocated.
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = self.limiter.0.check(self.cost(&request));
-        self.start(admission, request)
+        let cost = self.cost(&request);
+        self.check_and_start(cost, request)
     }
 }
 
@@ -239,16 +250,15 @@ where
             _ => None,
         };
         arriving.arrived();
-        let admission = match fresh {
+        match fresh {
             Some(token) => {
                 token.disarm();
-                Ok(())
+                start(&mut self.calls.inner, &self.limiter, request)
             }
             // Called without being ready, or long after it was. The inner service may object to the
             // first; the rate is enforced all the same.
-            None => self.limiter.0.check(1),
-        };
-        self.start(admission, request)
+            None => self.check_and_start(1, request),
+        }
     }
 }
 
@@ -278,7 +288,7 @@ where
         if let Acquisition::Rejected(rejection) = acquisition {
             return WaitFuture::new(Rejectable::rejected(rejection));
         }
-        let owner = self.owner();
+        let owner = owner(&self.limiter);
         let call = Queued::start(&owner, acquisition, &mut self.calls.inner, request);
         WaitFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }

@@ -102,3 +102,24 @@ pub(crate) const fn nanos_of(duration: Duration) -> u64 {
     let nanos = duration.as_nanos();
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compact_duration_is_exact_and_saturates() {
+        let longest = u64::MAX - 1;
+        for nanos in [0, 1, 999_999_999, 1_000_000_000, 1 << 63, longest] {
+            let duration = Duration::from_nanos(nanos);
+            let compact = CompactDuration::from(duration);
+            assert_eq!(compact.get(), duration);
+            assert_eq!(compact, CompactDuration::from_nanos(nanos));
+            assert_eq!(format!("{compact:?}"), format!("{duration:?}"));
+            assert!(compact == duration && compact < duration + Duration::from_nanos(1) || nanos == longest);
+        }
+        for duration in [Duration::from_nanos(u64::MAX), Duration::MAX] {
+            assert_eq!(CompactDuration::from(duration).get(), Duration::from_nanos(longest));
+        }
+    }
+}

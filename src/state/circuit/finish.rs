@@ -50,6 +50,7 @@ impl Circuit {
     /// `open_for` returns the open time, given the number of times that the circuit has opened
     /// again since it was last closed. `now` and `open_for` are called only when they are needed,
     /// and at most once.
+    #[inline(always)]
     pub(crate) fn finish(
         &self,
         admitted: Admitted,
@@ -60,12 +61,28 @@ impl Circuit {
         open_for: impl Fn(u32) -> Duration,
     ) -> Option<Transition> {
         let seen = self.word.load(Ordering::Acquire);
-        let mut inputs = LazyInputs::new(now, open_for);
-        // Nearly every call is a success without failures before it: no need to unpack the word.
+        // Nearly every call is a success without failures before it: no need to unpack the word,
+        // nor to pass the closures on in memory.
         if outcome == Outcome::Success && !slow && is_closed_without_failures(seen, admitted.0) {
-            let cause = self.record_clean(admitted.generation(), thread, &mut inputs)?;
+            let mut at = None;
+            let cause = self.record_clean(admitted.generation(), thread, || *at.insert(now()))?;
+            let mut inputs = LazyInputs::new(|| at.unwrap_or_else(&now), open_for);
             return self.trip(admitted.generation(), cause, &mut inputs);
         }
+        self.finish_changing(seen, admitted, outcome, slow, thread, LazyInputs::new(now, open_for))
+    }
+
+    /// Completes a call that may change the word.
+    #[inline(never)]
+    fn finish_changing(
+        &self,
+        seen: u64,
+        admitted: Admitted,
+        outcome: Outcome,
+        slow: bool,
+        thread: impl FnOnce() -> usize,
+        mut inputs: impl StepInputs,
+    ) -> Option<Transition> {
         if CircuitWord::unpack(seen).generation != admitted.generation() {
             return None;
         }
@@ -136,13 +153,13 @@ impl Circuit {
         &self,
         generation: u32,
         thread: impl FnOnce() -> usize,
-        inputs: &mut impl StepInputs,
+        now: impl FnOnce() -> Nanos,
     ) -> Option<Cause> {
         let is_current = || self.is_current_generation(generation);
         let cause =
             self.count.as_ref().and_then(|window| window.record_and_evaluate(generation.into(), CLEAN, is_current));
         if let Some(window) = &self.time {
-            window.record_clean(generation.into(), inputs.now(), thread(), is_current);
+            window.record_clean(generation.into(), now(), thread(), is_current);
         }
         cause
     }

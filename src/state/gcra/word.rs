@@ -40,8 +40,8 @@ pub(super) fn units(now: Nanos) -> u64 {
     if now.get() > TAT_MAX / UNITS_PER_NANO { horizon() } else { now.get() * UNITS_PER_NANO }
 }
 
-// A call rather than a constant, which would be selected without a branch: one more step between the
-// clock and the decision.
+// A call rather than a constant, which would be selected without a branch: one more step between
+// the clock and the decision.
 #[cold]
 #[inline(never)]
 fn horizon() -> u64 {
@@ -66,8 +66,8 @@ impl Params {
             return Err(GcraRejection::Never);
         }
         // No sum overflows: `cost` tokens take no longer than the burst. The end is not that of
-        // `max(tat, now)`: with a full bucket the tokens are due anyway, and otherwise the processor
-        // adds this up while it waits for the clock.
+        // `max(tat, now)`: with a full bucket the tokens are due anyway, and otherwise the
+        // processor adds this up while it waits for the clock.
         let taken = self.period * u64::from(cost);
         let (end, latest) = ((tat + taken).min(TAT_MAX), now + self.tolerance());
         if end > latest {

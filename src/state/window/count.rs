@@ -152,7 +152,7 @@ impl CountWindow {
     }
 
     /// Whether a clean call of `generation` changes nothing. One load.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_clean_in(&self, generation: u64) -> bool {
         let word = CountWord::unpack(self.current.load(Ordering::Acquire));
         word.generation == tag_of_generation(generation) && self.is_clean(word)
