@@ -80,8 +80,23 @@ impl<T> Lanes<T> {
         let lane = self.lane_for(group, deadline);
         let previous = lane.map_or(group, |lane| self.lanes[lane].tail);
         let lane_number = lane.map_or(TREE, |lane| lane as u32);
-        let slot = Slot { ticket, deadline, previous, next: NONE, lane: lane_number, value: Some(value) };
-        let index = self.store(slot);
+        self.len += 1;
+        let index = self.free;
+        let index = match self.slots.get_mut(index) {
+            Some(free) => {
+                self.free = free.next;
+                // Field by field: a slot made elsewhere would be copied in pieces larger than those
+                // it was written in, which waits for them.
+                (free.ticket, free.deadline, free.previous) = (ticket, deadline, previous);
+                (free.next, free.lane) = (NONE, lane_number);
+                free.value = Some(value);
+                index
+            }
+            None => {
+                let lane = lane_number;
+                self.slots.push(Slot { ticket, deadline, previous, next: NONE, lane, value: Some(value) })
+            }
+        };
         let key = Key { ticket, index };
         let Some(lane) = lane else {
             self.tree.insert((group, deadline, ticket), index);
@@ -94,19 +109,6 @@ impl<T> Lanes<T> {
         }
         (lane.tail, lane.last) = (index, deadline);
         key
-    }
-
-    #[inline]
-    fn store(&mut self, slot: Slot<T>) -> u32 {
-        self.len += 1;
-        if let Some(free) = self.slots.get_mut(self.free) {
-            let index = self.free;
-            self.free = free.next;
-            *free = slot;
-            index
-        } else {
-            self.slots.push(slot)
-        }
     }
 
     #[inline]
