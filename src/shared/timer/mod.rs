@@ -37,7 +37,7 @@ use crate::clock;
 /// poll would starve it.
 pub(crate) struct Timer {
     ticket: u64,
-    index: u32,
+    lane: u32,
     /// [`UNARMED`], or the number of its shard: at most 64.
     shard: u8,
 }
@@ -47,7 +47,7 @@ const UNARMED: u8 = u8::MAX;
 impl Default for Timer {
     #[inline(always)]
     fn default() -> Self {
-        Self { ticket: 0, index: 0, shard: UNARMED }
+        Self { ticket: 0, lane: 0, shard: UNARMED }
     }
 }
 
@@ -59,7 +59,7 @@ impl Timer {
 
     #[inline]
     fn key(&self) -> Key {
-        Key { ticket: self.ticket, index: self.index }
+        Key { ticket: self.ticket, lane: self.lane }
     }
 
     /// Ready once the deadline has passed: nanoseconds on the handles' timeline, the same at each
@@ -76,7 +76,7 @@ impl Timer {
     fn arm(&mut self, deadline: u64, cx: &mut Context<'_>) -> Poll<()> {
         let mut arming = None;
         let (shard, key) = alarm::register(deadline, cx.waker(), &mut arming);
-        (self.ticket, self.index, self.shard) = (key.ticket, key.index, shard);
+        (self.ticket, self.lane, self.shard) = (key.ticket, key.lane, shard);
         match arming {
             None => Poll::Pending,
             Some(arming) => self.set_alarm(arming, deadline),
