@@ -1,6 +1,9 @@
 //! Deadlines in order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 /// Values with deadlines, in several groups, of which the earliest of a group is found quickly.
 ///
@@ -10,12 +13,13 @@ use std::collections::{BTreeMap, VecDeque};
 /// its own, as in patience sorting. If there is none, and no lane is left to open, it goes into a
 /// tree.
 ///
-/// An entry that is removed leaves a gap, so a removal touches no other entry: with many calls in
-/// flight, each would be a cache miss. Gaps at the front are dropped, and a lane with many gaps is
-/// compacted: the memory is in proportion to the most calls in flight of late.
+/// A lane lies in chunks, and the number of an entry, its ticket, is its place. One that is removed
+/// leaves a gap, so that a removal touches no other entry: with many calls in flight, each would be
+/// a cache miss. A chunk that consists of gaps is dropped. So an entry that stays may keep the
+/// memory of a whole chunk, which is 1.5 KiB.
 ///
-/// An operation on a lane takes a number of steps that is bounded by [`MAX_LANES`], amortized; a
-/// removal from a lane that was compacted, and an operation on the tree, a logarithmic one.
+/// An operation on a lane takes a number of steps that is bounded by [`MAX_LANES`], amortized; one
+/// on the tree, a logarithmic number.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
     lanes: Vec<Lane<T>>,
@@ -33,15 +37,28 @@ struct Lane<T> {
     group: u32,
     /// The entries that are not gaps.
     live: usize,
-    /// The first one is not a gap.
-    entries: VecDeque<Entry<T>>,
+    /// The ticket of the first one of them; in the first chunk.
+    first: u64,
     next_ticket: u64,
+    /// The number of the first chunk: its first ticket, divided by its length.
+    first_chunk: u64,
+    chunks: VecDeque<Chunk<T>>,
+    /// Memory for the next chunks.
+    spare: Vec<Vec<Entry<T>>>,
+}
+
+/// Consecutive entries. The last chunk of a lane is open: the next entry joins it.
+#[derive(Debug)]
+struct Chunk<T> {
+    /// The entries that are not gaps.
+    live: usize,
+    /// Empty once all of them are gaps, except in the open chunk.
+    entries: Vec<Entry<T>>,
 }
 
 #[derive(Debug)]
 struct Entry<T> {
     deadline: u64,
-    ticket: u64,
     /// `None` is a gap.
     value: Option<T>,
 }
@@ -60,8 +77,11 @@ const TREE: u32 = u32::MAX;
 /// An insertion looks at all lanes.
 const MAX_LANES: usize = 8;
 
-/// Entries for which an empty lane keeps its memory, and gaps that are always tolerated.
-const KEPT: usize = if cfg!(test) { 16 } else { 1024 };
+/// Entries per chunk.
+const CHUNK: u64 = if cfg!(test) { 4 } else { 64 };
+
+/// Chunks that a lane keeps for reuse.
+const SPARE_CHUNKS: usize = 16;
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
@@ -96,7 +116,16 @@ impl<T> Lanes<T> {
         if self.lanes.len() == MAX_LANES {
             return None;
         }
-        self.lanes.push(Lane { last: 0, group: 0, live: 0, entries: VecDeque::new(), next_ticket: 0 });
+        self.lanes.push(Lane {
+            last: 0,
+            group: 0,
+            live: 0,
+            first: 0,
+            next_ticket: 0,
+            first_chunk: 0,
+            chunks: VecDeque::new(),
+            spare: Vec::new(),
+        });
         Some(self.lanes.len() - 1)
     }
 
@@ -126,8 +155,7 @@ impl<T> Lanes<T> {
 
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         if let Some(lane) = self.lanes.get_mut(key.lane as usize) {
-            let index = lane.find(key.ticket)?;
-            return lane.entries[index].value.as_mut();
+            return lane.get_mut(key.ticket);
         }
         let (group, deadline) = *self.in_tree.get(&key.ticket)?;
         self.tree.get_mut(&(group, deadline, key.ticket))
@@ -151,7 +179,7 @@ impl<T> Lanes<T> {
     fn first(&self, group: u32) -> Option<(u64, Key)> {
         let lanes = self.lanes.iter().zip(0..).filter(|(lane, _)| lane.group == group);
         let lanes = lanes.filter_map(|(lane, number)| {
-            lane.entries.front().map(|first| (first.deadline, Key { ticket: first.ticket, lane: number }))
+            lane.first().map(|(deadline, ticket)| (deadline, Key { ticket, lane: number }))
         });
         let of_group = self.tree.range((group, 0, 0)..=(group, u64::MAX, u64::MAX));
         let tree = of_group.map(|((_, deadline, ticket), _)| (*deadline, Key { ticket: *ticket, lane: TREE }));
@@ -166,49 +194,95 @@ impl<T> Lane<T> {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         (self.group, self.last) = (group, deadline);
+        if self.live == 0 {
+            self.first = ticket;
+        }
         self.live += 1;
-        self.entries.push_back(Entry { deadline, ticket, value: Some(value) });
+        if ticket % CHUNK == 0 || self.chunks.is_empty() {
+            self.open_chunk(ticket);
+        }
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.live += 1;
+            chunk.entries.push(Entry { deadline, value: Some(value) });
+        }
         ticket
     }
 
-    /// Returns the index of an entry, which may be a gap.
-    #[inline]
-    fn find(&self, ticket: u64) -> Option<usize> {
-        // Tickets are consecutive, but for those of gaps that were dropped.
-        let from_the_end = self.next_ticket.checked_sub(ticket)?;
-        let index = self.entries.len().checked_sub(usize::try_from(from_the_end).ok()?);
-        match index.and_then(|index| Some((index, self.entries.get(index)?))) {
-            Some((index, entry)) if entry.ticket == ticket => Some(index),
-            _ => self.entries.binary_search_by_key(&ticket, |entry| entry.ticket).ok(),
+    #[cold]
+    fn open_chunk(&mut self, ticket: u64) {
+        let mut entries = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK as usize));
+        // Entries lie at the remainders of their tickets.
+        entries.extend((0..ticket % CHUNK).map(|_| Entry { deadline: 0, value: None }));
+        if self.chunks.is_empty() {
+            self.first_chunk = ticket / CHUNK;
         }
+        self.chunks.push_back(Chunk { live: 0, entries });
+    }
+
+    /// Returns the chunk of a ticket, unless it has been dropped.
+    #[inline]
+    fn chunk_mut(&mut self, ticket: u64) -> Option<&mut Chunk<T>> {
+        let index = (ticket / CHUNK).checked_sub(self.first_chunk)?;
+        self.chunks.get_mut(usize::try_from(index).ok()?)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, ticket: u64) -> Option<&mut T> {
+        let entry = self.chunk_mut(ticket)?.entries.get_mut((ticket % CHUNK) as usize)?;
+        entry.value.as_mut()
+    }
+
+    /// Returns the earliest deadline, and its ticket.
+    fn first(&self) -> Option<(u64, u64)> {
+        let entry = self.chunks.front()?.entries.get((self.first % CHUNK) as usize)?;
+        (self.live > 0).then_some((entry.deadline, self.first))
     }
 
     #[inline]
     fn remove(&mut self, ticket: u64) -> Option<T> {
-        let index = self.find(ticket)?;
-        let value = self.entries[index].value.take()?;
+        let is_open = ticket / CHUNK == self.next_ticket / CHUNK;
+        let chunk = self.chunk_mut(ticket)?;
+        let value = chunk.entries.get_mut((ticket % CHUNK) as usize)?.value.take()?;
+        chunk.live -= 1;
+        if chunk.live == 0 && !is_open {
+            let entries = mem::take(&mut chunk.entries);
+            self.keep(entries);
+        }
         self.live -= 1;
-        if self.live == 0 {
-            self.entries.clear();
-            if self.entries.capacity() > KEPT {
-                // A crowd's memory is returned. Paid for by its insertions.
-                self.entries = VecDeque::new();
-            }
-        } else if index == 0 {
-            while self.entries.front().is_some_and(|first| first.value.is_none()) {
-                self.entries.pop_front();
-            }
-        } else if self.entries.len() - self.live > KEPT + 2 * self.live {
-            self.compact();
+        if ticket == self.first {
+            self.advance();
         }
         Some(value)
     }
 
-    /// Drops all gaps.
+    /// Finds the first entry that remains, after the first one was removed. Passes each entry once.
+    fn advance(&mut self) {
+        while let Some(chunk) = self.chunks.front() {
+            if self.live == 0 && self.first_chunk == self.next_ticket / CHUNK {
+                // The open chunk stays.
+                return;
+            }
+            let passed = (self.first % CHUNK) as usize;
+            let next = chunk.entries.iter().skip(passed).position(|entry| entry.value.is_some());
+            if let Some(next) = next.filter(|_| chunk.live > 0) {
+                self.first += next as u64;
+                return;
+            }
+            if let Some(chunk) = self.chunks.pop_front() {
+                self.keep(chunk.entries);
+            }
+            self.first_chunk += 1;
+            self.first = self.first_chunk * CHUNK;
+        }
+    }
+
+    /// Keeps a chunk's memory for the next one.
     #[cold]
-    fn compact(&mut self) {
-        self.entries.retain(|entry| entry.value.is_some());
-        self.entries.shrink_to(2 * self.live + KEPT);
+    fn keep(&mut self, mut entries: Vec<Entry<T>>) {
+        if entries.capacity() > 0 && self.spare.len() < SPARE_CHUNKS {
+            entries.clear();
+            self.spare.push(entries);
+        }
     }
 }
 
@@ -238,9 +312,10 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
         #[test]
         fn lanes_match_a_sorted_map(
-            ops in prop::collection::vec(op(), 0..300),
+            ops in prop::collection::vec(op(), 0..600),
         ) {
             let mut lanes = Lanes::default();
             let mut keys = Vec::new();
@@ -280,17 +355,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn calls_with_one_limit_share_a_lane_and_a_crowds_memory_is_returned() {
-        let mut lanes = Lanes::default();
-        let keys: Vec<_> = (0..10_000).map(|at| lanes.insert(0, at, ())).collect();
-        assert_eq!((lanes.lanes.len(), lanes.tree.len()), (1, 0));
-        keys.into_iter().for_each(|key| assert!(lanes.remove(key).is_some()));
-        assert_eq!(lanes.lanes[0].entries.capacity(), 0);
+    impl<T> Lanes<T> {
+        fn chunks(&self) -> usize {
+            let chunks = |lane: &Lane<T>| lane.chunks.iter().filter(|chunk| chunk.entries.capacity() > 0).count();
+            self.lanes.iter().map(chunks).sum()
+        }
     }
 
     #[test]
-    fn a_call_that_stays_does_not_keep_the_gaps_of_the_others() {
+    fn calls_with_one_limit_share_a_lane_and_a_crowds_memory_is_returned() {
+        for reversed in [false, true] {
+            let mut lanes = Lanes::default();
+            let mut keys: Vec<_> = (0..10_000).map(|at| lanes.insert(0, at, ())).collect();
+            assert_eq!((lanes.lanes.len(), lanes.tree.len()), (1, 0));
+            if reversed {
+                keys.reverse();
+            }
+            keys.into_iter().for_each(|key| assert!(lanes.remove(key).is_some()));
+            assert!(lanes.chunks() <= 1, "{}", lanes.chunks());
+            assert!(lanes.lanes[0].chunks.len() <= 1);
+            assert!(lanes.lanes[0].spare.len() <= SPARE_CHUNKS);
+        }
+    }
+
+    #[test]
+    fn a_call_that_stays_keeps_no_more_than_its_chunk() {
         let mut lanes = Lanes::default();
         let mut staying: Vec<_> = (0..10).map(|at| lanes.insert(0, at, at)).collect();
         for at in 10..200_000 {
@@ -301,12 +390,13 @@ mod tests {
                 assert_eq!(lanes.remove(key), Some((0, at)));
                 assert_eq!(lanes.remove(key), None);
             }
-            assert!(lanes.lanes[0].entries.len() <= KEPT + 3 * staying.len() + 1);
+            assert!(lanes.chunks() <= staying.len() + 1);
         }
         assert_eq!(lanes.lanes.len(), 1);
         for key in &staying {
             assert!(lanes.get_mut(*key).is_some());
         }
         assert_eq!(staying.into_iter().filter_map(|key| lanes.remove(key)).count(), 19);
+        assert_eq!(lanes.earliest(0), None);
     }
 }
