@@ -68,15 +68,20 @@
 //! Handles, layers and services can be made anywhere, and a call that need not wait runs on any
 //! executor. Waits and time limits use tokio's timers. A call that has to wait (in a queue, for a
 //! token, between two attempts, for a circuit in backpressure mode), or that is not ready at its
-//! first poll under a timeout, panics outside of a tokio runtime with time enabled. Only the
-//! feature `http` spawns tasks: to drain failed responses, and when a time limit over a response's
-//! body passes.
+//! first poll under a timeout, panics outside of a tokio runtime with time enabled.
+//!
+//! Calls that wait under a timeout or in a bulkhead's queue share one timer per thread and runtime.
+//! When it expires and further calls wait, a task is spawned that registers it again and ends; with
+//! steady traffic, about once per thread in the length of a limit. The feature `http` spawns tasks
+//! to drain failed responses, and when a time limit over a response's body passes. Nothing else
+//! spawns.
 //!
 //! # Cost
 //!
 //! A healthy call through a pattern allocates nothing, boxes nothing and takes no lock, other than
-//! to copy a request for a retry and in the first call of a thread. ([`per_key`] takes a read lock,
-//! and `http::full_response` boxes its call.) On that path the breaker and a full retry budget only
+//! to save a request for a retry and in the first call of a thread. ([`per_key`] takes a read lock,
+//! and `http::full_response` boxes its call.) A call that is not ready immediately under a timeout
+//! takes the lock of its thread's queue of timers, twice. The breaker and a full retry budget only
 //! read the state that threads share: a success in a count window without failures is two loads.
 //! This holds for as many threads as there are processors, up to 64; beyond that, some threads
 //! share a line of counters. A bulkhead and a rate limiter each write their own atomic word. The

@@ -93,11 +93,6 @@ pub(super) struct Alarm {
 }
 
 impl Shard {
-    /// Whether the call is in its queue.
-    pub(super) fn contains(&self, key: Key) -> bool {
-        self.queues.take(|queues| queues.calls.get_mut(key).is_some())
-    }
-
     /// Replaces the waker of a call if it wakes another task. Returns whether the call is in its
     /// queue.
     pub(super) fn renew(&self, key: Key, waker: &Waker) -> bool {
@@ -221,7 +216,7 @@ impl Queues {
         let (group, waker) = self.calls.remove(key)?;
         let is_unused = self.queue(group).is_some_and(|queue| {
             queue.calls -= 1;
-            queue.calls == 0 && queue.is_simulated && !queue.is_being_set
+            queue.calls == 0 && !queue.is_being_set && (queue.is_simulated || queue.sleep.is_none())
         });
         let queue = if is_unused { self.take_queue(group) } else { None };
         Some((waker, queue))
@@ -253,17 +248,16 @@ impl Queues {
         }
     }
 
-    /// Returns the timer of a queue whose alarm is being set, and the deadline to set it to. An
-    /// error is the queue, if no call waits.
-    fn next_setting(&mut self, group: u32) -> Option<Result<(Option<Pin<Box<Sleep>>>, u64), Queue>> {
+    /// What follows for a queue whose alarm is being set. `None` if the queue is gone.
+    fn next_setting(&mut self, group: u32) -> Option<NextSetting> {
         let earliest = self.calls.earliest(group);
         let queue = self.queue(group)?;
         match earliest {
-            Some(earliest) => {
-                queue.rings_at = earliest;
-                Some(Ok((queue.sleep.take(), earliest)))
+            Some(deadline) => {
+                queue.rings_at = deadline;
+                Some(NextSetting::To { deadline, sleep: queue.sleep.take() })
             }
-            None => self.take_queue(group).map(Err),
+            None => self.take_queue(group).map(NextSetting::Unused),
         }
     }
 
@@ -281,6 +275,17 @@ impl Queues {
         queue.is_being_set = false;
         Setting::Done
     }
+}
+
+/// What a timer that is being set is set to.
+enum NextSetting {
+    To {
+        deadline: u64,
+        sleep: Option<Pin<Box<Sleep>>>,
+    },
+    /// No call waits.
+    #[allow(dead_code)] // to be dropped once the lock is released
+    Unused(Queue),
 }
 
 /// What follows once the timer of a queue has been set.
@@ -334,6 +339,29 @@ impl Future for Arming {
     }
 }
 
+/// Rings an alarm, as a task. If it is dropped before, the runtime does not run any more, and the
+/// queue's calls are woken.
+struct Ringing(Option<Arc<Alarm>>);
+
+impl Future for Ringing {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(alarm) = self.0.take() {
+            alarm.ring();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Ringing {
+    fn drop(&mut self) {
+        if let Some(alarm) = self.0.take() {
+            shard(alarm.shard).abandon(alarm.group);
+        }
+    }
+}
+
 impl Alarm {
     fn set(self: &Arc<Self>) {
         let queues = &shard(self.shard).queues;
@@ -341,7 +369,7 @@ impl Alarm {
         loop {
             // Bound, so that it is dropped once the lock is released.
             let next = queues.take(|queues| queues.next_setting(self.group));
-            let Some(Ok((sleep, deadline))) = next else { return };
+            let Some(NextSetting::To { deadline, sleep }) = next else { return };
             let at = clock::instant_of(deadline).unwrap_or_else(far_future);
             let mut sleep = match sleep {
                 Some(mut sleep) => {
@@ -356,7 +384,11 @@ impl Alarm {
             let setting = queues.take(|queues| queues.end_setting(self.group, sleep, deadline, is_simulated));
             match setting {
                 Setting::Again => {}
-                Setting::Done if polled.is_ready() => return self.ring(),
+                // Not in the caller's poll, which must not run the wakers of others.
+                Setting::Done if polled.is_ready() => {
+                    drop(self.runtime.spawn(Ringing(Some(Arc::clone(self)))));
+                    return;
+                }
                 Setting::Done | Setting::Unused(_) | Setting::Abandoned(_) => return,
             }
         }

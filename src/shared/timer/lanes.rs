@@ -198,7 +198,7 @@ impl<T> Lane<T> {
             self.first = ticket;
         }
         self.live += 1;
-        if ticket % CHUNK == 0 || self.chunks.is_empty() {
+        if ticket.is_multiple_of(CHUNK) || self.chunks.is_empty() {
             self.open_chunk(ticket);
         }
         if let Some(chunk) = self.chunks.back_mut() {

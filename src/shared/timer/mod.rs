@@ -63,7 +63,7 @@ impl Timer {
     }
 
     /// Ready once the deadline has passed: nanoseconds on the handles' timeline, the same at each
-    /// poll.
+    /// poll. The largest number never comes.
     ///
     /// # Panics
     ///
@@ -74,6 +74,9 @@ impl Timer {
     }
 
     fn arm(&mut self, deadline: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if deadline == u64::MAX {
+            return Poll::Pending;
+        }
         let mut arming = None;
         let (shard, key) = alarm::register(deadline, cx.waker(), &mut arming);
         (self.ticket, self.lane, self.shard) = (key.ticket, key.lane, shard);
@@ -87,9 +90,10 @@ impl Timer {
     #[cold]
     fn set_alarm(&mut self, arming: Arming, deadline: u64) -> Poll<()> {
         arming.run();
-        if shard(self.shard).contains(self.key()) || clock::nanos() < deadline {
+        if clock::nanos() < deadline {
             return Poll::Pending;
         }
+        self.disarm();
         self.shard = UNARMED;
         Poll::Ready(())
     }
