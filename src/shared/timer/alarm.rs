@@ -312,12 +312,12 @@ impl Queue {
 pub(super) struct Arming(Option<Arc<Alarm>>);
 
 impl Arming {
-    /// Sets the alarm for the earliest deadline of the queue.
-    pub(super) fn run(mut self) {
-        if let Some(alarm) = &self.0 {
-            alarm.set();
-            self.0 = None;
-        }
+    /// Sets the alarm for the earliest deadline of the queue. Returns whether that has passed.
+    pub(super) fn run(mut self) -> bool {
+        // The right is given up only if nothing panics.
+        let has_passed = self.0.as_ref().is_some_and(Alarm::set);
+        self.0 = None;
+        has_passed
     }
 }
 
@@ -363,13 +363,13 @@ impl Drop for Ringing {
 }
 
 impl Alarm {
-    fn set(self: &Arc<Self>) {
+    fn set(self: &Arc<Self>) -> bool {
         let queues = &shard(self.shard).queues;
         let waker = Waker::from(Arc::clone(self));
         loop {
             // Bound, so that it is dropped once the lock is released.
             let next = queues.take(|queues| queues.next_setting(self.group));
-            let Some(NextSetting::To { deadline, sleep }) = next else { return };
+            let Some(NextSetting::To { deadline, sleep }) = next else { return false };
             let at = clock::instant_of(deadline).unwrap_or_else(far_future);
             let mut sleep = match sleep {
                 Some(mut sleep) => {
@@ -387,9 +387,9 @@ impl Alarm {
                 // Not in the caller's poll, which must not run the wakers of others.
                 Setting::Done if polled.is_ready() => {
                     drop(self.runtime.spawn(Ringing(Some(Arc::clone(self)))));
-                    return;
+                    return true;
                 }
-                Setting::Done | Setting::Unused(_) | Setting::Abandoned(_) => return,
+                Setting::Done | Setting::Unused(_) | Setting::Abandoned(_) => return false,
             }
         }
     }

@@ -89,8 +89,8 @@ impl Timer {
     /// Sets the alarm to the timer's deadline, the earliest of its queue, which may have passed.
     #[cold]
     fn set_alarm(&mut self, arming: Arming, deadline: u64) -> Poll<()> {
-        arming.run();
-        if clock::nanos() < deadline {
+        let has_passed = arming.run();
+        if !has_passed || clock::nanos() < deadline {
             return Poll::Pending;
         }
         self.disarm();
