@@ -100,10 +100,10 @@ impl Shard {
         if current != Some(false) {
             return current.is_some();
         }
-        let waker = waker.clone();
-        let replaced =
-            self.queues.take(|queues| queues.calls.get_mut(key).map(|current| std::mem::replace(current, waker)));
-        replaced.is_some()
+        // Swapped, so that either waker is dropped once the lock is released.
+        let mut waker = waker.clone();
+        self.queues
+            .take(|queues| queues.calls.get_mut(key).map(|current| std::mem::swap(current, &mut waker)).is_some())
     }
 
     /// Removes a call, if it is still there.
