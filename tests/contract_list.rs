@@ -4,7 +4,7 @@
 use std::{collections::HashMap, path::Path};
 
 /// The letters of the contract, with the number of their items.
-const ITEMS: [(char, usize); 7] = [('G', 35), ('B', 41), ('R', 42), ('T', 33), ('K', 35), ('L', 34), ('X', 10)];
+const ITEMS: [(char, usize); 7] = [('G', 36), ('B', 41), ('R', 42), ('T', 33), ('K', 35), ('L', 34), ('X', 10)];
 
 struct Item {
     number: String,

@@ -77,7 +77,7 @@ async fn an_earlier_deadline_is_not_kept_waiting_by_later_ones() {
 
 /// No task is polled between the two deadlines, and no timer is polled again.
 #[tokio::test(start_paused = true)]
-async fn timers_that_nobody_polls_again_wake_their_tasks() {
+async fn timers_that_are_not_polled_again_wake_their_tasks() {
     let timers: Vec<_> = [10, 20, 30]
         .into_iter()
         .map(|at| {
@@ -235,7 +235,7 @@ async fn a_waker_may_panic_or_use_timers() {
     let mut timers = [Timer::default(), Timer::default()];
     let reentrant = Waker::from(Arc::new(Reentrant));
     assert!(timers[0].poll(deadline, &mut Context::from_waker(&reentrant)).is_pending());
-    // Replaced and dropped under the hands of the queue.
+    // Replaced later, and dropped by the queue.
     assert!(timers[1].poll(deadline, &mut Context::from_waker(&reentrant)).is_pending());
     let (count, waker) = counting_waker();
     assert!(timers[1].poll(deadline, &mut Context::from_waker(&waker)).is_pending());
