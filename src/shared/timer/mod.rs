@@ -15,20 +15,19 @@
 //! | file | contents |
 //! |---|---|
 //! | `mod.rs` | [`Timer`]: the timer of one call |
-//! | `alarm.rs` | [`Shard`](alarm::Shard): the queues of a stripe; [`Alarm`](alarm::Alarm): what expires in a runtime |
+//! | `queues.rs` | [`Shard`](queues::Shard): the queues of a stripe |
+//! | `alarm.rs` | [`Alarm`](alarm::Alarm): the timer of a queue that expires in its runtime |
 //! | `lanes.rs` | [`Lanes`](lanes::Lanes): deadlines in order |
 
 mod alarm;
 mod lanes;
+mod queues;
 #[cfg(all(test, not(rampart_loom)))]
 mod tests;
 
 use std::task::{Context, Poll};
 
-use self::{
-    alarm::{Arming, shard},
-    lanes::Key,
-};
+use self::{alarm::Arming, lanes::Key, queues::shard};
 use crate::clock;
 
 /// A timer that is armed at its first poll. Dropping it disarms it.
@@ -78,7 +77,7 @@ impl Timer {
             return Poll::Pending;
         }
         let mut arming = None;
-        let (shard, key) = alarm::register(deadline, cx.waker(), &mut arming);
+        let (shard, key) = queues::register(deadline, cx.waker(), &mut arming);
         (self.ticket, self.lane, self.shard) = (key.ticket, key.lane, shard);
         match arming {
             None => Poll::Pending,

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use super::{Timer, alarm::has_timer};
+use super::{Timer, queues::has_timer};
 use crate::clock;
 
 const MILLISECOND: u64 = 1_000_000;
