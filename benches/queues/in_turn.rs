@@ -35,8 +35,8 @@ struct Row {
 struct Sample {
     /// From the creation of the first waiter's future to the last one's result.
     time: Duration,
-    /// The memory of a crowd that waits, its futures included. `None` for tasks, whose own memory is
-    /// larger.
+    /// The memory of a crowd that waits, its futures included. `None` for tasks, whose own memory
+    /// is larger.
     bytes: Option<u64>,
 }
 

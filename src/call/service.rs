@@ -38,7 +38,8 @@ pub(crate) trait CallFuture<P: ?Sized>: Cancel<P> {
     fn poll(self: Pin<&mut Self>, shared: &P, cx: &mut Context<'_>, polled: &mut Poll<Self::Output>);
 
     /// The time at which a timer that lives as long as this call wakes the task, as of the last
-    /// pending poll, or [`NEVER`]. An outer call with nothing to do before then needs no timer of its own.
+    /// pending poll, or [`NEVER`]. An outer call with nothing to do before then needs no timer of
+    /// its own.
     #[inline(always)]
     fn wakes_at(&self) -> u64 {
         NEVER

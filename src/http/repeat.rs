@@ -17,8 +17,8 @@ use crate::request::{Repeat, ReplaySafety};
 ///
 /// Works with `http::Request` if its body is `Clone`, which is expected to be cheap: `Full<Bytes>`,
 /// `Empty`. Its head is saved as a [`SavedRequest`], with at most one allocation for all headers of
-/// up to 255 bytes. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body while
-/// it is sent, up to a limit; a request with a longer body is not retried. With the feature
+/// up to 255 bytes. A [`ReplayLayer`](super::ReplayLayer) around the retry records a streaming body
+/// while it is sent, up to a limit; a request with a longer body is not retried. With the feature
 /// `reqwest`, it also works with `reqwest::Request`, by its `try_clone`: a request with a streaming
 /// body is sent once.
 ///

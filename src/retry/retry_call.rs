@@ -112,7 +112,8 @@ struct Retrying<S, E> {
     service: Option<S>,
     /// The error of the last attempt.
     error: Option<E>,
-    /// The request's hints, set with the last attempt, for which no request is saved to get them from.
+    /// The request's hints, set with the last attempt, for which no request is saved to get them
+    /// from.
     hints: ReplayHints,
     wait: Wait,
 }

@@ -6,9 +6,9 @@ use super::chunks::{CHUNK, Chunks};
 
 /// Values with stable keys, of which some are linked in order.
 ///
-/// A doubly linked list by index, in reusable slots. A key is never reused, so the key
-/// of an entry that was removed finds nothing. An entry can be unlinked and keep its slot: the
-/// queue's waiters that were granted a permit are such entries.
+/// A doubly linked list by index, in reusable slots. A key is never reused, so the key of an entry
+/// that was removed finds nothing. An entry can be unlinked and keep its slot: the queue's waiters
+/// that were granted a permit are such entries.
 ///
 /// Every operation takes a constant number of steps. An empty slab keeps one chunk of slots.
 #[derive(Debug)]

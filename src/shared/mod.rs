@@ -1,5 +1,6 @@
 //! Building blocks that threads share, other than state machines: striped reference counts, thread
-//! numbers, locks, wakers, the semaphore and its queue, timers, random numbers, panics of foreign code.
+//! numbers, locks, wakers, the semaphore and its queue, timers, random numbers, panics of foreign
+//! code.
 
 pub(crate) mod chunks;
 pub(crate) mod linked_slab;

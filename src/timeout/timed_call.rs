@@ -130,8 +130,8 @@ impl<'a, P, K> StartingTimedCall<'a, P, K>
 where
     P: HasTimeout<K>,
 {
-    /// A call with a limit of `after` nanoseconds, or [`NEVER`]; `None` if it bypasses the timeout. Rejected if an outer deadline has passed that only this timeout
-    /// enforces.
+    /// A call with a limit of `after` nanoseconds, or [`NEVER`]; `None` if it bypasses the timeout.
+    /// Rejected if an outer deadline has passed that only this timeout enforces.
     #[inline(always)]
     pub(crate) fn new(
         shared: &'a P,

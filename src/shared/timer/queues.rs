@@ -82,7 +82,8 @@ pub(super) struct Queue {
     sleep: Option<Pin<Box<Sleep>>>,
     /// The alarm is being set: by a thread, or by a task that has been spawned.
     is_being_set: bool,
-    /// The runtime's clock is a paused one of a test. A timer that outlives its calls would move it.
+    /// The runtime's clock is a paused one of a test. A timer that outlives its calls would move
+    /// it.
     is_simulated: bool,
     alarm: Arc<Alarm>,
 }
