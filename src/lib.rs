@@ -72,9 +72,12 @@
 //!
 //! Calls that wait under a timeout or in a bulkhead's queue share one timer per thread and runtime.
 //! When it expires and further calls wait, a task is spawned that registers it again and ends; with
-//! steady traffic, about once per thread in the length of a limit. The feature `http` spawns tasks
-//! to drain failed responses, and when a time limit over a response's body passes. Nothing else
-//! spawns.
+//! steady traffic, about once per thread in the length of a limit. A deadline that has passed when
+//! it is registered spawns a task that wakes its call. The feature `http` spawns tasks to drain
+//! failed responses, and when a time limit over a response's body passes. Nothing else spawns.
+//!
+//! In tests, pause tokio's clock before calls are made. If it is paused later, an idle runtime may
+//! move it to the time of a timer that no call needs any more.
 //!
 //! # Cost
 //!

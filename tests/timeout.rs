@@ -7,6 +7,7 @@ use std::{
     future::{Future, pending, ready},
     panic::AssertUnwindSafe,
     pin::pin,
+    sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -293,6 +294,37 @@ async fn a_call_moved_to_another_task_wakes_that_task() {
     assert!(second.enter(|cx, _| call.as_mut().poll(cx)).is_pending());
     advance(LIMIT + TICK).await;
     assert!(second.is_woken() && !first.is_woken());
+}
+
+// G36
+#[tokio::test(start_paused = true)]
+async fn a_completed_call_that_is_kept_keeps_neither_a_timer_nor_its_task() {
+    struct Task;
+
+    impl std::task::Wake for Task {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    let slow = service_fn(|()| {
+        let mut polls = 0;
+        std::future::poll_fn(move |_| {
+            polls += 1;
+            if polls > 1 { Poll::Ready(Ok::<_, BoxError>(())) } else { Poll::Pending }
+        })
+    });
+    let mut layers = ServiceBuilder::new()
+        .layer(Timeout::new("total", 2 * LIMIT).layer())
+        .layer(Timeout::new("attempt", LIMIT).layer())
+        .service(slow);
+    for _ in 0..2 {
+        let task = Arc::new(Task);
+        let waker = Waker::from(Arc::clone(&task));
+        let mut kept = Box::pin(layers.ready().await.unwrap().call(()));
+        assert!(kept.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(Arc::strong_count(&task) > 2, "its timers know the task");
+        assert!(kept.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+        assert_eq!(Arc::strong_count(&task), 2);
+    }
 }
 
 // T16, T19, T31, G9, G10

@@ -10,8 +10,9 @@ use pin_project_lite::pin_project;
 
 use super::{
     in_flight::{CancelOnDrop, Complete, InFlight},
+    leaf::{RejectCall, reject},
     panic_guard::{ServiceGuard, complete},
-    service::{CallFuture, Cancel, RejectCall, reject},
+    service::{CallFuture, Cancel},
 };
 use crate::error::Rejection;
 

@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 use super::{
     guarded::Guarded,
     in_flight::{Complete, Finish, InFlight},
+    leaf::RejectCall,
     panic_guard::StartingCall,
-    service::{CallFuture, CallService, Cancel, RejectCall},
+    service::{CallFuture, CallService, Cancel},
 };
 use crate::{deadline::NEVER, error::Rejection};
 

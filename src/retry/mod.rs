@@ -131,6 +131,7 @@ mod handle;
 mod inner;
 mod layer;
 mod retry_call;
+mod retrying;
 mod run;
 mod scope;
 mod service;

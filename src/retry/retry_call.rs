@@ -1,7 +1,6 @@
 //! A call and its retries.
 
 use std::{
-    future::Future,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -9,11 +8,10 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use super::{
-    WhenNotReady,
     inner::{Attempt, Next, ReplayHints, RetryInner, RetryState},
+    retrying::Retrying,
 };
 use crate::{
     call::{
@@ -21,7 +19,6 @@ use crate::{
         classify_result, emit_admitted,
     },
     classify::{Classify, Verdict},
-    clock,
     deadline::NEVER,
     error::{AsRejection, Rejection},
     event::Misfit,
@@ -63,7 +60,7 @@ impl Finish<RetryInner> for RetryState {
 }
 
 /// Guards a call's state while code runs that may panic.
-type Guard<'a> = PanicGuard<'a, RetryInner, RetryState>;
+pub(super) type Guard<'a> = PanicGuard<'a, RetryInner, RetryState>;
 
 pin_project! {
     /// A call `C` and its retries, which `S` makes.
@@ -103,33 +100,6 @@ pin_project! {
         Between,
         // Cancelled.
         Done,
-    }
-}
-
-/// The state of a call that is retried.
-struct Retrying<S, E> {
-    /// The service for the next attempt.
-    service: Option<S>,
-    /// The error of the last attempt.
-    error: Option<E>,
-    /// The request's hints, set with the last attempt, for which no request is saved to get them
-    /// from.
-    hints: ReplayHints,
-    wait: Wait,
-}
-
-/// Why the next attempt is not made yet.
-enum Wait {
-    /// The delay is not over.
-    Delay(Pin<Box<Sleep>>),
-    /// The service must become ready, before the deadline if there is one.
-    Readiness { expiry: Option<Pin<Box<Sleep>>> },
-}
-
-impl<S, E> Default for Retrying<S, E> {
-    fn default() -> Self {
-        let (hints, wait) = (ReplayHints::default(), Wait::Readiness { expiry: None });
-        Self { service: None, error: None, hints, wait }
     }
 }
 
@@ -237,10 +207,7 @@ where
     fn wakes_at(&self) -> u64 {
         match &self.attempts.phase {
             Phase::Attempt { call } => call.wakes_at(),
-            Phase::Between => self.attempts.retrying.as_ref().map_or(NEVER, |retrying| match &retrying.wait {
-                Wait::Delay(sleep) => clock::nanos_at(sleep.deadline()),
-                Wait::Readiness { .. } => NEVER,
-            }),
+            Phase::Between => self.attempts.retrying.as_ref().map_or(NEVER, |retrying| retrying.wakes_at()),
             Phase::Done => NEVER,
         }
     }
@@ -336,9 +303,7 @@ impl<C, S, Req, Q: Repeat<Req>, E> AttemptsProj<'_, C, S, Req, Q, E> {
             Poll::Ready(result) => result.err(),
             Poll::Pending => None,
         };
-        let retrying = self.retrying.get_or_insert_default();
-        retrying.error = error;
-        retrying.wait = Wait::Delay(Box::pin(tokio::time::sleep(delay)));
+        self.retrying.get_or_insert_default().delay(delay, error);
         self.phase.set(Phase::Between);
     }
 
@@ -357,10 +322,6 @@ impl<C, S, Req, Q: Repeat<Req>, E> AttemptsProj<'_, C, S, Req, Q, E> {
         S: CallService<P::AttemptShared, Req, Call = C, Error = E>,
     {
         let Some(retrying) = self.retrying else { unreachable!("a call that waits is retried") };
-        if let Wait::Delay(sleep) = &mut retrying.wait {
-            ready!(sleep.as_mut().poll(cx));
-            retrying.wait = Wait::Readiness { expiry: None };
-        }
         if let Some(error) = ready!(retrying.poll_ready::<P, Req>(shared, guard, cx)) {
             self.complete(guard, |state| shared.retry().stop(state));
             *polled = Poll::Ready(Err(error));
@@ -398,46 +359,5 @@ impl<C, S, Req, Q: Repeat<Req>, E> AttemptsProj<'_, C, S, Req, Q, E> {
         let call = retrying.service.as_mut().expect("it is ready").call(shared.attempt_shared(), request);
         guard.leave_service();
         call
-    }
-}
-
-impl<S, E> Retrying<S, E> {
-    /// Waits until the service is ready for the next attempt. Returns the error to respond with if
-    /// no attempt is to be made.
-    fn poll_ready<P, Req>(&mut self, shared: &P, guard: &mut Guard<'_>, cx: &mut Context<'_>) -> Poll<Option<E>>
-    where
-        P: HasRetry + AttemptSource<S>,
-        S: CallService<P::AttemptShared, Req, Error = E>,
-    {
-        let retry = shared.retry();
-        // Lateness comes first: a service that will not be called must not reserve anything.
-        if self.error.is_some() && guard.in_flight().is_some_and(|state| retry.is_late(state)) {
-            return Poll::Ready(self.error.take());
-        }
-        if self.service.is_none() {
-            self.service = shared.service();
-        }
-        let Some(service) = &mut self.service else {
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        };
-        guard.enter_service();
-        let ready = service.poll_ready(shared.attempt_shared(), cx);
-        guard.leave_service();
-        match ready {
-            Poll::Ready(Ok(())) => return Poll::Ready(None),
-            Poll::Ready(Err(error)) => return Poll::Ready(Some(self.error.take().unwrap_or(error))),
-            // A failed response has been dropped: there is nothing to respond with, so wait.
-            Poll::Pending if self.error.is_none() => return Poll::Pending,
-            Poll::Pending => {}
-        }
-        if retry.when_not_ready == WhenNotReady::Wait {
-            let deadline = guard.in_flight().map_or(NEVER, |state| state.deadline());
-            let Some(deadline) = clock::instant_of(deadline) else { return Poll::Pending };
-            let Wait::Readiness { expiry } = &mut self.wait else { return Poll::Pending };
-            let expiry = expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            ready!(expiry.as_mut().poll(cx));
-        }
-        Poll::Ready(self.error.take())
     }
 }

@@ -138,18 +138,6 @@ impl HasShared for TimeoutOwner {
     }
 }
 
-/// While a call starts, its handle is there.
-impl HasTimeout<Standalone> for TimeoutInner {
-    #[inline(always)]
-    fn events(&self) -> Option<&EventEmitter> {
-        Some(&self.events)
-    }
-
-    fn time_out(&self, after: Duration, expired: Expired) -> Rejection {
-        self.time_out(after, expired)
-    }
-}
-
 impl HasTimeout<Standalone> for TimeoutOwner {
     #[inline(always)]
     fn events(&self) -> Option<&EventEmitter> {

@@ -139,14 +139,12 @@ where
         let limit = self.limits.limit(&request);
         arriving.arrived();
         let limit = limit.map_or_else(|| self.timeout.0.limit(), nanos_of);
+        let owner = TimeoutOwner::of(&self.timeout.0);
         let mut saved = None;
-        match StartingTimedCall::new(&*self.timeout.0, Some(limit), &mut saved) {
-            Ok(starting) => {
-                let call = starting.started(LeafCall::new(self.inner.call(request)));
-                let owner = TimeoutOwner::of(&self.timeout.0);
-                ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
-            }
-            Err(rejection) => ResponseFuture::new(Rejectable::rejected(rejection)),
-        }
+        let call = match StartingTimedCall::new(&owner, Some(limit), &mut saved) {
+            Ok(starting) => starting.started(LeafCall::new(self.inner.call(request))),
+            Err(rejection) => return ResponseFuture::new(Rejectable::rejected(rejection)),
+        };
+        ResponseFuture::new(Rejectable::started(WithShared::new(owner, call)))
     }
 }

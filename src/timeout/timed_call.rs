@@ -237,6 +237,7 @@ where
         // Cancelled after the inner call has been dropped, even if that panics.
         let _guard = this.in_flight.take().map(|in_flight| CancelOnDrop::new(shared, in_flight));
         this.call.cancel(shared);
+        this.time.timer.disarm();
     }
 }
 
@@ -259,6 +260,8 @@ where
         guard.leave();
         // A response that is ready wins over the timer.
         if let Poll::Ready(result) = polled {
+            // A caller that keeps the future keeps neither a timer nor the task.
+            this.time.timer.disarm();
             return complete(shared, this.in_flight, result.as_ref());
         }
         // The timer panics outside of a runtime.

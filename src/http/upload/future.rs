@@ -117,6 +117,8 @@ impl Attempt {
 
     fn complete(&mut self, verdict: Verdict) {
         self.is_completed = true;
+        // A caller that keeps the future keeps no timer.
+        self.timer = RearmableTimer::default();
         self.timeout.0.events.emit(|| EventKind::Completed { verdict, elapsed: self.elapsed() });
     }
 

@@ -93,7 +93,6 @@ impl Timer {
             return Poll::Pending;
         }
         self.disarm();
-        self.shard = UNARMED;
         Poll::Ready(())
     }
 
@@ -109,16 +108,23 @@ impl Timer {
         self.arm(deadline, cx)
     }
 
-    fn disarm(&self) {
+    /// Disarms it. A timer that is polled again is armed again.
+    #[inline(always)]
+    pub(crate) fn disarm(&mut self) {
+        if self.is_armed() {
+            self.remove();
+        }
+    }
+
+    fn remove(&mut self) {
         shard(self.shard).remove(self.key());
+        self.shard = UNARMED;
     }
 }
 
 impl Drop for Timer {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.is_armed() {
-            self.disarm();
-        }
+        self.disarm();
     }
 }
